@@ -1,0 +1,49 @@
+"""SmolVLM vision-language models on Apple's MLX.
+
+The public names are loaded when first used, so importing the package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .fetch import FetchPolicy
+    from .generation import GenerationResponse, generate_text, stream_generate
+    from .loading import DEMO_MODEL, load
+    from .model import SmolVLM
+    from .processing import Inputs, Processor
+
+_HOME = {
+    "DEMO_MODEL": "loading",
+    "FetchPolicy": "fetch",
+    "GenerationResponse": "generation",
+    "Inputs": "processing",
+    "Processor": "processing",
+    "SmolVLM": "model",
+    "generate_text": "generation",
+    "load": "loading",
+    "stream_generate": "generation",
+}
+
+__all__ = [  # noqa: RUF022 - the order in which a reader meets them
+    "load",
+    "stream_generate",
+    "generate_text",
+    "GenerationResponse",
+    "SmolVLM",
+    "Processor",
+    "Inputs",
+    "FetchPolicy",
+    "DEMO_MODEL",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,49 @@
+"""What the command lines share: one clear line instead of a traceback, and exit statuses."""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+BAD_INPUT = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class CommandLine(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and which accepts no abbreviations."""
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"error: {message} (see --help)\n")
+
+
+@contextmanager
+def refuse_tracebacks() -> Iterator[None]:
+    """Within: what a user can cause ends the process with one line on stderr and status 2."""
+    warnings.showwarning = _show_warning
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output has gone: nothing is left to say
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks; files are named where the system's message does."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)

@@ -1,0 +1,275 @@
+"""Checkpoint files -> frozen dataclasses. The one place where a default stands in for a missing field.
+
+Released checkpoints leave fields out of `config.json`, and the defaults of the transformers classes fit
+none of them. A missing field is filled in only where the rest of the file leaves one choice (the tables
+below, keyed by hidden size); anything else that is missing is an error that names file and field.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MODEL_TYPES = ("smolvlm", "idefics3")
+
+# What released files omit: SigLIP base and SO400M, and the SmolLM2 / Llama decoders, by hidden size.
+_VISION_DEFAULTS = {
+    768: {"num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    1152: {"num_hidden_layers": 27, "num_attention_heads": 16, "intermediate_size": 4304},
+}
+_TEXT_DEFAULTS = {
+    576: {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 1536},
+    960: {"num_hidden_layers": 32, "num_attention_heads": 15, "num_key_value_heads": 5, "intermediate_size": 2560},
+    2048: {"num_hidden_layers": 24, "num_attention_heads": 32, "num_key_value_heads": 32, "intermediate_size": 8192},
+    4096: {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336},
+}
+# The same in every member of the family.
+_VISION_COMMON = {"num_channels": 3, "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"}
+_TEXT_COMMON = {"rms_norm_eps": 1e-5, "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """SigLIP encoder. `image_size` and `patch_size` are in pixels; pictures are square tiles."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    image_size: int
+    patch_size: int
+    num_channels: int
+    layer_norm_eps: float
+
+    @property
+    def patches_per_side(self) -> int:
+        """Whole patches along a tile's side; pixels beyond the last whole patch are not seen."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3's frequency scaling: long wavelengths are stretched by `factor`."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """SmolLM2 / Llama decoder. `max_position_embeddings` is the context length in tokens."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_scaling: RopeScaling | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything `config.json` (and `generation_config.json`) says about one checkpoint.
+
+    `quantization` is MLX's entry, `{"group_size", "bits", "mode", "<layer path>": {...} | false}`, or None.
+    """
+
+    model_type: str
+    vision: VisionConfig
+    text: TextConfig
+    scale_factor: int
+    image_token_id: int
+    tie_word_embeddings: bool
+    eos_token_ids: tuple[int, ...]
+    quantization: dict[str, Any] | None = None
+
+    @property
+    def image_seq_len(self) -> int:
+        """Image tokens per tile: one for each scale_factor x scale_factor block of patches."""
+        return (self.vision.patches_per_side // self.scale_factor) ** 2
+
+
+class Fields:
+    """One JSON object of a checkpoint file, read field by field with errors that name both."""
+
+    def __init__(self, values: dict[str, Any], where: str, defaults: dict[str, Any] | None = None):
+        self.values, self.where, self.defaults = values, where, defaults or {}
+
+    def get(self, name: str, kind: type, default: Any = None) -> Any:
+        """The field as `kind`; JSON null counts as missing."""
+        value = self.values.get(name)
+        if value is None:
+            value = self.defaults.get(name, default)
+        if value is None:
+            raise ValueError(f"{self.where} has no '{name}' and no default is safe; complete the checkpoint's files")
+        if kind is float and type(value) is int:
+            value = float(value)
+        if kind is int and type(value) is float and value.is_integer():
+            value = int(value)
+        if type(value) is not kind:
+            raise ValueError(f"{self.where}: '{name}' is {value!r}, expected {kind.__name__}")
+        return value
+
+    def positive(self, name: str, kind: type = int, default: Any = None) -> Any:
+        value = self.get(name, kind, default)
+        if value <= 0:
+            raise ValueError(f"{self.where}: '{name}' is {value!r}, expected a positive number")
+        return value
+
+    def side(self, name: str) -> int:
+        """A length in pixels; transformers also writes it as [height, width]."""
+        value = self.values.get(name)
+        if isinstance(value, list):
+            if len(value) != 2 or value[0] != value[1]:
+                raise ValueError(f"{self.where}: '{name}' is {value!r}, only square tiles are supported")
+            return Fields({name: value[0]}, self.where).positive(name)
+        return self.positive(name)
+
+    def section(self, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self.get(name, dict, default)
+
+    def require(self, name: str, expected: Any, default: Any) -> None:
+        """Refuse a variant that the networks do not implement."""
+        value = self.values.get(name, default)
+        if value != expected:
+            raise ValueError(f"{self.where}: '{name}' is {value!r}, only {expected!r} is supported")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises FileNotFoundError, or ValueError if it is not a JSON object."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path.name} in {path.parent}: not a model folder, or an incomplete one")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a JSON {type(content).__name__}, expected an object")
+    return content
+
+
+def read_model_config(folder: Path) -> ModelConfig:
+    """Read `config.json` and, for the end tokens, `generation_config.json`.
+
+    Raises:
+        FileNotFoundError: no `config.json`.
+        ValueError: unknown `model_type`, or a field that is missing, of the wrong kind or contradictory.
+    """
+    path = folder / "config.json"
+    raw = read_json(path)
+    model_type = raw.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise ValueError(f"{path}: model_type is {model_type!r}, supported are {' and '.join(MODEL_TYPES)}")
+    fields = Fields(raw, str(path))
+    raw_text = fields.section("text_config")
+    vision = _vision_config(fields.section("vision_config"), f"{path}, vision_config")
+    text = _text_config(raw_text, f"{path}, text_config")
+    scale_factor = fields.positive("scale_factor")
+    if vision.patches_per_side % scale_factor:
+        raise ValueError(
+            f"{path}: {vision.patches_per_side} patches per side cannot be folded by scale_factor {scale_factor}"
+        )
+    return ModelConfig(
+        model_type=model_type,
+        vision=vision,
+        text=text,
+        scale_factor=scale_factor,
+        image_token_id=fields.get("image_token_id", int),
+        tie_word_embeddings=fields.get("tie_word_embeddings", bool, raw_text.get("tie_word_embeddings", False)),
+        eos_token_ids=_eos_token_ids(folder, raw, raw_text),
+        quantization=_quantization(raw, path),
+    )
+
+
+def _vision_config(raw: dict[str, Any], where: str) -> VisionConfig:
+    hidden_size = Fields(raw, where).positive("hidden_size")
+    fields = Fields(raw, where, {**_VISION_COMMON, **_VISION_DEFAULTS.get(hidden_size, {})})
+    fields.require("hidden_act", "gelu_pytorch_tanh", default="gelu_pytorch_tanh")
+    heads = fields.positive("num_attention_heads")
+    if hidden_size % heads:
+        raise ValueError(f"{where}: hidden_size {hidden_size} is not divisible by num_attention_heads {heads}")
+    return VisionConfig(
+        hidden_size=hidden_size,
+        intermediate_size=fields.positive("intermediate_size"),
+        num_hidden_layers=fields.positive("num_hidden_layers"),
+        num_attention_heads=heads,
+        image_size=fields.side("image_size"),
+        patch_size=fields.side("patch_size"),
+        num_channels=fields.positive("num_channels"),
+        layer_norm_eps=fields.positive("layer_norm_eps", float),
+    )
+
+
+def _text_config(raw: dict[str, Any], where: str) -> TextConfig:
+    hidden_size = Fields(raw, where).positive("hidden_size")
+    fields = Fields(raw, where, {**_TEXT_COMMON, **_TEXT_DEFAULTS.get(hidden_size, {})})
+    for name in ("hidden_act", "attention_bias", "mlp_bias"):
+        fields.require(name, _TEXT_COMMON[name], default=_TEXT_COMMON[name])
+    heads = fields.positive("num_attention_heads")
+    kv_heads = fields.positive("num_key_value_heads", default=heads)
+    head_dim = fields.positive("head_dim", default=hidden_size // heads)
+    if heads % kv_heads:
+        raise ValueError(f"{where}: num_attention_heads {heads} is not divisible by num_key_value_heads {kv_heads}")
+    rope_theta, rope_scaling = _rope(raw, where)
+    return TextConfig(
+        vocab_size=fields.positive("vocab_size"),
+        hidden_size=hidden_size,
+        intermediate_size=fields.positive("intermediate_size"),
+        num_hidden_layers=fields.positive("num_hidden_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+        max_position_embeddings=fields.positive("max_position_embeddings"),
+        rms_norm_eps=fields.positive("rms_norm_eps", float),
+        rope_theta=rope_theta,
+        rope_scaling=rope_scaling,
+    )
+
+
+def _rope(raw: dict[str, Any], where: str) -> tuple[float, RopeScaling | None]:
+    """`rope_theta` and `rope_scaling` (transformers 4), or both within `rope_parameters` (transformers 5)."""
+    parameters = raw.get("rope_parameters") or {}
+    theta = Fields({"rope_theta": parameters.get("rope_theta", raw.get("rope_theta"))}, where)
+    scaling = raw.get("rope_scaling") or parameters
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "default":
+        return theta.positive("rope_theta", float), None
+    if kind != "llama3":
+        raise ValueError(f"{where}: rope_type is {kind!r}, supported are 'default' and 'llama3'")
+    fields = Fields(scaling, f"{where}, rope scaling")
+    return theta.positive("rope_theta", float), RopeScaling(
+        factor=fields.positive("factor", float),
+        low_freq_factor=fields.positive("low_freq_factor", float),
+        high_freq_factor=fields.positive("high_freq_factor", float),
+        original_max_position_embeddings=fields.positive("original_max_position_embeddings"),
+    )
+
+
+def _quantization(raw: dict[str, Any], path: Path) -> dict[str, Any] | None:
+    """MLX's entry; the copy under `quantization_config` is where transformers looks, in other formats too."""
+    entry = raw.get("quantization") or raw.get("quantization_config")
+    if entry is not None and not {"group_size", "bits"} <= entry.keys():
+        method = entry.get("quant_method", "unknown")
+        raise ValueError(f"{path}: weights quantized by {method!r} cannot be read; convert the original checkpoint")
+    return entry
+
+
+def _eos_token_ids(folder: Path, raw: dict[str, Any], raw_text: dict[str, Any]) -> tuple[int, ...]:
+    """`eos_token_id` of `generation_config.json`, else of `config.json`: a number or a list."""
+    path = folder / "generation_config.json"
+    sources = [read_json(path)] if path.is_file() else []
+    for source in [*sources, raw, raw_text]:
+        value = source.get("eos_token_id")
+        if value is not None:
+            ids = value if isinstance(value, list) else [value]
+            if not all(type(token) is int for token in ids):
+                raise ValueError(f"{folder}: eos_token_id is {value!r}, expected a number or a list of numbers")
+            return tuple(ids)
+    return ()  # `<end_of_utterance>`, known by name, still ends an answer

@@ -1,0 +1,320 @@
+"""Web addresses and data URLs -> bytes, within stated limits. Standard library only, no MLX."""
+
+from __future__ import annotations
+
+import binascii
+import contextlib
+import io
+import math
+import re
+import socket
+import string
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urljoin, urlsplit
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+REDIRECT_STATUSES = (301, 302, 303, 307, 308)
+CHUNK_BYTES = 64 * 1024
+DOWNLOAD_IT = "download the file and pass its path"
+
+
+class FetchError(ValueError):
+    """A transfer that was refused or that failed. One line, without the address's password or query."""
+
+
+@dataclass(frozen=True)
+class FetchPolicy:
+    """What a transfer may cost and where it may go.
+
+    max_bytes: largest body; 64 MiB suits pictures, videos need more.
+    timeout_s: seconds for everything from the first connection to the last byte, redirects and the
+        consumer's own pauses included. Only looking up a name is left to the system's time limit.
+    connect_timeout_s: seconds for one connection, TLS handshake included.
+    max_redirects: how many times a server may send the transfer elsewhere.
+    schemes: allowed ones, a subset of ("http", "https"); redirects obey it too.
+    check_address: called with each IP address, as text, before connecting to it, on every redirect
+        too; it raises ValueError to refuse. The connection then goes to that very address, so a
+        name that resolves differently the second time gains nothing.
+    """
+
+    max_bytes: int = 64 * 1024 * 1024
+    timeout_s: float = 60.0
+    connect_timeout_s: float = 10.0
+    max_redirects: int = 5
+    schemes: tuple[str, ...] = ("http", "https")
+    check_address: Callable[[str], None] | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("max_bytes", "timeout_s", "connect_timeout_s"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"FetchPolicy.{field} is {getattr(self, field)}; pass a number above 0")
+        if self.max_redirects < 0:
+            raise ValueError(f"FetchPolicy.max_redirects is {self.max_redirects}; pass 0 or more")
+        if not set(self.schemes) <= set(DEFAULT_PORTS):
+            raise ValueError(f"FetchPolicy.schemes is {self.schemes}; only 'http' and 'https' are known")
+
+
+DEFAULT_POLICY = FetchPolicy()
+
+
+def refuse_private_addresses(address: str) -> None:
+    """A `FetchPolicy.check_address` for servers: only addresses of the public internet pass.
+
+    Refuses loopback, private, link-local, carrier-grade, reserved and multicast ranges, also where an
+    IPv6 address carries an IPv4 one (mapped, 6to4, NAT64).
+
+    Raises: ValueError naming the address.
+    """
+    import ipaddress
+
+    ip = ipaddress.ip_address(address.partition("%")[0])  # a zone such as %eth0 is not part of the number
+    public = ip.is_global and not ip.is_multicast
+    if isinstance(ip, ipaddress.IPv6Address):
+        carried = ip.ipv4_mapped or ip.sixtofour
+        if ip in ipaddress.ip_network("64:ff9b::/96"):
+            carried = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if carried is not None:
+            public = carried.is_global and not carried.is_multicast
+        elif ip not in ipaddress.ip_network("2000::/3"):  # all that is assigned as global unicast
+            public = False
+    if not public:
+        raise ValueError(f"{address} is not an address of the public internet; only those are allowed here")
+
+
+def redact_url(url: str) -> str:
+    """Return `url` for a message: on one line, shortened, without user, password, query and fragment."""
+    if url[:5].lower() == "data:":
+        return f"{one_line(url.partition(',')[0], 40)},... ({len(url)} characters)"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises where a password with a slash or question mark was taken for the port
+    except ValueError:
+        return "web address that cannot be read"
+    return one_line(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", 120)
+
+
+def fetch(url: str, policy: FetchPolicy = DEFAULT_POLICY) -> bytes:
+    """Return the body behind an http(s) address; `stream` states the rules and the errors."""
+    return b"".join(stream(url, policy))
+
+
+def fetch_to_file(url: str, file: BinaryIO, policy: FetchPolicy = DEFAULT_POLICY) -> int:
+    """Write the body behind an http(s) address to `file`, opened for binary writing, as it arrives.
+
+    Returns the number of bytes written. After an error `file` holds what had arrived; rules and errors
+    are those of `stream`.
+    """
+    written = 0
+    for chunk in stream(url, policy):
+        file.write(chunk)
+        written += len(chunk)
+    return written
+
+
+def stream(url: str, policy: FetchPolicy = DEFAULT_POLICY) -> Generator[bytes, None, None]:
+    """Yield the body behind an http(s) address in chunks of at most 64 KiB.
+
+    The connection closes with the generator. Certificates are verified against the system's store.
+    Redirects are followed within the policy, but never from https to http. A user and password in the
+    address are sent as basic authentication, to the host they were written for. Proxies, also those of
+    the environment, are not used: `check_address` could not vouch for what a proxy connects to.
+
+    Raises: FetchError for everything that goes wrong, an answer other than 200, a body cut short and a
+    crossed limit included.
+    """
+    deadline = time.monotonic() + policy.timeout_s
+    name, target = redact_url(url), url
+    for _ in range(policy.max_redirects + 1):
+        with _as_fetch_errors(name, policy), contextlib.ExitStack() as opened:
+            parts = _checked_parts(target, name, policy)
+            connection = opened.enter_context(_connect(parts, name, policy, deadline))
+            response = opened.enter_context(_request(connection, parts, deadline))
+            location = response.getheader("Location")
+            if response.status not in REDIRECT_STATUSES or not location:
+                yield from _body(response, name, policy)
+                return
+            # Header bytes arrive as Latin-1 text; quoting gives back the bytes that the server sent.
+            target = urljoin(target, quote(location, safe=string.punctuation, encoding="iso-8859-1"))
+            name = f"{redact_url(url)} (redirected to {redact_url(target)})"
+            if parts.scheme == "https" and target[:5].lower() == "http:":
+                raise FetchError(f"{name}: refused, since https may not turn into http; {DOWNLOAD_IT}")
+    raise FetchError(f"{name}: more than {policy.max_redirects} redirects; use the final address, or {DOWNLOAD_IT}")
+
+
+def decode_data_url(url: str, max_bytes: int = DEFAULT_POLICY.max_bytes) -> bytes:
+    """Return what `data:[media type][;base64],...` holds, base64 or percent-encoded (RFC 2397).
+
+    White space within base64 and missing `=` at its end are accepted, as browsers do; the media type is
+    not looked at.
+
+    Raises: ValueError for a malformed URL, and for one that holds more than `max_bytes`.
+    """
+    name = redact_url(url)
+    header, comma, text = url.partition(",")
+    if header[:5].lower() != "data:" or not comma:
+        raise ValueError(f"{name}: not a data URL; expected 'data:image/png;base64,...'")
+    if not text.isascii() or re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        raise ValueError(f"{name}: data URLs hold ASCII and %XX escapes only; encode the content as base64")
+    content = unquote_to_bytes(text)
+    if header.lower().rstrip().endswith(";base64"):
+        content = content.translate(None, b" \t\r\n\f")
+        _check_size(len(content) * 3 // 4 - 2, max_bytes, name)  # before decoding doubles the memory
+        try:
+            content = binascii.a2b_base64(content + b"=" * (-len(content) % 4), strict_mode=True)
+        except binascii.Error as error:
+            raise ValueError(f"{name}: not valid base64 ({error}); encode the file's bytes again") from error
+    _check_size(len(content), max_bytes, name)
+    return content
+
+
+def _check_size(num_bytes: int, max_bytes: int, name: str) -> None:
+    if num_bytes > max_bytes:
+        raise FetchError(f"{name}: larger than the limit of {max_bytes} bytes; use a smaller file or raise max_bytes")
+
+
+def one_line(text: str, max_chars: int) -> str:
+    """Cut `text` in the middle, then escape what could break the line or steer a terminal."""
+    text = text if len(text) <= max_chars else f"{text[: max_chars - 23]}...{text[-20:]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _remaining_s(deadline: float) -> float:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise TimeoutError
+    return remaining
+
+
+class _DeadlineSocket(io.RawIOBase):
+    """What http.client needs of a socket, until a moment: a plain time-out starts anew with each byte."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection, self._deadline = connection, deadline
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self, CHUNK_BYTES)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._connection.settimeout(_remaining_s(self._deadline))
+        return self._connection.recv_into(buffer)
+
+    def sendall(self, data: bytes) -> None:
+        self._connection.settimeout(_remaining_s(self._deadline))
+        self._connection.sendall(data)
+
+    def close(self) -> None:
+        """Do nothing: http.client closes its socket before it reads the body. `stream` closes the real one."""
+
+
+def _checked_parts(url: str, name: str, policy: FetchPolicy) -> SplitResult:
+    """Split an address; the host comes back in ASCII."""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna").decode("ascii")
+        port = parts.port
+    except ValueError as error:  # UnicodeError is one; its text may quote a password
+        raise FetchError(f"{name}: not a valid address; expected https://host/path") from error
+    if parts.scheme not in policy.schemes:
+        raise FetchError(f"{name}: only {' and '.join(policy.schemes)} addresses are fetched; {DOWNLOAD_IT}")
+    if not host or re.search(r"[^!-~]", host):
+        raise FetchError(f"{name}: not a valid address; expected https://host/path")
+    user, at, _ = parts.netloc.rpartition("@")
+    host = f"[{host}]" if ":" in host else host
+    port_text = "" if port in (None, DEFAULT_PORTS[parts.scheme]) else f":{port}"
+    return parts._replace(netloc=f"{user}{at}{host}{port_text}")
+
+
+def _connect(parts: SplitResult, name: str, policy: FetchPolicy, deadline: float) -> socket.socket:
+    """Connect to the first of the host's addresses that answers, each checked before it is used."""
+    port = parts.port or DEFAULT_PORTS[parts.scheme]
+    failure: OSError = TimeoutError()
+    for family, kind, protocol, _, address in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM):
+        if policy.check_address is not None:
+            try:
+                policy.check_address(str(address[0]))
+            except ValueError as error:
+                raise FetchError(f"{name}: {one_line(str(error), 200)}") from error
+        limit = min(time.monotonic() + policy.connect_timeout_s, deadline)
+        with contextlib.ExitStack() as on_failure:
+            try:
+                connection = on_failure.enter_context(socket.socket(family, kind, protocol))
+                connection.settimeout(_remaining_s(limit))
+                connection.connect(address)
+                if parts.scheme == "https":
+                    import ssl
+
+                    connection.settimeout(_remaining_s(limit))
+                    connection = ssl.create_default_context().wrap_socket(connection, server_hostname=parts.hostname)
+            except OSError as error:
+                failure = error
+            else:
+                on_failure.pop_all()
+                return connection
+    raise failure
+
+
+def _request(connection: socket.socket, parts: SplitResult, deadline: float) -> HTTPResponse:
+    """Ask for the address over `connection` and read the answer's header."""
+    import http.client
+
+    user, _, host = parts.netloc.rpartition("@")
+    headers = {"Host": host, "User-Agent": "mlx-smolvlm", "Accept-Encoding": "identity", "Connection": "close"}
+    if user:
+        basic = binascii.b2a_base64(unquote(user if ":" in user else f"{user}:").encode(), newline=False)
+        headers["Authorization"] = f"Basic {basic.decode('ascii')}"
+    path = quote(parts.path or "/", safe=string.punctuation)
+    query = f"?{quote(parts.query, safe=string.punctuation)}" if parts.query else ""
+    client = http.client.HTTPConnection(host)
+    client.sock = cast(socket.socket, _DeadlineSocket(connection, deadline))
+    client.request("GET", path + query, headers=headers)
+    return client.getresponse()
+
+
+def _body(response: HTTPResponse, name: str, policy: FetchPolicy) -> Iterator[bytes]:
+    from http import HTTPStatus
+
+    if response.status != HTTPStatus.OK:
+        known = response.status in list(HTTPStatus)
+        phrase = f" {HTTPStatus(response.status).phrase}" if known else ""  # the server's own could say anything
+        raise FetchError(f"{name}: the server answered {response.status}{phrase}; check the address, or {DOWNLOAD_IT}")
+    if response.getheader("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        raise FetchError(f"{name}: the server compressed the file, though not asked to; {DOWNLOAD_IT}")
+    expected_bytes = response.length
+    _check_size(expected_bytes or 0, policy.max_bytes, name)
+    received_bytes = 0
+    while chunk := response.read1(CHUNK_BYTES):
+        received_bytes += len(chunk)
+        _check_size(received_bytes, policy.max_bytes, name)
+        yield chunk
+    if expected_bytes is not None and received_bytes != expected_bytes:  # read1 takes an early end as the end
+        raise FetchError(f"{name}: broke off after {received_bytes} of {expected_bytes} bytes; try again")
+
+
+@contextlib.contextmanager
+def _as_fetch_errors(name: str, policy: FetchPolicy) -> Iterator[None]:
+    from http.client import HTTPException, IncompleteRead
+
+    try:
+        yield
+    except TimeoutError as error:
+        limits = f"limits: {policy.connect_timeout_s:g} s to connect, {policy.timeout_s:g} s in all"
+        raise FetchError(f"{name}: timed out ({limits}); try again, or {DOWNLOAD_IT}") from error
+    except IncompleteRead as error:
+        raise FetchError(f"{name}: broke off before its end; try again, or {DOWNLOAD_IT}") from error
+    except HTTPException as error:
+        raise FetchError(f"{name}: the answer is not valid HTTP ({type(error).__name__}); check the address") from error
+    except OSError as error:
+        reason, step = error.strerror or type(error).__name__, "check the address and the connection"
+        if problem := getattr(error, "verify_message", ""):
+            reason = f"its certificate cannot be trusted ({problem})"
+            step = "check the address; a python.org Python needs 'Install Certificates.command' once"
+        raise FetchError(f"{name}: {one_line(reason, 160)}; {step}") from error

@@ -1,0 +1,203 @@
+"""`python -m mlx_smolvlm.generate`: arguments and printing."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .command_line import CommandLine, refuse_tracebacks
+
+if TYPE_CHECKING:
+    from .generation import GenerationResponse
+
+DEMO_NOTE = (
+    "This is the embedded demo model (2.4 million parameters): it knows coloured shapes, short numbers and little\n"
+    "else. For a real one: --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct --image YOUR.jpg --prompt \"...\""
+)
+DEMO_QUESTION = "Describe the picture."
+DEMO_VIDEO_QUESTION = "Which way does the shape move?"
+DEFAULT_QUESTION = "Describe this image in detail."
+DEFAULT_VIDEO_QUESTION = "Describe this video in detail."
+
+
+def main() -> None:
+    """Run the command line; exits with 2 and one line on bad input."""
+    with refuse_tracebacks():
+        _run(_parser().parse_args())
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    messages = _messages(arguments)
+    from . import DEMO_MODEL, load, stream_generate  # after the arguments are known to be good
+
+    is_demo = arguments.model is None
+    if is_demo:
+        print(DEMO_NOTE, file=sys.stderr)
+    start = time.perf_counter()
+    model, processor = load(arguments.model or DEMO_MODEL, dtype=arguments.dtype)
+    load_s = time.perf_counter() - start
+    shown_images = arguments.image
+    if is_demo and not (arguments.image or arguments.video or arguments.prompt or arguments.messages):
+        shown_images = [str(DEMO_MODEL.parent / "picture.png")]
+        print(f"Picture: {shown_images[0]}\nQuestion: {DEMO_QUESTION}", file=sys.stderr)
+    steps: list[GenerationResponse] = []
+    for step in stream_generate(
+        model,
+        processor,
+        messages,
+        images=shown_images,
+        videos=arguments.video,
+        max_tokens=arguments.max_tokens,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        top_k=arguments.top_k,
+        min_p=arguments.min_p,
+        repetition_penalty=arguments.repetition_penalty,
+        seed=arguments.seed,
+        stop=arguments.stop,
+        skip_special_tokens=not arguments.keep_special_tokens,
+        do_image_splitting=False if arguments.no_split else None,
+        longest_edge=arguments.max_edge,
+        fps=arguments.fps,
+        max_frames=arguments.max_frames,
+    ):
+        if not steps and arguments.verbose:
+            _print_budget(step)
+        steps.append(step)
+        if not arguments.json:
+            print(step.text, end="", flush=True)
+    if arguments.json:
+        print(json.dumps(_report(steps, load_s, str(arguments.model or "demo")), ensure_ascii=False))
+    else:
+        print()
+    if arguments.verbose:
+        _print_timing(steps[-1], load_s)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandLine(
+        prog="python -m mlx_smolvlm.generate",
+        description="Ask a SmolVLM model about pictures and videos. Without arguments, the embedded demo answers.",
+    )
+    prompt = parser.add_argument_group("what to ask")
+    prompt.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
+    prompt.add_argument("--image", action="append", metavar="FILE_OR_URL", default=[], help="a picture; repeatable")
+    prompt.add_argument("--video", action="append", metavar="FILE_OR_URL", default=[], help="a video; repeatable")
+    prompt.add_argument("--prompt", metavar="TEXT", help="question; <image> and <video> markers place the media")
+    prompt.add_argument("--system", metavar="TEXT", help="system prompt")
+    prompt.add_argument("--messages", metavar="FILE.json", help="Hugging Face chat messages, instead of --prompt")
+
+    media = parser.add_argument_group("how pictures and videos are read")
+    media.add_argument("--no-split", action="store_true", help="one tile per picture: quick and coarse")
+    media.add_argument("--max-edge", type=int, metavar="N", help="pixels of a picture's longest side after resizing")
+    media.add_argument("--fps", type=float, metavar="F", help="frames per second of video")
+    media.add_argument("--max-frames", type=int, metavar="N", help="most frames per video")
+
+    sampling = parser.add_argument_group("how the answer is chosen")
+    sampling.add_argument("--max-tokens", type=int, default=256, metavar="N", help="most tokens (default: 256)")
+    sampling.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default: 0)")
+    sampling.add_argument("--top-p", type=float, default=1.0, metavar="P", help="share of probability kept")
+    sampling.add_argument("--top-k", type=int, default=0, metavar="K", help="tokens kept; 0 keeps all")
+    sampling.add_argument("--min-p", type=float, default=0.0, metavar="P", help="share of the likeliest's probability")
+    sampling.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R", help="1 changes nothing")
+    sampling.add_argument("--seed", type=int, metavar="S", help="fixes random choices")
+    sampling.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the answer; repeatable")
+    sampling.add_argument("--keep-special-tokens", action="store_true", help="print them (SmolDocling's layout tags)")
+    sampling.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="default: bfloat16, CPU float32")
+
+    output = parser.add_argument_group("what is printed")
+    output.add_argument("--json", action="store_true", help="one JSON object instead of the text")
+    output.add_argument("--verbose", action="store_true", help="token budget and times per stage, on stderr")
+    return parser
+
+
+def _messages(arguments: argparse.Namespace) -> list[dict[str, Any]] | str:
+    """Messages from the arguments; media without a place stand before the question."""
+    if arguments.messages is not None:
+        if arguments.prompt is not None or arguments.system is not None:
+            raise ValueError("--messages already holds the prompt; leave out --prompt and --system")
+        return _read_messages(Path(arguments.messages))
+    prompt = arguments.prompt
+    if prompt is None:
+        if arguments.video:
+            prompt = DEFAULT_VIDEO_QUESTION if arguments.model else DEMO_VIDEO_QUESTION
+        elif arguments.image:
+            prompt = DEFAULT_QUESTION if arguments.model else DEMO_QUESTION
+        elif arguments.model or arguments.system:
+            raise ValueError("nothing to ask: give --prompt, --image, --video or --messages")
+        else:
+            prompt = DEMO_QUESTION
+    if not prompt.strip():
+        raise ValueError("--prompt is empty; ask something")
+    if arguments.system is None:
+        return prompt
+    from .messages import user_content
+
+    content = user_content(prompt, len(arguments.image), len(arguments.video))
+    return [
+        {"role": "system", "content": [{"type": "text", "text": arguments.system}]},
+        {"role": "user", "content": content},
+    ]
+
+
+def _read_messages(path: Path) -> list[dict[str, Any]]:
+    """Messages from a file; relative paths in it count from the working directory."""
+    try:
+        messages = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(messages, list):
+        raise ValueError(f"{path} holds a JSON {type(messages).__name__}, expected a list of messages")
+    return messages
+
+
+def _report(steps: "list[GenerationResponse]", load_s: float, model: str) -> dict[str, Any]:
+    """The object that --json prints; times in seconds."""
+    last = steps[-1]
+    timing = last.timing
+    return {
+        "text": "".join(step.text for step in steps),
+        "token_ids": [step.token_id for step in steps if step.token_id is not None],
+        "prompt_token_ids": last.prompt_ids,
+        "finish_reason": last.finish_reason,
+        "usage": {
+            "prompt_tokens": last.prompt_tokens,
+            "image_tokens": last.image_tokens,
+            "completion_tokens": last.completion_tokens,
+        },
+        "timing": {
+            "load": load_s,
+            "processing": timing.processing,
+            "vision": timing.vision,
+            "prefill": timing.prefill,
+            "time_to_first_token": timing.time_to_first_token,
+            "decode": timing.decode,
+        },
+        "decode_tokens_per_second": last.decode_tokens_per_second,
+        "peak_memory_bytes": last.peak_memory_bytes,
+        "model": model,
+    }
+
+
+def _print_budget(step: "GenerationResponse") -> None:
+    """What the prompt costs, before the answer."""
+    for number, medium in enumerate(step.media, 1):
+        print(f"{medium.kind} {number}: {medium.image_tokens} tokens, {medium.layout} ({medium.name})", file=sys.stderr)
+    print(f"prompt: {step.prompt_tokens} tokens, {step.image_tokens} of them for pictures", file=sys.stderr)
+
+
+def _print_timing(step: "GenerationResponse", load_s: float) -> None:
+    timing = step.timing
+    print(
+        f"load {load_s:.2f} s, processing {timing.processing:.2f} s, vision {timing.vision:.2f} s, "
+        f"prefill {timing.prefill:.2f} s, first token after {timing.time_to_first_token:.2f} s, "
+        f"decode {timing.decode:.2f} s ({step.decode_tokens_per_second:.1f} tokens/s), "
+        f"{step.completion_tokens} tokens, peak memory {step.peak_memory_bytes / 1e6:.0f} MB",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    main()

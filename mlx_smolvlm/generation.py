@@ -1,0 +1,337 @@
+"""Prompt -> text, token by token.
+
+Generation is pulled by its consumer: each `next()` computes one token, and closing the generator, or setting
+the cancel event, ends the work between two tokens, two chunks of the prompt or two pictures.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from threading import Event
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from tokenizers.decoders import DecodeStream
+
+from .cache import KVCache
+from .model import SmolVLM
+from .processing import Inputs, Medium, Processor
+from .sampling import SamplingOptions, make_sampler
+
+TILES_PER_STEP = 4  # tiles encoded at a time: bounds the encoder's memory, and how long a cancel waits
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds spent so far in each stage; `time_to_first_token` counts from the call to the first token."""
+
+    processing: float = 0.0
+    vision: float = 0.0
+    prefill: float = 0.0
+    time_to_first_token: float = 0.0
+    decode: float = 0.0  # after the first token
+
+
+@dataclass(frozen=True)
+class GenerationResponse:
+    """One step of an answer.
+
+    Attributes:
+        text: what this step adds to the text; empty while a character or a stop string is incomplete.
+        token_id: the token chosen in this step; None if cancelled before there was one.
+        finish_reason: None while going on; then "stop" (an end token or stop string), "length" or "cancelled".
+        prompt_ids: the prompt's tokens.
+        media: the pictures and videos of the prompt, with what each cost.
+        completion_tokens: tokens chosen so far, end token included.
+        timing: seconds per stage so far.
+        peak_memory_bytes: most memory that MLX has held in this process.
+    """
+
+    text: str
+    token_id: int | None
+    finish_reason: str | None
+    prompt_ids: list[int]
+    media: list[Medium]
+    completion_tokens: int
+    timing: Timing
+    peak_memory_bytes: int
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt_ids)
+
+    @property
+    def image_tokens(self) -> int:
+        return sum(medium.image_tokens for medium in self.media)
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """Tokens after the first per second; 0 before there is a second one."""
+        later = self.completion_tokens - 1
+        return later / self.timing.decode if later > 0 and self.timing.decode > 0 else 0.0
+
+
+class _Cancelled(Exception):
+    """The cancel event was set between two units of work."""
+
+
+@dataclass
+class _Run:
+    """One call's clock and cancel event."""
+
+    cancel: Event | None
+    start: float = field(default_factory=time.perf_counter)
+    timing: Timing = field(default_factory=Timing)
+
+    def check(self) -> None:
+        if self.cancel is not None and self.cancel.is_set():
+            raise _Cancelled
+
+    def lap(self, stage: str, since: float) -> float:
+        now = time.perf_counter()
+        self.timing = replace(self.timing, **{stage: now - since})
+        return now
+
+
+def stream_generate(
+    model: SmolVLM,
+    processor: Processor,
+    messages_or_prompt: str | Sequence[dict[str, Any]],
+    *,
+    images: Sequence[Any] | None = None,
+    videos: Sequence[Any] | None = None,
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    seed: int | None = None,
+    stop: Sequence[str] = (),
+    skip_special_tokens: bool = True,
+    apply_chat_template: bool = True,
+    do_image_splitting: bool | None = None,
+    longest_edge: int | None = None,
+    fps: float | None = None,
+    max_frames: int | None = None,
+    prefill_chunk: int = 512,
+    cancel: Event | None = None,
+) -> Iterator[GenerationResponse]:
+    """Answer a prompt, one token at a time.
+
+    Args:
+        model: from `load`.
+        processor: from `load`.
+        messages_or_prompt: chat messages in Hugging Face form, or the user's question as text. The media of
+            `images` and `videos` go before the question, unless it places them with `<image>` and `<video>`.
+        images: path, http(s) or data URL, bytes, PIL image or numpy array, each.
+        videos: path or http(s) URL, each.
+        max_tokens: most tokens to generate; fewer where the model's context ends.
+        temperature, top_p, top_k, min_p, repetition_penalty, seed: see `SamplingOptions`.
+        stop: strings that end the answer; they are not part of the text.
+        skip_special_tokens: False keeps special tokens in the text (SmolDocling's layout tags are such).
+        apply_chat_template, do_image_splitting, longest_edge, fps, max_frames: see `Processor.__call__`.
+        prefill_chunk: tokens of the prompt read at a time.
+        cancel: when set, generation ends with "cancelled" at the next frame, chunk or token.
+
+    Yields:
+        A response per token. The last one has a `finish_reason`; the texts joined are the answer, without the
+        space that separates it from "Assistant:".
+
+    Raises:
+        ValueError: malformed messages, unreadable media, options out of range, a prompt longer than the
+            context, or logits that are not finite (damaged weights, or float16 overflow).
+        FileNotFoundError: a picture or video that is not there.
+    """
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens is {max_tokens}, expected at least 1")
+    if prefill_chunk < 1:
+        raise ValueError(f"prefill_chunk is {prefill_chunk}, expected at least 1")
+    if isinstance(stop, str) or not all(stop):
+        raise ValueError(f"stop is {stop!r}, expected a list of strings that are not empty")
+    for name, media in (("images", images), ("videos", videos)):
+        if media is not None and not isinstance(media, list | tuple):
+            raise ValueError(f"{name} is {type(media).__name__}, expected a list")
+    options = SamplingOptions(temperature, top_p, top_k, min_p, repetition_penalty, seed)
+    return _stream(
+        model,
+        processor,
+        messages_or_prompt,
+        list(images or ()),
+        list(videos or ()),
+        {
+            "apply_chat_template": apply_chat_template,
+            "do_image_splitting": do_image_splitting,
+            "longest_edge": longest_edge,
+            "fps": fps,
+            "max_frames": max_frames,
+        },
+        options,
+        max_tokens,
+        _TextStream(processor, list(stop), skip_special_tokens),
+        prefill_chunk,
+        _Run(cancel),
+    )
+
+
+def generate_text(
+    model: SmolVLM, processor: Processor, messages_or_prompt: str | Sequence[dict[str, Any]], **options: Any
+) -> str:
+    """The whole answer; `options` are those of `stream_generate`."""
+    return "".join(step.text for step in stream_generate(model, processor, messages_or_prompt, **options))
+
+
+def _stream(
+    model: SmolVLM,
+    processor: Processor,
+    messages_or_prompt: str | Sequence[dict[str, Any]],
+    images: list[Any],
+    videos: list[Any],
+    media_options: dict[str, Any],
+    options: SamplingOptions,
+    max_tokens: int,
+    text_stream: "_TextStream",
+    prefill_chunk: int,
+    run: _Run,
+) -> Iterator[GenerationResponse]:
+    inputs = Inputs([], None, [])
+    count = 0
+
+    def response(text: str, token: int | None, finish_reason: str | None) -> GenerationResponse:
+        return GenerationResponse(
+            text, token, finish_reason, inputs.input_ids, inputs.media, count, run.timing, mx.get_peak_memory()
+        )
+
+    try:
+        mark = run.start
+        inputs = processor(messages_or_prompt, images, videos, check_cancelled=run.check, **media_options)
+        mark = run.lap("processing", mark)
+        features = _encode_tiles(model, inputs.pixel_values, run)
+        mark = run.lap("vision", mark)
+        cache = model.make_cache()
+        logits = _prefill(model, inputs.input_ids, features, cache, prefill_chunk, run)
+        sample = make_sampler(options, inputs.input_ids, logits.shape[-1])
+        token = sample(logits)
+        _check_finite(logits)
+        run.lap("prefill", mark)
+        first = run.lap("time_to_first_token", run.start)
+
+        room = processor.config.context_length - len(inputs.input_ids)
+        for count in range(1, min(max_tokens, room) + 1):
+            last = count == min(max_tokens, room)
+            if not last:  # enqueue the next step before this token is read: the device never waits for Python
+                following = sample(_decode_step(model, token, cache))
+                mx.async_eval(following)
+            token_id = int(token.item())  # type: ignore[arg-type]
+            run.lap("decode", first)
+            ended = token_id in processor.stop_token_ids
+            text = text_stream.add(token_id)
+            if ended or text_stream.stopped:
+                yield response(text + text_stream.flush(), token_id, "stop")
+                return
+            if last:
+                yield response(text + text_stream.flush(), token_id, "length")
+                return
+            run.check()
+            yield response(text, token_id, None)
+            run.check()
+            token = following
+    except _Cancelled:
+        yield response(text_stream.flush(), None, "cancelled")
+
+
+def _encode_tiles(model: SmolVLM, pixel_values: np.ndarray | None, run: _Run) -> mx.array | None:
+    """Image features of all tiles, (num_tiles * image_seq_len, hidden_size), evaluated a few tiles at a time."""
+    if pixel_values is None:
+        return None
+    parts = []
+    for start in range(0, len(pixel_values), TILES_PER_STEP):
+        run.check()
+        parts.append(model.image_features(pixel_values[start : start + TILES_PER_STEP]))
+        mx.eval(parts[-1])
+    return mx.concatenate(parts)
+
+
+def _prefill(
+    model: SmolVLM, input_ids: list[int], features: mx.array | None, cache: list[KVCache], chunk: int, run: _Run
+) -> mx.array:
+    """Read the prompt chunk by chunk; returns the logits after its last token, (1, vocab_size)."""
+    embeddings = model.input_embeddings(input_ids, features)
+    hidden = embeddings
+    for start in range(0, len(input_ids), chunk):
+        run.check()
+        hidden = model.language_model(embeddings[:, start : start + chunk], cache)
+        mx.eval([(layer.keys, layer.values) for layer in cache])
+    return model.language_model.logits(hidden[:, -1])
+
+
+def _decode_step(model: SmolVLM, token: mx.array, cache: list[KVCache]) -> mx.array:
+    """One token (1,) -> the logits after it, (1, vocab_size)."""
+    hidden = model.language_model(model.language_model.embed_tokens(token)[None], cache)
+    return model.language_model.logits(hidden[:, -1])
+
+
+def _check_finite(logits: mx.array) -> None:
+    if not mx.isfinite(logits).all().item():
+        raise ValueError(
+            f"the model computes values that are not finite in {str(logits.dtype).removeprefix('mlx.core.')}; "
+            "load it with dtype bfloat16 or float32, and if they persist the weights are damaged"
+        )
+
+
+class _TextStream:
+    """Tokens -> text as it becomes certain.
+
+    Characters of several tokens come out whole; text that may be the beginning of a stop string is held back.
+    """
+
+    def __init__(self, processor: Processor, stop: list[str], skip_special_tokens: bool):
+        self._processor = processor
+        self._decoder = DecodeStream(skip_special_tokens=skip_special_tokens)
+        self._skip_special_tokens = skip_special_tokens
+        self._stop = stop
+        self._ids: list[int] = []
+        self._decoded = ""  # all text that is certain
+        self._given = 0  # characters handed out
+        self.stopped = False
+
+    def add(self, token_id: int) -> str:
+        """The text that this token makes certain."""
+        if token_id in self._processor.stop_token_ids and self._skip_special_tokens:
+            return ""
+        self._ids.append(token_id)
+        self._extend(self._decoder.step(self._processor.tokenizer, token_id) or "")
+        held = 0 if self.stopped else self._possible_stop_length()
+        return self._hand_out(len(self._decoded) - held)
+
+    def flush(self) -> str:
+        """What was held back: the beginning of a stop string that did not come, bytes of a broken character."""
+        if not self.stopped:
+            whole = self._processor.decode(self._ids, skip_special_tokens=self._skip_special_tokens).lstrip(" ")
+            self._extend(whole[len(self._decoded) :])
+        return self._hand_out(len(self._decoded))
+
+    def _extend(self, text: str) -> None:
+        before = len(self._decoded)
+        self._decoded = (self._decoded + text).lstrip(" ")
+        search_from = max(0, before - max(map(len, self._stop), default=0))
+        found = [place for string in self._stop if (place := self._decoded.find(string, search_from)) >= 0]
+        if found:
+            self._decoded = self._decoded[: min(found)]
+            self.stopped = True
+
+    def _possible_stop_length(self) -> int:
+        """Characters at the end that begin a stop string."""
+        lengths = [
+            length
+            for string in self._stop
+            for length in range(1, len(string))
+            if self._decoded.endswith(string[:length])
+        ]
+        return max(lengths, default=0)
+
+    def _hand_out(self, end: int) -> str:
+        text = self._decoded[self._given : end]
+        self._given = max(self._given, end)
+        return text

@@ -1,0 +1,94 @@
+"""Logits -> token."""
+
+import math
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How a token is chosen. The filters apply in transformers' order: penalty, temperature, top-k, top-p, min-p.
+
+    Attributes:
+        temperature: 0 takes the likeliest token (greedy); the other filters then change nothing but the penalty.
+        top_p: keep the likeliest tokens whose probabilities add up to this share, in (0, 1].
+        top_k: keep this many of the likeliest tokens; 0 keeps all.
+        min_p: drop tokens less likely than this share of the likeliest one's probability, in [0, 1].
+        repetition_penalty: divide the logits of tokens that have occurred, in the prompt too, by this (negative
+            ones are multiplied); 1 changes nothing.
+        seed: fixes the random choices; None takes fresh entropy.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("temperature", 0 <= self.temperature < math.inf, "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "0 or more"),
+            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
+            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "more than 0"),
+            ("seed", self.seed is None or 0 <= self.seed < 2**64, "from 0 to 2**64 - 1"),
+        )
+        for name, holds, expected in checks:
+            if not holds:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected {expected}")
+
+
+def make_sampler(options: SamplingOptions, prompt_ids: list[int], vocab_size: int) -> Callable[[mx.array], mx.array]:
+    """A function from logits (1, vocab_size) to the next token (1,), on the device throughout.
+
+    It holds its own random key and its own record of tokens seen, and touches nothing global.
+    """
+    key = mx.random.key(secrets.randbits(63) if options.seed is None else options.seed)
+    seen = mx.zeros((1, vocab_size), mx.bool_)
+    penalized = options.repetition_penalty != 1
+    if penalized:
+        seen[:, mx.array(prompt_ids)] = True
+
+    def sample(logits: mx.array) -> mx.array:
+        nonlocal key, seen
+        logits = logits.astype(mx.float32)
+        if penalized:
+            logits = mx.where(seen, penalize(logits, options.repetition_penalty), logits)
+        if options.temperature == 0:
+            token = mx.argmax(logits, axis=-1)
+        else:
+            key, now = mx.random.split(key)
+            token = mx.random.categorical(filter_logits(logits / options.temperature, options), key=now)
+        if penalized:
+            seen = seen | (mx.arange(vocab_size) == token[:, None])
+        return token
+
+    return sample
+
+
+def penalize(logits: mx.array, penalty: float) -> mx.array:
+    """Make every token less likely by a factor on its logit."""
+    return mx.where(logits > 0, logits / penalty, logits * penalty)
+
+
+def filter_logits(logits: mx.array, options: SamplingOptions) -> mx.array:
+    """Set the logits that top-k, top-p and min-p rule out to minus infinity; the likeliest always stays."""
+    vocab_size = logits.shape[-1]
+    if 0 < options.top_k < vocab_size:
+        threshold = mx.sort(logits, axis=-1)[:, -options.top_k, None]
+        logits = mx.where(logits < threshold, -mx.inf, logits)
+    if options.top_p < 1:
+        order = mx.argsort(-logits, axis=-1)
+        probabilities = mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1)
+        before = mx.cumsum(probabilities, axis=-1) - probabilities  # share of the likelier ones
+        ranked = mx.where(before < options.top_p, mx.take_along_axis(logits, order, axis=-1), -mx.inf)
+        logits = mx.put_along_axis(logits, order, ranked, axis=-1)
+    if options.min_p > 0:
+        threshold = mx.max(logits, axis=-1, keepdims=True) + math.log(options.min_p)
+        logits = mx.where(logits < threshold, -mx.inf, logits)
+    return logits

@@ -1,0 +1,119 @@
+"""Checkpoint weight files -> named tensors, in the names and axis order of MLX-community files.
+
+Two layouts exist, and names tell them apart: Hugging Face's (`model.text_model...`, convolutions as
+output, input, height, width) and MLX-community's (`language_model...`, output, height, width, input).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+from safetensors import SafetensorError, safe_open
+
+from .config import read_json
+
+INDEX = "model.safetensors.index.json"
+PATCH_EMBEDDING_WEIGHT = "vision_model.embeddings.patch_embedding.weight"
+
+_HF_PREFIXES = {  # Hugging Face -> MLX-community
+    "model.text_model.": "language_model.",
+    "model.vision_model.": "vision_model.",
+    "model.connector.": "connector.",
+    "lm_head.": "language_model.lm_head.",
+}
+_BUFFERS = ("embeddings.position_ids", "rotary_emb.inv_freq")  # saved by old versions, computed now
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where one tensor lies; `shape` is that of the file, before axes are reordered."""
+
+    file: Path
+    name_in_file: str
+    shape: tuple[int, ...]
+
+    @property
+    def is_huggingface(self) -> bool:
+        return self.name_in_file.startswith(tuple(_HF_PREFIXES))
+
+
+def mlx_name(name: str) -> str:
+    """A tensor's name in MLX-community files, from either layout."""
+    for prefix, replacement in _HF_PREFIXES.items():
+        if name.startswith(prefix):
+            return replacement + name.removeprefix(prefix)
+    return name
+
+
+def huggingface_name(name: str) -> str:
+    """The inverse of `mlx_name` for names in MLX-community form."""
+    for prefix, replacement in reversed(_HF_PREFIXES.items()):  # `language_model.lm_head.` before its parent
+        if name.startswith(replacement):
+            return prefix + name.removeprefix(replacement)
+    return name
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, whole and by its index if it has one.
+
+    Raises:
+        FileNotFoundError: no weights, only pickled ones, or a shard that the index names is missing.
+    """
+    index = folder / INDEX
+    if index.is_file():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise ValueError(f"{index} has no 'weight_map' of tensor names to files")
+        files = [folder / name for name in sorted(set(weight_map.values()))]
+        missing = [file.name for file in files if not file.is_file()]
+        if missing:
+            raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}, named in {INDEX}; download it again")
+        return files
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
+        if pickled:
+            raise FileNotFoundError(
+                f"{folder} has only pickled weights ({pickled[0]}), which can run code when read; "
+                "use a checkpoint with .safetensors files"
+            )
+        raise FileNotFoundError(f"no .safetensors files in {folder}")
+    return files
+
+
+def read_index(folder: Path) -> dict[str, TensorInfo]:
+    """Every tensor of a checkpoint by its MLX-community name, from the files' headers alone.
+
+    Raises:
+        ValueError: a file is truncated or not safetensors, or two tensors have one name.
+    """
+    tensors: dict[str, TensorInfo] = {}
+    for file in weight_files(folder):
+        try:
+            with safe_open(file, framework="numpy") as reader:
+                shapes = {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118 - not a dict
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{file} is truncated or not a safetensors file ({error}); download it again") from None
+        for name, shape in shapes.items():
+            if name.endswith(_BUFFERS):
+                continue
+            info = TensorInfo(file, name, shape)
+            other = tensors.setdefault(mlx_name(name), info)
+            if other is not info:
+                raise ValueError(f"{mlx_name(name)} is both in {other.file.name} and in {file.name}")
+    return tensors
+
+
+def load_tensors(tensors: Iterable[tuple[str, TensorInfo]]) -> dict[str, mx.array]:
+    """Lazy arrays by MLX-community name, axes in MLX's order; nothing is read before evaluation."""
+    opened: dict[Path, dict[str, mx.array]] = {}
+    arrays = {}
+    for name, info in tensors:
+        if info.file not in opened:
+            opened[info.file] = dict(mx.load(str(info.file)))  # type: ignore[arg-type]
+        array = opened[info.file][info.name_in_file]
+        if name == PATCH_EMBEDDING_WEIGHT and info.is_huggingface:
+            array = array.transpose(0, 2, 3, 1)  # (out, in, height, width) -> (out, height, width, in)
+        arrays[name] = array
+    return arrays

@@ -1,0 +1,77 @@
+"""Shared fixtures: tiny checkpoints of every geometry, and the reference's answers on them."""
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from checkpoints import write_checkpoint
+
+import mlx_smolvlm
+
+GOLDENS = Path(__file__).parent / "goldens"
+CHECKPOINT_NAMES = ("smolvlm_256m", "smolvlm2_2b", "smolvlm_2b_v1", "idefics3", "tied")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run tests that take minutes")
+    parser.addoption("--network", action="store_true", help="run tests that need the internet")
+
+
+def pytest_collection_modifyitems(config, items):
+    for mark in ("slow", "network"):
+        if not config.getoption(f"--{mark}"):
+            for item in items:
+                if mark in item.keywords:
+                    item.add_marker(pytest.mark.skip(reason=f"{mark}: run with --{mark}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cpu():
+    """The goldens are float32 on a CPU; GPUs may compute float32 products more coarsely."""
+    mx.set_default_device(mx.cpu)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A function from a checkpoint's name to its folder, written once."""
+    root, folders = tmp_path_factory.mktemp("checkpoints"), {}
+
+    def folder(name: str) -> Path:
+        if name not in folders:
+            folders[name] = write_checkpoint(name, root / name)
+        return folders[name]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def loaded(checkpoint):
+    """A function from a checkpoint's name to its (model, processor) in float32, loaded once."""
+    pairs = {}
+
+    def pair(name: str):
+        if name not in pairs:
+            pairs[name] = mlx_smolvlm.load(checkpoint(name), dtype="float32")
+        return pairs[name]
+
+    return pair
+
+
+def golden_cases(name: str) -> dict[str, dict]:
+    """The reference's cases for one checkpoint."""
+    return json.loads((GOLDENS / f"{name}.json").read_text(encoding="utf-8"))["cases"]
+
+
+def with_media(messages: list[dict]) -> list[dict]:
+    """Golden messages with pictures and videos in place of their names."""
+    from media import picture, video_path
+
+    def item(content: dict) -> dict:
+        if content["type"] == "image":
+            return {"type": "image", "image": picture(content["path"])}
+        if content["type"] == "video":
+            return {"type": "video", "path": str(video_path(content["path"]))}
+        return content
+
+    return [{**message, "content": [item(content) for content in message["content"]]} for message in messages]

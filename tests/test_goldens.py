@@ -1,0 +1,56 @@
+"""The whole path against the reference: prompt tokens, pixels and greedy tokens, on every geometry."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from conftest import CHECKPOINT_NAMES, GOLDENS, golden_cases, with_media
+
+from mlx_smolvlm import stream_generate
+
+CASES = [(name, case) for name in CHECKPOINT_NAMES for case in golden_cases(name)]
+
+
+def prompt_of(case: dict) -> tuple:
+    """(messages or text, options) of a golden case."""
+    if "prompt_text" in case:
+        return case["prompt_text"], {**case["options"], "apply_chat_template": False}
+    return with_media(case["messages"]), case["options"]
+
+
+@pytest.mark.parametrize(("name", "case_name"), CASES)
+def test_prompt_tokens_and_pixels_equal_the_reference(loaded, name, case_name):
+    case = golden_cases(name)[case_name]
+    prompt, options = prompt_of(case)
+    inputs = loaded(name)[1](prompt, **options)
+    assert inputs.input_ids == case["input_ids"]
+    if case["videos"]:
+        assert [medium.num_tiles for medium in inputs.media] == [len(v["frame_indices"]) for v in case["videos"]]
+        return
+    start = 0
+    for expected, medium in zip(case["images"], inputs.media, strict=True):
+        tiles = inputs.pixel_values[start : start + medium.num_tiles]
+        assert medium.num_tiles == expected["num_tiles"]
+        assert hashlib.sha256(tiles.tobytes()).hexdigest() == expected["sha256"]
+        start += medium.num_tiles
+
+
+@pytest.mark.parametrize(("name", "case_name"), CASES)
+def test_greedy_tokens_and_text_equal_the_reference(loaded, name, case_name):
+    case = golden_cases(name)[case_name]
+    prompt, options = prompt_of(case)
+    model, processor = loaded(name)
+    steps = list(stream_generate(model, processor, prompt, max_tokens=32, **options))
+    assert [step.token_id for step in steps] == case["generated_ids"]
+    assert "".join(step.text for step in steps) == case["text"].lstrip(" ")
+    assert steps[-1].finish_reason == ("stop" if steps[-1].token_id in processor.stop_token_ids else "length")
+
+
+def test_video_frames_equal_the_reference_within_rounding(loaded):
+    """The reference resizes tensors, which round once where Pillow rounds twice: one level apart at most."""
+    case = golden_cases("smolvlm_256m")["video_clip"]
+    inputs = loaded("smolvlm_256m")[1](with_media(case["messages"]))
+    expected = np.load(GOLDENS / "smolvlm_256m.npz")["video_clip_frames"].astype(int)
+    difference = np.abs(inputs.pixel_values.astype(int) - expected)
+    assert difference.max() <= 1
+    assert difference.mean() < 0.05
