@@ -17,11 +17,13 @@ def main() -> None:
         if arguments.quantize:
             bits, group_sizes = FORMATS[arguments.q_mode]
             quantization = QuantizationOptions(
-                bits=arguments.q_bits or (4 if 4 in bits else bits[0]),
-                group_size=arguments.q_group_size or (64 if 64 in group_sizes else group_sizes[0]),
+                bits=(4 if 4 in bits else bits[0]) if arguments.q_bits is None else arguments.q_bits,
+                group_size=(64 if 64 in group_sizes else group_sizes[0])
+                if arguments.q_group_size is None
+                else arguments.q_group_size,
                 mode=arguments.q_mode,
             )
-        elif arguments.q_bits or arguments.q_group_size or arguments.q_mode != "affine":
+        elif (arguments.q_bits, arguments.q_group_size, arguments.q_mode) != (None, None, "affine"):
             raise ValueError("--q-bits, --q-group-size and --q-mode ask for quantization; add -q")
         report = convert_checkpoint(
             arguments.hf_path,
@@ -62,16 +64,14 @@ def _print(report: ConversionReport) -> None:
 
 def _upload(report: ConversionReport, repo_id: str) -> None:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     api = HfApi()
     try:
         api.create_repo(repo_id, exist_ok=True)
         api.upload_folder(folder_path=report.folder, repo_id=repo_id)
-    except (HfHubHTTPError, LocalTokenNotFoundError, OSError, ValueError) as error:
-        raise ConnectionError(
-            f"could not upload to {repo_id} ({str(error).splitlines()[0]}); the folder {report.folder} is whole"
-        ) from None
+    except Exception as error:  # those of the HTTP and storage clients beneath have no common base
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConnectionError(f"could not upload to {repo_id} ({what}); the folder {report.folder} is whole") from None
     print(f"uploaded to {repo_id}", file=sys.stderr)
 
 

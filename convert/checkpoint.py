@@ -62,10 +62,22 @@ def convert_checkpoint(
     _, weights = open_checkpoint(source, config)
     report = ConversionReport(Path(mlx_path).expanduser().absolute())
     with whole_folder(report.folder) as folder:
+        report.num_weights = sum(_num_weights(name, array, config) for name, array in weights.items())
         report.size_bytes = write_weights(folder, _converted(weights, quantization, dtype, report))
         copy_companions(source, folder)
         write_json(folder / "config.json", _config(read_json(source / "config.json"), config, quantization, report))
     return report
+
+
+def _num_weights(name: str, array: mx.array, config: ModelConfig) -> int:
+    """How many weights a tensor of the source stands for: codes pack several, their scales none."""
+    if config.quantization is None or not name.endswith((".scales", ".biases", ".weight")):
+        return array.size
+    if not name.endswith(".weight"):
+        return 0
+    layer = config.quantization.get(name.removesuffix(".weight"))
+    bits = (layer if isinstance(layer, dict) else config.quantization)["bits"]
+    return array.size * 32 // bits if array.dtype == mx.uint32 else array.size
 
 
 def _converted(
@@ -77,16 +89,14 @@ def _converted(
         weight = weights.pop(name)  # so that its memory can go when it is written
         if dtype is not None and mx.issubdtype(weight.dtype, mx.floating):
             weight = weight.astype(DTYPES[dtype])
-        report.num_weights += weight.size
         if quantization is None or not quantization.is_candidate(name, weight):
             yield name, weight
-        elif quantization.fits(weight):
+        elif obstacle := quantization.obstacle(weight):
+            report.not_quantized[name.removesuffix(".weight")] = obstacle
+            yield name, weight
+        else:
             report.quantized.append(name.removesuffix(".weight"))
             yield from quantization.quantize(name, weight).items()
-        else:
-            reason = f"its width {weight.shape[-1]} is no multiple of the group size {quantization.group_size}"
-            report.not_quantized[name.removesuffix(".weight")] = reason
-            yield name, weight
 
 
 def _config(
@@ -99,6 +109,7 @@ def _config(
     text, vision = config.text, config.vision
     out = {
         **raw,
+        "tie_word_embeddings": config.tie_word_embeddings,
         "text_config": {
             **raw["text_config"],
             "num_hidden_layers": text.num_hidden_layers,
@@ -107,6 +118,7 @@ def _config(
             "intermediate_size": text.intermediate_size,
             "rms_norm_eps": text.rms_norm_eps,
             "rope_theta": text.rope_theta,
+            "tie_word_embeddings": config.tie_word_embeddings,  # where mlx-vlm looks for it
         },
         "vision_config": {
             **raw["vision_config"],

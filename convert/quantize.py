@@ -12,6 +12,7 @@ FORMATS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "mxfp8": ((8,), (32,)),
     "nvfp4": ((4,), (16,)),
 }
+READERS_MULTIPLE = 64  # mlx-vlm takes a matrix of another size for one that is not quantized, and fails
 _QUANTIZED_PART = "language_model."  # encoder and connector are small, and pictures suffer first
 
 
@@ -40,9 +41,13 @@ class QuantizationOptions:
         """Whether a tensor is a matrix of the decoder: a linear layer, the embeddings or the head."""
         return name.startswith(_QUANTIZED_PART) and name.endswith(".weight") and weight.ndim == 2
 
-    def fits(self, weight: mx.array) -> bool:
-        """Whether the last axis divides into groups."""
-        return weight.shape[-1] % self.group_size == 0
+    def obstacle(self, weight: mx.array) -> str | None:
+        """Why a matrix cannot be quantized so, or None if it can."""
+        if weight.shape[-1] % self.group_size:
+            return f"its width {weight.shape[-1]} is no multiple of the group size {self.group_size}"
+        if weight.size % READERS_MULTIPLE:
+            return f"its {weight.size} weights are no multiple of {READERS_MULTIPLE}, as other readers expect"
+        return None
 
     def quantize(self, name: str, weight: mx.array) -> dict[str, mx.array]:
         """A layer's weight -> `weight` (uint32 codes), `scales` and, in affine mode, `biases`, by their names."""

@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,24 @@ def whole_folder(target: Path) -> Iterator[Path]:
     Raises:
         FileExistsError: the target exists and is not an empty folder.
     """
-    target = target.expanduser().absolute()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    target = target.absolute()
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise FileExistsError(f"{target} exists already; choose another --mlx-path or remove it first")
+    made = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.partial.", dir=target.parent) as temporary:
-        folder = Path(temporary) / "checkpoint"
-        folder.mkdir()
-        yield folder
-        if target.exists():
-            target.rmdir()  # empty
-        folder.rename(target)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.partial.", dir=target.parent) as temporary:
+            folder = Path(temporary) / "checkpoint"
+            folder.mkdir()
+            yield folder
+            if target.exists():
+                target.rmdir()  # empty
+            folder.rename(target)
+    except BaseException:
+        with suppress(OSError):  # of a parent that meanwhile holds something else
+            for parent in made:
+                parent.rmdir()
+        raise
 
 
 def write_weights(folder: Path, tensors: Iterable[tuple[str, mx.array]]) -> int:

@@ -33,12 +33,11 @@ def render(template: str, messages: list[dict[str, Any]], special_tokens: dict[s
     Raises:
         ValueError: the template is faulty, refuses the messages or leaves the sandbox.
     """
-    import jinja2  # only prompts that are chats need it
-
+    variables = {**special_tokens, "messages": messages, "add_generation_prompt": True}
     try:
-        return _compiled(template).render(messages=messages, add_generation_prompt=True, **special_tokens)
-    except jinja2.TemplateError as error:
-        raise ValueError(f"the checkpoint's chat template failed: {error}") from None
+        return _compiled(template).render(variables)
+    except Exception as error:  # it is a program: besides jinja2's errors it may divide by zero or exhaust memory
+        raise ValueError(f"the checkpoint's chat template failed: {str(error) or type(error).__name__}") from None
 
 
 @lru_cache(maxsize=8)

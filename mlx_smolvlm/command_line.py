@@ -19,16 +19,18 @@ class CommandLine(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"error: {message} (see --help)\n")
+        self.exit(BAD_INPUT, f"error: {' '.join(message.split())} (see --help)\n")
 
 
 @contextmanager
 def refuse_tracebacks() -> Iterator[None]:
     """Within: what a user can cause ends the process with one line on stderr and status 2."""
-    warnings.showwarning = _show_warning
     try:
-        yield
-    except (ValueError, TypeError, OSError) as error:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            yield
+        sys.stdout.flush()  # a reader that has gone is noticed here, not while Python shuts down
+    except (ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:  # RuntimeError: MLX out of memory
         if isinstance(error, BrokenPipeError):  # the reader of our output has gone: nothing is left to say
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)

@@ -6,6 +6,7 @@ below, keyed by hidden size); anything else that is missing is an error that nam
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,9 @@ class ModelConfig:
 class Fields:
     """One JSON object of a checkpoint file, read field by field with errors that name both."""
 
-    def __init__(self, values: dict[str, Any], where: str, defaults: dict[str, Any] | None = None):
+    def __init__(self, values: Any, where: str, defaults: dict[str, Any] | None = None):
+        if not isinstance(values, dict):
+            raise ValueError(f"{where} is {values!r}, expected an object")
         self.values, self.where, self.defaults = values, where, defaults or {}
 
     def get(self, name: str, kind: type, default: Any = None) -> Any:
@@ -109,7 +112,7 @@ class Fields:
             value = self.defaults.get(name, default)
         if value is None:
             raise ValueError(f"{self.where} has no '{name}' and no default is safe; complete the checkpoint's files")
-        if kind is float and type(value) is int:
+        if kind is float and type(value) is int and abs(value) < 2**63:
             value = float(value)
         if kind is int and type(value) is float and value.is_integer():
             value = int(value)
@@ -119,7 +122,7 @@ class Fields:
 
     def positive(self, name: str, kind: type = int, default: Any = None) -> Any:
         value = self.get(name, kind, default)
-        if value <= 0:
+        if not 0 < value < (2**31 if kind is int else math.inf):  # so written that NaN does not pass
             raise ValueError(f"{self.where}: '{name}' is {value!r}, expected a positive number")
         return value
 
@@ -137,8 +140,8 @@ class Fields:
 
     def require(self, name: str, expected: Any, default: Any) -> None:
         """Refuse a variant that the networks do not implement."""
-        value = self.values.get(name, default)
-        if value != expected:
+        value = self.values.get(name)
+        if (default if value is None else value) != expected:
             raise ValueError(f"{self.where}: '{name}' is {value!r}, only {expected!r} is supported")
 
 
@@ -148,7 +151,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no {path.name} in {path.parent}: not a model folder, or an incomplete one")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a JSON {type(content).__name__}, expected an object")
@@ -172,7 +175,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     vision = _vision_config(fields.section("vision_config"), f"{path}, vision_config")
     text = _text_config(raw_text, f"{path}, text_config")
     scale_factor = fields.positive("scale_factor")
-    if vision.patches_per_side % scale_factor:
+    if vision.patches_per_side % scale_factor or not vision.patches_per_side:
         raise ValueError(
             f"{path}: {vision.patches_per_side} patches per side cannot be folded by scale_factor {scale_factor}"
         )
@@ -182,7 +185,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         text=text,
         scale_factor=scale_factor,
         image_token_id=fields.get("image_token_id", int),
-        tie_word_embeddings=fields.get("tie_word_embeddings", bool, raw_text.get("tie_word_embeddings", False)),
+        tie_word_embeddings=fields.get("tie_word_embeddings", bool, raw_text.get("tie_word_embeddings") or False),
         eos_token_ids=_eos_token_ids(folder, raw, raw_text),
         quantization=_quantization(raw, path),
     )
@@ -235,41 +238,54 @@ def _text_config(raw: dict[str, Any], where: str) -> TextConfig:
 
 def _rope(raw: dict[str, Any], where: str) -> tuple[float, RopeScaling | None]:
     """`rope_theta` and `rope_scaling` (transformers 4), or both within `rope_parameters` (transformers 5)."""
-    parameters = raw.get("rope_parameters") or {}
+    fields = Fields(raw, where)
+    parameters = fields.section("rope_parameters", {})
     theta = Fields({"rope_theta": parameters.get("rope_theta", raw.get("rope_theta"))}, where)
-    scaling = raw.get("rope_scaling") or parameters
+    scaling = fields.section("rope_scaling", parameters)
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "default":
         return theta.positive("rope_theta", float), None
     if kind != "llama3":
         raise ValueError(f"{where}: rope_type is {kind!r}, supported are 'default' and 'llama3'")
     fields = Fields(scaling, f"{where}, rope scaling")
+    low, high = fields.positive("low_freq_factor", float), fields.positive("high_freq_factor", float)
+    if low >= high:
+        raise ValueError(f"{where}: low_freq_factor {low} is not below high_freq_factor {high}")
     return theta.positive("rope_theta", float), RopeScaling(
         factor=fields.positive("factor", float),
-        low_freq_factor=fields.positive("low_freq_factor", float),
-        high_freq_factor=fields.positive("high_freq_factor", float),
+        low_freq_factor=low,
+        high_freq_factor=high,
         original_max_position_embeddings=fields.positive("original_max_position_embeddings"),
     )
 
 
 def _quantization(raw: dict[str, Any], path: Path) -> dict[str, Any] | None:
     """MLX's entry; the copy under `quantization_config` is where transformers looks, in other formats too."""
-    entry = raw.get("quantization") or raw.get("quantization_config")
-    if entry is not None and not {"group_size", "bits"} <= entry.keys():
+    name = "quantization" if raw.get("quantization") else "quantization_config"
+    entry = Fields(raw, str(path)).section(name, {})
+    if not entry:
+        return None
+    if not {"group_size", "bits"} <= entry.keys():
         method = entry.get("quant_method", "unknown")
         raise ValueError(f"{path}: weights quantized by {method!r} cannot be read; convert the original checkpoint")
+    layers = {layer: choice for layer, choice in entry.items() if isinstance(choice, dict)}
+    for layer, choice in {name: entry, **layers}.items():  # MLX itself divides by zero
+        fields = Fields(choice, f"{path}, {layer}")
+        fields.positive("group_size")
+        fields.positive("bits")
+        fields.get("mode", str, "affine")
     return entry
 
 
 def _eos_token_ids(folder: Path, raw: dict[str, Any], raw_text: dict[str, Any]) -> tuple[int, ...]:
     """`eos_token_id` of `generation_config.json`, else of `config.json`: a number or a list."""
     path = folder / "generation_config.json"
-    sources = [read_json(path)] if path.is_file() else []
-    for source in [*sources, raw, raw_text]:
+    sources = [(path, read_json(path))] if path.is_file() else []
+    for file, source in [*sources, (folder / "config.json", raw), (folder / "config.json", raw_text)]:
         value = source.get("eos_token_id")
         if value is not None:
             ids = value if isinstance(value, list) else [value]
             if not all(type(token) is int for token in ids):
-                raise ValueError(f"{folder}: eos_token_id is {value!r}, expected a number or a list of numbers")
+                raise ValueError(f"{file}: eos_token_id is {value!r}, expected a number or a list of numbers")
             return tuple(ids)
     return ()  # `<end_of_utterance>`, known by name, still ends an answer

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
-from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+
+from .urls import DEFAULT_MAX_BYTES, FetchError, check_size, one_line, redact_url
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -22,10 +24,6 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 CHUNK_BYTES = 64 * 1024
 DOWNLOAD_IT = "download the file and pass its path"
-
-
-class FetchError(ValueError):
-    """A transfer that was refused or that failed. One line, without the address's password or query."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class FetchPolicy:
         name that resolves differently the second time gains nothing.
     """
 
-    max_bytes: int = 64 * 1024 * 1024
+    max_bytes: int = DEFAULT_MAX_BYTES
     timeout_s: float = 60.0
     connect_timeout_s: float = 10.0
     max_redirects: int = 5
@@ -85,18 +83,6 @@ def refuse_private_addresses(address: str) -> None:
             public = False
     if not public:
         raise ValueError(f"{address} is not an address of the public internet; only those are allowed here")
-
-
-def redact_url(url: str) -> str:
-    """Return `url` for a message: on one line, shortened, without user, password, query and fragment."""
-    if url[:5].lower() == "data:":
-        return f"{one_line(url.partition(',')[0], 40)},... ({len(url)} characters)"
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # raises where a password with a slash or question mark was taken for the port
-    except ValueError:
-        return "web address that cannot be read"
-    return one_line(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", 120)
 
 
 def fetch(url: str, policy: FetchPolicy = DEFAULT_POLICY) -> bytes:
@@ -145,43 +131,6 @@ def stream(url: str, policy: FetchPolicy = DEFAULT_POLICY) -> Generator[bytes, N
             if parts.scheme == "https" and target[:5].lower() == "http:":
                 raise FetchError(f"{name}: refused, since https may not turn into http; {DOWNLOAD_IT}")
     raise FetchError(f"{name}: more than {policy.max_redirects} redirects; use the final address, or {DOWNLOAD_IT}")
-
-
-def decode_data_url(url: str, max_bytes: int = DEFAULT_POLICY.max_bytes) -> bytes:
-    """Return what `data:[media type][;base64],...` holds, base64 or percent-encoded (RFC 2397).
-
-    White space within base64 and missing `=` at its end are accepted, as browsers do; the media type is
-    not looked at.
-
-    Raises: ValueError for a malformed URL, and for one that holds more than `max_bytes`.
-    """
-    name = redact_url(url)
-    header, comma, text = url.partition(",")
-    if header[:5].lower() != "data:" or not comma:
-        raise ValueError(f"{name}: not a data URL; expected 'data:image/png;base64,...'")
-    if not text.isascii() or re.search(r"%(?![0-9A-Fa-f]{2})", text):
-        raise ValueError(f"{name}: data URLs hold ASCII and %XX escapes only; encode the content as base64")
-    content = unquote_to_bytes(text)
-    if header.lower().rstrip().endswith(";base64"):
-        content = content.translate(None, b" \t\r\n\f")
-        _check_size(len(content) * 3 // 4 - 2, max_bytes, name)  # before decoding doubles the memory
-        try:
-            content = binascii.a2b_base64(content + b"=" * (-len(content) % 4), strict_mode=True)
-        except binascii.Error as error:
-            raise ValueError(f"{name}: not valid base64 ({error}); encode the file's bytes again") from error
-    _check_size(len(content), max_bytes, name)
-    return content
-
-
-def _check_size(num_bytes: int, max_bytes: int, name: str) -> None:
-    if num_bytes > max_bytes:
-        raise FetchError(f"{name}: larger than the limit of {max_bytes} bytes; use a smaller file or raise max_bytes")
-
-
-def one_line(text: str, max_chars: int) -> str:
-    """Cut `text` in the middle, then escape what could break the line or steer a terminal."""
-    text = text if len(text) <= max_chars else f"{text[: max_chars - 23]}...{text[-20:]}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _remaining_s(deadline: float) -> float:
@@ -289,11 +238,11 @@ def _body(response: HTTPResponse, name: str, policy: FetchPolicy) -> Iterator[by
     if response.getheader("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise FetchError(f"{name}: the server compressed the file, though not asked to; {DOWNLOAD_IT}")
     expected_bytes = response.length
-    _check_size(expected_bytes or 0, policy.max_bytes, name)
+    check_size(expected_bytes or 0, policy.max_bytes, name)
     received_bytes = 0
     while chunk := response.read1(CHUNK_BYTES):
         received_bytes += len(chunk)
-        _check_size(received_bytes, policy.max_bytes, name)
+        check_size(received_bytes, policy.max_bytes, name)
         yield chunk
     if expected_bytes is not None and received_bytes != expected_bytes:  # read1 takes an early end as the end
         raise FetchError(f"{name}: broke off after {received_bytes} of {expected_bytes} bytes; try again")

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if is_demo:
         print(DEMO_NOTE, file=sys.stderr)
     start = time.perf_counter()
-    model, processor = load(arguments.model or DEMO_MODEL, dtype=arguments.dtype)
+    model, processor = load(DEMO_MODEL if is_demo else arguments.model, dtype=arguments.dtype)
     load_s = time.perf_counter() - start
     shown_images = arguments.image
     if is_demo and not (arguments.image or arguments.video or arguments.prompt or arguments.messages):
@@ -69,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> None:
         if not arguments.json:
             print(step.text, end="", flush=True)
     if arguments.json:
-        print(json.dumps(_report(steps, load_s, str(arguments.model or "demo")), ensure_ascii=False))
+        print(json.dumps(_report(steps, load_s, arguments.model or "demo"), ensure_ascii=False))
     else:
         print()
     if arguments.verbose:
@@ -133,6 +134,8 @@ def _messages(arguments: argparse.Namespace) -> list[dict[str, Any]] | str:
         raise ValueError("--prompt is empty; ask something")
     if arguments.system is None:
         return prompt
+    if not arguments.system.strip():
+        raise ValueError("--system is empty; leave it out")
     from .messages import user_content
 
     content = user_content(prompt, len(arguments.image), len(arguments.video))
@@ -146,7 +149,7 @@ def _read_messages(path: Path) -> list[dict[str, Any]]:
     """Messages from a file; relative paths in it count from the working directory."""
     try:
         messages = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(messages, list):
         raise ValueError(f"{path} holds a JSON {type(messages).__name__}, expected a list of messages")
@@ -183,7 +186,9 @@ def _report(steps: "list[GenerationResponse]", load_s: float, model: str) -> dic
 
 def _print_budget(step: "GenerationResponse") -> None:
     """What the prompt costs, before the answer."""
-    for number, medium in enumerate(step.media, 1):
+    numbers = {kind: count(1) for kind in ("image", "video")}
+    for medium in step.media:
+        number = next(numbers[medium.kind])
         print(f"{medium.kind} {number}: {medium.image_tokens} tokens, {medium.layout} ({medium.name})", file=sys.stderr)
     print(f"prompt: {step.prompt_tokens} tokens, {step.image_tokens} of them for pictures", file=sys.stderr)
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from tokenizers.decoders import DecodeStream
 
 from .cache import KVCache
 from .model import SmolVLM
 from .processing import Inputs, Medium, Processor
 from .sampling import SamplingOptions, make_sampler
+from .text_stream import TextStream
 
 TILES_PER_STEP = 4  # tiles encoded at a time: bounds the encoder's memory, and how long a cancel waits
 
@@ -169,7 +169,7 @@ def stream_generate(
         },
         options,
         max_tokens,
-        _TextStream(processor, list(stop), skip_special_tokens),
+        TextStream(processor, list(stop), skip_special_tokens),
         prefill_chunk,
         _Run(cancel),
     )
@@ -191,7 +191,7 @@ def _stream(
     media_options: dict[str, Any],
     options: SamplingOptions,
     max_tokens: int,
-    text_stream: "_TextStream",
+    text_stream: TextStream,
     prefill_chunk: int,
     run: _Run,
 ) -> Iterator[GenerationResponse]:
@@ -278,60 +278,3 @@ def _check_finite(logits: mx.array) -> None:
             f"the model computes values that are not finite in {str(logits.dtype).removeprefix('mlx.core.')}; "
             "load it with dtype bfloat16 or float32, and if they persist the weights are damaged"
         )
-
-
-class _TextStream:
-    """Tokens -> text as it becomes certain.
-
-    Characters of several tokens come out whole; text that may be the beginning of a stop string is held back.
-    """
-
-    def __init__(self, processor: Processor, stop: list[str], skip_special_tokens: bool):
-        self._processor = processor
-        self._decoder = DecodeStream(skip_special_tokens=skip_special_tokens)
-        self._skip_special_tokens = skip_special_tokens
-        self._stop = stop
-        self._ids: list[int] = []
-        self._decoded = ""  # all text that is certain
-        self._given = 0  # characters handed out
-        self.stopped = False
-
-    def add(self, token_id: int) -> str:
-        """The text that this token makes certain."""
-        if token_id in self._processor.stop_token_ids and self._skip_special_tokens:
-            return ""
-        self._ids.append(token_id)
-        self._extend(self._decoder.step(self._processor.tokenizer, token_id) or "")
-        held = 0 if self.stopped else self._possible_stop_length()
-        return self._hand_out(len(self._decoded) - held)
-
-    def flush(self) -> str:
-        """What was held back: the beginning of a stop string that did not come, bytes of a broken character."""
-        if not self.stopped:
-            whole = self._processor.decode(self._ids, skip_special_tokens=self._skip_special_tokens).lstrip(" ")
-            self._extend(whole[len(self._decoded) :])
-        return self._hand_out(len(self._decoded))
-
-    def _extend(self, text: str) -> None:
-        before = len(self._decoded)
-        self._decoded = (self._decoded + text).lstrip(" ")
-        search_from = max(0, before - max(map(len, self._stop), default=0))
-        found = [place for string in self._stop if (place := self._decoded.find(string, search_from)) >= 0]
-        if found:
-            self._decoded = self._decoded[: min(found)]
-            self.stopped = True
-
-    def _possible_stop_length(self) -> int:
-        """Characters at the end that begin a stop string."""
-        lengths = [
-            length
-            for string in self._stop
-            for length in range(1, len(string))
-            if self._decoded.endswith(string[:length])
-        ]
-        return max(lengths, default=0)
-
-    def _hand_out(self, end: int) -> str:
-        text = self._decoded[self._given : end]
-        self._given = max(self._given, end)
-        return text

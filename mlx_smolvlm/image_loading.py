@@ -20,7 +20,8 @@ from urllib.request import url2pathname
 import numpy as np
 from PIL import ExifTags, Image
 
-from .fetch import DEFAULT_POLICY, FetchPolicy, decode_data_url, fetch, one_line, redact_url
+from .fetch import DEFAULT_POLICY, FetchPolicy, fetch
+from .urls import decode_data_url, one_line, redact_url
 
 MAX_IMAGE_PIXELS = 178_956_970  # 2/3 GiB as Pillow stores RGB; where Pillow, too, refuses by default
 

@@ -57,7 +57,12 @@ def load(
 
 def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) -> Path:
     """The local folder of a checkpoint, downloading it from the Hub if need be."""
-    folder = Path(path_or_hub_id).expanduser()
+    if not str(path_or_hub_id):
+        raise FileNotFoundError("the model's name is empty; expected a folder or a Hub id (owner/name)")
+    try:
+        folder = Path(path_or_hub_id).expanduser()
+    except RuntimeError as error:  # ~ without a home folder
+        raise FileNotFoundError(f"no folder {str(path_or_hub_id)!r}: {error}") from None
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -70,7 +75,7 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
 
 def _download(repo_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download  # slow to import
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=_HUB_FILES))
@@ -80,8 +85,9 @@ def _download(repo_id: str, revision: str | None) -> Path:
         reason = f"no folder {repo_id!r} here and no such repository on the Hub (if it is private: `hf auth login`)"
     except LocalEntryNotFoundError:
         reason = f"no folder {repo_id!r} here, and the Hub cannot be reached to download it"
-    except (HfHubHTTPError, OSError) as error:
-        reason = f"could not download {repo_id} from the Hub: {str(error).splitlines()[0]}"
+    except Exception as error:  # those of the HTTP and storage clients beneath have no common base
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = f"could not download {repo_id} from the Hub: {what}"
     raise ConnectionError(reason)
 
 
@@ -113,14 +119,14 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> tuple[SmolVLM, dict[st
     if config.quantization:
         _quantize_structure(model, config.quantization, tensors)
     parameters: Any = tree_flatten(model.parameters())
-    expected = {name: parameter.shape for name, parameter in parameters}
+    expected = dict(parameters)
     weights = load_tensors(tensors.items())
     if config.tie_word_embeddings and _LM_HEAD in weights:
         # Some tied checkpoints keep a copy of the embeddings as the head; anything else is a contradiction.
         if not mx.array_equal(weights[_LM_HEAD], weights.get(_EMBEDDINGS, mx.array(0))).item():
             raise ValueError(f"{folder}: tie_word_embeddings is true, but lm_head.weight differs from the embeddings")
         del weights[_LM_HEAD]
-    _check(folder, expected, {name: array.shape for name, array in weights.items()})
+    _check(folder, expected, weights)
     return model, weights
 
 
@@ -141,14 +147,14 @@ def _quantize_structure(model: SmolVLM, quantization: dict[str, Any], tensors: d
         raise ValueError(f"config.json: quantization {quantization!r} cannot be built: {error}") from None
 
 
-def _check(folder: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
+def _check(folder: Path, expected: dict[str, mx.array], found: dict[str, mx.array]) -> None:
     problems = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
     problems += [f"unexpected {name}" for name in sorted(found.keys() - expected.keys())]
-    problems += [
-        f"{name} is {tuple(found[name])}, config.json asks for {tuple(shape)}"
-        for name, shape in sorted(expected.items())
-        if name in found and tuple(found[name]) != tuple(shape)
-    ]
+    for name in sorted(expected.keys() & found.keys()):
+        if found[name].shape != expected[name].shape:
+            problems.append(f"{name} is {found[name].shape}, config.json asks for {expected[name].shape}")
+        elif mx.issubdtype(found[name].dtype, mx.floating) != mx.issubdtype(expected[name].dtype, mx.floating):
+            problems.append(f"{name} has dtype {found[name].dtype}, expected one like {expected[name].dtype}")
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise ValueError(f"{folder}: the weights do not fit the configuration: {shown}")

@@ -119,9 +119,9 @@ def _from_messages(messages: Sequence[dict[str, Any]], images: list[Any], videos
 
 def _items(content: Any, where: str) -> list[tuple[str, Any]]:
     """Content as (type, text or media source or None) pairs."""
-    if isinstance(content, str):
+    if isinstance(content, str) and content:
         content = [{"type": "text", "text": content}]
-    if not isinstance(content, Sequence) or not content:
+    if not isinstance(content, list | tuple) or not content:
         raise ValueError(f"{where} has content {content!r}, expected text or a list of content items")
     items = []
     for item in content:
@@ -133,7 +133,7 @@ def _items(content: Any, where: str) -> list[tuple[str, Any]]:
         elif kind == "image_url":
             value = item.get("image_url")
             items.append(("image", value.get("url") if isinstance(value, dict) else value))
-        elif kind in _SOURCE_KEYS:
+        elif isinstance(kind, str) and kind in _SOURCE_KEYS:
             sources = [item[key] for key in _SOURCE_KEYS[kind] if item.get(key) is not None]
             if len(sources) > 1:
                 raise ValueError(f"{where} has {kind} item with {len(sources)} sources, expected one")
@@ -148,7 +148,7 @@ def _items(content: Any, where: str) -> list[tuple[str, Any]]:
 def _refuse_left_over(images: list[Any], videos: list[Any]) -> None:
     for kind, left in (("image", images), ("video", videos)):
         if left:
-            raise ValueError(f"{len(left)} of the given {kind}s have no place in the prompt; add a {kind} item for each")
+            raise ValueError(f"{len(left)} of the {kind}s have no place in the prompt; add a {kind} item for each")
 
 
 def _refuse_markers_in_text(messages: list[dict[str, Any]]) -> None:

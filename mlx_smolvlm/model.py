@@ -56,9 +56,12 @@ class SmolVLM(nn.Module):
             (1, num_tokens, hidden_size).
 
         Raises:
-            ValueError: as many features as image tokens are needed.
+            ValueError: as many features as image tokens are needed, and tokens that the vocabulary has.
         """
         ids = np.asarray(input_ids)
+        vocab_size = self._config.text.vocab_size
+        if ids.size and not 0 <= ids.min() <= ids.max() < vocab_size:  # MLX would read beyond the embeddings
+            raise ValueError(f"token ids go from {ids.min()} to {ids.max()}, but the model knows {vocab_size} tokens")
         embeddings = self.language_model.embed_tokens(mx.array(ids))
         positions = np.flatnonzero(ids == self._config.image_token_id)
         given = 0 if image_features is None else image_features.shape[0]

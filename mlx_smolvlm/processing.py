@@ -1,10 +1,8 @@
 """Messages and media -> `input_ids` and `pixel_values`. `tokenizers` alone, never transformers."""
 
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,30 +11,18 @@ import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer
 
-from . import video as video_frames
 from .chat_template import FAMILY_TEMPLATE, render
 from .config import ModelConfig
-from .expansion import expand_image, expand_video, layout_marker
-from .fetch import FetchPolicy, fetch_to_file
-from .image_loading import describe_source, load_image, path_of_file_url
-from .image_processing import Layout, cut, plan, squeeze
+from .expansion import layout_marker
+from .image_loading import describe_source, load_image
+from .image_processing import MAX_SIDE, cut, plan, squeeze
 from .messages import IMAGE_MARKER, VIDEO_MARKER, Conversation, read_conversation, read_rendered
 from .processor_config import ImageConfig, ProcessorConfig, VideoConfig, read_processor_config
+from .prompt_media import Clip, Medium, Picture, local_files, read_clip
+from .video import read_frames
 
 END_OF_UTTERANCE = "<end_of_utterance>"
-VIDEO_POLICY = FetchPolicy(max_bytes=2 * 1024**3, timeout_s=600)
 _MARKER = re.compile(f"{IMAGE_MARKER}|{VIDEO_MARKER}")
-
-
-@dataclass(frozen=True)
-class Medium:
-    """One picture or video of a prompt and what it costs: `image_tokens` = `num_tiles` x image_seq_len."""
-
-    kind: str  # "image" or "video"
-    name: str
-    num_tiles: int
-    image_tokens: int
-    layout: str  # for people: "3 x 4 tiles and the global image", "13 frames"
 
 
 @dataclass(frozen=True)
@@ -56,40 +42,6 @@ class Inputs:
     @property
     def image_tokens(self) -> int:
         return sum(medium.image_tokens for medium in self.media)
-
-
-@dataclass
-class _Picture:
-    """A picture that is loaded and planned, not yet resized and cut."""
-
-    name: str
-    image: Image.Image
-    layout: Layout
-
-    def text(self, image_seq_len: int) -> str:
-        return expand_image(self.layout.rows, self.layout.columns, image_seq_len)
-
-    def medium(self, image_seq_len: int) -> Medium:
-        grid = f"{self.layout.rows} x {self.layout.columns} tiles and the global image"
-        shape = grid if self.layout.rows else "one tile"
-        return Medium("image", self.name, self.layout.num_tiles, self.layout.num_tiles * image_seq_len, shape)
-
-
-@dataclass
-class _Clip:
-    """A video that is probed and sampled, not yet decoded."""
-
-    name: str
-    info: video_frames.VideoInfo
-    sample: video_frames.FrameSample
-    longest_edge: int
-
-    def text(self, image_seq_len: int) -> str:
-        return expand_video(self.sample.timestamps_s, self.sample.duration_s, image_seq_len)
-
-    def medium(self, image_seq_len: int) -> Medium:
-        frames = len(self.sample.indices)
-        return Medium("video", self.name, frames, frames * image_seq_len, f"{frames} frames")
 
 
 class Processor:
@@ -133,21 +85,21 @@ class Processor:
                 longer than the model's context (with what each picture costs).
             FileNotFoundError: a picture or video that is not there.
         """
-        openings = ("<|im_start|>", self.config.special_tokens.get("bos_token", "<|im_start|>"))
+        openings = ("<|im_start|>", self.config.special_tokens.get("bos_token") or "<|im_start|>")
         rendered = isinstance(messages_or_prompt, str) and messages_or_prompt.startswith(openings)
         if rendered or not apply_chat_template:
             conversation = read_rendered(messages_or_prompt, images, videos)
         else:
             conversation = read_conversation(messages_or_prompt, images, videos)
         image_config = self._image_config(do_image_splitting, longest_edge)
-        video_config = self._video_config(fps, max_frames) if conversation.videos else None
-        with _local_files(conversation.videos) as paths:
+        video_config = self._video_config(fps, max_frames, has_video=bool(conversation.videos))
+        with local_files(conversation.videos) as paths:
             pictures = []
             for source in conversation.images:
                 check_cancelled()
                 pictures.append(self._picture(source, image_config))
             clips = [
-                _clip(describe_source(source), path, video_config)
+                read_clip(describe_source(source), path, video_config)
                 for source, path in zip(conversation.videos, paths, strict=True)
                 if video_config
             ]
@@ -158,7 +110,7 @@ class Processor:
             tiles: list[np.ndarray] = []
             for medium in order:
                 check_cancelled()
-                if isinstance(medium, _Picture):
+                if isinstance(medium, Picture):
                     tiles.extend(cut(medium.image, medium.layout, image_config.tile_size))
                 else:
                     tiles.extend(self._frames(medium, check_cancelled))
@@ -173,19 +125,21 @@ class Processor:
     def _image_config(self, do_image_splitting: bool | None, longest_edge: int | None) -> ImageConfig:
         config = self.config.image
         if longest_edge is not None:
-            if longest_edge < 1:
-                raise ValueError(f"longest_edge is {longest_edge}, expected a positive number of pixels")
+            if not 1 <= longest_edge <= MAX_SIDE:
+                raise ValueError(f"longest_edge is {longest_edge}, expected 1 to {MAX_SIDE} pixels")
             config = replace(config, longest_edge=longest_edge)
         if do_image_splitting is not None:
             config = replace(config, do_image_splitting=do_image_splitting)
         return config
 
-    def _video_config(self, fps: float | None, max_frames: int | None) -> VideoConfig:
+    def _video_config(self, fps: float | None, max_frames: int | None, has_video: bool) -> VideoConfig | None:
         if fps is not None and not 0 < fps < float("inf"):
             raise ValueError(f"fps is {fps}, expected a positive number of frames per second")
         if max_frames is not None and max_frames < 1:
             raise ValueError(f"max_frames is {max_frames}, expected at least 1")
         config = self.config.video
+        if not has_video:
+            return None
         if config is None:
             if fps is None or max_frames is None:
                 raise ValueError(
@@ -195,7 +149,7 @@ class Processor:
             return VideoConfig(fps, max_frames, self.config.image.tile_size)
         return replace(config, fps=fps or config.fps, max_frames=max_frames or config.max_frames)
 
-    def _picture(self, source: Any, config: ImageConfig) -> _Picture:
+    def _picture(self, source: Any, config: ImageConfig) -> Picture:
         image = load_image(source)
         name, layout = describe_source(source), plan(image.size, config)
         learned = self.tokenizer.token_to_id(layout_marker(1, 1)) is not None
@@ -204,12 +158,12 @@ class Processor:
                 f"{name} would be cut into {layout.rows} x {layout.columns} tiles, but the model knows tokens "
                 "for at most 6 x 6; choose a smaller longest edge, or do not split"
             )
-        return _Picture(name, image, layout)
+        return Picture(name, image, layout)
 
-    def _frames(self, clip: _Clip, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
+    def _frames(self, clip: Clip, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
         """Decode a clip's frames as tiles; if the file breaks off, shorten its sample and say so."""
         decoded = 0
-        for frame in video_frames.read_frames(clip.info, clip.sample.indices):
+        for frame in read_frames(clip.info, clip.sample.indices):
             check_cancelled()
             yield squeeze(Image.fromarray(frame), clip.longest_edge, self.config.image.tile_size)
             decoded += 1
@@ -233,7 +187,7 @@ class Processor:
             )
         return render(template, conversation.messages, self.config.special_tokens)
 
-    def _in_prompt_order(self, prompt: str, pictures: list[_Picture], clips: list[_Clip]) -> list[_Picture | _Clip]:
+    def _in_prompt_order(self, prompt: str, pictures: list[Picture], clips: list[Clip]) -> list[Picture | Clip]:
         """Media in the order of their markers; a template that drops or doubles markers is refused."""
         markers = _MARKER.findall(prompt)
         counts = {"<image>": len(pictures), "<video>": len(clips)}
@@ -243,18 +197,21 @@ class Processor:
                     f"the rendered prompt has {markers.count(marker)} {marker} markers for {expected} media; "
                     "the checkpoint's chat template does not place them"
                 )
-        sources: dict[str, Iterator[_Picture | _Clip]] = {"<image>": iter(pictures), "<video>": iter(clips)}
+        sources: dict[str, Iterator[Picture | Clip]] = {"<image>": iter(pictures), "<video>": iter(clips)}
         return [next(sources[marker]) for marker in markers]
 
-    def _encode(self, prompt: str, order: list[_Picture | _Clip]) -> list[int]:
+    def _encode(self, prompt: str, order: list[Picture | Clip]) -> list[int]:
         texts = iter([medium.text(self.config.image_seq_len) for medium in order])
         expanded = _MARKER.sub(lambda _: next(texts), prompt)
         # As the reference: a post-processor's tokens, unless the template wrote the first of them itself.
         opening = self.config.special_tokens.get("bos_token")
         add_special_tokens = opening is None or not expanded.startswith(opening)
-        return self.tokenizer.encode(expanded, add_special_tokens=add_special_tokens).ids
+        try:
+            return self.tokenizer.encode(expanded, add_special_tokens=add_special_tokens).ids
+        except TypeError:  # surrogates, as Python stands in for bytes that are not UTF-8
+            raise ValueError("the prompt is not valid Unicode text") from None
 
-    def _check_context(self, input_ids: list[int], order: list[_Picture | _Clip]) -> None:
+    def _check_context(self, input_ids: list[int], order: list[Picture | Clip]) -> None:
         """Refuse, before any picture is cut or encoded, a prompt that leaves no room for an answer."""
         if len(input_ids) < self.config.context_length:
             return
@@ -289,27 +246,3 @@ def load_processor(folder: Path, model_config: ModelConfig) -> Processor:
             f"but config.json says image_token_id {config.image_token_id}"
         )
     return Processor(config, tokenizer)
-
-
-def _clip(name: str, path: Path, config: VideoConfig) -> _Clip:
-    info = video_frames.probe(path)
-    return _Clip(name, info, video_frames.choose_frames(info, config), config.longest_edge)
-
-
-@contextmanager
-def _local_files(sources: Sequence[Any]) -> Iterator[list[Path]]:
-    """Paths of the videos; those behind a URL are downloaded to files that vanish afterwards."""
-    with tempfile.TemporaryDirectory(prefix="mlx_smolvlm_") as folder:
-        paths = []
-        for number, source in enumerate(sources):
-            if isinstance(source, str) and source.startswith(("http://", "https://")):
-                path = Path(folder) / f"video{number}"
-                with path.open("wb") as file:
-                    fetch_to_file(source, file, VIDEO_POLICY)
-                paths.append(path)
-            elif isinstance(source, str | Path):
-                is_url = str(source).startswith("file://")
-                paths.append(Path(path_of_file_url(str(source), str(source)) if is_url else source))
-            else:
-                raise ValueError(f"a video is {type(source).__name__}, expected a path or an http(s) URL")
-        yield paths

@@ -53,9 +53,9 @@ def read_processor_config(folder: Path, model: ModelConfig) -> ProcessorConfig:
         ValueError: a field that is missing, of the wrong kind, or contradicts `config.json`.
     """
     own = _optional_json(folder / "processor_config.json")
-    raw_image = own.get("image_processor")
+    raw_image = Fields(own, str(folder / "processor_config.json")).section("image_processor", {})
     where = f"{folder / 'processor_config.json'}, image_processor"
-    if raw_image is None:
+    if not raw_image:
         raw_image, where = read_json(folder / "preprocessor_config.json"), str(folder / "preprocessor_config.json")
     image = _image_config(raw_image, where)
     patches = image.tile_size // model.vision.patch_size
@@ -64,8 +64,8 @@ def read_processor_config(folder: Path, model: ModelConfig) -> ProcessorConfig:
             f"{where}: tiles of {image.tile_size} pixels are {patches} patches wide, "
             f"but config.json says {model.vision.patches_per_side}"
         )
-    stated = own.get("image_seq_len", model.image_seq_len)
-    if stated != model.image_seq_len:
+    stated = own.get("image_seq_len")
+    if stated is not None and stated != model.image_seq_len:
         raise ValueError(
             f"{folder / 'processor_config.json'}: image_seq_len is {stated!r}, "
             f"but config.json gives {model.image_seq_len} tokens per tile"
@@ -73,7 +73,7 @@ def read_processor_config(folder: Path, model: ModelConfig) -> ProcessorConfig:
     tokenizer = _optional_json(folder / "tokenizer_config.json")
     return ProcessorConfig(
         image=image,
-        video=_video_config(folder, own, raw_image, where),
+        video=_video_config(folder, own, Fields(raw_image, where)),
         image_seq_len=model.image_seq_len,
         image_token_id=model.image_token_id,
         context_length=model.text.max_position_embeddings,
@@ -103,19 +103,24 @@ def _image_config(raw: dict[str, Any], where: str) -> ImageConfig:
     )
 
 
-def _video_config(folder: Path, own: dict[str, Any], raw_image: dict[str, Any], where: str) -> VideoConfig | None:
+def _video_config(folder: Path, own: dict[str, Any], image: Fields) -> VideoConfig | None:
     """`video_sampling`; None where the checkpoint has none (v1, Idefics3).
 
     A `size` beside it overrides its `video_size`, as in transformers (`video_processing_smolvlm.py`): released
     checkpoints have both, and their frames are resized to `size` before they are squeezed to a tile.
     """
-    sources = (own.get("video_processor"), _optional_json(folder / "video_preprocessor_config.json"), raw_image)
-    raw = next((source for source in sources if source and source.get("video_sampling")), None)
-    if raw is None:
+    nested, separate = folder / "processor_config.json", folder / "video_preprocessor_config.json"
+    sources = (
+        Fields(Fields(own, str(nested)).section("video_processor", {}), f"{nested}, video_processor"),
+        Fields(_optional_json(separate), str(separate)),
+        image,
+    )
+    source = next((source for source in sources if source.section("video_sampling", {})), None)
+    if source is None:
         return None
-    fields = Fields(raw["video_sampling"], f"{where}, video_sampling")
-    size_of_frames = raw.get("size") or fields.section("video_size")
-    size = Fields(size_of_frames, f"{where}, size of video frames")
+    fields = Fields(source.section("video_sampling"), f"{source.where}, video_sampling")
+    size_of_frames = source.section("size", {}) or fields.section("video_size")
+    size = Fields(size_of_frames, f"{source.where}, size of video frames")
     return VideoConfig(
         fps=fields.positive("fps", float),
         max_frames=fields.positive("max_frames"),
@@ -127,12 +132,16 @@ def _chat_template(folder: Path, own: dict[str, Any], tokenizer: dict[str, Any])
     """The template in the order in which transformers looks for it."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 text: {error}") from None
     separate = _optional_json(folder / "chat_template.json")
     for source in (separate, own, tokenizer):
         template = source.get("chat_template")
         if isinstance(template, list):  # several, by name
-            template = {entry.get("name"): entry.get("template") for entry in template}.get("default")
+            named = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
+            template = named[0].get("template") if named else None
         if isinstance(template, str):
             return template
     return None

@@ -63,7 +63,8 @@ def make_sampler(options: SamplingOptions, prompt_ids: list[int], vocab_size: in
             token = mx.argmax(logits, axis=-1)
         else:
             key, now = mx.random.split(key)
-            token = mx.random.categorical(filter_logits(logits / options.temperature, options), key=now)
+            temperature = max(options.temperature, 1e-6)  # below, float32 overflows; this is greedy all but in name
+            token = mx.random.categorical(filter_logits(logits / temperature, options), key=now)
         if penalized:
             seen = seen | (mx.arange(vocab_size) == token[:, None])
         return token

@@ -7,6 +7,7 @@ files of variable frame rate are sampled evenly in time, with each frame's true 
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -62,31 +63,35 @@ def sample_indices(
     frame_count: int, fps: float, duration_s: float, *, sample_fps: float, max_frames: int
 ) -> list[int]:
     """The reference's choice of frames: evenly spaced, one per 1 / `sample_fps` seconds, at most `max_frames`."""
+    return np.unique(_positions(frame_count, fps, duration_s, sample_fps, max_frames).astype(int)).tolist()
+
+
+def _positions(frame_count: int, fps: float, duration_s: float, sample_fps: float, max_frames: int) -> np.ndarray:
+    """Where to look, in frames from the start, not yet whole numbers."""
     wanted = max(1, min(round(sample_fps * duration_s), max_frames))
     start, end = 0, frame_count - 1
     if duration_s - 2 * SKIPPED_S > max_frames * sample_fps:
         start, end = int(SKIPPED_S * fps), min(int(frame_count - SKIPPED_S * fps), end)
     if start >= end:
         start, end = 0, frame_count - 1
-    return np.unique(np.linspace(start, end, wanted, dtype=int)).tolist()
+    return np.linspace(start, end, wanted)
 
 
 def choose_frames(info: VideoInfo, config: VideoConfig) -> FrameSample:
-    """Sample a video as its checkpoint asks; on files of variable rate, the frames shown at even times."""
-    indices = sample_indices(
-        info.frame_count,
-        float(info.fps),
-        info.duration_s,
-        sample_fps=config.fps,
-        max_frames=config.max_frames,
-    )
+    """Sample a video as its checkpoint asks; in files of variable rate, the frames nearest to even times."""
     if info.is_constant_rate:
-        return FrameSample(indices, [index / float(info.fps) for index in indices], info.duration_s)
-    # The frame on screen at the time that its index would have at a constant rate.
+        fps, duration_s = float(info.fps), info.duration_s
+        indices = sample_indices(
+            info.frame_count, fps, duration_s, sample_fps=config.fps, max_frames=config.max_frames
+        )
+        return FrameSample(indices, [index / fps for index in indices], duration_s)
     length_s = float(info.times_s[-1])
-    times = [index / max(info.frame_count - 1, 1) * length_s for index in indices]
-    shown = np.unique(np.searchsorted(info.times_s, np.array(times) + 1e-6, side="right") - 1).tolist()
-    return FrameSample(shown, [float(info.times_s[index]) for index in shown], length_s + 1 / float(info.fps))
+    fps = (info.frame_count - 1) / length_s
+    duration_s = length_s + 1 / fps
+    times_s = _positions(info.frame_count, fps, duration_s, config.fps, config.max_frames) / fps
+    nearest = np.abs(info.times_s[None] - times_s[:, None]).argmin(axis=1)
+    indices = np.unique(nearest).tolist()
+    return FrameSample(indices, info.times_s[indices].tolist(), duration_s)
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -96,7 +101,9 @@ def probe(path: str | Path) -> VideoInfo:
         FileNotFoundError: no such file.
         ValueError: not a video, no video stream, or no frames.
     """
-    path = Path(path).expanduser()
+    path = Path(path)
+    with suppress(RuntimeError):  # ~ without a home folder stands for itself
+        path = path.expanduser()
     with _open(path) as container:
         stream = _video_stream(container, path)
         times = [
@@ -181,4 +188,4 @@ def _decoded(container: "av.container.InputContainer", stream: Any) -> Iterator[
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]
+    return getattr(error, "strerror", None) or " ".join(str(error).split())

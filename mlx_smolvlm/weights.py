@@ -65,7 +65,11 @@ def weight_files(folder: Path) -> list[Path]:
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise ValueError(f"{index} has no 'weight_map' of tensor names to files")
-        files = [folder / name for name in sorted(set(weight_map.values()))]
+        names = sorted(set(weight_map.values()))
+        elsewhere = [name for name in names if Path(name).name != name]
+        if elsewhere:
+            raise ValueError(f"{index} names a file outside its folder: {elsewhere[0]}")
+        files = [folder / name for name in names]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
             raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}, named in {INDEX}; download it again")
@@ -111,7 +115,10 @@ def load_tensors(tensors: Iterable[tuple[str, TensorInfo]]) -> dict[str, mx.arra
     arrays = {}
     for name, info in tensors:
         if info.file not in opened:
-            opened[info.file] = dict(mx.load(str(info.file)))  # type: ignore[arg-type]
+            try:
+                opened[info.file] = dict(mx.load(str(info.file)))  # type: ignore[arg-type]
+            except RuntimeError as error:  # such as a dtype that MLX does not have
+                raise ValueError(f"{info.file} cannot be read by MLX: {error}") from None
         array = opened[info.file][info.name_in_file]
         if name == PATCH_EMBEDDING_WEIGHT and info.is_huggingface:
             array = array.transpose(0, 2, 3, 1)  # (out, in, height, width) -> (out, height, width, in)

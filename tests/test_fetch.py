@@ -20,13 +20,12 @@ import pytest
 from mlx_smolvlm.fetch import (
     FetchError,
     FetchPolicy,
-    decode_data_url,
     fetch,
     fetch_to_file,
-    redact_url,
     refuse_private_addresses,
     stream,
 )
+from mlx_smolvlm.urls import decode_data_url, redact_url
 
 BODY = bytes(range(256)) * 1024  # 256 KiB, several chunks
 QUICK = FetchPolicy(timeout_s=0.4, connect_timeout_s=0.4)

@@ -9,6 +9,7 @@ from random import Random
 
 import scenes
 import torch
+import torchvision_stub  # noqa: F401 - before transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     PreTrainedTokenizerFast,
@@ -48,7 +49,7 @@ def corpus() -> list[str]:
             texts += [f"User: {rng.choice(scenes.QUESTIONS[task])}", f"Assistant: A {shape.description}."]
         differ = "the color shape size place differs."
         texts.append(f"Assistant: A {shape.description}, then a {shape.description}: {differ}")
-        texts.append(f"Assistant: The {shape.color} {shape.shape} moves {rng.choice(list(scenes.DIRECTIONS))}.")
+        texts.append(f"Assistant: The {shape.color} shape moves {rng.choice(list(scenes.DIRECTIONS))}.")
         texts.append(f" {shape.color.capitalize()}. {shape.place.capitalize()}. A {shape.shape}.")
         texts.append(f" {rng.choice(scenes.COUNTS)}.")
         count = rng.choice(("one", "two", "three", "four", "five", "six"))

@@ -12,6 +12,7 @@ Pillow and NumPy only: the same module feeds training, evaluation and the tests.
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -27,7 +28,7 @@ COLORS = {
     "black": (25, 25, 28),
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross")
-SIZES = {"small": (0.10, 0.13), "large": (0.20, 0.24)}  # radius, share of the shorter side
+SIZES = {"small": (0.13, 0.155), "large": (0.22, 0.25)}  # radius, share of the shorter side
 PLACES = {  # name -> (x, y) of the nominal centre, share of width and height
     "at the top left": (0.25, 0.25),
     "at the top": (0.50, 0.25),
@@ -90,6 +91,7 @@ class Scene:
     turns: list[tuple[str, str, str]]  # (task, question, answer)
     timestamps: list[float]  # seconds, one per frame of a clip; empty otherwise
     duration: float  # seconds; 0 unless a clip
+    fps: float = 0.0  # of the file that a clip would be
 
 
 def random_shape(rng: Random) -> Shape:
@@ -103,7 +105,7 @@ def random_shape(rng: Random) -> Shape:
         x=x + rng.uniform(-PLACE_JITTER, PLACE_JITTER),
         y=y + rng.uniform(-PLACE_JITTER, PLACE_JITTER),
         radius=rng.uniform(*SIZES[size]),
-        angle=rng.uniform(-0.2, 0.2),
+        angle=rng.uniform(-0.12, 0.12),
     )
 
 
@@ -178,9 +180,9 @@ def picture_of_many_shapes(rng: Random) -> Scene:
     shapes = [
         replace(
             random_shape(rng),
-            x=(column + 0.5) / 3 + rng.uniform(-0.04, 0.04),
-            y=(row + 0.5) / 3 + rng.uniform(-0.04, 0.04),
-            radius=rng.uniform(0.09, 0.125),
+            x=(column + 0.5) / 3 + rng.uniform(-0.03, 0.03),
+            y=(row + 0.5) / 3 + rng.uniform(-0.03, 0.03),
+            radius=rng.uniform(0.11, 0.13),
         )
         for column, row in cells
     ]
@@ -189,12 +191,11 @@ def picture_of_many_shapes(rng: Random) -> Scene:
 
 
 def picture_of_number(rng: Random) -> Scene:
-    digits = rng.randint(1, 3)
-    number = str(rng.randint(10 ** (digits - 1) if digits > 1 else 0, 10**digits - 1))
+    number = str(rng.randint(10, 99) if rng.random() < 0.75 else rng.randint(0, 9))
     width, height = canvas_size(rng)
     image = Image.new("RGB", (width, height), background(rng))
     pen = ImageDraw.Draw(image)
-    font = ImageFont.load_default(rng.uniform(0.36, 0.46) * min(width, height))
+    font = ImageFont.load_default(rng.uniform(0.5, 0.6) * min(width, height))
     left, top, right, bottom = pen.textbbox((0, 0), number, font=font)
     x = rng.uniform(0.06, 0.94 - (right - left) / width) * width - left
     y = rng.uniform(0.08, 0.92 - (bottom - top) / height) * height - top
@@ -246,9 +247,21 @@ def clip(rng: Random, fps: float = 10.0, sample_fps: float = 1.0, max_frames: in
         x = (along + dx * travel * progress) if dx else across
         y = (along + dy * travel * progress) if dy else across
         images.append(draw([replace(shape, x=x, y=y)], size, paper, rng))
-    answer = f"The {shape.color} {shape.shape} moves {direction}."
+    answer = f"The {shape.color} shape moves {direction}."
     turns = [("direction", rng.choice(QUESTIONS["direction"]), answer)]
-    return Scene("clip", images, turns, [index / fps for index in picked], duration)
+    return Scene("clip", images, turns, [index / fps for index in picked], duration, fps)
+
+
+def write_clip(scene: Scene, path: Path) -> None:
+    """Write a clip with all its frames as an H.264 file."""
+    import av  # only clips that become files need it
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=int(scene.fps), options={"crf": "20"})
+        stream.width, stream.height, stream.pix_fmt = *scene.images[0].size, "yuv420p"
+        for image in scene.images:
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode(None))
 
 
 def scene(rng: Random, kind: str) -> Scene:
@@ -265,7 +278,7 @@ def scene(rng: Random, kind: str) -> Scene:
 
 
 def scene_for(rng: Random, task: str) -> Scene:
-    """A scene with a single question of one task, for evaluation."""
+    """A scene with a single question of one task, for evaluation; a clip has every frame of its file."""
     if task == "count":
         return picture_of_many_shapes(rng)
     if task == "number":
@@ -273,7 +286,7 @@ def scene_for(rng: Random, task: str) -> Scene:
     if task == "difference":
         return pair(rng)
     if task == "direction":
-        return clip(rng)
+        return clip(rng, full=True)
     return picture_of_one_shape(rng, [task])
 
 

@@ -20,12 +20,12 @@ import base
 import numpy as np
 import scenes
 import torch
-import torchvision_shim  # noqa: F401
 from PIL import Image
 from torch import distributed
+from transformers import AutoProcessor, SmolVLMForConditionalGeneration
 
 GROUPS = {"short": 8, "long": 8, "pair": 4, "clip": 3}  # scenes per step and process; pictures by length
-PEAK_LEARNING_RATE = 1.5e-3
+PEAK_LEARNING_RATE = 1.2e-3
 IGNORED = -100  # label of tokens that are not an answer
 
 
@@ -196,6 +196,9 @@ def train(rank: int, arguments: argparse.Namespace) -> None:
     )
     processor = base.processor()
     network = base.model(processor, arguments.seed)
+    if arguments.init:
+        processor = AutoProcessor.from_pretrained(arguments.init)
+        network = SmolVLMForConditionalGeneration.from_pretrained(arguments.init, dtype=torch.float32)
     if rank == 0:
         print(f"{sum(p.numel() for p in network.parameters()):,} parameters", flush=True)
     decayed = [p for p in network.parameters() if p.dim() > 1]
@@ -224,7 +227,7 @@ def train(rank: int, arguments: argparse.Namespace) -> None:
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        smooth = [float(x) if smooth is None else 0.98 * s + 0.02 * float(x) for s, x in zip(smooth or loss, loss, strict=True)]
+        smooth = [0.98 * s + 0.02 * float(now) for s, now in zip(smooth or map(float, loss), loss, strict=True)]
         if rank == 0 and step % 100 == 0:
             report = " ".join(f"{kind} {value:.4f}" for kind, value in zip(GROUPS, smooth, strict=True))
             print(f"step {step} {(time.time() - start) / 60:.1f} min {progress:.0%} {report}", flush=True)
@@ -239,6 +242,7 @@ def train(rank: int, arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint (Hugging Face layout)")
+    parser.add_argument("--init", type=Path, help="checkpoint to go on from, instead of random weights")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--minutes", type=float, default=90, help="end earlier after this long, the schedule adapted")
     parser.add_argument("--processes", type=int, default=2, help="one per core")

@@ -1,0 +1,61 @@
+"""URLs as text: what they are called in messages, and what data URLs hold."""
+
+import binascii
+import re
+from urllib.parse import unquote_to_bytes, urlsplit
+
+DEFAULT_MAX_BYTES = 64 * 1024**2  # enough for any picture
+
+
+class FetchError(ValueError):
+    """A transfer that was refused or that failed. One line, without the address's password or query."""
+
+
+def redact_url(url: str) -> str:
+    """Return `url` for a message: on one line, shortened, without user, password, query and fragment."""
+    if url[:5].lower() == "data:":
+        return f"{one_line(url.partition(',')[0], 40)},... ({len(url)} characters)"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises where a password with a slash or question mark was taken for the port
+    except ValueError:
+        return "web address that cannot be read"
+    return one_line(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", 120)
+
+
+def decode_data_url(url: str, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
+    """Return what `data:[media type][;base64],...` holds, base64 or percent-encoded (RFC 2397).
+
+    White space within base64 and missing `=` at its end are accepted, as browsers do; the media type is
+    not looked at.
+
+    Raises: ValueError for a malformed URL, and for one that holds more than `max_bytes`.
+    """
+    name = redact_url(url)
+    header, comma, text = url.partition(",")
+    if header[:5].lower() != "data:" or not comma:
+        raise ValueError(f"{name}: not a data URL; expected 'data:image/png;base64,...'")
+    if not text.isascii() or re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        raise ValueError(f"{name}: data URLs hold ASCII and %XX escapes only; encode the content as base64")
+    content = unquote_to_bytes(text)
+    if header.lower().rstrip().endswith(";base64"):
+        content = content.translate(None, b" \t\r\n\f")
+        check_size(len(content) * 3 // 4 - 2, max_bytes, name)  # before decoding doubles the memory
+        try:
+            content = binascii.a2b_base64(content + b"=" * (-len(content) % 4), strict_mode=True)
+        except binascii.Error as error:
+            raise ValueError(f"{name}: not valid base64 ({error}); encode the file's bytes again") from error
+    check_size(len(content), max_bytes, name)
+    return content
+
+
+def check_size(num_bytes: int, max_bytes: int, name: str) -> None:
+    """Refuse more than `max_bytes`; `name` is what the message calls it."""
+    if num_bytes > max_bytes:
+        raise FetchError(f"{name}: larger than the limit of {max_bytes} bytes; use a smaller file or raise max_bytes")
+
+
+def one_line(text: str, max_chars: int) -> str:
+    """Cut `text` in the middle, then escape what could break the line or steer a terminal."""
+    text = text if len(text) <= max_chars else f"{text[: max_chars - 23]}...{text[-20:]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

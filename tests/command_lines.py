@@ -1,0 +1,36 @@
+"""Run the command lines within the test's process, and check how they refuse."""
+
+import sys
+from importlib import import_module
+from typing import NamedTuple
+
+MODULES = {"generate": "mlx_smolvlm.generate", "convert": "mlx_smolvlm.convert.__main__"}
+
+
+class Run(NamedTuple):
+    """Exit status and what was printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run(monkeypatch, capsys, module, *arguments):
+    """`python -m mlx_smolvlm.<module> <arguments>`, without a new process."""
+    monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+    status = 0
+    try:
+        import_module(MODULES[module]).main()
+    except SystemExit as exit_:
+        status = exit_.code
+    return Run(status, *capsys.readouterr())
+
+
+def assert_refused(result, problem):
+    """Status 2, one line that says what is wrong, and nothing else."""
+    assert result.status == 2, result
+    assert result.out == ""
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert result.err.endswith("\n")
+    assert problem in result.err

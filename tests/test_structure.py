@@ -1,0 +1,152 @@
+"""What the house promises: light imports, one direction of dependence, short files, public names."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlx_smolvlm
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "mlx_smolvlm"
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+
+# What each module may import from the package, beside what those import in turn.
+MAY_IMPORT = {
+    "activations": set(),
+    "cache": set(),
+    "chat_template": set(),
+    "command_line": set(),
+    "config": set(),
+    "expansion": set(),
+    "urls": set(),
+    "fetch": {"urls"},
+    "messages": set(),
+    "sampling": set(),
+    "processor_config": {"config"},
+    "image_loading": {"fetch", "urls"},
+    "image_processing": {"processor_config"},
+    "video": {"processor_config"},
+    "vision": {"activations", "config"},
+    "connector": {"config"},
+    "language": {"activations", "cache", "config"},
+    "model": {"cache", "config", "connector", "language", "vision"},
+    "weights": {"config"},
+    "prompt_media": {"expansion", "fetch", "image_loading", "image_processing", "processor_config", "video"},
+    "processing": {
+        "chat_template",
+        "config",
+        "expansion",
+        "image_loading",
+        "image_processing",
+        "messages",
+        "processor_config",
+        "prompt_media",
+        "video",
+    },
+    "text_stream": {"processing"},
+    "loading": {"config", "model", "processing", "weights"},
+    "generation": {"cache", "model", "processing", "sampling", "text_stream"},
+    "generate": {"command_line", "messages", "generation", "loading"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """The package's modules that a file imports, at its top or within functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+            found.add(node.module.split(".")[0])
+        elif isinstance(node, ast.ImportFrom) and node.level == 1:  # `from . import DEMO_MODEL`
+            found |= {mlx_smolvlm._HOME.get(name.name, name.name) for name in node.names}
+    return found
+
+
+def test_every_module_has_its_import_rule():
+    assert sorted(MAY_IMPORT) == MODULES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_import_only_what_they_may(module):
+    assert imports_of(PACKAGE / f"{module}.py") <= MAY_IMPORT[module]
+
+
+def test_the_package_never_imports_the_converter():
+    for path in PACKAGE.glob("*.py"):
+        assert "convert" not in imports_of(path), path
+
+
+def test_public_names_are_these():
+    assert mlx_smolvlm.__all__ == [
+        "load",
+        "stream_generate",
+        "generate_text",
+        "GenerationResponse",
+        "SmolVLM",
+        "Processor",
+        "Inputs",
+        "FetchPolicy",
+        "DEMO_MODEL",
+    ]
+    for name in mlx_smolvlm.__all__:
+        assert getattr(mlx_smolvlm, name) is not None
+
+
+def test_no_public_name_shadows_a_module():
+    assert not set(mlx_smolvlm.__all__) & {*MODULES, "convert"}
+
+
+def run_python(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+
+
+def test_importing_is_light_and_changes_nothing():
+    """Neither the heavy libraries, nor those that few prompts need; no limits, signals or environment changed."""
+    report = json.loads(
+        run_python(
+            """
+import json, os, resource, signal, sys, threading
+import mlx.core as mx
+def state():
+    return [dict(os.environ), resource.getrlimit(resource.RLIMIT_NOFILE), signal.getsignal(signal.SIGINT) is
+            signal.default_int_handler, threading.active_count(), mx.random.state[0].tolist(), os.getcwd()]
+before = state()
+import mlx_smolvlm
+for name in mlx_smolvlm.__all__:
+    getattr(mlx_smolvlm, name)
+heavy = {"torch", "transformers", "mlx_lm", "av", "jinja2", "num2words", "huggingface_hub", "requests"}
+print(json.dumps([before == state(), sorted(heavy & set(sys.modules))]))
+"""
+        )
+    )
+    assert report == [True, []]
+
+
+def test_importing_everything_costs_less_than_twice_its_libraries():
+    """Measured in one process, libraries first, so that the machine's mood cancels out."""
+    libraries_s, own_s = json.loads(
+        run_python(
+            """
+import json, time
+start = time.perf_counter()
+import mlx.core, mlx.nn, numpy, PIL.Image, tokenizers, safetensors
+middle = time.perf_counter()
+import mlx_smolvlm
+for name in mlx_smolvlm.__all__:
+    getattr(mlx_smolvlm, name)
+print(json.dumps([middle - start, time.perf_counter() - middle]))
+"""
+        )
+    )
+    assert own_s < libraries_s
+
+
+@pytest.mark.parametrize("folder", ["mlx_smolvlm", "convert"])
+def test_files_can_be_read_in_one_sitting(folder):
+    lengths = {path.name: path.read_text(encoding="utf-8").count("\n") for path in (ROOT / folder).glob("*.py")}
+    assert {name: length for name, length in lengths.items() if length > 300} == {}
