@@ -7,7 +7,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..config import ModelConfig, read_json, read_model_config
+from ..config import ModelConfig, read_model_config
+from ..json_fields import read_json
 from ..loading import DTYPES, find_checkpoint, open_checkpoint
 from ..processing import load_processor
 from .quantize import QuantizationOptions

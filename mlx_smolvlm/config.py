@@ -5,11 +5,11 @@ none of them. A missing field is filled in only where the rest of the file leave
 below, keyed by hidden size); anything else that is missing is an error that names file and field.
 """
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .json_fields import Fields, read_json
 
 MODEL_TYPES = ("smolvlm", "idefics3")
 
@@ -24,6 +24,7 @@ _TEXT_DEFAULTS = {
     2048: {"num_hidden_layers": 24, "num_attention_heads": 32, "num_key_value_heads": 32, "intermediate_size": 8192},
     4096: {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336},
 }
+_OMITTED_HIDDEN_SIZES = {4304: 1152, 14336: 4096}  # by intermediate_size: SigLIP SO400M, Llama 3 8B
 # The same in every member of the family.
 _VISION_COMMON = {"num_channels": 3, "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"}
 _TEXT_COMMON = {"rms_norm_eps": 1e-5, "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
@@ -97,67 +98,6 @@ class ModelConfig:
         return (self.vision.patches_per_side // self.scale_factor) ** 2
 
 
-class Fields:
-    """One JSON object of a checkpoint file, read field by field with errors that name both."""
-
-    def __init__(self, values: Any, where: str, defaults: dict[str, Any] | None = None):
-        if not isinstance(values, dict):
-            raise ValueError(f"{where} is {values!r}, expected an object")
-        self.values, self.where, self.defaults = values, where, defaults or {}
-
-    def get(self, name: str, kind: type, default: Any = None) -> Any:
-        """The field as `kind`; JSON null counts as missing."""
-        value = self.values.get(name)
-        if value is None:
-            value = self.defaults.get(name, default)
-        if value is None:
-            raise ValueError(f"{self.where} has no '{name}' and no default is safe; complete the checkpoint's files")
-        if kind is float and type(value) is int and abs(value) < 2**63:
-            value = float(value)
-        if kind is int and type(value) is float and value.is_integer():
-            value = int(value)
-        if type(value) is not kind:
-            raise ValueError(f"{self.where}: '{name}' is {value!r}, expected {kind.__name__}")
-        return value
-
-    def positive(self, name: str, kind: type = int, default: Any = None) -> Any:
-        value = self.get(name, kind, default)
-        if not 0 < value < (2**31 if kind is int else math.inf):  # so written that NaN does not pass
-            raise ValueError(f"{self.where}: '{name}' is {value!r}, expected a positive number")
-        return value
-
-    def side(self, name: str) -> int:
-        """A length in pixels; transformers also writes it as [height, width]."""
-        value = self.values.get(name)
-        if isinstance(value, list):
-            if len(value) != 2 or value[0] != value[1]:
-                raise ValueError(f"{self.where}: '{name}' is {value!r}, only square tiles are supported")
-            return Fields({name: value[0]}, self.where).positive(name)
-        return self.positive(name)
-
-    def section(self, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
-        return self.get(name, dict, default)
-
-    def require(self, name: str, expected: Any, default: Any) -> None:
-        """Refuse a variant that the networks do not implement."""
-        value = self.values.get(name)
-        if (default if value is None else value) != expected:
-            raise ValueError(f"{self.where}: '{name}' is {value!r}, only {expected!r} is supported")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises FileNotFoundError, or ValueError if it is not a JSON object."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path.name} in {path.parent}: not a model folder, or an incomplete one")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a JSON {type(content).__name__}, expected an object")
-    return content
-
-
 def read_model_config(folder: Path) -> ModelConfig:
     """Read `config.json` and, for the end tokens, `generation_config.json`.
 
@@ -192,7 +132,7 @@ def read_model_config(folder: Path) -> ModelConfig:
 
 
 def _vision_config(raw: dict[str, Any], where: str) -> VisionConfig:
-    hidden_size = Fields(raw, where).positive("hidden_size")
+    hidden_size = _hidden_size(raw, where)
     fields = Fields(raw, where, {**_VISION_COMMON, **_VISION_DEFAULTS.get(hidden_size, {})})
     fields.require("hidden_act", "gelu_pytorch_tanh", default="gelu_pytorch_tanh")
     heads = fields.positive("num_attention_heads")
@@ -211,7 +151,7 @@ def _vision_config(raw: dict[str, Any], where: str) -> VisionConfig:
 
 
 def _text_config(raw: dict[str, Any], where: str) -> TextConfig:
-    hidden_size = Fields(raw, where).positive("hidden_size")
+    hidden_size = _hidden_size(raw, where)
     fields = Fields(raw, where, {**_TEXT_COMMON, **_TEXT_DEFAULTS.get(hidden_size, {})})
     for name in ("hidden_act", "attention_bias", "mlp_bias"):
         fields.require(name, _TEXT_COMMON[name], default=_TEXT_COMMON[name])
@@ -234,6 +174,12 @@ def _text_config(raw: dict[str, Any], where: str) -> TextConfig:
         rope_theta=rope_theta,
         rope_scaling=rope_scaling,
     )
+
+
+def _hidden_size(raw: dict[str, Any], where: str) -> int:
+    """Stated, or where it equals a class default, and so is left out, known from the MLP's width."""
+    known = _OMITTED_HIDDEN_SIZES.get(raw["intermediate_size"]) if type(raw.get("intermediate_size")) is int else None
+    return Fields(raw, where).positive("hidden_size", default=known)
 
 
 def _rope(raw: dict[str, Any], where: str) -> tuple[float, RopeScaling | None]:

@@ -115,7 +115,7 @@ class Processor:
                 else:
                     tiles.extend(self._frames(medium, check_cancelled))
         input_ids = self._encode(prompt, order) if clips else input_ids  # a file that broke off has fewer frames
-        media = [medium.medium(self.config.image_seq_len) for medium in order]
+        media = [medium.cost(self.config.image_seq_len) for medium in order]
         return Inputs(input_ids, np.stack(tiles) if tiles else None, media)
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
@@ -190,18 +190,18 @@ class Processor:
     def _in_prompt_order(self, prompt: str, pictures: list[Picture], clips: list[Clip]) -> list[Picture | Clip]:
         """Media in the order of their markers; a template that drops or doubles markers is refused."""
         markers = _MARKER.findall(prompt)
-        counts = {"<image>": len(pictures), "<video>": len(clips)}
+        counts = {IMAGE_MARKER: len(pictures), VIDEO_MARKER: len(clips)}
         for marker, expected in counts.items():
             if markers.count(marker) != expected:
                 raise ValueError(
                     f"the rendered prompt has {markers.count(marker)} {marker} markers for {expected} media; "
                     "the checkpoint's chat template does not place them"
                 )
-        sources: dict[str, Iterator[Picture | Clip]] = {"<image>": iter(pictures), "<video>": iter(clips)}
+        sources: dict[str, Iterator[Picture | Clip]] = {IMAGE_MARKER: iter(pictures), VIDEO_MARKER: iter(clips)}
         return [next(sources[marker]) for marker in markers]
 
     def _encode(self, prompt: str, order: list[Picture | Clip]) -> list[int]:
-        texts = iter([medium.text(self.config.image_seq_len) for medium in order])
+        texts = iter([medium.expansion(self.config.image_seq_len) for medium in order])
         expanded = _MARKER.sub(lambda _: next(texts), prompt)
         # As the reference: a post-processor's tokens, unless the template wrote the first of them itself.
         opening = self.config.special_tokens.get("bos_token")
@@ -215,7 +215,7 @@ class Processor:
         """Refuse, before any picture is cut or encoded, a prompt that leaves no room for an answer."""
         if len(input_ids) < self.config.context_length:
             return
-        costs = [medium.medium(self.config.image_seq_len) for medium in order]
+        costs = [medium.cost(self.config.image_seq_len) for medium in order]
         spent = "; ".join(f"{cost.name}: {cost.image_tokens} tokens ({cost.layout})" for cost in costs) or "text alone"
         raise ValueError(
             f"the prompt has {len(input_ids)} tokens and the model's context is {self.config.context_length}: {spent}. "

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import Fields, ModelConfig, read_json
+from .config import ModelConfig
+from .json_fields import Fields, read_json
 
 LANCZOS = 1  # Pillow's number of the filter
 

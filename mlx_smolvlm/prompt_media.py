@@ -42,10 +42,12 @@ class Picture:
     image: Image.Image
     layout: Layout
 
-    def text(self, image_seq_len: int) -> str:
+    def expansion(self, image_seq_len: int) -> str:
+        """What stands in the prompt for it."""
         return expand_image(self.layout.rows, self.layout.columns, image_seq_len)
 
-    def medium(self, image_seq_len: int) -> Medium:
+    def cost(self, image_seq_len: int) -> Medium:
+        """What it will cost, with `image_seq_len` tokens per tile."""
         grid = f"{self.layout.rows} x {self.layout.columns} tiles and the global image"
         shape = grid if self.layout.rows else "one tile"
         return Medium("image", self.name, self.layout.num_tiles, self.layout.num_tiles * image_seq_len, shape)
@@ -60,10 +62,12 @@ class Clip:
     sample: FrameSample
     longest_edge: int
 
-    def text(self, image_seq_len: int) -> str:
+    def expansion(self, image_seq_len: int) -> str:
+        """What stands in the prompt for it."""
         return expand_video(self.sample.timestamps_s, self.sample.duration_s, image_seq_len)
 
-    def medium(self, image_seq_len: int) -> Medium:
+    def cost(self, image_seq_len: int) -> Medium:
+        """What it will cost, with `image_seq_len` tokens per tile."""
         frames = len(self.sample.indices)
         return Medium("video", self.name, frames, frames * image_seq_len, f"{frames} frame{'s' * (frames > 1)}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import mlx.core as mx
 from safetensors import SafetensorError, safe_open
 
-from .config import read_json
+from .json_fields import read_json
 
 INDEX = "model.safetensors.index.json"
 PATCH_EMBEDDING_WEIGHT = "vision_model.embeddings.patch_embedding.weight"
@@ -43,14 +43,6 @@ def mlx_name(name: str) -> str:
     for prefix, replacement in _HF_PREFIXES.items():
         if name.startswith(prefix):
             return replacement + name.removeprefix(prefix)
-    return name
-
-
-def huggingface_name(name: str) -> str:
-    """The inverse of `mlx_name` for names in MLX-community form."""
-    for prefix, replacement in reversed(_HF_PREFIXES.items()):  # `language_model.lm_head.` before its parent
-        if name.startswith(replacement):
-            return prefix + name.removeprefix(replacement)
     return name
 
 

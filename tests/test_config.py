@@ -46,6 +46,12 @@ def test_fields_that_released_files_omit_come_from_the_family(released):
     assert (text.num_attention_heads, text.head_dim) == (32, 64)
 
 
+def test_hidden_sizes_that_equal_a_class_default_are_known_from_the_mlp(released):
+    """transformers leaves such fields out when it saves: 1152 of SO400M, 4096 of Llama 3 8B."""
+    assert released("SmolVLM-2.2B", ..., "vision_config", "hidden_size").vision.hidden_size == 1152
+    assert released("Idefics3-8B", ..., "text_config", "hidden_size").text.hidden_size == 4096
+
+
 def test_a_stated_field_wins_over_the_family(released):
     assert released("SmolVLM-256M", 3, "vision_config", "num_hidden_layers").vision.num_hidden_layers == 3
 

@@ -195,11 +195,11 @@ def picture_of_number(rng: Random) -> Scene:
     width, height = canvas_size(rng)
     image = Image.new("RGB", (width, height), background(rng))
     pen = ImageDraw.Draw(image)
-    font = ImageFont.load_default(rng.uniform(0.5, 0.6) * min(width, height))
+    font = ImageFont.load_default(rng.uniform(0.52, 0.6) * min(width, height))
     left, top, right, bottom = pen.textbbox((0, 0), number, font=font)
-    x = rng.uniform(0.06, 0.94 - (right - left) / width) * width - left
-    y = rng.uniform(0.08, 0.92 - (bottom - top) / height) * height - top
-    color = COLORS[rng.choice([name for name in COLORS if name != "yellow"])]
+    x = (0.5 + rng.uniform(-0.06, 0.06)) * width - (left + right) / 2
+    y = (0.5 + rng.uniform(-0.06, 0.06)) * height - (top + bottom) / 2
+    color = COLORS[rng.choice(("red", "green", "blue", "purple", "black"))]
     pen.text((x, y), number, fill=color, font=font)
     return Scene(
         "picture", [grain(image, rng)], [("number", rng.choice(QUESTIONS["number"]), f"{number}.")], [], 0.0
@@ -271,10 +271,10 @@ def scene(rng: Random, kind: str) -> Scene:
     if kind == "clip":
         return clip(rng)
     draw_of = rng.random()
-    if draw_of < 0.45:
+    if draw_of < 0.40:
         tasks = rng.sample(("describe", "color", "shape", "where", "describe", "count"), rng.randint(1, 3))
         return picture_of_one_shape(rng, tasks)
-    return picture_of_many_shapes(rng) if draw_of < 0.65 else picture_of_number(rng)
+    return picture_of_many_shapes(rng) if draw_of < 0.58 else picture_of_number(rng)
 
 
 def scene_for(rng: Random, task: str) -> Scene:

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import distributed
 from transformers import AutoProcessor, SmolVLMForConditionalGeneration
 
-GROUPS = {"short": 8, "long": 8, "pair": 4, "clip": 3}  # scenes per step and process; pictures by length
+GROUPS = {"short": 10, "long": 9, "pair": 3, "clip": 2}  # scenes per step and process; pictures by length
 PEAK_LEARNING_RATE = 1.2e-3
 IGNORED = -100  # label of tokens that are not an answer
 
@@ -231,7 +231,7 @@ def train(rank: int, arguments: argparse.Namespace) -> None:
         if rank == 0 and step % 100 == 0:
             report = " ".join(f"{kind} {value:.4f}" for kind, value in zip(GROUPS, smooth, strict=True))
             print(f"step {step} {(time.time() - start) / 60:.1f} min {progress:.0%} {report}", flush=True)
-        if rank == 0 and step % 1000 == 999:
+        if rank == 0 and step % 250 == 249:
             base.save(network, processor, arguments.out)
     if rank == 0:
         base.save(network, processor, arguments.out)

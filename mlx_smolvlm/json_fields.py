@@ -1,0 +1,69 @@
+"""A checkpoint's JSON files, read field by field, with errors that name file and field."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+
+class Fields:
+    """One JSON object of a checkpoint file, read field by field with errors that name both."""
+
+    def __init__(self, values: Any, where: str, defaults: dict[str, Any] | None = None):
+        if not isinstance(values, dict):
+            raise ValueError(f"{where} is {values!r}, expected an object")
+        self.values, self.where, self.defaults = values, where, defaults or {}
+
+    def get(self, name: str, kind: type, default: Any = None) -> Any:
+        """The field as `kind`; JSON null counts as missing."""
+        value = self.values.get(name)
+        if value is None:
+            value = self.defaults.get(name, default)
+        if value is None:
+            raise ValueError(f"{self.where} has no '{name}' and no default is safe; complete the checkpoint's files")
+        if kind is float and type(value) is int and abs(value) < 2**63:
+            value = float(value)
+        if kind is int and type(value) is float and value.is_integer():
+            value = int(value)
+        if type(value) is not kind:
+            raise ValueError(f"{self.where}: '{name}' is {value!r}, expected {kind.__name__}")
+        return value
+
+    def positive(self, name: str, kind: type = int, default: Any = None) -> Any:
+        """A number above 0 that a 32-bit integer, or a float, can hold."""
+        value = self.get(name, kind, default)
+        if not 0 < value < (2**31 if kind is int else math.inf):  # so written that NaN does not pass
+            raise ValueError(f"{self.where}: '{name}' is {value!r}, expected a positive number")
+        return value
+
+    def side(self, name: str) -> int:
+        """A length in pixels; transformers also writes it as [height, width]."""
+        value = self.values.get(name)
+        if isinstance(value, list):
+            if len(value) != 2 or value[0] != value[1]:
+                raise ValueError(f"{self.where}: '{name}' is {value!r}, only square tiles are supported")
+            return Fields({name: value[0]}, self.where).positive(name)
+        return self.positive(name)
+
+    def section(self, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
+        """An object within this one."""
+        return self.get(name, dict, default)
+
+    def require(self, name: str, expected: Any, default: Any) -> None:
+        """Refuse a variant that the networks do not implement."""
+        value = self.values.get(name)
+        if (default if value is None else value) != expected:
+            raise ValueError(f"{self.where}: '{name}' is {value!r}, only {expected!r} is supported")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises FileNotFoundError, or ValueError if it is not a JSON object."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path.name} in {path.parent}: not a model folder, or an incomplete one")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a JSON {type(content).__name__}, expected an object")
+    return content

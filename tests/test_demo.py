@@ -1,0 +1,59 @@
+"""The embedded demo model sees: true answers on fresh scenes, through the same path as any model."""
+
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from mlx_smolvlm import DEMO_MODEL, generate_text, load
+from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples" / "demo_model"
+sys.path.append(str(EXAMPLE))
+
+import scenes  # noqa: E402
+from evaluate import with_media  # noqa: E402
+
+SAMPLES = 15
+# The table in examples/demo_model/README.md is over 300 samples a task. Here so many of fifteen must be right that a
+# model as good as that table fails once in a thousand, and one that guesses never passes.
+NEEDED = 10
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return load(DEMO_MODEL, dtype="float32")
+
+
+@pytest.mark.parametrize("task", scenes.QUESTIONS)
+def test_the_demo_model_answers_truly(demo, tmp_path, task):
+    right = 0
+    for number in range(SAMPLES):
+        scene = scenes.scene_for(Random(f"test/{task}/{number}"), task)
+        right += generate_text(*demo, with_media(scene, tmp_path), max_tokens=48) == scene.turns[0][2]
+    assert right >= NEEDED
+
+
+def test_it_follows_a_conversation(demo):
+    scene = scenes.picture_of_one_shape(Random("conversation"), ["describe", "color", "shape", "where"])
+    chat = []
+    for number, (_, question, answer) in enumerate(scene.turns):
+        media = [{"type": "image", "image": scene.images[0]}] if number == 0 else []
+        chat.append({"role": "user", "content": [*media, {"type": "text", "text": question}]})
+        assert generate_text(*demo, chat) == answer
+        chat.append({"role": "assistant", "content": answer})
+
+
+def test_the_shipped_model_is_the_conversion_of_the_checkpoint(tmp_path):
+    convert_checkpoint(EXAMPLE / "checkpoint", tmp_path / "converted", quantization=QuantizationOptions())
+    shipped = {path.name: path.read_bytes() for path in DEMO_MODEL.iterdir()}
+    assert shipped == {path.name: path.read_bytes() for path in (tmp_path / "converted").iterdir()}
+    assert sum(map(len, shipped.values())) < 2.5e6
+
+
+def test_a_scene_is_fixed_by_its_seed():
+    first, second = (scenes.scene_for(Random("seed"), "describe") for _ in range(2))
+    assert first.turns == second.turns
+    assert first.images[0].tobytes() == second.images[0].tobytes()

@@ -1,0 +1,70 @@
+"""The README's commands: those that need no download run as pasted, the others name real options."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlx_smolvlm import generate
+from mlx_smolvlm.convert import __main__ as convert
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHELL = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+SET_UP = ("pip install . && python -m mlx_smolvlm.generate\n", "pip install '.[test]' && pytest\n")
+ONLINE = "HuggingFaceTB/"
+OFFLINE_BLOCKS = [block for block in SHELL if block not in SET_UP and ONLINE not in block]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with what the commands touch, in which they may write."""
+    for name in ("mlx_smolvlm", "convert", "examples"):
+        os.symlink(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def run(command: list[str], folder: Path) -> str:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_set_up_commands_are_there():
+    assert [block for block in SHELL if block in SET_UP] == list(SET_UP)
+
+
+@pytest.mark.parametrize("block", OFFLINE_BLOCKS, ids=lambda block: block.split("\n")[0][:60])
+def test_commands_that_need_no_download_work_as_pasted(checkout, block):
+    python = shutil.which("python", path=str(Path(sys.executable).parent))
+    assert python
+    assert run(["bash", "-euc", block], checkout).strip()
+
+
+def test_other_commands_use_options_that_exist():
+    parsers = {"mlx_smolvlm.generate": generate._parser(), "mlx_smolvlm.convert": convert._parser()}
+    lines = [line for block in SHELL if ONLINE in block for line in block.splitlines()]
+    assert lines
+    for line in lines:
+        words = shlex.split(line)
+        assert words[:2] == ["python", "-m"]
+        parsers[words[2]].parse_args(words[3:])
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_code_runs_as_pasted(checkout, code):
+    assert "circle" in run([sys.executable, "-W", "error", "-c", code], checkout)
+
+
+def test_documents_that_are_linked_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
