@@ -32,6 +32,13 @@ def main() -> None:
 def _run(arguments: argparse.Namespace) -> None:
     messages = _messages(arguments)
     from . import DEMO_MODEL, load, stream_generate  # after the arguments are known to be good
+    from .sampling import SamplingOptions
+
+    sampling = {
+        name: getattr(arguments, name)
+        for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+    }
+    SamplingOptions(**sampling)  # what is out of range is said before a model is downloaded
 
     is_demo = arguments.model is None
     if is_demo:
@@ -51,12 +58,7 @@ def _run(arguments: argparse.Namespace) -> None:
         images=shown_images,
         videos=arguments.video,
         max_tokens=arguments.max_tokens,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        top_k=arguments.top_k,
-        min_p=arguments.min_p,
-        repetition_penalty=arguments.repetition_penalty,
-        seed=arguments.seed,
+        **sampling,
         stop=arguments.stop,
         skip_special_tokens=not arguments.keep_special_tokens,
         do_image_splitting=False if arguments.no_split else None,

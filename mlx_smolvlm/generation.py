@@ -108,7 +108,7 @@ def stream_generate(
     min_p: float = 0.0,
     repetition_penalty: float = 1.0,
     seed: int | None = None,
-    stop: Sequence[str] = (),
+    stop: Sequence[str] | None = None,
     skip_special_tokens: bool = True,
     apply_chat_template: bool = True,
     do_image_splitting: bool | None = None,
@@ -135,6 +135,8 @@ def stream_generate(
         prefill_chunk: tokens of the prompt read at a time.
         cancel: when set, generation ends with "cancelled" at the next frame, chunk or token.
 
+    Options are checked at once; the prompt and its media are read at the first `next()`.
+
     Yields:
         A response per token. The last one has a `finish_reason`; the texts joined are the answer, without the
         space that separates it from "Assistant:".
@@ -144,11 +146,10 @@ def stream_generate(
             context, or logits that are not finite (damaged weights, or float16 overflow).
         FileNotFoundError: a picture or video that is not there.
     """
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens is {max_tokens}, expected at least 1")
-    if prefill_chunk < 1:
-        raise ValueError(f"prefill_chunk is {prefill_chunk}, expected at least 1")
-    if isinstance(stop, str) or not all(stop):
+    for name, number in (("max_tokens", max_tokens), ("prefill_chunk", prefill_chunk)):
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name} is {number!r}, expected a whole number of at least 1")
+    if isinstance(stop, str) or not all(isinstance(string, str) and string for string in stop or ()):
         raise ValueError(f"stop is {stop!r}, expected a list of strings that are not empty")
     for name, media in (("images", images), ("videos", videos)):
         if media is not None and not isinstance(media, list | tuple):
@@ -169,7 +170,7 @@ def stream_generate(
         },
         options,
         max_tokens,
-        TextStream(processor, list(stop), skip_special_tokens),
+        TextStream(processor, list(stop or ()), skip_special_tokens),
         prefill_chunk,
         _Run(cancel),
     )
@@ -233,7 +234,6 @@ def _stream(
             if last:
                 yield response(text + text_stream.flush(), token_id, "length")
                 return
-            run.check()
             yield response(text, token_id, None)
             run.check()
             token = following

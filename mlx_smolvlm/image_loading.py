@@ -1,8 +1,9 @@
 """A picture from wherever it is (path, web address, bytes, PIL image, array) -> PIL image in RGB.
 
-Pixels equal those of the reference (transformers, image_utils.py, `load_image`: EXIF orientation, then
-`convert("RGB")`), so the model sees what it saw in training. In particular transparency is dropped, not
-composited: what lies under it shows. The one deviation: 16-bit grey, which the reference clips to white.
+Pixels equal those of the reference (transformers), so the model sees what it saw in training. That reads
+files as RGB first (image_utils.py, `load_image`), which drops an alpha channel: what lies under it shows.
+Transparency that is left, a key colour in a file or the alpha of a PIL image or array, turns white
+(image_transforms.py, `convert_to_rgb`). The one deviation: 16-bit grey, which the reference clips to white.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ def load_image(
           uint8; uint16, of which the high byte counts; bool; floats from 0 to 1.
     max_pixels: width * height above which a picture is refused, from its header alone.
 
-    Of several frames or pages the first counts (of a PIL image the current one). A fourth channel is
-    dropped, see above. 16-bit grey keeps its high byte, which is also how Pillow reads 16-bit colour;
+    Of several frames or pages the first counts (of a PIL image the current one). For transparency see
+    above. 16-bit grey keeps its high byte, which is also how Pillow reads 16-bit colour;
     there is no stretching, so 12 bits stored in 16 stay dark. Colour profiles are not applied.
 
     Raises: FileNotFoundError, IsADirectoryError, PermissionError for paths; FetchError for web
@@ -81,7 +82,7 @@ def load_image(
     """
     name = describe_source(source)
     if isinstance(source, Image.Image):
-        return _decoded(source, name, max_pixels)
+        return _decoded(source, name, max_pixels, is_file=False)
     if isinstance(source, np.ndarray):
         return _from_array(source, name, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -152,7 +153,7 @@ def _from_file(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
             damage = f"damaged {format_name} header ({_reason(error)}); get a whole copy"
             continue
         with image:
-            return _decoded(image, name, max_pixels)
+            return _decoded(image, name, max_pixels, is_file=True)
     if damage and not _is_text(head):  # text can begin like a BMP ("BM") or PPM ("P1" to "P6")
         raise ValueError(f"{name}: {damage}")
     raise ValueError(f"{name}: {_other_content(head)}")
@@ -177,7 +178,7 @@ def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, 
             yield format_name, factory
 
 
-def _decoded(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+def _decoded(image: Image.Image, name: str, max_pixels: int, is_file: bool) -> Image.Image:
     width, height = image.size
     if width * height == 0:
         raise ValueError(f"{name}: has no pixels ({width}x{height}); pass a picture at least 1x1 in size")
@@ -193,21 +194,25 @@ def _decoded(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # broken metadata around sound pixels: shown as stored
         orientation = None
-    rgb = _to_rgb(image, name)
+    rgb = _to_rgb(image, name, is_file)
     rgb = rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
     rgb.info = {}  # an orientation left in here would be applied a second time
     return rgb
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str, is_file: bool) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
         image = _narrowed(image, name)
-    if "transparency" in image.info:
-        image = image.copy()
-        del image.info["transparency"]  # without a say in the pixels, but converting warns about some kinds
     try:
+        if is_file:
+            if isinstance(image.info.get("transparency"), bytes):
+                del image.info["transparency"]  # converting would drop it too, but with a warning
+            image = image.convert("RGB")  # a key colour stays noted, an alpha channel is gone
+        if "A" in image.getbands() or image.info.get("transparency") is not None:
+            layer = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
         return image.convert("RGB")
     except Exception as error:
         raise ValueError(f"{name}: mode {image.mode} has no way to RGB ({_reason(error)}); save it as PNG") from error
@@ -238,7 +243,7 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> Image.Image:
     if array.size == 0 or shape[0] * shape[1] > max_pixels:
         reason = "has no pixels; pass at least 1x1" if array.size == 0 else _too_large(max_pixels)
         raise ValueError(f"{name}: {reason}")
-    array = array[:, :, 0] if array.ndim == 3 and shape[2] == 1 else array[..., :3] if array.ndim == 3 else array
+    array = array[:, :, 0] if array.ndim == 3 and shape[2] == 1 else array
     if array.dtype.kind == "b":
         array = array * np.uint8(255)
     elif array.dtype.kind == "u" and array.dtype.itemsize == 2:
@@ -250,6 +255,9 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> Image.Image:
         array = np.rint(array.astype(np.float64) * 255)  # rounding gives back n for n / 255 in any precision
     elif array.dtype != np.uint8:
         raise ValueError(f"{name}: dtype {array.dtype}; expected uint8, uint16, bool or floats from 0 to 1")
+    if array.ndim == 3 and shape[2] == 4:
+        alpha = array[..., 3:] / 255
+        array = np.round(alpha * array[..., :3] + (1 - alpha) * 255)
     return Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8)).convert("RGB")
 
 

@@ -86,13 +86,18 @@ def cut(image: Image.Image, layout: Layout, tile_size: int) -> np.ndarray:
 
 def squeeze(image: Image.Image, longest_edge: int, tile_size: int) -> np.ndarray:
     """A video frame as one tile, (tile_size, tile_size, 3) uint8: fitted, then squeezed to a square."""
-    fitted = resize(image, fit(image.size, min(longest_edge, MAX_SIDE)))
-    return np.asarray(resize(fitted, (tile_size, tile_size)))
+    fitted = _rows_first(image, fit(image.size, min(longest_edge, MAX_SIDE)))
+    return np.asarray(_rows_first(fitted, (tile_size, tile_size)))
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Lanczos; a picture that has the size already is returned as it is, as Pillow would copy it."""
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _rows_first(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resize along rows, then along columns: the order of the reference's tensors, and not always of Pillow."""
+    return resize(resize(image, (size[0], image.height)), size)
 
 
 def _even(side: int) -> int:

@@ -33,10 +33,10 @@ class SamplingOptions:
         checks = (
             ("temperature", 0 <= self.temperature < math.inf, "0 or more"),
             ("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1"),
-            ("top_k", self.top_k >= 0, "0 or more"),
+            ("top_k", isinstance(self.top_k, int) and self.top_k >= 0, "a whole number, 0 or more"),
             ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
             ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "more than 0"),
-            ("seed", self.seed is None or 0 <= self.seed < 2**64, "from 0 to 2**64 - 1"),
+            ("seed", self.seed is None or (isinstance(self.seed, int) and 0 <= self.seed < 2**64), "0 to 2**64 - 1"),
         )
         for name, holds, expected in checks:
             if not holds:

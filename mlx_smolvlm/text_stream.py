@@ -52,7 +52,7 @@ class TextStream:
         lengths = [
             length
             for string in self._stop
-            for length in range(1, len(string))
+            for length in range(1, min(len(string), len(self._decoded) + 1))
             if self._decoded.endswith(string[:length])
         ]
         return max(lengths, default=0)

@@ -195,6 +195,9 @@ def test_weights_that_compute_nonsense_are_an_error(checkpoint):
     ("options", "message"),
     [
         ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"max_tokens": 1.5}, "max_tokens is 1.5"),
+        ({"stop": [1]}, "expected a list of strings"),
+        ({"top_k": 1.5}, "top_k is 1.5"),
         ({"prefill_chunk": 0}, "prefill_chunk is 0"),
         ({"stop": "text"}, "expected a list of strings"),
         ({"stop": [""]}, "not empty"),

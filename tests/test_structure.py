@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "text_stream": {"processing"},
     "loading": {"config", "model", "processing", "weights"},
     "generation": {"cache", "model", "processing", "sampling", "text_stream"},
-    "generate": {"command_line", "messages", "generation", "loading"},
+    "generate": {"command_line", "messages", "generation", "loading", "sampling"},
 }
 
 
