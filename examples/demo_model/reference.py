@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import torch
+import torchvision_stub  # noqa: F401 - before transformers
+from transformers import AutoImageProcessor, AutoProcessor, SmolVLMForConditionalGeneration
+from transformers.video_utils import load_video
 
 torch.set_num_threads(1)
-
-from transformers import AutoImageProcessor, AutoProcessor, SmolVLMForConditionalGeneration  # noqa: E402
-from transformers.video_utils import load_video  # noqa: E402
 
 
 def answerer(folder: str) -> Callable[[list[dict]], str]:
