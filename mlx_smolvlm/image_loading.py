@@ -16,7 +16,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -116,6 +115,9 @@ def describe_source(source: object) -> str:
 
 
 def path_of_file_url(url: str, name: str) -> str:
+    """The path in a file:// URL; `name` is what errors call it."""
+    from urllib.request import url2pathname  # imports an HTTP client, which files do not need
+
     parts = urlsplit(url)
     if parts.netloc.lower() not in ("", "localhost"):
         raise ValueError(f"{name}: a file on another computer; expected file:///path")
