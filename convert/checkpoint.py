@@ -27,6 +27,7 @@ class ConversionReport:
 
     @property
     def bits_per_weight(self) -> float:
+        """Bits of the files per weight of the model, scales included."""
         return 8 * self.size_bytes / self.num_weights
 
 

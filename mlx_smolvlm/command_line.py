@@ -19,6 +19,7 @@ class CommandLine(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
+        """End with one line and status 2, without the usage text."""
         self.exit(BAD_INPUT, f"error: {' '.join(message.split())} (see --help)\n")
 
 

@@ -59,10 +59,12 @@ class GenerationResponse:
 
     @property
     def prompt_tokens(self) -> int:
+        """Tokens of the prompt, those of pictures and videos included."""
         return len(self.prompt_ids)
 
     @property
     def image_tokens(self) -> int:
+        """Tokens of the prompt that stand for pictures and frames."""
         return sum(medium.image_tokens for medium in self.media)
 
     @property
@@ -85,10 +87,12 @@ class _Run:
     timing: Timing = field(default_factory=Timing)
 
     def check(self) -> None:
+        """Raise if the cancel event is set."""
         if self.cancel is not None and self.cancel.is_set():
             raise _Cancelled
 
     def lap(self, stage: str, since: float) -> float:
+        """Record the seconds since a moment as a stage; returns now."""
         now = time.perf_counter()
         self.timing = replace(self.timing, **{stage: now - since})
         return now

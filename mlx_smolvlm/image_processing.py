@@ -29,6 +29,7 @@ class Layout:
 
     @property
     def num_tiles(self) -> int:
+        """Tiles that the encoder sees, the global image included."""
         return self.rows * self.columns + 1
 
 

@@ -41,6 +41,7 @@ class Inputs:
 
     @property
     def image_tokens(self) -> int:
+        """Tokens of the prompt that stand for pictures and frames."""
         return sum(medium.image_tokens for medium in self.media)
 
 

@@ -37,10 +37,12 @@ class VideoInfo:
 
     @property
     def frame_count(self) -> int:
+        """Frames in the file, by its packets."""
         return len(self.times_s)
 
     @property
     def duration_s(self) -> float:
+        """Frame count over average rate, in seconds."""
         return float(self.frame_count / self.fps)
 
     @property

@@ -35,6 +35,7 @@ class TensorInfo:
 
     @property
     def is_huggingface(self) -> bool:
+        """Whether the file is in Hugging Face layout, by this name."""
         return self.name_in_file.startswith(tuple(_HF_PREFIXES))
 
 

@@ -184,7 +184,7 @@ def test_stream_yields_bounded_chunks_and_a_file_receives_the_same(url: str) -> 
 
 def test_a_stream_left_early_closes_its_connection(url: str) -> None:
     chunks = stream(f"{url}/endless", FetchPolicy(max_bytes=10**12))
-    next(chunks)
+    assert next(chunks)
     chunks.close()  # an open socket left behind would be a ResourceWarning, an error in these tests
 
 

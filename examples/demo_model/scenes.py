@@ -2,7 +2,6 @@
 
 Every scene is drawn from a `random.Random`, so a seed fixes pictures, questions and answers.
 A scene is one of
-
     picture   one shape, several shapes, or a number, with one to three questions about it
     pair      two pictures of one shape that differ in exactly one attribute
     clip      frames of one shape that moves up, down, left or right
