@@ -147,16 +147,20 @@ class _DeadlineSocket(io.RawIOBase):
         self._connection, self._deadline = connection, deadline
 
     def makefile(self, mode: str) -> io.BufferedReader:
+        """The body, buffered; http.client reads from here."""
         return io.BufferedReader(self, CHUNK_BYTES)
 
     def readable(self) -> bool:
+        """Yes: the buffered reader asks."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Receive what there is, until the moment at most."""
         self._connection.settimeout(_remaining_s(self._deadline))
         return self._connection.recv_into(buffer)
 
     def sendall(self, data: bytes) -> None:
+        """Send the request, until the moment at most."""
         self._connection.settimeout(_remaining_s(self._deadline))
         self._connection.sendall(data)
 
