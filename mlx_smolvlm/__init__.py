@@ -7,18 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .feature_cache import FeatureCache
     from .fetch import FetchPolicy
     from .generation import GenerationResponse, generate_text, stream_generate
     from .loading import DEMO_MODEL, load
     from .model import SmolVLM
     from .processing import Inputs, Processor
+    from .prompt_cache import PromptCache
+    from .prompt_media import SampledVideo
 
 _HOME = {
     "DEMO_MODEL": "loading",
+    "FeatureCache": "feature_cache",
     "FetchPolicy": "fetch",
     "GenerationResponse": "generation",
     "Inputs": "processing",
     "Processor": "processing",
+    "PromptCache": "prompt_cache",
+    "SampledVideo": "prompt_media",
     "SmolVLM": "model",
     "generate_text": "generation",
     "load": "loading",
@@ -33,6 +39,9 @@ __all__ = [  # noqa: RUF022 - the order in which a reader meets them
     "SmolVLM",
     "Processor",
     "Inputs",
+    "SampledVideo",
+    "PromptCache",
+    "FeatureCache",
     "FetchPolicy",
     "DEMO_MODEL",
 ]

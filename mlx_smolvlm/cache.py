@@ -32,3 +32,7 @@ class KVCache:
         self.values[:, :, self.offset : end] = values
         self.offset = end
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def trim(self, offset: int) -> None:
+        """Forget all but the first `offset` tokens."""
+        self.offset = min(self.offset, offset)

@@ -32,13 +32,24 @@ def main() -> None:
 def _run(arguments: argparse.Namespace) -> None:
     messages = _messages(arguments)
     from . import DEMO_MODEL, load, stream_generate  # after the arguments are known to be good
+    from .media_options import MediaOptions
     from .sampling import SamplingOptions
 
     sampling = {
         name: getattr(arguments, name)
         for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
     }
+    media = {
+        "do_image_splitting": False if arguments.no_split else None,
+        "longest_edge": arguments.max_edge,
+        "fps": arguments.fps,
+        "max_frames": arguments.max_frames,
+        "start_s": arguments.start,
+        "end_s": arguments.end,
+        "hardware_decoding": arguments.hardware_decoding,
+    }
     SamplingOptions(**sampling)  # what is out of range is said before a model is downloaded
+    MediaOptions(**media)
 
     is_demo = arguments.model is None
     if is_demo:
@@ -61,10 +72,7 @@ def _run(arguments: argparse.Namespace) -> None:
         **sampling,
         stop=arguments.stop,
         skip_special_tokens=not arguments.keep_special_tokens,
-        do_image_splitting=False if arguments.no_split else None,
-        longest_edge=arguments.max_edge,
-        fps=arguments.fps,
-        max_frames=arguments.max_frames,
+        **media,
     ):
         if not steps and arguments.verbose:
             _print_budget(step)
@@ -97,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     media.add_argument("--max-edge", type=int, metavar="N", help="pixels of a picture's longest side after resizing")
     media.add_argument("--fps", type=float, metavar="F", help="frames per second of video")
     media.add_argument("--max-frames", type=int, metavar="N", help="most frames per video")
+    media.add_argument("--start", type=float, metavar="S", help="second of the video at which to begin")
+    media.add_argument("--end", type=float, metavar="S", help="second of the video at which to end")
+    media.add_argument("--hardware-decoding", action="store_true", help="decode videos with VideoToolbox, if there")
 
     sampling = parser.add_argument_group("how the answer is chosen")
     sampling.add_argument("--max-tokens", type=int, default=256, metavar="N", help="most tokens (default: 256)")

@@ -4,33 +4,24 @@ Generation is pulled by its consumer: each `next()` computes one token, and clos
 the cancel event, ends the work between two tokens, two chunks of the prompt or two pictures.
 """
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from .cache import KVCache
+from .feature_cache import FeatureCache
+from .media_options import MediaOptions
 from .model import SmolVLM
-from .processing import Inputs, Medium, Processor
+from .prefill import read_prompt
+from .processing import Medium, Processor
+from .prompt_cache import PromptCache
 from .sampling import SamplingOptions, make_sampler
 from .text_stream import TextStream
-
-TILES_PER_STEP = 4  # tiles encoded at a time: bounds the encoder's memory, and how long a cancel waits
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds spent so far in each stage; `time_to_first_token` counts from the call to the first token."""
-
-    processing: float = 0.0
-    vision: float = 0.0
-    prefill: float = 0.0
-    time_to_first_token: float = 0.0
-    decode: float = 0.0  # after the first token
+from .timing import Stopwatch, Timing
 
 
 @dataclass(frozen=True)
@@ -78,24 +69,30 @@ class _Cancelled(Exception):
     """The cancel event was set between two units of work."""
 
 
-@dataclass
-class _Run:
-    """One call's clock and cancel event."""
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of one call, checked."""
 
+    model: SmolVLM
+    processor: Processor
+    messages_or_prompt: str | Sequence[dict[str, Any]]
+    images: list[Any]
+    videos: list[Any]
+    media: MediaOptions
+    sampling: SamplingOptions
+    max_tokens: int
+    stop: list[str]
+    skip_special_tokens: bool
+    apply_chat_template: bool
+    prefill_chunk: int
+    prompt_cache: PromptCache
+    feature_cache: FeatureCache
     cancel: Event | None
-    start: float = field(default_factory=time.perf_counter)
-    timing: Timing = field(default_factory=Timing)
 
-    def check(self) -> None:
+    def check_cancelled(self) -> None:
         """Raise if the cancel event is set."""
         if self.cancel is not None and self.cancel.is_set():
             raise _Cancelled
-
-    def lap(self, stage: str, since: float) -> float:
-        """Record the seconds since a moment as a stage; returns now."""
-        now = time.perf_counter()
-        self.timing = replace(self.timing, **{stage: now - since})
-        return now
 
 
 def stream_generate(
@@ -119,7 +116,12 @@ def stream_generate(
     longest_edge: int | None = None,
     fps: float | None = None,
     max_frames: int | None = None,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    hardware_decoding: bool = False,
     prefill_chunk: int = 512,
+    prompt_cache: PromptCache | None = None,
+    feature_cache: FeatureCache | None = None,
     cancel: Event | None = None,
 ) -> Iterator[GenerationResponse]:
     """Answer a prompt, one token at a time.
@@ -130,13 +132,16 @@ def stream_generate(
         messages_or_prompt: chat messages in Hugging Face form, or the user's question as text. The media of
             `images` and `videos` go before the question, unless it places them with `<image>` and `<video>`.
         images: path, http(s) or data URL, bytes, PIL image or numpy array, each.
-        videos: path or http(s) URL, each.
+        videos: path, http(s) URL or `SampledVideo`, each.
         max_tokens: most tokens to generate; fewer where the model's context ends.
         temperature, top_p, top_k, min_p, repetition_penalty, seed: see `SamplingOptions`.
         stop: strings that end the answer; they are not part of the text.
         skip_special_tokens: False keeps special tokens in the text (SmolDocling's layout tags are such).
-        apply_chat_template, do_image_splitting, longest_edge, fps, max_frames: see `Processor.__call__`.
-        prefill_chunk: tokens of the prompt read at a time.
+        apply_chat_template: see `Processor.prepare`.
+        do_image_splitting, longest_edge, fps, max_frames, start_s, end_s, hardware_decoding: see `MediaOptions`.
+        prefill_chunk: most tokens of the prompt read at a time.
+        prompt_cache: what earlier calls have read and is not read again, for follow-up questions.
+        feature_cache: image features of earlier calls, for pictures and frames that are shown again.
         cancel: when set, generation ends with "cancelled" at the next frame, chunk or token.
 
     Options are checked at once; the prompt and its media are read at the first `next()`.
@@ -158,25 +163,25 @@ def stream_generate(
     for name, media in (("images", images), ("videos", videos)):
         if media is not None and not isinstance(media, list | tuple):
             raise ValueError(f"{name} is {type(media).__name__}, expected a list")
-    options = SamplingOptions(temperature, top_p, top_k, min_p, repetition_penalty, seed)
     return _stream(
-        model,
-        processor,
-        messages_or_prompt,
-        list(images or ()),
-        list(videos or ()),
-        {
-            "apply_chat_template": apply_chat_template,
-            "do_image_splitting": do_image_splitting,
-            "longest_edge": longest_edge,
-            "fps": fps,
-            "max_frames": max_frames,
-        },
-        options,
-        max_tokens,
-        TextStream(processor, list(stop or ()), skip_special_tokens),
-        prefill_chunk,
-        _Run(cancel),
+        _Request(
+            model=model,
+            processor=processor,
+            messages_or_prompt=messages_or_prompt,
+            images=list(images or ()),
+            videos=list(videos or ()),
+            media=MediaOptions(do_image_splitting, longest_edge, fps, max_frames, start_s, end_s, hardware_decoding),
+            sampling=SamplingOptions(temperature, top_p, top_k, min_p, repetition_penalty, seed),
+            max_tokens=max_tokens,
+            stop=list(stop or ()),
+            skip_special_tokens=skip_special_tokens,
+            apply_chat_template=apply_chat_template,
+            prefill_chunk=prefill_chunk,
+            prompt_cache=PromptCache() if prompt_cache is None else prompt_cache,
+            feature_cache=FeatureCache() if feature_cache is None else feature_cache,
+            cancel=cancel,
+        ),
+        Stopwatch(),
     )
 
 
@@ -187,49 +192,58 @@ def generate_text(
     return "".join(step.text for step in stream_generate(model, processor, messages_or_prompt, **options))
 
 
-def _stream(
-    model: SmolVLM,
-    processor: Processor,
-    messages_or_prompt: str | Sequence[dict[str, Any]],
-    images: list[Any],
-    videos: list[Any],
-    media_options: dict[str, Any],
-    options: SamplingOptions,
-    max_tokens: int,
-    text_stream: TextStream,
-    prefill_chunk: int,
-    run: _Run,
-) -> Iterator[GenerationResponse]:
-    inputs = Inputs([], None, [])
+def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationResponse]:
+    model, processor, cache = request.model, request.processor, request.prompt_cache
+    text_stream = TextStream(processor, request.stop, request.skip_special_tokens)
+    prompt_ids: list[int] = []
+    media: list[Medium] = []
     count = 0
 
     def response(text: str, token: int | None, finish_reason: str | None) -> GenerationResponse:
         return GenerationResponse(
-            text, token, finish_reason, inputs.input_ids, inputs.media, count, run.timing, mx.get_peak_memory()
+            text, token, finish_reason, prompt_ids, media, count, stopwatch.timing, mx.get_peak_memory()
         )
 
     try:
-        mark = run.start
-        inputs = processor(messages_or_prompt, images, videos, check_cancelled=run.check, **media_options)
-        mark = run.lap("processing", mark)
-        features = _encode_tiles(model, inputs.pixel_values, run)
-        mark = run.lap("vision", mark)
-        cache = model.make_cache()
-        logits = _prefill(model, inputs.input_ids, features, cache, prefill_chunk, run)
-        sample = make_sampler(options, inputs.input_ids, logits.shape[-1])
-        token = sample(logits)
-        _check_finite(logits)
-        run.lap("prefill", mark)
-        first = run.lap("time_to_first_token", run.start)
+        with ExitStack() as files:
+            with stopwatch.stage("processing"):
+                prompt = files.enter_context(
+                    processor.prepare(
+                        request.messages_or_prompt,
+                        request.images,
+                        request.videos,
+                        options=request.media,
+                        apply_chat_template=request.apply_chat_template,
+                        check_cancelled=request.check_cancelled,
+                    )
+                )
+                prompt_ids, media = prompt.input_ids, prompt.costs
+            logits = read_prompt(
+                model,
+                prompt,
+                cache,
+                request.feature_cache,
+                request.prefill_chunk,
+                stopwatch,
+                request.check_cancelled,
+            )
+            prompt_ids, media = prompt.input_ids, prompt.costs
+        with stopwatch.stage("prefill"):
+            sample = make_sampler(request.sampling, prompt_ids, logits.shape[-1])
+            token = sample(logits)
+            _check_finite(logits)
+        stopwatch.first_token()
 
-        room = processor.config.context_length - len(inputs.input_ids)
-        for count in range(1, min(max_tokens, room) + 1):
-            last = count == min(max_tokens, room)
+        room = processor.config.context_length - len(prompt_ids)
+        for count in range(1, min(request.max_tokens, room) + 1):
+            last = count == min(request.max_tokens, room)
             if not last:  # enqueue the next step before this token is read: the device never waits for Python
-                following = sample(_decode_step(model, token, cache))
+                following = sample(_decode_step(model, token, cache.layers))
                 mx.async_eval(following)
             token_id = int(token.item())  # type: ignore[arg-type]
-            run.lap("decode", first)
+            if not last:
+                cache.extend([token_id])
+            stopwatch.token()
             ended = token_id in processor.stop_token_ids
             text = text_stream.add(token_id)
             if ended or text_stream.stopped:
@@ -239,35 +253,10 @@ def _stream(
                 yield response(text + text_stream.flush(), token_id, "length")
                 return
             yield response(text, token_id, None)
-            run.check()
+            request.check_cancelled()
             token = following
     except _Cancelled:
         yield response(text_stream.flush(), None, "cancelled")
-
-
-def _encode_tiles(model: SmolVLM, pixel_values: np.ndarray | None, run: _Run) -> mx.array | None:
-    """Image features of all tiles, (num_tiles * image_seq_len, hidden_size), evaluated a few tiles at a time."""
-    if pixel_values is None:
-        return None
-    parts = []
-    for start in range(0, len(pixel_values), TILES_PER_STEP):
-        run.check()
-        parts.append(model.image_features(pixel_values[start : start + TILES_PER_STEP]))
-        mx.eval(parts[-1])
-    return mx.concatenate(parts)
-
-
-def _prefill(
-    model: SmolVLM, input_ids: list[int], features: mx.array | None, cache: list[KVCache], chunk: int, run: _Run
-) -> mx.array:
-    """Read the prompt chunk by chunk; returns the logits after its last token, (1, vocab_size)."""
-    embeddings = model.input_embeddings(input_ids, features)
-    hidden = embeddings
-    for start in range(0, len(input_ids), chunk):
-        run.check()
-        hidden = model.language_model(embeddings[:, start : start + chunk], cache)
-        mx.eval([(layer.keys, layer.values) for layer in cache])
-    return model.language_model.logits(hidden[:, -1])
 
 
 def _decode_step(model: SmolVLM, token: mx.array, cache: list[KVCache]) -> mx.array:

@@ -1,28 +1,27 @@
 """Messages and media -> `input_ids` and `pixel_values`. `tokenizers` alone, never transformers."""
 
-import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tokenizers import Tokenizer
 
 from .chat_template import FAMILY_TEMPLATE, render
 from .config import ModelConfig
 from .expansion import layout_marker
-from .image_loading import describe_source, load_image
-from .image_processing import MAX_SIDE, cut, plan, squeeze
+from .image_loading import load_image
+from .image_processing import squeeze
+from .media_options import MediaOptions
 from .messages import IMAGE_MARKER, VIDEO_MARKER, Conversation, read_conversation, read_rendered
-from .processor_config import ImageConfig, ProcessorConfig, VideoConfig, read_processor_config
-from .prompt_media import Clip, Medium, Picture, local_files, read_clip
-from .video import read_frames
+from .processor_config import ImageConfig, ProcessorConfig, read_processor_config
+from .prompt import MARKER, Prompt
+from .prompt_media import Medium, Picture, PromptMedium, open_clip, open_picture
 
 END_OF_UTTERANCE = "<end_of_utterance>"
-_MARKER = re.compile(f"{IMAGE_MARKER}|{VIDEO_MARKER}")
 
 
 @dataclass(frozen=True)
@@ -65,116 +64,103 @@ class Processor:
         longest_edge: int | None = None,
         fps: float | None = None,
         max_frames: int | None = None,
+        start_s: float | None = None,
+        end_s: float | None = None,
         check_cancelled: Callable[[], None] = lambda: None,
     ) -> Inputs:
-        """Prepare a prompt.
+        """Prepare a prompt, all its pixels included. See `prepare`; the options are those of `MediaOptions`."""
+        options = MediaOptions(do_image_splitting, longest_edge, fps, max_frames, start_s, end_s)
+        with self.prepare(
+            messages_or_prompt,
+            images,
+            videos,
+            options=options,
+            apply_chat_template=apply_chat_template,
+            check_cancelled=check_cancelled,
+        ) as prompt:
+            tiles = list(prompt.tiles())
+            prompt.settle()
+            return Inputs(prompt.input_ids, np.stack(tiles) if tiles else None, prompt.costs)
+
+    @contextmanager
+    def prepare(
+        self,
+        messages_or_prompt: str | Sequence[dict[str, Any]],
+        images: Sequence[Any] = (),
+        videos: Sequence[Any] = (),
+        *,
+        options: MediaOptions | None = None,
+        apply_chat_template: bool = True,
+        check_cancelled: Callable[[], None] = lambda: None,
+    ) -> Iterator[Prompt]:
+        """Plan a prompt: its tokens are known and its media open, but no pixel is resized and no frame decoded yet.
 
         Args:
             messages_or_prompt: chat messages in Hugging Face form, or a question as plain text (see `messages.py`).
             images: path, http(s) or data URL, bytes, PIL image or numpy array, each; for items without a source.
-            videos: path or http(s) URL, each.
+            videos: path, http(s) URL or `SampledVideo`, each.
+            options: where pictures and videos are to be read otherwise than the checkpoint asks.
             apply_chat_template: False takes text as the whole prompt, markers included; so does text that begins
                 as rendered prompts do (`<|im_start|>`).
-            do_image_splitting: False sends one tile per picture; None is the checkpoint's setting.
-            longest_edge: pixels to which a picture's longest side is resized; None is the checkpoint's setting.
-            fps: frames per second of video; None is the checkpoint's setting.
-            max_frames: most frames per video; None is the checkpoint's setting.
-            check_cancelled: called between pictures and between frames; it may raise to stop.
+            check_cancelled: called between pictures and between packets and frames of videos; it may raise to stop.
 
         Raises:
             ValueError: malformed messages, media that cannot be read, options out of range, or a prompt
                 longer than the model's context (with what each picture costs).
             FileNotFoundError: a picture or video that is not there.
         """
+        options = options or MediaOptions()
         openings = ("<|im_start|>", self.config.special_tokens.get("bos_token") or "<|im_start|>")
         rendered = isinstance(messages_or_prompt, str) and messages_or_prompt.startswith(openings)
         if rendered or not apply_chat_template:
             conversation = read_rendered(messages_or_prompt, images, videos)
         else:
             conversation = read_conversation(messages_or_prompt, images, videos)
-        image_config = self._image_config(do_image_splitting, longest_edge)
-        video_config = self._video_config(fps, max_frames, has_video=bool(conversation.videos))
-        with local_files(conversation.videos) as paths:
+        image_config = options.image_config(self.config.image)
+        tile_size = image_config.tile_size
+        with TemporaryDirectory(prefix="mlx_smolvlm_") as downloads:
             pictures = []
             for source in conversation.images:
                 check_cancelled()
                 pictures.append(self._picture(source, image_config))
-            clips = [
-                read_clip(describe_source(source), path, video_config)
-                for source, path in zip(conversation.videos, paths, strict=True)
-                if video_config
-            ]
-            prompt = self._prompt(conversation)
-            order = self._in_prompt_order(prompt, pictures, clips)
-            input_ids = self._encode(prompt, order)
-            self._check_context(input_ids, order)
-            tiles: list[np.ndarray] = []
-            for medium in order:
+            clips = []
+            for source in conversation.videos:
                 check_cancelled()
-                if isinstance(medium, Picture):
-                    tiles.extend(cut(medium.image, medium.layout, image_config.tile_size))
-                else:
-                    tiles.extend(self._frames(medium, check_cancelled))
-        input_ids = self._encode(prompt, order) if clips else input_ids  # a file that broke off has fewer frames
-        media = [medium.cost(self.config.image_seq_len) for medium in order]
-        return Inputs(input_ids, np.stack(tiles) if tiles else None, media)
+                config = options.video_config(self.config.video, tile_size)
+                clips.append(open_clip(source, Path(downloads), config, tile_size, options, check_cancelled))
+            text = self._prompt(conversation)
+            media = self._in_prompt_order(text, pictures, clips)
+            prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
+            self._check_context(prompt)
+            yield prompt
+
+    def video_tile(self, frame: Any) -> np.ndarray:
+        """One frame of a video as the encoder sees it, for a `SampledVideo` with `are_tiles`.
+
+        Args:
+            frame: PIL image or (height, width, 3) uint8 RGB array.
+
+        Returns:
+            (tile_size, tile_size, 3) uint8.
+        """
+        tile_size = self.config.image.tile_size
+        longest_edge = self.config.video.longest_edge if self.config.video else tile_size
+        return squeeze(load_image(frame), longest_edge, tile_size)
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Tokens -> text."""
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
-    def _image_config(self, do_image_splitting: bool | None, longest_edge: int | None) -> ImageConfig:
-        config = self.config.image
-        if longest_edge is not None:
-            if not 1 <= longest_edge <= MAX_SIDE:
-                raise ValueError(f"longest_edge is {longest_edge}, expected 1 to {MAX_SIDE} pixels")
-            config = replace(config, longest_edge=longest_edge)
-        if do_image_splitting is not None:
-            config = replace(config, do_image_splitting=do_image_splitting)
-        return config
-
-    def _video_config(self, fps: float | None, max_frames: int | None, has_video: bool) -> VideoConfig | None:
-        if fps is not None and not 0 < fps < float("inf"):
-            raise ValueError(f"fps is {fps}, expected a positive number of frames per second")
-        if max_frames is not None and max_frames < 1:
-            raise ValueError(f"max_frames is {max_frames}, expected at least 1")
-        config = self.config.video
-        if not has_video:
-            return None
-        if config is None:
-            if fps is None or max_frames is None:
-                raise ValueError(
-                    "this checkpoint states no video sampling, so it was not made for video; "
-                    "to try all the same, state both the frames per second (fps) and the most frames (max_frames)"
-                )
-            return VideoConfig(fps, max_frames, self.config.image.tile_size)
-        return replace(config, fps=fps or config.fps, max_frames=max_frames or config.max_frames)
-
     def _picture(self, source: Any, config: ImageConfig) -> Picture:
-        image = load_image(source)
-        name, layout = describe_source(source), plan(image.size, config)
+        picture = open_picture(source, config)
+        layout = picture.layout
         learned = self.tokenizer.token_to_id(layout_marker(1, 1)) is not None
         if learned and layout.rows and self.tokenizer.token_to_id(layout_marker(layout.rows, layout.columns)) is None:
             raise ValueError(
-                f"{name} would be cut into {layout.rows} x {layout.columns} tiles, but the model knows tokens "
+                f"{picture.name} would be cut into {layout.rows} x {layout.columns} tiles, but the model knows tokens "
                 "for at most 6 x 6; choose a smaller longest edge, or do not split"
             )
-        return Picture(name, image, layout)
-
-    def _frames(self, clip: Clip, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
-        """Decode a clip's frames as tiles; if the file breaks off, shorten its sample and say so."""
-        decoded = 0
-        for frame in read_frames(clip.info, clip.sample.indices):
-            check_cancelled()
-            yield squeeze(Image.fromarray(frame), clip.longest_edge, self.config.image.tile_size)
-            decoded += 1
-        wanted = len(clip.sample.indices)
-        if decoded == 0:
-            raise ValueError(f"{clip.name}: no frame could be decoded; the file is damaged")
-        if decoded < wanted:
-            warnings.warn(f"{clip.name} breaks off: {decoded} of {wanted} frames could be read", stacklevel=3)
-            times = clip.sample.timestamps_s[:decoded]
-            clip.sample = replace(clip.sample, indices=clip.sample.indices[:decoded], timestamps_s=times)
+        return picture
 
     def _prompt(self, conversation: Conversation) -> str:
         if conversation.text is not None:
@@ -188,39 +174,39 @@ class Processor:
             )
         return render(template, conversation.messages, self.config.special_tokens)
 
-    def _in_prompt_order(self, prompt: str, pictures: list[Picture], clips: list[Clip]) -> list[Picture | Clip]:
+    def _in_prompt_order(
+        self, prompt: str, pictures: Sequence[PromptMedium], clips: Sequence[PromptMedium]
+    ) -> list[PromptMedium]:
         """Media in the order of their markers; a template that drops or doubles markers is refused."""
-        markers = _MARKER.findall(prompt)
-        counts = {IMAGE_MARKER: len(pictures), VIDEO_MARKER: len(clips)}
-        for marker, expected in counts.items():
-            if markers.count(marker) != expected:
+        markers = MARKER.findall(prompt)
+        sources = {IMAGE_MARKER: iter(pictures), VIDEO_MARKER: iter(clips)}
+        for marker, media in ((IMAGE_MARKER, pictures), (VIDEO_MARKER, clips)):
+            if markers.count(marker) != len(media):
                 raise ValueError(
-                    f"the rendered prompt has {markers.count(marker)} {marker} markers for {expected} media; "
+                    f"the rendered prompt has {markers.count(marker)} {marker} markers for {len(media)} media; "
                     "the checkpoint's chat template does not place them"
                 )
-        sources: dict[str, Iterator[Picture | Clip]] = {IMAGE_MARKER: iter(pictures), VIDEO_MARKER: iter(clips)}
         return [next(sources[marker]) for marker in markers]
 
-    def _encode(self, prompt: str, order: list[Picture | Clip]) -> list[int]:
-        texts = iter([medium.expansion(self.config.image_seq_len) for medium in order])
-        expanded = _MARKER.sub(lambda _: next(texts), prompt)
+    def _encode(self, text: str) -> list[int]:
         # As the reference: a post-processor's tokens, unless the template wrote the first of them itself.
         opening = self.config.special_tokens.get("bos_token")
-        add_special_tokens = opening is None or not expanded.startswith(opening)
+        add_special_tokens = opening is None or not text.startswith(opening)
         try:
-            return self.tokenizer.encode(expanded, add_special_tokens=add_special_tokens).ids
+            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         except TypeError:  # surrogates, as Python stands in for bytes that are not UTF-8
             raise ValueError("the prompt is not valid Unicode text") from None
 
-    def _check_context(self, input_ids: list[int], order: list[Picture | Clip]) -> None:
+    def _check_context(self, prompt: Prompt) -> None:
         """Refuse, before any picture is cut or encoded, a prompt that leaves no room for an answer."""
-        if len(input_ids) < self.config.context_length:
+        length = len(prompt.input_ids)
+        if length < self.config.context_length:
             return
-        costs = [medium.cost(self.config.image_seq_len) for medium in order]
-        spent = "; ".join(f"{cost.name}: {cost.image_tokens} tokens ({cost.layout})" for cost in costs) or "text alone"
+        spent = "; ".join(f"{cost.name}: {cost.image_tokens} tokens ({cost.layout})" for cost in prompt.costs)
         raise ValueError(
-            f"the prompt has {len(input_ids)} tokens and the model's context is {self.config.context_length}: {spent}. "
-            "Send fewer pictures or frames, do not split pictures, or choose a smaller longest edge"
+            f"the prompt has {length} tokens and the model's context is {self.config.context_length}: "
+            f"{spent or 'text alone'}. Send fewer pictures or frames, do not split pictures, "
+            "or choose a smaller longest edge"
         )
 
 

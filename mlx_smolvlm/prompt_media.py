@@ -4,21 +4,25 @@ What each costs in tokens is known from its size or its packets alone, so a prom
 refused before any work.
 """
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from .expansion import expand_image, expand_video
 from .fetch import FetchPolicy, fetch_to_file
-from .image_loading import path_of_file_url
-from .image_processing import Layout
-from .processor_config import VideoConfig
+from .image_loading import describe_source, load_image, path_of_file_url
+from .image_processing import Layout, cut, plan, squeeze
+from .media_options import MediaOptions
+from .processor_config import ImageConfig, VideoConfig
 from .video import FrameSample, VideoInfo, choose_frames, probe
+from .video_frames import read_frames
 
 VIDEO_POLICY = FetchPolicy(max_bytes=2 * 1024**3, timeout_s=600)
 
@@ -34,6 +38,37 @@ class Medium:
     layout: str  # for people: "3 x 4 tiles and the global image", "13 frames"
 
 
+@dataclass(frozen=True)
+class SampledVideo:
+    """A video whose frames the caller has decoded and chosen, to be passed in place of a path.
+
+    Attributes:
+        frames: PIL images or (height, width, 3) uint8 RGB arrays, in order of time.
+        timestamps_s: when each is shown, in seconds from the start of the video.
+        duration_s: how long the video is.
+        are_tiles: the frames are what `Processor.video_tile` returned.
+        name: what it is called in messages.
+
+    Raises:
+        ValueError: no frames, as many time stamps as frames, or times that do not ascend.
+    """
+
+    frames: Sequence[Any]
+    timestamps_s: Sequence[float]
+    duration_s: float
+    are_tiles: bool = False
+    name: str = "sampled video"
+
+    def __post_init__(self) -> None:
+        if not len(self.frames) or len(self.frames) != len(self.timestamps_s):
+            raise ValueError(
+                f"{self.name} has {len(self.frames)} frames and {len(self.timestamps_s)} time stamps, "
+                "expected at least one frame, and one time stamp each"
+            )
+        if list(self.timestamps_s) != sorted(self.timestamps_s) or self.timestamps_s[0] < 0:
+            raise ValueError(f"{self.name} has time stamps {list(self.timestamps_s)}, expected ascending seconds")
+
+
 @dataclass
 class Picture:
     """A picture that is loaded and planned, not yet resized and cut."""
@@ -41,6 +76,17 @@ class Picture:
     name: str
     image: Image.Image
     layout: Layout
+    tile_size: int
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles that it will be cut into, the global image included."""
+        return self.layout.num_tiles
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Equal for equal pixels cut alike."""
+        return _digest(repr(self.layout).encode(), self.image.tobytes())
 
     def expansion(self, image_seq_len: int) -> str:
         """What stands in the prompt for it."""
@@ -50,48 +96,141 @@ class Picture:
         """What it will cost, with `image_seq_len` tokens per tile."""
         grid = f"{self.layout.rows} x {self.layout.columns} tiles and the global image"
         shape = grid if self.layout.rows else "one tile"
-        return Medium("image", self.name, self.layout.num_tiles, self.layout.num_tiles * image_seq_len, shape)
+        return Medium("image", self.name, self.num_tiles, self.num_tiles * image_seq_len, shape)
+
+    def tiles(self, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
+        """Resize and cut: (tile_size, tile_size, 3) uint8 each."""
+        check_cancelled()
+        yield from cut(self.image, self.layout, self.tile_size)
+
+
+class _Video(ABC):
+    """What clips and given frames have in common: they are shown frame by frame, with time stamps."""
+
+    @property
+    @abstractmethod
+    def shown(self) -> tuple[str, Sequence[float], float]:
+        """Name, time stamps of the frames in seconds, length of the whole video in seconds."""
+
+    @property
+    def num_tiles(self) -> int:
+        """Frames to show."""
+        return len(self.shown[1])
+
+    def expansion(self, image_seq_len: int) -> str:
+        """What stands in the prompt for it."""
+        _, timestamps_s, duration_s = self.shown
+        return expand_video(timestamps_s, duration_s, image_seq_len)
+
+    def cost(self, image_seq_len: int) -> Medium:
+        """What it will cost, with `image_seq_len` tokens per tile."""
+        frames = self.num_tiles
+        return Medium("video", self.shown[0], frames, frames * image_seq_len, f"{frames} frame{'s' * (frames > 1)}")
 
 
 @dataclass
-class Clip:
-    """A video that is probed and sampled, not yet decoded."""
+class Clip(_Video):
+    """A video file that is probed and sampled, not yet decoded."""
 
     name: str
     info: VideoInfo
     sample: FrameSample
     longest_edge: int
+    tile_size: int
+    hardware: bool
 
-    def expansion(self, image_seq_len: int) -> str:
-        """What stands in the prompt for it."""
-        return expand_video(self.sample.timestamps_s, self.sample.duration_s, image_seq_len)
+    @property
+    def shown(self) -> tuple[str, Sequence[float], float]:
+        return self.name, self.sample.timestamps_s, self.sample.duration_s
 
-    def cost(self, image_seq_len: int) -> Medium:
-        """What it will cost, with `image_seq_len` tokens per tile."""
-        frames = len(self.sample.indices)
-        return Medium("video", self.name, frames, frames * image_seq_len, f"{frames} frame{'s' * (frames > 1)}")
+    @cached_property
+    def digest(self) -> bytes:
+        """Equal for the same frames of the same stream."""
+        return _digest(repr((self.sample, self.longest_edge)).encode(), self.info.digest)
+
+    def tiles(self, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
+        """Decode and squeeze: (tile_size, tile_size, 3) uint8 each. Fewer if the file breaks off."""
+        frames = read_frames(self.info, self.sample.indices, hardware=self.hardware, check_cancelled=check_cancelled)
+        for frame in frames:
+            yield squeeze(frame, self.longest_edge, self.tile_size)
+
+    def shorten(self, num_frames: int) -> None:
+        """Keep the first frames only."""
+        indices, timestamps_s = self.sample.indices[:num_frames], self.sample.timestamps_s[:num_frames]
+        self.sample = replace(self.sample, indices=indices, timestamps_s=timestamps_s)
 
 
-def read_clip(name: str, path: Path, config: VideoConfig) -> Clip:
-    """Probe and sample a video file; raises what `probe` raises."""
-    info = probe(path)
-    return Clip(name, info, choose_frames(info, config), config.longest_edge)
+@dataclass
+class FrameSeries(_Video):
+    """A `SampledVideo` in a prompt."""
+
+    video: SampledVideo
+    longest_edge: int
+    tile_size: int
+
+    @property
+    def shown(self) -> tuple[str, Sequence[float], float]:
+        return self.video.name, self.video.timestamps_s, self.video.duration_s
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Equal for equal frames."""
+        facts = repr((list(self.video.timestamps_s), self.video.duration_s, self.video.are_tiles, self.longest_edge))
+        return _digest(facts.encode(), *(np.ascontiguousarray(np.asarray(frame)) for frame in self.video.frames))
+
+    def tiles(self, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
+        """Squeeze: (tile_size, tile_size, 3) uint8 each."""
+        shape = (self.tile_size, self.tile_size, 3)
+        for frame in self.video.frames:
+            check_cancelled()
+            tile = np.asarray(frame)
+            if not self.video.are_tiles:
+                tile = squeeze(load_image(frame), self.longest_edge, self.tile_size)
+            if tile.shape != shape or tile.dtype != np.uint8:
+                raise ValueError(
+                    f"{self.video.name} has a tile of {tile.dtype} {tile.shape}, expected uint8 {shape}; "
+                    "make tiles with Processor.video_tile"
+                )
+            yield tile
 
 
-@contextmanager
-def local_files(sources: Sequence[Any]) -> Iterator[list[Path]]:
-    """Paths of the videos; those behind a URL are downloaded to files that vanish afterwards."""
-    with tempfile.TemporaryDirectory(prefix="mlx_smolvlm_") as folder:
-        paths = []
-        for number, source in enumerate(sources):
-            if isinstance(source, str) and source.startswith(("http://", "https://")):
-                path = Path(folder) / f"video{number}"
-                with path.open("wb") as file:
-                    fetch_to_file(source, file, VIDEO_POLICY)
-                paths.append(path)
-            elif isinstance(source, str | Path):
-                is_url = str(source).startswith("file://")
-                paths.append(Path(path_of_file_url(str(source), str(source)) if is_url else source))
-            else:
-                raise ValueError(f"a video is {type(source).__name__}, expected a path or an http(s) URL")
-        yield paths
+PromptMedium = Picture | Clip | FrameSeries
+
+
+def open_picture(source: Any, config: ImageConfig) -> Picture:
+    """Load and plan a picture; raises what `load_image` raises."""
+    image = load_image(source)
+    return Picture(describe_source(source), image, plan(image.size, config), config.tile_size)
+
+
+def open_clip(
+    source: Any, folder: Path, config: VideoConfig, tile_size: int, options: MediaOptions, check: Callable[[], None]
+) -> Clip | FrameSeries:
+    """Probe and sample a video file, or take frames as they are.
+
+    A video behind a URL is downloaded into `folder`.
+
+    Raises:
+        ValueError: neither path, http(s) URL nor SampledVideo; and what `probe` and `fetch_to_file` raise.
+    """
+    if isinstance(source, SampledVideo):
+        return FrameSeries(source, config.longest_edge, tile_size)
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        path = folder / f"video{len(list(folder.iterdir()))}"
+        with path.open("wb") as file:
+            fetch_to_file(source, file, VIDEO_POLICY)
+    elif isinstance(source, str | Path):
+        is_url = str(source).startswith("file://")
+        path = Path(path_of_file_url(str(source), str(source)) if is_url else source)
+    else:
+        raise ValueError(f"a video is {type(source).__name__}, expected a path, an http(s) URL or a SampledVideo")
+    info = probe(path, check_cancelled=check)
+    sample = choose_frames(info, config, start_s=options.start_s, end_s=options.end_s)
+    return Clip(describe_source(source), info, sample, config.longest_edge, tile_size, options.hardware_decoding)
+
+
+def _digest(*parts: Any) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()

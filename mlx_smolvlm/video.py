@@ -1,25 +1,26 @@
-"""Video file -> the frames that the model sees, with their times. PyAV only, no MLX.
+"""Video file -> which of its frames the model sees, and their times. PyAV only, no MLX.
 
 Sampling is that of transformers, `models/smolvlm/video_processing_smolvlm.py`, on the frame count and the
 average rate that `video_utils.read_video_pyav` takes from the container. Where that would be wrong for users
-it is done better: frames are rotated as the file asks, frame counts are checked against the packets, and
-files of variable frame rate are sampled evenly in time, with each frame's true time.
+it is done better: frame counts are those of the packets, and files of variable frame rate are sampled evenly
+in time, with each frame's true time.
 """
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from .animated_webp import is_animated_webp, webp_times
+from .packet_table import PacketTable, packet_table
 from .processor_config import VideoConfig
+from .video_container import open_video, packets, video_path
 
-if TYPE_CHECKING:
-    import av
-
+ASSUMED_FPS = 25  # of a stream that states none, as FFmpeg assumes
 SKIPPED_S = 1  # left out at both ends of a long video, where titles and credits are
 
 
@@ -28,12 +29,18 @@ class VideoInfo:
     """What the container says of its first video stream.
 
     `times_s` holds each frame's presentation time from the first frame on, in order; `fps` is the average rate;
-    `duration_s` is frame count / fps.
+    `duration_s` is frame count / fps; `packets` says how to reach a frame, None for animated WebP.
     """
 
     path: Path
     fps: Fraction
     times_s: np.ndarray  # (frame_count,) float64
+    packets: PacketTable | None
+
+    @property
+    def digest(self) -> bytes:
+        """Equal for equal streams, wherever they lie."""
+        return blake2b(self.path.read_bytes(), digest_size=16).digest() if self.packets is None else self.packets.digest
 
     @property
     def frame_count(self) -> int:
@@ -68,126 +75,106 @@ def sample_indices(
     return np.unique(_positions(frame_count, fps, duration_s, sample_fps, max_frames).astype(int)).tolist()
 
 
-def _positions(frame_count: int, fps: float, duration_s: float, sample_fps: float, max_frames: int) -> np.ndarray:
-    """Where to look, in frames from the start, not yet whole numbers."""
+def _positions(
+    frame_count: int, fps: float, duration_s: float, sample_fps: float, max_frames: int, skips_ends: bool = True
+) -> np.ndarray:
+    """Where to look, in frames from the first, not yet whole numbers."""
     wanted = max(1, min(round(sample_fps * duration_s), max_frames))
     start, end = 0, frame_count - 1
-    if duration_s - 2 * SKIPPED_S > max_frames * sample_fps:
+    if skips_ends and duration_s - 2 * SKIPPED_S > max_frames * sample_fps:
         start, end = int(SKIPPED_S * fps), min(int(frame_count - SKIPPED_S * fps), end)
     if start >= end:
         start, end = 0, frame_count - 1
     return np.linspace(start, end, wanted)
 
 
-def choose_frames(info: VideoInfo, config: VideoConfig) -> FrameSample:
-    """Sample a video as its checkpoint asks; in files of variable rate, the frames nearest to even times."""
+def choose_frames(
+    info: VideoInfo, config: VideoConfig, *, start_s: float | None = None, end_s: float | None = None
+) -> FrameSample:
+    """Sample a video as its checkpoint asks; in files of variable rate, the frames nearest to even times.
+
+    Args:
+        info: from `probe`.
+        config: frames per second and most frames.
+        start_s, end_s: choose among the frames from `start_s` up to, not including, `end_s`, in seconds from the
+            first frame. The time stamps and the duration stay those of the whole file, as for every choice.
+
+    Raises:
+        ValueError: a range that is empty or holds no frame.
+    """
+    rate, times_s = float(info.fps), np.arange(info.frame_count) / float(info.fps)
+    duration_s = info.duration_s
+    if not info.is_constant_rate:
+        times_s = info.times_s
+        duration_s = float(times_s[-1]) * info.frame_count / (info.frame_count - 1)  # the last frame lasts as the mean
+    whole = start_s is None and end_s is None
+    first, last = (0, info.frame_count - 1) if whole else _range(info, times_s, duration_s, start_s, end_s)
+    count, length_s = last - first + 1, float(times_s[last] - times_s[first])
+    if not info.is_constant_rate and count > 1:
+        rate = (count - 1) / length_s
+    positions = _positions(count, rate, count / rate, config.fps, config.max_frames, skips_ends=whole)
     if info.is_constant_rate:
-        fps, duration_s = float(info.fps), info.duration_s
-        indices = sample_indices(
-            info.frame_count, fps, duration_s, sample_fps=config.fps, max_frames=config.max_frames
-        )
-        return FrameSample(indices, [index / fps for index in indices], duration_s)
-    length_s = float(info.times_s[-1])
-    fps = (info.frame_count - 1) / length_s
-    duration_s = length_s + 1 / fps
-    times_s = _positions(info.frame_count, fps, duration_s, config.fps, config.max_frames) / fps
-    nearest = np.abs(info.times_s[None] - times_s[:, None]).argmin(axis=1)
-    indices = np.unique(nearest).tolist()
-    return FrameSample(indices, info.times_s[indices].tolist(), duration_s)
+        indices = np.unique(first + positions.astype(int))
+    else:
+        even_s = times_s[first] + positions / rate
+        indices = np.unique(np.abs(times_s[None] - even_s[:, None]).argmin(axis=1))
+    return FrameSample(indices.tolist(), times_s[indices].tolist(), duration_s)
 
 
-def probe(path: str | Path) -> VideoInfo:
+def _range(
+    info: VideoInfo, times_s: np.ndarray, duration_s: float, start_s: float | None, end_s: float | None
+) -> tuple[int, int]:
+    """The first and last frame of a time range."""
+    start_s, end_s = start_s or 0.0, float("inf") if end_s is None else end_s
+    if start_s >= duration_s:
+        raise ValueError(f"start is {start_s:g} s, but {info.path} ends at {duration_s:g} s")
+    inside = np.flatnonzero((times_s >= start_s) & (times_s < end_s))
+    if not len(inside):
+        raise ValueError(f"{info.path} has no frame between {start_s:g} and {end_s:g} s; choose a longer range")
+    return int(inside[0]), int(inside[-1])
+
+
+def probe(path: str | Path, *, check_cancelled: Callable[[], None] = lambda: None) -> VideoInfo:
     """Read a video's frame times from its packets; nothing is decoded.
+
+    All packets are passed over, as what a container states cannot be relied on: frame counts are missing (WebM,
+    MPEG-TS, fragmented MP4) or include frames that an edit list hides.
+
+    Args:
+        path: the file.
+        check_cancelled: called now and then; it may raise to stop.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a video, no video stream, or no frames.
     """
-    path = Path(path)
-    with suppress(RuntimeError):  # ~ without a home folder stands for itself
-        path = path.expanduser()
-    with _open(path) as container:
-        stream = _video_stream(container, path)
-        times = [
-            float(packet.pts * packet.time_base)
-            for packet in _packets(container, stream, path)
-            if packet.pts is not None and packet.time_base is not None and not packet.is_discard
-        ]
-        rate = stream.average_rate or stream.guessed_rate
-    if not times:
-        raise ValueError(f"{path} has a video stream without frames; is the file complete?")
-    times_s = np.sort(np.array(times))
-    times_s -= times_s[0]
-    if not rate:
-        rate = Fraction(len(times) - 1) / Fraction(times_s[-1]) if times_s[-1] > 0 else Fraction(1)
-    return VideoInfo(path, Fraction(rate), times_s)
+    path = video_path(path)
+    if is_animated_webp(path):
+        times_s = webp_times(path)
+        return VideoInfo(path, _mean_rate(times_s), times_s, None)
+    with open_video(path) as (container, stream):
+        table = packet_table(
+            _checking(packets(container, stream, path), check_cancelled),
+            container.format.name,
+            stream.codec.canonical_name,
+        )
+        stated = stream.average_rate or stream.guessed_rate
+        if table.frame_times is None:  # only the stream itself knows its rate
+            stated = stream.guessed_rate or stated
+        if not table.frame_count:
+            raise ValueError(f"{path} has a video stream without frames; is the file complete?")
+        times_s = np.arange(table.frame_count) / float(stated or ASSUMED_FPS)  # of a bare elementary stream
+        if table.frame_times is not None and table.frame_times[0] < table.frame_times[-1]:
+            times_s = (table.frame_times - table.frame_times[0]) * float(stream.time_base)
+    return VideoInfo(path, Fraction(stated or _mean_rate(times_s)), times_s, table)
 
 
-def read_frames(info: VideoInfo, indices: list[int]) -> Iterator[np.ndarray]:
-    """Decode from the start and yield the frames at these positions (ascending), upright.
-
-    Yields:
-        (height, width, 3) uint8 RGB. Fewer than asked for if the file breaks off early.
-    """
-    wanted = iter(indices)
-    next_index = next(wanted, None)
-    with _open(info.path) as container:
-        stream = _video_stream(container, info.path)
-        stream.thread_type = "AUTO"
-        for position, frame in enumerate(_decoded(container, stream)):
-            if next_index is None:
-                return
-            if position == next_index:
-                yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
-                next_index = next(wanted, None)
+def _mean_rate(times_s: np.ndarray) -> Fraction:
+    return Fraction(len(times_s) - 1) / Fraction(float(times_s[-1])) if times_s[-1] > 0 else Fraction(1)
 
 
-def _open(path: Path) -> "av.container.InputContainer":
-    import av  # slow to import, and most prompts have no video
-
-    if not path.exists():
-        raise FileNotFoundError(f"no video file {path}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, expected a video file")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty, expected a video file")
-    try:
-        container = av.open(str(path))
-    except (av.FFmpegError, ValueError) as error:
-        raise ValueError(f"{path} is not a video file that FFmpeg can read ({_reason(error)})") from None
-    if container.format.name.endswith("_pipe") or container.format.name == "image2":
-        container.close()
-        raise ValueError(f"{path} is a picture, not a video; pass it as an image")
-    return container
-
-
-def _video_stream(container: "av.container.InputContainer", path: Path) -> Any:
-    if not container.streams.video:
-        raise ValueError(f"{path} has no video stream, only {container.format.long_name} data")
-    return container.streams.video[0]
-
-
-def _packets(container: "av.container.InputContainer", stream: Any, path: Path) -> Iterator[Any]:
-    import av
-
-    try:
-        yield from container.demux(stream)
-    except av.FFmpegError as error:
-        raise ValueError(f"{path} is damaged: {_reason(error)}") from None
-
-
-def _decoded(container: "av.container.InputContainer", stream: Any) -> Iterator[Any]:
-    """Frames in presentation order; a damaged end is the end."""
-    import av
-
-    frames = container.decode(stream)
-    while True:
-        try:
-            frame = next(frames)
-        except (StopIteration, av.FFmpegError):
-            return
-        yield frame
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split())
+def _checking(items: Iterator[Any], check: Callable[[], None]) -> Iterator[Any]:
+    for number, item in enumerate(items):
+        if number % 256 == 0:
+            check()
+        yield item

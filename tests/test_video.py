@@ -13,7 +13,8 @@ from PIL import Image
 
 from mlx_smolvlm.expansion import expand_video
 from mlx_smolvlm.processor_config import VideoConfig
-from mlx_smolvlm.video import choose_frames, probe, read_frames, sample_indices
+from mlx_smolvlm.video import choose_frames, probe, sample_indices
+from mlx_smolvlm.video_frames import read_frames
 
 CONFIG = VideoConfig(fps=1.0, max_frames=64, longest_edge=512)
 
@@ -90,6 +91,7 @@ def test_rotated_files_come_out_upright(tmp_path):
         container.mux(stream.encode(None))
     rotated.write_bytes(turned_by_90(source.read_bytes()))
     frame = next(read_frames(probe(rotated), [0]))
+    frame = np.asarray(frame)
     assert frame.shape == (64, 32, 3)
     assert frame[:12].mean() > 200
     assert frame[20:].mean() < 50

@@ -1,0 +1,42 @@
+"""Animated WebP, which FFmpeg does not decode, by Pillow."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageSequence
+
+_ANIMATION_FLAG = 2  # in the flags of the VP8X chunk
+
+
+def is_animated_webp(path: Path) -> bool:
+    """Whether a file is one, by its first bytes."""
+    with path.open("rb") as file:
+        head = file.read(21)
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:] and head[20] & _ANIMATION_FLAG)
+
+
+def webp_times(path: Path) -> np.ndarray:
+    """When each frame is shown, (frame_count,) float64 seconds; raises ValueError for a damaged file."""
+    with _opened(path) as image:
+        durations_ms = [frame.info.get("duration") or 100 for frame in ImageSequence.Iterator(image)]
+    return np.cumsum([0, *durations_ms[:-1]]) / 1000
+
+
+def read_webp_frames(path: Path, indices: list[int]) -> Iterator[Image.Image]:
+    """The frames at these positions (ascending), RGB; fewer if the file breaks off."""
+    with _opened(path) as image:
+        for index in indices:
+            try:
+                image.seek(index)
+                frame = image.convert("RGB")
+            except (EOFError, OSError, ValueError):
+                return
+            yield frame
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except OSError:
+        raise ValueError(f"{path} is a damaged WebP file") from None

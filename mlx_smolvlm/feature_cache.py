@@ -1,0 +1,64 @@
+"""Image features of tiles that were encoded before."""
+
+from collections import OrderedDict
+from hashlib import blake2b
+
+import mlx.core as mx
+import numpy as np
+
+from .model import SmolVLM
+
+
+class FeatureCache:
+    """Features by the content of their tile, the least recently used let go first.
+
+    Pass one object to calls of `stream_generate` that may show the same picture or frame again. One call at a time;
+    one model.
+
+    Attributes:
+        max_bytes: most memory that the features may take.
+        size_bytes: what they take.
+    """
+
+    def __init__(self, max_bytes: int = 256 * 1024**2):
+        self.max_bytes = max_bytes
+        self.size_bytes = 0
+        self._features: OrderedDict[bytes, mx.array] = OrderedDict()
+        self._model: SmolVLM | None = None
+
+    def encode(self, model: SmolVLM, tiles: list[np.ndarray]) -> list[mx.array]:
+        """Image features of tiles, computed for those alone that are new.
+
+        Args:
+            model: the model whose features these are.
+            tiles: (tile_size, tile_size, 3) uint8 each.
+
+        Returns:
+            (image_seq_len, hidden_size) for each tile, evaluated.
+
+        Raises:
+            ValueError: another model's cache.
+        """
+        if self._model not in (None, model):
+            raise ValueError("the feature cache holds features of another model; use one cache for each model")
+        self._model = model
+        keys = [blake2b(tile.tobytes(), digest_size=16).digest() for tile in tiles]
+        new = {key: tile for key, tile in zip(keys, tiles, strict=True) if key not in self._features}
+        found = {key: self._features[key] for key in keys if key in self._features}
+        if new:
+            features = model.image_features(np.stack(list(new.values())))
+            parts = mx.split(features, len(new))
+            mx.eval(parts)
+            found.update(zip(new, parts, strict=True))
+        for key in keys:
+            self._keep(key, found[key])
+        return [found[key] for key in keys]
+
+    def _keep(self, key: bytes, features: mx.array) -> None:
+        if key not in self._features:
+            self.size_bytes += features.nbytes
+        self._features[key] = features
+        self._features.move_to_end(key)
+        while self.size_bytes > self.max_bytes:
+            _, dropped = self._features.popitem(last=False)
+            self.size_bytes -= dropped.nbytes

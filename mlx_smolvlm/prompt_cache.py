@@ -1,0 +1,76 @@
+"""What a model has read of a conversation, so that the next question need not read it again."""
+
+from dataclasses import dataclass
+
+from .cache import KVCache
+from .model import SmolVLM
+from .prompt import Prompt
+
+
+@dataclass(frozen=True)
+class _ReadMedium:
+    """Where the image tokens of a picture or video are, and what it was."""
+
+    start: int
+    end: int
+    digest: bytes
+
+
+class PromptCache:
+    """The keys and values of a conversation, its answers included.
+
+    Pass one object to successive calls of `stream_generate`: the beginning that a prompt shares with the last one,
+    pictures and videos by content, is neither read, encoded nor decoded again. One call at a time; one model.
+
+    Attributes:
+        token_ids: the tokens that are held.
+        layers: their keys and values.
+    """
+
+    def __init__(self) -> None:
+        self.token_ids: list[int] = []
+        self.layers: list[KVCache] = []
+        self._media: list[_ReadMedium] = []
+        self._model: SmolVLM | None = None
+
+    def begin(self, model: SmolVLM, prompt: Prompt) -> None:
+        """Keep what a prompt shares with what is held, but not its last token; the rest is forgotten.
+
+        Raises:
+            ValueError: another model's cache.
+        """
+        if self._model is None:
+            self._model, self.layers = model, model.make_cache()
+        elif self._model is not model:
+            raise ValueError("the prompt cache holds what another model has read; use one cache for each model")
+        shared = _shared_length(self.token_ids, prompt.input_ids[:-1])
+        for number, (start, end) in enumerate(prompt.spans):
+            if start >= shared:
+                break
+            read = self._media[number] if number < len(self._media) else None
+            if end > shared or read != _ReadMedium(start, end, prompt.media[number].digest):
+                shared = start
+        self.trim(shared)
+
+    def extend(self, token_ids: list[int]) -> None:
+        """Note tokens that the layers have been given."""
+        self.token_ids.extend(token_ids)
+
+    def note_media(self, prompt: Prompt) -> None:
+        """Remember what the pictures and videos of a prompt were, once all of it is read."""
+        pairs = zip(prompt.spans, prompt.media, strict=True)
+        self._media = [_ReadMedium(start, end, medium.digest) for (start, end), medium in pairs]
+
+    def trim(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        self.token_ids = self.token_ids[:length]
+        self._media = [read for read in self._media if read.end <= length]
+        for layer in self.layers:
+            layer.trim(length)
+
+
+def _shared_length(left: list[int], right: list[int]) -> int:
+    for length, (one, other) in enumerate(zip(left, right, strict=False)):
+        if one != other:
+            return length
+    return min(len(left), len(right))

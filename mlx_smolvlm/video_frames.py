@@ -1,0 +1,205 @@
+"""Chosen frames of a video file, decoding as few others as the file allows.
+
+The frames are those of a full decode from the start, to the bit: decoding begins at a keyframe only where nothing
+from before it is needed, and frames are recognised by their presentation time.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .animated_webp import read_webp_frames
+from .packet_table import NO_TIME, PacketTable
+from .video import VideoInfo
+from .video_container import open_video
+
+_SEEKS_BY_INDEX = ("mov,mp4", "matroska")  # formats in which a seek lands where it should
+_ATTEMPTS = 3  # keyframes tried before decoding from the start, where a frame does not come out as it should
+
+
+def read_frames(
+    info: VideoInfo,
+    indices: list[int],
+    *,
+    hardware: bool = False,
+    check_cancelled: Callable[[], None] = lambda: None,
+) -> Iterator[Image.Image]:
+    """Decode the frames at these positions (ascending).
+
+    Args:
+        info: from `probe`.
+        indices: positions in order of presentation, from 0.
+        hardware: decode with VideoToolbox where the machine and the file allow it, otherwise in software. Decoders
+            that follow their standard give the same frames.
+        check_cancelled: called between packets; it may raise to stop.
+
+    Yields:
+        RGB pictures, upright. Fewer than asked for if the file breaks off early.
+    """
+    if info.packets is None:
+        yield from read_webp_frames(info.path, indices)
+    elif info.packets.is_matched_by_time:
+        assert info.packets.frame_times is not None
+        reader = _Reader(info.path, info.packets, hardware, check_cancelled)
+        try:
+            for index in indices:
+                frame = reader.frame_at(int(info.packets.frame_times[index]))
+                if frame is None:
+                    return
+                yield _picture(frame)
+        finally:
+            reader.close()
+    else:
+        yield from _counted(info.path, indices, hardware, check_cancelled)
+
+
+def _counted(path: Path, indices: list[int], hardware: bool, check: Callable[[], None]) -> Iterator[Image.Image]:
+    """By counting from the start, in files whose frames carry no usable times."""
+    wanted = iter(indices)
+    next_index = next(wanted, None)
+    with open_video(path, hardware=hardware) as (container, stream):
+        frames = (frame for packet in _demuxed(container, stream, check) for frame in _decoded(packet))
+        for position, frame in enumerate(frames):
+            if position == next_index:
+                yield _picture(frame)
+                next_index = next(wanted, None)
+            if next_index is None:
+                return
+
+
+class _Reader:
+    """Decodes from a keyframe to each wanted frame. Positions are those of the packet table."""
+
+    def __init__(self, path: Path, table: PacketTable, hardware: bool, check: Callable[[], None]):
+        self._path = path
+        self._table = table
+        self._hardware = hardware
+        self._check = check
+        self._entry = 0  # where decoding began
+        self._current: Any = None  # the last frame that is not after the last wanted time
+        self._upcoming: Any = None  # decoded, and shown after that
+        self._open()
+        self._frames = self._decode_from(0)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._opened.__exit__(None, None, None)
+
+    def frame_at(self, pts: int) -> Any | None:
+        """The frame shown at this presentation time; None if the file breaks off before. Times must ascend."""
+        entries = self._table.entry_points(pts)
+        nearest = next(entries)
+        if nearest > self._position:  # nearer than going on
+            self._start_at(nearest)
+        frame = self._decode_to(pts)
+        attempts = 1
+        while self._entry > 0 and not self._is_right(frame, pts):
+            # A stream that recovers only some frames after its entry point, or a damaged one.
+            earlier = (entry for entry in entries if entry < self._entry)
+            self._start_at(next(earlier) if attempts < _ATTEMPTS else 0)
+            frame = self._decode_to(pts)
+            attempts += 1
+        return frame
+
+    def _is_right(self, frame: Any | None, pts: int) -> bool:
+        if self._table.is_empty[self._table.position(pts)]:  # an empty packet repeats the frame before
+            return frame is not None
+        return frame is not None and frame.pts == pts and not frame.is_corrupt
+
+    def _decode_to(self, pts: int) -> Any | None:
+        """The last frame that is not after this time, or the first of all; None at the end of the file."""
+        while self._current is None or self._current.pts < pts:
+            frame = self._upcoming or next(self._frames, None)
+            self._upcoming = None
+            if frame is None:
+                return self._current if self._table.is_empty[self._table.position(pts)] else None
+            if frame.pts is None:  # the second field of a picture
+                continue
+            if frame.pts > pts:
+                self._upcoming = frame
+                return self._current or frame
+            self._current = frame
+        return self._current
+
+    def _open(self) -> None:
+        self._opened = open_video(self._path, hardware=self._hardware)
+        self._container, self._stream = self._opened.__enter__()
+        self._packets = _demuxed(self._container, self._stream, self._check)
+        self._position = 0  # of the next packet
+
+    def _start_at(self, entry: int) -> None:
+        """Let the next frames be those that follow an entry point."""
+        self._entry = entry
+        self._current = self._upcoming = None
+        self._stream.codec_context.flush_buffers()
+        self._frames = self._decode_from(entry)
+
+    def _decode_from(self, entry: int) -> Iterator[Any]:
+        for packet in self._packets_from(entry):
+            self._position += 1
+            if packet.size or packet.pts is None:  # an empty packet would end the stream
+                yield from _decoded(packet)
+
+    def _packets_from(self, entry: int) -> Iterator[Any]:
+        if entry and self._container.format.name.startswith(_SEEKS_BY_INDEX):
+            dts = int(self._table.dts[entry])
+            pts = int(self._table.pts[entry])
+            self._container.seek(dts if dts != NO_TIME else pts, stream=self._stream)
+            self._packets = _demuxed(self._container, self._stream, self._check)
+            for packet in self._packets:
+                if packet.pts == pts:
+                    self._position = entry
+                    yield packet
+                    yield from self._packets
+                    return
+            entry_passed = True  # the index does not hold what it says
+        else:
+            entry_passed = entry < self._position
+        if entry_passed:
+            self.close()
+            self._open()
+        skipped = entry - self._position
+        self._position = entry
+        yield from islice(self._packets, skipped, None)
+
+
+def _demuxed(container: Any, stream: Any, check: Callable[[], None]) -> Iterator[Any]:
+    """Packets in file order, the last one empty; a damaged end is the end."""
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        check()
+        try:
+            packet = next(packets)
+        except (StopIteration, av.FFmpegError):
+            return
+        yield packet
+
+
+def _decoded(packet: Any) -> list[Any]:
+    """The frames that a packet completes; none if it is damaged."""
+    import av
+
+    try:
+        return packet.decode()
+    except av.FFmpegError:
+        return []
+
+
+def _picture(frame: Any) -> Image.Image:
+    """A decoded frame as an upright RGB picture."""
+    if frame.format.name in _HARDWARE_FORMATS:  # the planes that a software decoder gives, so that colours are equal
+        frame = frame.reformat(format=_HARDWARE_FORMATS[frame.format.name])
+    plane = frame.reformat(format="rgb24").planes[0]
+    size = (frame.width, frame.height)
+    image = Image.frombuffer("RGB", size, plane, "raw", "RGB", plane.line_size, 1)  # without an array between
+    turns = round(frame.rotation / 90) % 4  # counter-clockwise
+    return image.transpose(_TURNS[turns]) if turns else image
+
+
+_HARDWARE_FORMATS = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
+_TURNS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
