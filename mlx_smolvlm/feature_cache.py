@@ -39,7 +39,7 @@ class FeatureCache:
         Raises:
             ValueError: another model's cache.
         """
-        if self._model not in (None, model):
+        if self._model is not None and self._model is not model:
             raise ValueError("the feature cache holds features of another model; use one cache for each model")
         self._model = model
         keys = [blake2b(tile.tobytes(), digest_size=16).digest() for tile in tiles]

@@ -1,11 +1,14 @@
-"""Work ahead in a thread."""
+"""Work ahead, and side by side, in threads."""
 
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import Any, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 _POLL_S = 0.05  # how long a finished consumer waits for a thread that waits for room
 
@@ -54,3 +57,18 @@ def prefetched(items: Iterator[T], depth: int) -> Generator[T, None, None]:
         with suppress(Empty):
             ready.get_nowait()  # a thread that waits for room finds some at once
         thread.join()
+
+
+def mapped_in_threads(function: Callable[[S], T], items: Iterable[S], workers: int) -> Generator[T, None, None]:
+    """Apply a function to items in a few threads, results in the order of the items, `workers` items at a time.
+
+    For functions that release Python's lock, as Pillow's resizing does.
+    """
+    with ThreadPoolExecutor(workers, thread_name_prefix="mlx_smolvlm resize") as pool:
+        pending: deque[Future[T]] = deque()
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -5,6 +5,7 @@ refused before any work.
 """
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +21,12 @@ from .fetch import FetchPolicy, fetch_to_file
 from .image_loading import describe_source, load_image, path_of_file_url
 from .image_processing import Layout, cut, plan, squeeze
 from .media_options import MediaOptions
+from .prefetch import mapped_in_threads
 from .processor_config import ImageConfig, VideoConfig
 from .video import FrameSample, VideoInfo, choose_frames, probe
 from .video_frames import read_frames
 
+RESIZING_THREADS = min(4, os.cpu_count() or 1)  # frames in work, each at its full size in memory
 VIDEO_POLICY = FetchPolicy(max_bytes=2 * 1024**3, timeout_s=600)
 
 
@@ -151,8 +154,9 @@ class Clip(_Video):
     def tiles(self, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
         """Decode and squeeze: (tile_size, tile_size, 3) uint8 each. Fewer if the file breaks off."""
         frames = read_frames(self.info, self.sample.indices, hardware=self.hardware, check_cancelled=check_cancelled)
-        for frame in frames:
-            yield squeeze(frame, self.longest_edge, self.tile_size)
+        yield from mapped_in_threads(
+            lambda frame: squeeze(frame, self.longest_edge, self.tile_size), frames, RESIZING_THREADS
+        )
 
     def shorten(self, num_frames: int) -> None:
         """Keep the first frames only."""

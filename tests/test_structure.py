@@ -47,6 +47,7 @@ MAY_IMPORT = {
         "image_loading",
         "image_processing",
         "media_options",
+        "prefetch",
         "processor_config",
         "video",
         "video_frames",

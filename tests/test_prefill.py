@@ -1,0 +1,154 @@
+"""Reading a prompt while its media are being made."""
+
+import threading
+import time
+import warnings
+
+import av
+import numpy as np
+import pytest
+from media import picture, video_path
+
+import mlx_smolvlm.prefill
+from mlx_smolvlm import PromptCache, SampledVideo, stream_generate
+from mlx_smolvlm.prompt_media import Clip
+
+
+@pytest.fixture
+def pair(loaded):
+    return loaded("smolvlm_256m")
+
+
+def answer(pair, **options):
+    steps = list(stream_generate(*pair, "What happens?", max_tokens=12, **options))
+    return steps[-1].prompt_ids, [step.token_id for step in steps]
+
+
+def all_at_once(pair, inputs) -> list[int]:
+    """Greedy tokens of the plain path: every tile encoded, then the whole prompt read."""
+    model, ids = pair[0], []
+    cache = model.make_cache()
+    logits = model(inputs.input_ids, inputs.pixel_values, cache)
+    for _ in range(12):
+        ids.append(int(logits[0, -1].argmax().item()))
+        if ids[-1] in pair[1].stop_token_ids:
+            break
+        logits = model([ids[-1]], None, cache)
+    return ids
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 512])
+@pytest.mark.parametrize("tiles_per_step", [1, 3, 100])
+def test_reading_bit_by_bit_gives_the_tokens_of_reading_at_once(pair, monkeypatch, chunk, tiles_per_step):
+    monkeypatch.setattr(mlx_smolvlm.prefill, "TILES_PER_STEP", tiles_per_step)
+    media = {"images": [picture("landscape"), picture("tiny")], "videos": [str(video_path("clip"))]}
+    inputs = pair[1]("What happens?", **media)
+    assert answer(pair, prefill_chunk=chunk, **media) == (inputs.input_ids, all_at_once(pair, inputs))
+
+
+def test_tiles_are_encoded_while_later_ones_are_still_being_made(pair, monkeypatch):
+    """With frames that take time to come, the encoder begins before the last one."""
+    events = []
+
+    def slow(clip, check_cancelled, tiles=Clip.tiles):
+        for tile in tiles(clip, check_cancelled):
+            time.sleep(0.02)
+            events.append("frame")
+            yield tile
+
+    def encode(model, pixels, image_features=type(pair[0]).image_features):
+        events.append("encode")
+        return image_features(model, pixels)
+
+    monkeypatch.setattr(Clip, "tiles", slow)
+    monkeypatch.setattr(type(pair[0]), "image_features", encode)
+    answer(pair, videos=[str(video_path("long"))], fps=5, max_frames=20)
+    assert events.index("encode") < len(events) - 1 - events[::-1].index("frame")
+
+
+class BreaksOff:
+    """Makes the first clip of a prompt end after some frames."""
+
+    def __init__(self, monkeypatch, frames: int):
+        def tiles(clip, check_cancelled, original=Clip.tiles):
+            for number, tile in enumerate(original(clip, check_cancelled)):
+                if number == frames:
+                    return
+                yield tile
+
+        monkeypatch.setattr(Clip, "tiles", tiles)
+
+
+@pytest.mark.parametrize("tiles_per_step", [1, 4])
+def test_a_video_that_breaks_off_is_told_as_long_as_it_is(pair, monkeypatch, tiles_per_step):
+    """The prompt states the number of frames before the frames: it is read anew, with one warning."""
+    monkeypatch.setattr(mlx_smolvlm.prefill, "TILES_PER_STEP", tiles_per_step)
+    BreaksOff(monkeypatch, 2)
+    media = {"videos": [str(video_path("long"))], "images": [picture("landscape")]}
+    with pytest.warns(UserWarning, match="breaks off: 2 of") as caught:
+        given = answer(pair, **media)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inputs = pair[1]("What happens?", **media)
+    assert inputs.media[-1].num_tiles == 2 or inputs.media[0].num_tiles == 2
+    assert given == (inputs.input_ids, all_at_once(pair, inputs))
+
+
+def test_a_follow_up_to_a_video_that_broke_off(pair, monkeypatch):
+    BreaksOff(monkeypatch, 2)
+    cache, media = PromptCache(), {"videos": [str(video_path("long"))]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first = answer(pair, prompt_cache=cache, **media)
+        assert answer(pair, prompt_cache=cache, **media) == first
+
+
+def test_frames_that_the_caller_decoded_give_the_prompt_of_the_file(pair):
+    path = video_path("clip")
+    expected = pair[1]("What happens?", videos=[str(path)])
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    rate, count = len(frames) / 5, expected.media[0].num_tiles
+    indices = np.linspace(0, len(frames) - 1, count).astype(int)
+    video = SampledVideo([frames[index] for index in indices], [index / rate for index in indices], 5.0)
+    tiles = SampledVideo([pair[1].video_tile(frame) for frame in video.frames], video.timestamps_s, 5.0, are_tiles=True)
+    for given in (video, tiles):
+        inputs = pair[1]("What happens?", videos=[given])
+        assert inputs.input_ids == expected.input_ids
+        assert np.array_equal(inputs.pixel_values, expected.pixel_values)
+
+
+@pytest.mark.parametrize(
+    ("frames", "times", "message"),
+    [([], [], "0 frames"), ([0], [0.0, 1.0], "one time stamp each"), ([0, 0], [1.0, 0.5], "ascending")],
+)
+def test_sampled_videos_must_make_sense(frames, times, message):
+    with pytest.raises(ValueError, match=message):
+        SampledVideo(frames, times, 2.0)
+
+
+def test_tiles_of_another_size_are_refused(pair):
+    video = SampledVideo([np.zeros((5, 5, 3), np.uint8)], [0.0], 1.0, are_tiles=True)
+    with pytest.raises(ValueError, match="Processor.video_tile"):
+        pair[1]("What?", videos=[video])
+
+
+def test_a_part_of_a_video_keeps_the_times_of_the_whole(pair):
+    text = pair[1].decode(pair[1]("What?", videos=[str(video_path("long"))], start_s=3, end_s=6).input_ids)
+    assert "three frames" in text
+    assert "Frame from 00:03" in text
+    assert "Frame from 00:05" in text
+    assert "Frame from 00:02" not in text
+
+
+def test_cancelling_and_closing_leave_no_thread_and_no_open_file(pair):
+    cancel = threading.Event()
+    steps = stream_generate(*pair, "What?", videos=[str(video_path("long"))], cancel=cancel)
+    next(steps)
+    steps.close()
+    cancel.set()
+    assert [s.finish_reason for s in stream_generate(*pair, "What?", videos=[str(video_path("long"))], cancel=cancel)] == [
+        "cancelled"
+    ]
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("mlx_smolvlm")] == []
