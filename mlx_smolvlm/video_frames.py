@@ -17,6 +17,8 @@ from .video import VideoInfo
 from .video_container import open_video
 
 _SEEKS_BY_INDEX = ("mov,mp4", "matroska")  # formats in which a seek lands where it should
+# Codecs that mark frames which no other frame is predicted from. HEVC's mark is for one temporal layer only.
+_MARKS_UNREFERENCED = {"h264", "mpeg1video", "mpeg2video", "mpeg4"}
 _ATTEMPTS = 3  # keyframes tried before decoding from the start, where a frame does not come out as it should
 
 
@@ -43,10 +45,11 @@ def read_frames(
         yield from read_webp_frames(info.path, indices)
     elif info.packets.is_matched_by_time:
         assert info.packets.frame_times is not None
-        reader = _Reader(info.path, info.packets, hardware, check_cancelled)
+        wanted = info.packets.frame_times[indices].tolist()
+        reader = _Reader(info.path, info.packets, frozenset(wanted), hardware, check_cancelled)
         try:
-            for index in indices:
-                frame = reader.frame_at(int(info.packets.frame_times[index]))
+            for pts in wanted:
+                frame = reader.frame_at(pts)
                 if frame is None:
                     return
                 yield _picture(frame)
@@ -73,9 +76,12 @@ def _counted(path: Path, indices: list[int], hardware: bool, check: Callable[[],
 class _Reader:
     """Decodes from a keyframe to each wanted frame. Positions are those of the packet table."""
 
-    def __init__(self, path: Path, table: PacketTable, hardware: bool, check: Callable[[], None]):
+    def __init__(
+        self, path: Path, table: PacketTable, wanted: frozenset[int], hardware: bool, check: Callable[[], None]
+    ):
         self._path = path
         self._table = table
+        self._wanted = wanted
         self._hardware = hardware
         self._check = check
         self._entry = 0  # where decoding began
@@ -129,6 +135,8 @@ class _Reader:
         self._container, self._stream = self._opened.__enter__()
         self._packets = _demuxed(self._container, self._stream, self._check)
         self._position = 0  # of the next packet
+        is_repeated = self._table.is_empty.any()  # then a frame that is not wanted itself may be shown once more
+        self._may_leave_out = self._stream.codec.canonical_name in _MARKS_UNREFERENCED and not is_repeated
 
     def _start_at(self, entry: int) -> None:
         """Let the next frames be those that follow an entry point."""
@@ -141,6 +149,8 @@ class _Reader:
         for packet in self._packets_from(entry):
             self._position += 1
             if packet.size or packet.pts is None:  # an empty packet would end the stream
+                if self._may_leave_out:
+                    self._stream.codec_context.skip_frame = "DEFAULT" if packet.pts in self._wanted else "NONREF"
                 yield from _decoded(packet)
 
     def _packets_from(self, entry: int) -> Iterator[Any]:
