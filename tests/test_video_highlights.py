@@ -1,0 +1,323 @@
+"""The highlights example: the planted scene is found, and what is cut out is whole, in sync and as it was."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+import av
+import numpy as np
+import pytest
+from films import blinking, changes, heard, is_on, seen, write_film
+
+from mlx_smolvlm import DEMO_MODEL, generate_text, load
+from mlx_smolvlm.video import probe
+
+ROOT = Path(__file__).parent.parent
+sys.path += [str(ROOT / "examples"), str(ROOT / "examples" / "demo_model")]
+
+import scenes  # noqa: E402
+from highlights.cut import cut, cut_points, decode_times  # noqa: E402
+from highlights.describe import most_distinct, verdict  # noqa: E402
+from highlights.segments import Segment, laid_end_to_end, split  # noqa: E402
+
+SEGMENT_S, SEGMENTS, PLANTED, RATE = 10, 6, 3, 10
+
+
+def run(folder: Path, *arguments, **options) -> subprocess.CompletedProcess:
+    """The example as a command, in a folder."""
+    return subprocess.run(command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True,
+                          timeout=120, **options)  # fmt: skip
+
+
+def command(*arguments) -> list[str]:
+    return [sys.executable, str(ROOT / "examples" / "video_highlights.py"), *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def planted_pictures():
+    """A blue circle that crosses to the right, again and again; in one segment a red one that rises."""
+    rng = Random(0)
+    for number in range(SEGMENTS):
+        for index in range(SEGMENT_S * RATE):
+            way = 0.6 * (index / (SEGMENT_S * RATE - 1) - 0.5)
+            x, y, color = (0.5, 0.5 - way, "red") if number == PLANTED else (0.5 + way, 0.5, "blue")
+            shape = scenes.Shape("large", color, "circle", "", x, y, 0.235, 0.0)
+            yield np.asarray(scenes.draw([shape], (96, 96), (236, 234, 228), rng))
+
+
+def is_planted(time_s):
+    return (np.asarray(time_s) // SEGMENT_S).astype(int) == PLANTED
+
+
+@pytest.fixture(scope="module", params=["keyframes at the segments", "no keyframes there"])
+def planted(request, tmp_path_factory):
+    """(path, whether it can be copied): the sound is loud in the planted segment alone."""
+    can_copy = request.param == "keyframes at the segments"
+    options = {"g": "25" if can_copy else "600", "sc_threshold": "0", "crf": "23"}
+    path = tmp_path_factory.mktemp("planted") / "film.mp4"
+    loudness = lambda time_s: np.where(is_planted(time_s), 0.5, 0.02)  # noqa: E731
+    return write_film(path, planted_pictures(), rate=RATE, options=options, loudness=loudness), can_copy
+
+
+def test_it_finds_the_planted_scene(planted, tmp_path):
+    path, can_copy = planted
+    done = run(tmp_path, path, "--find", "up")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert ("copied" in done.stdout) == can_copy
+
+    line = json.loads((tmp_path / "highlights.json").read_text())
+    assert line["source"] == str(path)
+    assert line["output"] == "highlights.mp4"
+    assert [(part["start_s"], part["end_s"]) for part in line["segments"]] == [
+        (start, start + 10) for start in range(0, 60, 10)
+    ]
+    assert [part["is_highlight"] for part in line["segments"]] == [number == PLANTED for number in range(SEGMENTS)]
+    assert line["segments"][PLANTED]["description"] == "The red shape moves up."
+    assert {part["description"] for part in line["segments"]} == {
+        "The blue shape moves to the right.",
+        "The red shape moves up.",
+    }
+    assert "| **0:00:30** | **0:00:40** | **The red shape moves up.** |" in (tmp_path / "highlights.md").read_text()
+    assert sorted(os.listdir(tmp_path)) == ["highlights.json", "highlights.md", "highlights.mp4"]
+
+    output = tmp_path / "highlights.mp4"
+    with av.open(str(output)) as container:
+        assert container.duration / 1e6 == pytest.approx(SEGMENT_S, abs=0.05)
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+    assert len(frames) == SEGMENT_S * RATE
+    heights = [np.argwhere(frame[..., 0] - frame[..., 2] > 80)[:, 0].mean() for frame in frames]  # of what is red
+    assert heights[0] > 70
+    assert heights[-1] < 30
+    assert (np.diff(heights) < 0.5).all()
+    times_s, _ = seen(output)
+    assert np.allclose(times_s, np.arange(100) / 10, atol=1e-4)
+    _, loudness = heard(output)
+    assert len(loudness) * 0.005 == pytest.approx(SEGMENT_S, abs=0.05)
+    assert (loudness[5:-10] > 0.2).all()  # at the joins, up to half a packet may be the neighbours'
+    assert generate_text(*load(DEMO_MODEL), "Which way does the shape move?", videos=[str(output)]) == (
+        "The red shape moves up."
+    )
+
+
+# container, video codec, its options, audio codec, whether the pictures are copied
+CUTS = {
+    "h264 with B-frames, aac": ("a.mp4", "libx264", {"g": "10", "bf": "3"}, "aac", True),
+    "h264 in Matroska, opus": ("a.mkv", "libx264", {"g": "10", "bf": "2"}, "libopus", True),
+    "h264 in a transport stream, mp3": ("a.ts", "libx264", {"g": "10", "bf": "2"}, "libmp3lame", True),
+    "hevc, flac": ("a.mkv", "libx265", {"x265-params": "keyint=10:open-gop=0:log-level=none"}, "flac", True),
+    "open groups of pictures": ("a.mp4", "libx264", {"g": "10", "bf": "2", "x264-params": "open-gop=1"}, "aac", False),
+    "no keyframes, pcm": ("a.mov", "libx264", {"g": "1000", "sc_threshold": "0"}, "pcm_s16le", False),
+    "mpeg4 in AVI, pcm": ("a.avi", "mpeg4", {"g": "10"}, "pcm_s16le", True),
+    "vp9, vorbis": ("a.webm", "libvpx-vp9", {"g": "300", "deadline": "realtime", "cpu-used": "8"}, "libvorbis", False),
+    "no sound": ("a.mp4", "libx264", {"g": "10"}, None, True),
+}
+
+
+def cut_out(path: Path, output: Path, *ranges_s: tuple[float, float]):
+    """Cut ranges of seconds out; returns the spans and whether they were copied."""
+    info = probe(path)
+    positions = np.searchsorted(info.times_s, np.array(ranges_s) - 1e-3).tolist()
+    segments = [Segment(*pair, *seconds, is_highlight=True) for pair, seconds in zip(positions, ranges_s, strict=True)]
+    spans = laid_end_to_end(segments)
+    return spans, cut(info, spans, output, lambda second: None)
+
+
+@pytest.mark.parametrize("case", CUTS)
+def test_what_is_cut_out_is_whole_and_in_sync(tmp_path, case):
+    name, video, options, audio, is_copied = CUTS[case]
+    times_s = np.arange(300) / 10
+    loudness = lambda time_s: np.where(is_on(time_s), 0.5, 0.0)  # noqa: E731
+    path = write_film(
+        tmp_path / name, blinking(times_s), video=video, options=options, audio=audio, loudness=loudness
+    )
+    output = tmp_path / "out.mp4"
+    ranges_s = [(4.0, 9.0), (12.0, 14.0), (21.0, 30.0)]
+    spans, copied = cut_out(path, output, *ranges_s)
+    assert copied == is_copied
+    assert [span.offset_s for span in spans] == [0, 5, 7]
+
+    shown_s, brightness = seen(output)
+    source_s = np.concatenate([times_s[round(a * 10) : round(b * 10)] for a, b in ranges_s])
+    assert np.allclose(shown_s, np.arange(160) / 10, atol=2e-3)  # Matroska's times are milliseconds
+    assert ((brightness > 130) == is_on(source_s)).all()
+    with av.open(str(output)) as container:
+        assert container.duration / 1e6 == pytest.approx(16, abs=0.06)
+        packets = [packet.dts for packet in container.demux(video=0) if packet.dts is not None]
+        assert packets == sorted(set(packets))
+    if audio:
+        sight, sound = changes(shown_s, brightness, 130), changes(*heard(output), 0.15)
+        inner = [second for second in sight if min(abs(second - join) for join in (5, 7)) > 0.1]
+        assert all(min(abs(second - other) for other in sound) < 0.035 for second in inner), (sight, sound)
+        assert all(min(abs(second - other) for other in [*sight, 5, 7, 0, 16]) < 0.035 for second in sound)
+
+
+def test_times_of_variable_rate_are_kept(tmp_path):
+    rng = Random(1)
+    times_s = np.cumsum([0] + [rng.choice((0.04, 0.08, 0.2)) for _ in range(249)]).round(3)
+    for options in ({"g": "5", "bf": "2"}, {"g": "1000", "sc_threshold": "0"}):
+        path = tmp_path / "film.mkv"
+        write_film(path, blinking(times_s), times_s=times_s.tolist(), options=options, audio=None)
+        points = cut_points(probe(path)).tolist()
+        first, end = (points[3], points[8]) if len(points) > 8 else (20, 90)
+        _, copied = cut_out(path, tmp_path / "out.mp4", (times_s[first], times_s[end]))
+        assert copied == (len(points) > 8)
+        shown_s, _ = seen(tmp_path / "out.mp4")
+        assert np.allclose(shown_s, times_s[first:end] - times_s[first], atol=1e-3)
+
+
+@pytest.mark.parametrize("keyframes", ["10", "1000"])
+def test_what_starts_late_stays_in_sync(tmp_path, keyframes):
+    times_s = np.arange(100) / 10
+    path = write_film(
+        tmp_path / "late.mkv",
+        blinking(times_s),
+        options={"g": keyframes, "sc_threshold": "0"},
+        loudness=lambda time_s: np.where(is_on(time_s), 0.5, 0.0),
+        start_s=7.3,
+    )
+    cut_out(path, tmp_path / "out.mp4", (2.0, 8.0))
+    shown_s, brightness = seen(tmp_path / "out.mp4")
+    assert shown_s[0] == 0
+    sight, sound = changes(shown_s, brightness, 130), changes(*heard(tmp_path / "out.mp4"), 0.15)
+    assert sight
+    assert all(min(abs(second - other) for other in sound) < 0.035 for second in sight), (sight, sound)
+
+
+@pytest.mark.parametrize("keyframes", ["10", "1000"])
+def test_rotated_files_stay_upright(tmp_path, keyframes):
+    """Copied, the note to turn them is kept; encoded anew, the frames are turned."""
+    from test_video import turned_by_90
+
+    path = tmp_path / "film.mp4"
+    write_film(path, blinking(np.zeros(40), (64, 32)), options={"g": keyframes, "sc_threshold": "0"}, audio=None)
+    path.write_bytes(turned_by_90(path.read_bytes()))
+    _, copied = cut_out(path, tmp_path / "out.mp4", (1.0, 3.0))
+    assert copied == (keyframes == "10")
+    from mlx_smolvlm.video_frames import read_frames
+
+    before, after = (np.asarray(next(read_frames(probe(file), [0]))) for file in (path, tmp_path / "out.mp4"))
+    assert before.shape == after.shape == (64, 32, 3)
+    assert np.abs(before.astype(int) - after).max() <= 6
+
+
+def test_odd_sizes_and_ten_bits_become_playable(tmp_path):
+    path = tmp_path / "film.mkv"
+    write_film(path, blinking(np.arange(30) / 10, (63, 47)), video="libx264", pix_fmt="yuv444p10le",
+               options={"g": "1000", "sc_threshold": "0"}, audio=None)  # fmt: skip
+    cut_out(path, tmp_path / "out.mp4", (1.0, 2.0))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height, stream.pix_fmt) == (64, 48, "yuv420p")
+
+
+def test_decode_times_ascend_and_wait_for_no_frame():
+    """I0 P3 B1 B2, twice: one frame ahead of its turn, so everything is decoded one frame early."""
+    pts = [0, 30, 10, 20, 40, 70, 50, 60]
+    assert decode_times(pts) == [-10, 0, 10, 20, 30, 40, 50, 60]
+    assert decode_times([5]) == [5]
+
+
+def test_boundaries_lie_on_keyframes_that_are_near(tmp_path):
+    path = write_film(tmp_path / "film.mp4", blinking(np.arange(330) / 10), options={"g": "12", "sc_threshold": "0"},
+                      audio=None)  # fmt: skip
+    starts_s = [segment.start_s for segment in split(probe(path), 10)]
+    assert starts_s == pytest.approx([0, 9.6, 20.4])  # and the last 3 s belong to the third
+    assert split(probe(path), 10)[-1].end_s == pytest.approx(33)
+    assert [segment.end for segment in split(probe(path), 1000)] == [330]
+
+
+def test_touching_highlights_become_one():
+    flags = [True, False, True, True]
+    segments = [Segment(10 * i, 10 * i + 10, i, i + 1, "", flag) for i, flag in enumerate(flags)]
+    spans = laid_end_to_end(segments)
+    assert [(span.first, span.end, span.offset_s) for span in spans] == [(0, 10, 0), (20, 40, 1)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("Yes.", True), ("no", False), ("Answer: NO, yes would be wrong", False), ("Perhaps", None), ("Nothing", None)],
+)
+def test_verdicts_are_read_by_whole_words(answer, expected):
+    assert verdict(answer) is expected
+
+
+def test_of_too_many_highlights_the_least_alike_are_kept():
+    texts = ["a man runs", "a man runs", "a dog jumps", "a man runs", "a man jumps"]
+    segments = [Segment(i, i + 1, i, i + 1, text, True) for i, text in enumerate(texts)]
+    assert most_distinct(segments, [0, 1, 2, 3, 4], 2) == [2, 4]
+    assert most_distinct(segments, [0, 1, 3], 2) == [0, 1]  # equal: the earlier
+
+
+@pytest.fixture
+def clip():
+    return ROOT / "mlx_smolvlm" / "demo" / "clip.mp4"
+
+
+def test_nothing_found_is_said_and_leaves_no_video(clip, tmp_path):
+    (tmp_path / "highlights.mp4").write_text("of an earlier run")
+    done = run(tmp_path, clip, "--find", "elephant", "--force")
+    assert done.returncode == 0
+    assert "no highlights" in done.stdout
+    assert sorted(os.listdir(tmp_path)) == ["highlights.json", "highlights.md"]
+    assert json.loads((tmp_path / "highlights.json").read_text())["output"] is None
+
+
+def test_files_that_are_there_are_kept(clip, tmp_path):
+    (tmp_path / "highlights.md").write_text("mine")
+    done = run(tmp_path, clip, "--find", "right")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--force" in done.stderr
+    assert os.listdir(tmp_path) == ["highlights.md"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.mp4", "--find", "x"], "no video file missing.mp4"),
+        (["CLIP"], "demo model cannot tell"),
+        (["CLIP", "--find", "("], "not a regular expression"),
+        (["CLIP", "--find", "x", "--segment", "0"], "at least 1 second"),
+        (["CLIP", "--find", "x", "--segment", "nan"], "at least 1 second"),
+        (["CLIP", "--find", "x", "--out", "film.avi"], "ends in .mp4"),
+        (["CLIP", "--find", "x", "--out", "nowhere/film.mp4"], "no folder nowhere"),
+        (["CLIP", "--find", "x", "--max-highlights", "0"], "at least 1"),
+        (["CLIP", "--find", "x", "--fps", "-1"], "fps is -1"),
+        (["text.mp4", "--find", "x"], "not a video file"),
+    ],
+)
+def test_bad_input_ends_with_one_line(clip, tmp_path, monkeypatch, capsys, arguments, message):
+    import video_highlights
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.mp4").write_text("not a video" * 100)
+    monkeypatch.setattr(sys, "argv", ["x", *(str(clip) if word == "CLIP" else word for word in arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        video_highlights.main()
+    out, err = capsys.readouterr()
+    assert exit_.value.code == 2
+    assert (out, err.count("\n")) == ("", 1)
+    assert message in err
+    assert os.listdir(tmp_path) == ["text.mp4"]
+
+
+def test_an_interrupt_leaves_nothing(planted, tmp_path):
+    process = subprocess.Popen(
+        command(planted[0], "--find", "."), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE
+    )
+    while not os.listdir(tmp_path) and process.poll() is None:  # until it writes
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (0, 130)  # 0 if it was quicker than the signal
+    left = os.listdir(tmp_path)
+    assert not left if process.returncode == 130 else len(left) == 3
+    assert b"Traceback" not in err
