@@ -83,8 +83,8 @@ def _run(arguments: argparse.Namespace) -> None:
         is_copy = False
         if spans:
             length_s = sum(span.length_s for span in spans)
-            with _progress(desc="cutting", total=round(length_s, 1), unit="s") as bar:
-                is_copy = cut(info, spans, made["mp4"], lambda second: bar.update(round(second, 1) - bar.n))
+            with _progress(desc="cutting", total=round(length_s), unit="s") as bar:
+                is_copy = cut(info, spans, made["mp4"], lambda second: bar.update(round(second) - bar.n))
         facts = (arguments.video, arguments.model or DEMO, segments, str(files["mp4"]) if spans else None)
         made["json"].write_text(json.dumps(as_json(*facts), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         made["md"].write_text(as_markdown(*facts), encoding="utf-8")
@@ -141,7 +141,7 @@ def _described(info: "VideoInfo", arguments: argparse.Namespace) -> list[Segment
         undecided += is_highlight is None
         described.append(replace(segment, description=description, is_highlight=bool(is_highlight)))
     if undecided:
-        print(f"note: {undecided} segments got neither yes nor no, and count as no highlights", file=sys.stderr)
+        print(f"note: segments that got neither yes nor no, and are no highlights: {undecided}", file=sys.stderr)
     return described
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from fractions import Fraction
 from pathlib import Path
 from random import Random
 
@@ -21,11 +21,12 @@ ROOT = Path(__file__).parent.parent
 sys.path += [str(ROOT / "examples"), str(ROOT / "examples" / "demo_model")]
 
 import scenes  # noqa: E402
+import video_highlights  # noqa: E402
 from highlights.cut import cut, cut_points, decode_times  # noqa: E402
 from highlights.describe import most_distinct, verdict  # noqa: E402
 from highlights.segments import Segment, laid_end_to_end, split  # noqa: E402
 
-SEGMENT_S, SEGMENTS, PLANTED, RATE = 10, 6, 3, 10
+SEGMENT_S, SEGMENTS, PLANTED, RATE = 10, 6, 3, 5
 
 
 def run(folder: Path, *arguments, **options) -> subprocess.CompletedProcess:
@@ -99,7 +100,7 @@ def test_it_finds_the_planted_scene(planted, tmp_path):
     assert heights[-1] < 30
     assert (np.diff(heights) < 0.5).all()
     times_s, _ = seen(output)
-    assert np.allclose(times_s, np.arange(100) / 10, atol=1e-4)
+    assert np.allclose(times_s, np.arange(SEGMENT_S * RATE) / RATE, atol=1e-4)
     _, loudness = heard(output)
     assert len(loudness) * 0.005 == pytest.approx(SEGMENT_S, abs=0.05)
     assert (loudness[5:-10] > 0.2).all()  # at the joins, up to half a packet may be the neighbours'
@@ -108,17 +109,20 @@ def test_it_finds_the_planted_scene(planted, tmp_path):
     )
 
 
-# container, video codec, its options, audio codec, whether the pictures are copied
+GOPS = {"g": "10", "sc_threshold": "0", "bf": "2"}
+ONE_GOP = {**GOPS, "g": "1000"}
+HEVC = {"x265-params": "keyint=10:scenecut=0:open-gop=0:log-level=none"}
+# name of the file, video codec, its options, audio codec, whether the pictures are copied
 CUTS = {
-    "h264 with B-frames, aac": ("a.mp4", "libx264", {"g": "10", "bf": "3"}, "aac", True),
-    "h264 in Matroska, opus": ("a.mkv", "libx264", {"g": "10", "bf": "2"}, "libopus", True),
-    "h264 in a transport stream, mp3": ("a.ts", "libx264", {"g": "10", "bf": "2"}, "libmp3lame", True),
-    "hevc, flac": ("a.mkv", "libx265", {"x265-params": "keyint=10:open-gop=0:log-level=none"}, "flac", True),
-    "open groups of pictures": ("a.mp4", "libx264", {"g": "10", "bf": "2", "x264-params": "open-gop=1"}, "aac", False),
-    "no keyframes, pcm": ("a.mov", "libx264", {"g": "1000", "sc_threshold": "0"}, "pcm_s16le", False),
-    "mpeg4 in AVI, pcm": ("a.avi", "mpeg4", {"g": "10"}, "pcm_s16le", True),
-    "vp9, vorbis": ("a.webm", "libvpx-vp9", {"g": "300", "deadline": "realtime", "cpu-used": "8"}, "libvorbis", False),
-    "no sound": ("a.mp4", "libx264", {"g": "10"}, None, True),
+    "h264 with B-frames, aac": ("film.mp4", "libx264", GOPS, "aac", True),
+    "h264 in Matroska, opus": ("film.mkv", "libx264", GOPS, "libopus", True),
+    "h264 in a transport stream, mp3": ("film.ts", "libx264", GOPS, "libmp3lame", True),
+    "hevc, flac": ("film.mkv", "libx265", HEVC, "flac", True),
+    "open groups of pictures": ("film.mp4", "libx264", {**GOPS, "x264-params": "open-gop=1"}, "aac", False),
+    "no keyframes, pcm": ("film.mov", "libx264", ONE_GOP, "pcm_s16le", False),
+    "mpeg4 in AVI, pcm": ("film.avi", "mpeg4", {"g": "10", "sc_threshold": "1000000000"}, "pcm_s16le", False),
+    "vp9, mp2": ("film.mkv", "libvpx-vp9", {"g": "300", "deadline": "realtime", "cpu-used": "8"}, "mp2", False),
+    "no sound": ("film.mp4", "libx264", GOPS, None, True),
 }
 
 
@@ -219,6 +223,16 @@ def test_odd_sizes_and_ten_bits_become_playable(tmp_path):
         assert (stream.width, stream.height, stream.pix_fmt) == (64, 48, "yuv420p")
 
 
+def test_pixels_that_are_not_square_keep_their_shape(tmp_path):
+    path, output = tmp_path / "film.mp4", tmp_path / "out.mp4"
+    options = {"g": "1000", "sc_threshold": "0", "aspect": "16:9"}
+    write_film(path, blinking(np.arange(30) / 10), options=options, audio=None)
+    cut_out(path, output, (1.0, 2.0))
+    with av.open(str(path)) as before, av.open(str(output)) as after:
+        aspects = [container.streams.video[0].sample_aspect_ratio for container in (before, after)]
+    assert aspects == [Fraction(16, 9)] * 2
+
+
 def test_decode_times_ascend_and_wait_for_no_frame():
     """I0 P3 B1 B2, twice: one frame ahead of its turn, so everything is decoded one frame early."""
     pts = [0, 30, 10, 20, 40, 70, 50, 60]
@@ -295,29 +309,63 @@ def test_files_that_are_there_are_kept(clip, tmp_path):
     ],
 )
 def test_bad_input_ends_with_one_line(clip, tmp_path, monkeypatch, capsys, arguments, message):
-    import video_highlights
-
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "text.mp4").write_text("not a video" * 100)
-    monkeypatch.setattr(sys, "argv", ["x", *(str(clip) if word == "CLIP" else word for word in arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        video_highlights.main()
-    out, err = capsys.readouterr()
-    assert exit_.value.code == 2
-    assert (out, err.count("\n")) == ("", 1)
+    words = [str(clip) if word == "CLIP" else word for word in arguments]
+    status, out, err = run_here(monkeypatch, capsys, tmp_path, *words)
+    assert (status, out, err.count("\n")) == (2, "", 1)
     assert message in err
     assert os.listdir(tmp_path) == ["text.mp4"]
 
 
-def test_an_interrupt_leaves_nothing(planted, tmp_path):
-    process = subprocess.Popen(
-        command(planted[0], "--find", "."), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE
-    )
-    while not os.listdir(tmp_path) and process.poll() is None:  # until it writes
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode in (0, 130)  # 0 if it was quicker than the signal
-    left = os.listdir(tmp_path)
-    assert not left if process.returncode == 130 else len(left) == 3
-    assert b"Traceback" not in err
+def run_here(monkeypatch, capsys, folder: Path, *arguments) -> tuple[int, str, str]:
+    """The example in this process: exit status and what was printed."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["video_highlights.py", *map(str, arguments)])
+    status = 0
+    try:
+        video_highlights.main()
+    except SystemExit as exit_:
+        status = exit_.code
+    return status, *capsys.readouterr()
+
+
+def test_an_interrupt_leaves_nothing(clip, tmp_path, monkeypatch, capsys):
+    """Ctrl-C while the video is being written, and an earlier one is to be replaced."""
+    (tmp_path / "highlights.mp4").write_text("of an earlier run")
+
+    def interrupted(*_):
+        assert len(os.listdir(tmp_path)) == 2  # that one, and the folder in which the new one grows
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("highlights.cut._can_copy", lambda *_: False)
+    monkeypatch.setattr("highlights.cut.sound_packets", lambda *_: (interrupted() for _ in range(1)))
+    status, _, err = run_here(monkeypatch, capsys, tmp_path, clip, "--find", ".", "--force")
+    assert status == 130
+    assert err == ""
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["of an earlier run"]
+
+
+def test_without_a_text_to_find_the_model_judges(clip, tmp_path, monkeypatch, capsys):
+    """Asked about the whole video first, then twice about each segment; the second time it is told what it said."""
+    asked = []
+
+    def answer(model, processor, chat, *, max_tokens, prompt_cache):
+        question = chat[-1]["content"][-1]["text"]
+        asked.append((question, chat[0]["content"][0]["video"].duration_s, prompt_cache))
+        if "highlight" not in question:
+            return "A dull film." if len(asked) == 1 else f" Part {len(asked)}.\n"
+        assert chat[1]["content"] == f"Part {len(asked) - 1}."
+        return {3: "No.", 5: " Yes, it does."}.get(len(asked), "I cannot say.")
+
+    monkeypatch.setattr("highlights.describe.generate_text", answer)
+    arguments = (clip, "--model", DEMO_MODEL, "--segment", "2.5", "--out", "best.mp4")
+    status, out, err = run_here(monkeypatch, capsys, tmp_path, *arguments)
+    assert status == 0
+    assert [duration_s for _, duration_s, _ in asked] == pytest.approx([7.7, 2.5, 2.5, 2.5, 2.5, 2.7, 2.7])
+    assert all("A dull film." in question for question, _, _ in asked[2::2])
+    assert [asked[i][2] is asked[i + 1][2] for i in range(1, 6)] == [True, False, True, False, True]
+    assert err == "note: segments that got neither yes nor no, and are no highlights: 1\n"
+    assert "Part 4." in out
+    parts = json.loads((tmp_path / "best.json").read_text())["segments"]
+    assert [part["is_highlight"] for part in parts] == [False, True, False]
+    assert sorted(os.listdir(tmp_path)) == ["best.json", "best.md", "best.mp4"]

@@ -20,6 +20,7 @@ from .sound import sound_packets
 
 COPIED = {"av1", "h264", "hevc", "mpeg4", "vp9"}  # what MP4 can hold
 TIME_BASE = Fraction(1, 90000)  # of video that is encoded: common frame rates are whole numbers of it
+BT_709, UNSPECIFIED, LIMITED = 1, 2, 1  # colour spaces and ranges, as FFmpeg numbers them
 BITS_PER_PIXEL = 0.15  # for encoders that know no constant quality
 
 
@@ -88,9 +89,11 @@ def _copied(info: VideoInfo, spans: list[Span], output: Any) -> Iterator[Any]:
         track = output.add_stream_from_template(stream, opaque=True)
         for packet in packets(container, stream, info.path):
             if packet.pts in wanted:
-                packet.pts, packet.dts = wanted[packet.pts]
+                packet.pts, packet.dts = wanted.pop(packet.pts)
                 packet.stream = track
                 yield packet
+            if not wanted:
+                return
 
 
 def decode_times(pts: list[int]) -> list[int]:
@@ -125,10 +128,9 @@ def _encoded(info: VideoInfo, spans: list[Span], output: Any) -> Iterator[Any]:
     track = None
     for (number, span), picture in zip(places, read_frames(info, [number for number, _ in places]), strict=False):
         if track is None:
-            width, height = (side + side % 2 for side in picture.size)
-            track = _encoder(output, info, width, height)
+            track = _encoder(output, info, picture.size)
         frame = av.VideoFrame.from_image(picture)
-        frame = frame.reformat(width, height, "yuv420p", dst_colorspace=Colorspace.ITU709)
+        frame = frame.reformat(track.width, track.height, "yuv420p", dst_colorspace=Colorspace.ITU709)
         frame.pts = round((info.times_s[number] - span.start_s + span.offset_s) / TIME_BASE)
         frame.time_base = TIME_BASE
         yield from track.encode(frame)
@@ -137,15 +139,23 @@ def _encoded(info: VideoInfo, spans: list[Span], output: Any) -> Iterator[Any]:
     yield from track.encode(None)
 
 
-def _encoder(output: Any, info: VideoInfo, width: int, height: int) -> Any:
+def _encoder(output: Any, info: VideoInfo, size: tuple[int, int]) -> Any:
+    with open_video(info.path) as (_, stream):
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        source = stream.codec_context
+        is_turned = size != (stream.width, stream.height)
+        primaries, transfer = (value if value != UNSPECIFIED else BT_709
+                               for value in (source.color_primaries, source.color_trc))  # fmt: skip
     rate = info.fps.limit_denominator(1001)
     if sys.platform == "darwin" and "h264_videotoolbox" in av.codecs_available:
         track = output.add_stream("h264_videotoolbox", rate=rate, options={"allow_sw": "1"})
-        track.bit_rate = int(BITS_PER_PIXEL * width * height * rate)
+        track.bit_rate = int(BITS_PER_PIXEL * size[0] * size[1] * rate)
     else:
         track = output.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "fast"})
-    track.width, track.height, track.pix_fmt = width, height, "yuv420p"
-    track.codec_context.time_base = TIME_BASE
-    track.codec_context.colorspace = track.codec_context.color_primaries = track.codec_context.color_trc = 1  # BT.709
-    track.codec_context.color_range = 1  # limited
+    track.width, track.height = (side + side % 2 for side in size)
+    encoder = track.codec_context
+    encoder.pix_fmt, encoder.time_base = "yuv420p", TIME_BASE
+    encoder.sample_aspect_ratio = 1 / aspect if is_turned else aspect
+    encoder.colorspace, encoder.color_range = BT_709, LIMITED
+    encoder.color_primaries, encoder.color_trc = primaries, transfer
     return track
