@@ -66,6 +66,8 @@ def _run(arguments: argparse.Namespace) -> None:
     _check(arguments)
     files = {kind: arguments.out.with_suffix(f".{kind}") for kind in ("mp4", "json", "md")}
     for path in files.values():
+        if path.exists() and path.samefile(arguments.video):
+            raise ValueError(f"{path} is the video itself; choose another --out")
         if path.exists() and not arguments.force:
             raise FileExistsError(f"{path} is there already; choose another --out, or replace it with --force")
 
@@ -75,6 +77,8 @@ def _run(arguments: argparse.Namespace) -> None:
     from mlx_smolvlm.video import probe
 
     info = probe(arguments.video)
+    if info.packets is None:
+        raise ValueError(f"{arguments.video} is an animated picture, of which nothing can be cut out; convert it first")
     segments = _limited(_described(info, arguments), arguments.max_highlights)
     spans = laid_end_to_end(segments)
     # Made in a folder of their own, which goes with all that is in it if anything fails or is interrupted.

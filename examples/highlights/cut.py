@@ -87,6 +87,8 @@ def _copied(info: VideoInfo, spans: list[Span], output: Any) -> Iterator[Any]:
             output_pts += (inside - times[span.first] + round(span.offset_s / float(stream.time_base))).tolist()
         wanted = dict(zip(source_pts, zip(output_pts, decode_times(output_pts), strict=True), strict=True))
         track = output.add_stream_from_template(stream, opaque=True)
+        if stream.codec.canonical_name == "hevc":
+            track.codec_context.codec_tag = "hvc1"  # QuickTime plays no other
         for packet in packets(container, stream, info.path):
             if packet.pts in wanted:
                 packet.pts, packet.dts = wanted.pop(packet.pts)

@@ -57,12 +57,12 @@ class Narrator:
         start_s = float(times_s[first - 1] + times_s[first]) / 2 if first else None
         end_s = float(times_s[end - 1] + times_s[end]) / 2 if end < len(times_s) else None
         sample = choose_frames(self._info, self._sampling, start_s=start_s, end_s=end_s)
-        frames = list(read_frames(self._info, sample.indices))
-        stamps_s = [max(0.0, second - segment.start_s) for second in sample.timestamps_s[: len(frames)]]
+        tiles = [self._processor.video_tile(frame) for frame in read_frames(self._info, sample.indices)]
+        stamps_s = [max(0.0, second - segment.start_s) for second in sample.timestamps_s[: len(tiles)]]
         name = f"{self._info.path} from {segment.start_s:g} s on"
-        if not frames:
+        if not tiles:
             raise ValueError(f"{name}: no frame could be decoded; the file is damaged")
-        return SampledVideo(frames, stamps_s, segment.end_s - segment.start_s, name=name)
+        return SampledVideo(tiles, stamps_s, segment.end_s - segment.start_s, are_tiles=True, name=name)
 
     def _answer(self, chat: list[dict], max_tokens: int, cache: PromptCache) -> str:
         text = generate_text(self._model, self._processor, chat, max_tokens=max_tokens, prompt_cache=cache)
