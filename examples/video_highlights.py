@@ -64,47 +64,54 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> None:
     _check(arguments)
+    files = _files(arguments)
+    from mlx_smolvlm.video import probe  # slow to import, and only now is it known that the arguments are good
+
+    info = probe(arguments.video)
+    if info.packets is None:
+        raise ValueError(f"{arguments.video} is an animated picture, of which nothing can be cut out; convert it first")
+    segments = _limited(_described(info, arguments), arguments.max_highlights)
+    # Made in a folder of their own, which goes with all that is in it if anything fails or is interrupted.
+    with TemporaryDirectory(prefix=".highlights-", dir=arguments.out.parent) as folder:
+        made = {kind: Path(folder) / path.name for kind, path in files.items()}
+        summary = _write(info, segments, arguments, made)
+        if not made["mp4"].exists():
+            files["mp4"].unlink(missing_ok=True)  # of an earlier run: it would not be what the time line says
+        for kind, path in made.items():
+            if path.exists():
+                os.replace(path, files[kind])
+    print(summary)
+
+
+def _write(info: "VideoInfo", segments: list[Segment], arguments: argparse.Namespace, files: dict[str, Path]) -> str:
+    """Write the time lines, and the video if there are highlights; returns what to tell the user."""
+    from highlights.cut import cut
+    from highlights.timeline import as_json, as_markdown, clock
+
+    summary = [f"no highlights in {arguments.video}"]
+    spans = laid_end_to_end(segments)
+    if spans:
+        length_s = sum(span.length_s for span in spans)
+        with _progress(desc="cutting", total=round(length_s), unit="s") as bar:
+            is_copy = cut(info, spans, files["mp4"], lambda second: bar.update(round(second) - bar.n))
+        found = (segment for segment in segments if segment.is_highlight)
+        summary = [f"{clock(segment.start_s)} - {clock(segment.end_s)}  {segment.description}" for segment in found]
+        summary.append(f"{arguments.out}: {length_s:.1f} s, {'copied as it was' if is_copy else 'encoded anew'}")
+    facts = (arguments.video, arguments.model or DEMO, segments, str(arguments.out) if spans else None)
+    files["json"].write_text(json.dumps(as_json(*facts), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    files["md"].write_text(as_markdown(*facts), encoding="utf-8")
+    return "\n".join(summary)
+
+
+def _files(arguments: argparse.Namespace) -> dict[str, Path]:
+    """The files to write, by their kind; none may be there, unless --force."""
     files = {kind: arguments.out.with_suffix(f".{kind}") for kind in ("mp4", "json", "md")}
     for path in files.values():
         if path.exists() and path.samefile(arguments.video):
             raise ValueError(f"{path} is the video itself; choose another --out")
         if path.exists() and not arguments.force:
             raise FileExistsError(f"{path} is there already; choose another --out, or replace it with --force")
-
-    from highlights.cut import cut  # slow to import, and only now is it known that the arguments are good
-    from highlights.timeline import as_json, as_markdown, clock
-
-    from mlx_smolvlm.video import probe
-
-    info = probe(arguments.video)
-    if info.packets is None:
-        raise ValueError(f"{arguments.video} is an animated picture, of which nothing can be cut out; convert it first")
-    segments = _limited(_described(info, arguments), arguments.max_highlights)
-    spans = laid_end_to_end(segments)
-    # Made in a folder of their own, which goes with all that is in it if anything fails or is interrupted.
-    with TemporaryDirectory(prefix=".highlights-", dir=arguments.out.parent) as folder:
-        made = {kind: Path(folder) / path.name for kind, path in files.items()}
-        is_copy = False
-        if spans:
-            length_s = sum(span.length_s for span in spans)
-            with _progress(desc="cutting", total=round(length_s), unit="s") as bar:
-                is_copy = cut(info, spans, made["mp4"], lambda second: bar.update(round(second) - bar.n))
-        facts = (arguments.video, arguments.model or DEMO, segments, str(files["mp4"]) if spans else None)
-        made["json"].write_text(json.dumps(as_json(*facts), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        made["md"].write_text(as_markdown(*facts), encoding="utf-8")
-        if not spans:
-            files["mp4"].unlink(missing_ok=True)  # of an earlier run: it would not be what the time line says
-        for kind, path in made.items():
-            if path.exists():
-                os.replace(path, files[kind])
-
-    for segment in segments:
-        if segment.is_highlight:
-            print(f"{clock(segment.start_s)} - {clock(segment.end_s)}  {segment.description}")
-    if spans:
-        print(f"{files['mp4']}: {length_s:.1f} s, {'copied as it was' if is_copy else 'encoded anew'}")
-    else:
-        print(f"no highlights in {arguments.video}; the time line is in {files['md']}")
+    return files
 
 
 def _check(arguments: argparse.Namespace) -> None:
