@@ -69,7 +69,7 @@ def blinking(times_s, size: tuple[int, int] = (64, 48)):
         yield np.broadcast_to(ramp + np.uint8(200 if on else 10), (height, width, 3)).copy()
 
 
-def seen(path: Path) -> tuple[np.ndarray, np.ndarray, av.container.InputContainer]:
+def seen(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Times of all frames in seconds, and the mean brightness of each."""
     with av.open(str(path)) as container:
         container.streams.video[0].codec_context.options = {"err_detect": "explode"}

@@ -13,9 +13,11 @@ import av
 import numpy as np
 import pytest
 from films import blinking, changes, heard, is_on, seen, write_film
+from test_video import turned_by_90
 
 from mlx_smolvlm import DEMO_MODEL, generate_text, load
 from mlx_smolvlm.video import probe
+from mlx_smolvlm.video_frames import read_frames
 
 ROOT = Path(__file__).parent.parent
 sys.path += [str(ROOT / "examples"), str(ROOT / "examples" / "demo_model")]
@@ -29,18 +31,11 @@ from highlights.segments import Segment, laid_end_to_end, split  # noqa: E402
 SEGMENT_S, SEGMENTS, PLANTED, RATE = 10, 6, 3, 5
 
 
-def run(folder: Path, *arguments, **options) -> subprocess.CompletedProcess:
+def run(folder: Path, *arguments) -> subprocess.CompletedProcess:
     """The example as a command, in a folder."""
-    return subprocess.run(command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True,
-                          timeout=120, **options)  # fmt: skip
-
-
-def command(*arguments) -> list[str]:
-    return [sys.executable, str(ROOT / "examples" / "video_highlights.py"), *map(str, arguments)]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "examples" / "video_highlights.py"), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def planted_pictures():
@@ -204,15 +199,11 @@ def test_what_starts_late_stays_in_sync(tmp_path, keyframes):
 @pytest.mark.parametrize("keyframes", ["10", "1000"])
 def test_rotated_files_stay_upright(tmp_path, keyframes):
     """Copied, the note to turn them is kept; encoded anew, the frames are turned."""
-    from test_video import turned_by_90
-
     path = tmp_path / "film.mp4"
     write_film(path, blinking(np.zeros(40), (64, 32)), options={"g": keyframes, "sc_threshold": "0"}, audio=None)
     path.write_bytes(turned_by_90(path.read_bytes()))
     _, copied = cut_out(path, tmp_path / "out.mp4", (1.0, 3.0))
     assert copied == (keyframes == "10")
-    from mlx_smolvlm.video_frames import read_frames
-
     before, after = (np.asarray(next(read_frames(probe(file), [0]))) for file in (path, tmp_path / "out.mp4"))
     assert before.shape == after.shape == (64, 32, 3)
     assert np.abs(before.astype(int) - after).max() <= 6
@@ -220,8 +211,7 @@ def test_rotated_files_stay_upright(tmp_path, keyframes):
 
 def test_odd_sizes_and_ten_bits_become_playable(tmp_path):
     path = tmp_path / "film.mkv"
-    write_film(path, blinking(np.arange(30) / 10, (63, 47)), video="libx264", pix_fmt="yuv444p10le",
-               options={"g": "1000", "sc_threshold": "0"}, audio=None)  # fmt: skip
+    write_film(path, blinking(np.arange(30) / 10, (63, 47)), pix_fmt="yuv444p10le", options=ONE_GOP, audio=None)
     cut_out(path, tmp_path / "out.mp4", (1.0, 2.0))
     with av.open(str(tmp_path / "out.mp4")) as container:
         stream = container.streams.video[0]
@@ -246,8 +236,8 @@ def test_decode_times_ascend_and_wait_for_no_frame():
 
 
 def test_boundaries_lie_on_keyframes_that_are_near(tmp_path):
-    path = write_film(tmp_path / "film.mp4", blinking(np.arange(330) / 10), options={"g": "12", "sc_threshold": "0"},
-                      audio=None)  # fmt: skip
+    pictures = blinking(np.arange(330) / 10)
+    path = write_film(tmp_path / "film.mp4", pictures, options={**GOPS, "g": "12"}, audio=None)
     starts_s = [segment.start_s for segment in split(probe(path), 10)]
     assert starts_s == pytest.approx([0, 9.6, 20.4])  # and the last 3 s belong to the third
     assert split(probe(path), 10)[-1].end_s == pytest.approx(33)
@@ -256,13 +246,10 @@ def test_boundaries_lie_on_keyframes_that_are_near(tmp_path):
 
 def test_open_groups_of_pictures_are_not_cut(tmp_path):
     """Frames that are shown before a keyframe but follow it in the file need what is on both sides of it."""
-    closed, opened = (
-        write_film(tmp_path / f"{word}.mp4", blinking(np.arange(50) / 10), audio=None,
-                   options={**GOPS, "g": "12", "x264-params": f"b-adapt=0:open-gop={number}"})
-        for number, word in enumerate(("closed", "open"))
-    )  # fmt: skip
-    assert cut_points(probe(closed)).tolist() == [0, 12, 24, 36, 48]
-    assert cut_points(probe(opened)).tolist() == [0]
+    for is_open, expected in enumerate(([0, 12, 24, 36, 48], [0])):
+        options = {**GOPS, "g": "12", "x264-params": f"b-adapt=0:open-gop={is_open}"}
+        path = write_film(tmp_path / "film.mp4", blinking(np.arange(50) / 10), options=options, audio=None)
+        assert cut_points(probe(path)).tolist() == expected
 
 
 def test_touching_highlights_become_one():

@@ -146,9 +146,9 @@ def _encoder(output: Any, info: VideoInfo, size: tuple[int, int]) -> Any:
         aspect = stream.sample_aspect_ratio or Fraction(1)
         source = stream.codec_context
         is_turned = size != (stream.width, stream.height)
-        primaries, transfer = (value if value != UNSPECIFIED else BT_709
-                               for value in (source.color_primaries, source.color_trc))  # fmt: skip
-    rate = info.fps.limit_denominator(1001)
+        colors = (source.color_primaries, source.color_trc)
+    primaries, transfer = (BT_709 if color == UNSPECIFIED else color for color in colors)
+    rate = info.fps.limit_denominator(1001) or Fraction(1, 1001)
     if sys.platform == "darwin" and "h264_videotoolbox" in av.codecs_available:
         track = output.add_stream("h264_videotoolbox", rate=rate, options={"allow_sw": "1"})
         track.bit_rate = int(BITS_PER_PIXEL * size[0] * size[1] * rate)
