@@ -12,8 +12,7 @@ from random import Random
 import av
 import numpy as np
 import pytest
-from films import blinking, changes, heard, is_on, seen, write_film
-from test_video import turned_by_90
+from films import blinking, changes, heard, is_on, seen, turned_by_90, write_film
 
 from mlx_smolvlm import DEMO_MODEL, generate_text, load
 from mlx_smolvlm.video import probe
