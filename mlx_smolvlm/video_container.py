@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import av
 
+_LISTS = {"hls", "concat", "dash", "sdp"}  # name other files: only the one that was asked for is read
 
 def video_path(path: str | Path) -> Path:
     """A path to an existing file, `~` expanded.
@@ -38,9 +39,9 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
         ValueError: nothing that FFmpeg reads as a video.
     """
     import av  # slow to import, and most prompts have no video
+    from av.stream import Disposition
 
-    # A playlist or a concat script names other files: only the file that was asked for is read.
-    options: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}
+    options: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}  # a file never leads to the net
     if hardware:
         from av.codec.hwaccel import HWAccel
 
@@ -58,9 +59,13 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
     with container:
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
             raise ValueError(f"{path} is a picture, not a video; pass it as an image")
-        if not container.streams.video:
-            raise ValueError(f"{path} has no video stream, only {container.format.long_name} data")
-        stream = container.streams.video[0]
+        if container.format.name in _LISTS:
+            raise ValueError(f"{path} is a list of other files ({container.format.long_name}); pass the video itself")
+        films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        if not films:
+            cover = ", and the picture of a cover" if container.streams.video else ""
+            raise ValueError(f"{path} has no video stream, only {container.format.long_name} data{cover}")
+        stream = films[0]
         if stream.codec_context is None:
             raise ValueError(f"{path} has a video stream in a format that FFmpeg cannot decode")
         stream.thread_type = "AUTO"
