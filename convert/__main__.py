@@ -5,8 +5,10 @@ import sys
 
 from ..command_line import CommandLine, refuse_tracebacks
 from ..loading import DTYPES
-from .checkpoint import ConversionReport, convert_checkpoint
-from .quantize import FORMATS, QuantizationOptions
+from .checkpoint import convert_checkpoint
+from .plan import QuantizationOptions
+from .quantize import FORMATS
+from .report import ConversionReport
 
 
 def main() -> None:

@@ -3,16 +3,13 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
 from ..weights import INDEX
 
-MAX_SHARD_BYTES = 5 * 1024**3  # as the ecosystem's other converters
 _COPIED = ("*.json", "*.jinja", "*.txt", "LICENSE*")  # tokenizer, templates, processors; never code or weights
 _NOT_COPIED = ("config.json", INDEX)  # written anew
 
@@ -42,43 +39,6 @@ def whole_folder(target: Path) -> Iterator[Path]:
             for parent in made:
                 parent.rmdir()
         raise
-
-
-def write_weights(folder: Path, tensors: Iterable[tuple[str, mx.array]]) -> int:
-    """Write tensors as `model.safetensors`, or as shards with an index; returns their size in bytes.
-
-    Tensors are evaluated one by one as they come, and a full shard is written and let go before the next.
-    """
-    shards: list[Path] = []
-    weight_map: dict[str, int] = {}
-    pending: dict[str, mx.array] = {}
-    total = held = 0
-
-    def flush() -> None:
-        nonlocal held
-        shards.append(folder / f"shard{len(shards)}.safetensors")
-        mx.save_safetensors(str(shards[-1]), pending, metadata={"format": "mlx"})
-        pending.clear()
-        held = 0
-
-    for name, array in tensors:
-        mx.eval(array)
-        if pending and held + array.nbytes > MAX_SHARD_BYTES:
-            flush()
-        pending[name] = array
-        weight_map[name] = len(shards)
-        held += array.nbytes
-        total += array.nbytes
-    flush()
-    if len(shards) == 1:
-        shards[0].rename(folder / "model.safetensors")
-        return total
-    names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
-    for shard, name in zip(shards, names, strict=True):
-        shard.rename(folder / name)
-    index = {"metadata": {"total_size": total}, "weight_map": {k: names[v] for k, v in sorted(weight_map.items())}}
-    write_json(folder / INDEX, index)
-    return total
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from command_lines import assert_refused, run
 from editing import WEIGHTS, change_weights, copied
 
-from mlx_smolvlm.convert import save
+from mlx_smolvlm.convert import shards
 
 ROOT = Path(__file__).parent.parent
 
@@ -105,7 +105,7 @@ def test_a_failure_midway_is_one_line_and_leaves_nothing(convert, tmp_path, monk
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(save.mx, "save_safetensors", fail)
+    monkeypatch.setattr(shards, "_write", fail)
     assert_refused(convert("--mlx-path", tmp_path / "out"), "")
     assert os.listdir(tmp_path) == []
 
