@@ -4,26 +4,34 @@ from pathlib import Path
 
 from ..json_fields import read_json
 from ..loading import DTYPES
+from .adapter import open_adapter
+from .card import write_card
 from .configuration import converted_config
 from .plan import Plan, QuantizationOptions, check_plan, config_entry, plan_quantization
+from .progress import Progress
 from .quantize import Rounding
 from .report import ConversionReport
-from .save import copy_companions, whole_folder, write_json
+from .save import check_target, copy_companions, whole_folder, write_json
 from .shards import write_weights
-from .source import open_source
+from .source import Source, open_source
 from .tensors import output_specs, output_tensors
 
 
 def convert_checkpoint(
-    path_or_hub_id: str | Path,
+    path_or_hub_id: str | Path | None,
     mlx_path: str | Path,
     *,
     quantization: QuantizationOptions | None = None,
     plan: Plan | None = None,
     rounding: Rounding | None = None,
     dequantize: bool = False,
+    adapter_path: str | Path | None = None,
     dtype: str | None = None,
     revision: str | None = None,
+    force: bool = False,
+    command: str | None = None,
+    repo_id: str | None = None,
+    progress: Progress | None = None,
 ) -> ConversionReport:
     """Convert a checkpoint to an MLX-community folder, readable here, by mlx-vlm and by mlx-swift-lm.
 
@@ -31,59 +39,81 @@ def convert_checkpoint(
 
     Args:
         path_or_hub_id: a folder or a Hub id. Layers that are quantized already are dequantized where `quantization`,
-            `plan` or `dequantize` ask for it, and copied otherwise.
+            `plan` or `dequantize` ask for it, and copied otherwise. None for the base that `adapter_path` names.
         mlx_path: the folder to make. It appears when it is whole.
         quantization: what to quantize; None for nothing.
         plan: instead of `quantization`, the format of each layer by its path; layers left out keep full precision.
         rounding: how weights are transformed and rounded; None rounds to nearest.
         dequantize: turn a quantized checkpoint into a plain one.
+        adapter_path: folder or Hub id of a LoRA adapter in PEFT's form, to be merged first.
         dtype: "bfloat16", "float16" or "float32" for what is not quantized; None keeps the types of the file.
-        revision: branch, tag or commit on the Hub.
+        revision: branch, tag or commit of the checkpoint on the Hub.
+        force: replace a checkpoint that has the name `mlx_path`, once the new one is whole.
+        command: the command line, for the model card.
+        repo_id: the Hub repository that the folder is meant for, for the model card.
+        progress: told how far it is; None for silence.
 
     Raises:
-        FileNotFoundError: no such checkpoint, or files are missing from it.
+        FileNotFoundError: no such checkpoint or adapter, or files are missing from it.
         FileExistsError: `mlx_path` exists and is not empty.
         ValueError: damaged or contradictory files, or options that contradict each other.
+        ConnectionError: the Hub cannot be reached or refuses.
+        OSError: the disk has no room, or cannot be written.
     """
+    progress = progress or Progress()
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     if (quantization is not None) + (plan is not None) + dequantize > 1:
-        raise ValueError("quantization, a plan and dequantize exclude each other; give one of them")
-    source = open_source(path_or_hub_id, revision=revision)
-    layers = source.layers
-    num_weights = source.num_weights
-    reasons: dict[str, str] = {}
-    if quantization is not None:
-        plan, reasons = plan_quantization(layers, quantization)
-    elif plan is not None:
-        check_plan(plan, layers)
-        plan = {path: plan.get(path) for path in layers}
-        reasons = {path: "the plan leaves it" for path, layer_format in plan.items() if layer_format is None}
-    elif dequantize:
-        if not source.formats:
-            raise ValueError(f"{source.folder} is not quantized: nothing to dequantize")
-        plan = dict.fromkeys(layers)
-    if plan is None and source.formats:
-        entry = source.config.quantization
-        plan, source = {}, source.as_stored()
-    else:
-        plan = dict.fromkeys(layers) if plan is None else plan
-        entry = config_entry(plan)
+        raise ValueError("quantizing, a plan and dequantizing exclude each other; choose one")
+    adapter = open_adapter(adapter_path) if adapter_path is not None else None
+    origin = adapter.base if path_or_hub_id is None and adapter else path_or_hub_id
+    if origin is None:
+        raise ValueError("no checkpoint is given, and the adapter's configuration names no base; name it by --hf-path")
+    target = Path(mlx_path).expanduser().absolute()
+    source = open_source(origin, revision=revision)
+    check_target(target, source.folder, force)
     raw_config = read_json(source.folder / "config.json")
+    layers, num_weights = source.layers, source.num_weights
+    if adapter:
+        adapter.check(source.shapes)
+    keeps_codes = bool(source.formats) and quantization is None and plan is None and not dequantize
+    if keeps_codes and adapter:
+        raise ValueError(f"{origin} is quantized; to merge an adapter, quantize it anew (-q) or dequantize it (-d)")
+    plan, reasons = _plan(source, quantization, plan, dequantize)
+    entry = config_entry(plan)
+    to_apply = plan
+    if keeps_codes:
+        source, to_apply, entry = source.as_stored(), {}, source.config.quantization or {}
     target_dtype = DTYPES[dtype] if dtype else None
-    specs = output_specs(source, plan, target_dtype)
-    report = ConversionReport(
-        Path(mlx_path).expanduser().absolute(),
-        sum(spec.size_bytes for spec in specs.values()),
-        num_weights,
-        plan,
-        reasons,
-        layers,
-    )
-    with whole_folder(report.folder) as folder:
-        write_weights(folder, specs, output_tensors(source, plan, target_dtype, rounding or Rounding()))
+    specs = output_specs(source, to_apply, target_dtype)
+    size_bytes = sum(spec.size_bytes for spec in specs.values())
+    report = ConversionReport(target, str(origin), size_bytes, num_weights, plan, reasons, layers)
+    with whole_folder(target, source.folder, size_bytes, force) as folder:
+        progress.stage(f"writing {size_bytes / 1e6:.1f} MB", size_bytes)
+        tensors = output_tensors(source, to_apply, target_dtype, rounding or Rounding(), adapter)
+        try:
+            write_weights(folder, specs, tensors, progress.advance)
+        finally:
+            progress.close()
         copy_companions(source.folder, folder)
-        write_json(
-            folder / "config.json", converted_config(raw_config, source.config, entry)
-        )
+        write_json(folder / "config.json", converted_config(raw_config, source.config, entry))
+        report.write(folder)
+        write_card(folder, source.folder, report, command, repo_id)
     return report
+
+
+def _plan(
+    source: Source, quantization: QuantizationOptions | None, plan: Plan | None, dequantize: bool
+) -> tuple[Plan, dict[str, str]]:
+    """The format of each layer of the new folder, and the reason of each that has none."""
+    layers = source.layers
+    if quantization is not None:
+        return plan_quantization(layers, quantization)
+    if dequantize and not source.formats:
+        raise ValueError(f"{source.folder} is not quantized: nothing to dequantize")
+    if plan is not None:
+        check_plan(plan, layers)
+    chosen = plan if plan is not None else {} if dequantize else source.formats
+    complete = {path: chosen.get(path) for path in layers}
+    reason = "the plan leaves it in full precision" if plan is not None else "nothing was asked for"
+    return complete, {path: reason for path, layer_format in complete.items() if layer_format is None}

@@ -109,4 +109,4 @@ def _write(file: BinaryIO, name: str, spec: TensorSpec, found_name: str, array: 
         )
     carrier = mx.contiguous(array).view(_CARRIERS[spec.dtype.size])
     mx.eval(carrier)
-    file.write(memoryview(carrier))
+    file.write(memoryview(carrier))  # type: ignore[arg-type]

@@ -55,9 +55,9 @@ class Source:
         """The type that `read` returns: of a quantized layer that of its scales, or of the norms where those are
         codes themselves."""
         path = name.removesuffix(".weight")
-        scales = self._dtypes.get(f"{path}.scales")
-        if scales is None:
+        if not name.endswith(".weight") or path not in self.formats:
             return self._dtypes[name]
+        scales = self._dtypes[f"{path}.scales"]
         return scales if mx.issubdtype(scales, mx.floating) else self._dtypes[_NORM]
 
     def read(self, name: str) -> mx.array:

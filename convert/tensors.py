@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import mlx.core as mx
 import numpy as np
 
+from .adapter import Adapter
 from .plan import Plan
 from .quantize import Rounding
 from .shards import TensorSpec
@@ -35,7 +36,7 @@ def output_specs(source: Source, plan: Plan, dtype: mx.Dtype | None) -> dict[str
 
 
 def output_tensors(
-    source: Source, plan: Plan, dtype: mx.Dtype | None, rounding: Rounding
+    source: Source, plan: Plan, dtype: mx.Dtype | None, rounding: Rounding, adapter: Adapter | None = None
 ) -> Iterator[tuple[str, mx.array]]:
     """The tensors to write, computed from one source tensor at a time, which is let go before the next.
 
@@ -44,6 +45,8 @@ def output_tensors(
     """
     for name in source.shapes:
         array = source.read(name)
+        if adapter:
+            array = adapter.merge(name, array)
         array = rounding.transform(name, array)
         is_floating = mx.issubdtype(array.dtype, mx.floating)
         if is_floating:
@@ -67,7 +70,8 @@ def output_tensors(
 def _check_finite(array: mx.array, what: str) -> None:
     """Refuse NaN and infinity, by their exponent of ones: far quicker than MLX's floating-point comparisons."""
     unsigned, infinity = _INFINITY[array.dtype]
-    bits = np.asarray(memoryview(mx.contiguous(array).reshape(-1).view(unsigned)))
+    flat = mx.contiguous(array).reshape(-1).view(unsigned)
+    bits = np.asarray(memoryview(flat))  # type: ignore[arg-type]
     without_sign = bits.dtype.type(2 ** (8 * bits.itemsize - 1) - 1)
     for start in range(0, bits.size, _CHUNK_SIZE):
         if (bits[start : start + _CHUNK_SIZE] & without_sign).max() >= infinity:

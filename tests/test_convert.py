@@ -197,9 +197,9 @@ def test_all_that_a_user_needs_is_copied_and_no_code(checkpoint, out, tmp_path):
         (source / name).write_text("x", encoding="utf-8")
     (source / "dangling.json").symlink_to("nowhere")
     convert_checkpoint(source, out)
-    expected = {file.name for file in checkpoint("smolvlm_256m").iterdir()} | {"LICENSE"}
-    assert {file.name for file in out.iterdir()} == expected
-    for name in expected - {"config.json", WEIGHTS}:
+    copied_files = {file.name for file in checkpoint("smolvlm_256m").iterdir()} | {"LICENSE"}
+    assert {file.name for file in out.iterdir()} == copied_files | {"README.md", "quantization_report.json"}
+    for name in copied_files - {"config.json", WEIGHTS}:
         assert (out / name).read_bytes() == (source / name).read_bytes()
 
 
