@@ -1,7 +1,7 @@
 """LoRA adapters as PEFT saves them, merged into their base one tensor at a time.
 
-The arithmetic is that of peft, `tuners/lora/layer.py` (`Linear.get_delta_weight`, `Embedding.get_delta_weight`) and
-`tuners/lora/dora.py`, in float32 and rounded once.
+The arithmetic is that of peft, `tuners/lora/layer.py` (`get_delta_weight` of `Linear` and `Embedding`) and
+`tuners/lora/dora.py`, in float32 and rounded once. `fan_in_fan_out` is not read: PEFT drops it for linear layers.
 """
 
 import math
@@ -29,11 +29,17 @@ _PIECES = {  # how a tensor's name ends -> what it is to its layer
     ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
 }
-_REFUSED = {  # field -> values with which the adapter would mean something else than what is merged here
-    "lora_bias": (True,),
-    "bias": ("all", "lora_only"),
-    "init_lora_weights": ("pissa", "olora", "corda", "loftq"),
-}
+# What makes an adapter mean something else than what is merged here.
+_REFUSED = (
+    "lora_bias",
+    "layer_replication",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_qalora",
+    "use_bdlora",
+)
+_REFUSED += ("alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config")
+_PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")  # others change the base weights as well
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,8 @@ def open_adapter(path_or_hub_id: str | Path, *, revision: str | None = None) -> 
     for module, found in pieces.items():
         path = mlx_name(f"{module}.").removesuffix(".")
         updates[path] = _update(found, scaling, module, module in embeddings, folder)
+        if bool(raw.get("use_dora")) != ("magnitude" in found):
+            raise ValueError(f"{folder}: use_dora is {raw.get('use_dora')}, which does not fit the tensors of {module}")
     base = raw.get("base_model_name_or_path")
     return Adapter(folder, updates, replaced, base if isinstance(base, str) and base else None)
 
@@ -150,16 +158,14 @@ def open_adapter(path_or_hub_id: str | Path, *, revision: str | None = None) -> 
 def _check_variant(raw: dict[str, Any], folder: Path) -> None:
     if raw.get("peft_type") != "LORA":
         raise ValueError(f"{folder / CONFIG}: peft_type is {raw.get('peft_type')!r}, only 'LORA' can be merged")
-    for field, values in _REFUSED.items():
-        value = raw.get(field)
-        start = value.split("_")[0] if field == "init_lora_weights" and isinstance(value, str) else value
-        if start in values:
-            raise ValueError(
-                f"{folder / CONFIG}: {field} {value!r} is not supported; merge the adapter with PEFT instead"
-            )
-    for field in ("layer_replication", "target_parameters", "trainable_token_indices"):
+    for field in _REFUSED:
         if raw.get(field):
             raise ValueError(f"{folder / CONFIG}: {field} is not supported; merge the adapter with PEFT instead")
+    if raw.get("bias", "none") != "none" or raw.get("init_lora_weights") not in _PLAIN_STARTS:
+        field = "bias" if raw.get("bias", "none") != "none" else "init_lora_weights"
+        raise ValueError(
+            f"{folder / CONFIG}: {field} {raw[field]!r} is not supported; merge the adapter with PEFT instead"
+        )
 
 
 def _scaling(fields: Fields) -> Callable[[str, int], float]:
