@@ -25,6 +25,10 @@ def main() -> None:
             raise ValueError("name the checkpoint to convert by --hf-path, or an adapter by --adapter-path")
         if arguments.quantize and arguments.dequantize:
             raise ValueError("-q and -d exclude each other; a quantized checkpoint is quantized anew by -q alone")
+        if arguments.upload_repo is not None:
+            from huggingface_hub.utils import validate_repo_id  # slow to import
+
+            validate_repo_id(arguments.upload_repo)  # before the work, not after it
         report = convert_checkpoint(
             arguments.hf_path,
             arguments.mlx_path,

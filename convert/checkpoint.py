@@ -69,6 +69,8 @@ def convert_checkpoint(
     origin = adapter.base if path_or_hub_id is None and adapter else path_or_hub_id
     if origin is None:
         raise ValueError("no checkpoint is given, and the adapter's configuration names no base; name it by --hf-path")
+    if not str(mlx_path):
+        raise ValueError("--mlx-path is empty; name the folder to make")
     target = Path(mlx_path).expanduser().absolute()
     source = open_source(origin, revision=revision)
     check_target(target, source.folder, force)

@@ -68,6 +68,7 @@ def whole_folder(target: Path, source: Path, size_bytes: int, force: bool) -> It
                 for file in folder.iterdir():
                     _flush(file)
                 _flush(folder)
+                check_target(target, source, force)  # again: another run may have been quicker
                 if target.exists():
                     target.rename(Path(temporary) / _REPLACED)
                 folder.rename(target)

@@ -1,6 +1,5 @@
 """LoRA adapters: merged as PEFT merges them (goldens by make_adapter_goldens.py), or refused with a reason."""
 
-
 import mlx.core as mx
 import numpy as np
 import pytest
