@@ -6,7 +6,8 @@ from pathlib import Path
 
 import mlx.core as mx
 from checkpoints import distribution, weight_shapes, write_checkpoint
-from released_configs import RELEASED
+from editing import set_field
+from released_configs import IMAGE_SEQ_LEN, RELEASED
 
 _OMITTED = {"num_attention_heads": 32}, {"num_hidden_layers": 12, "intermediate_size": 3072}  # of text, of vision
 
@@ -22,6 +23,10 @@ def write_large_checkpoint(name: str, folder: Path) -> Path:
         shutil.copy(file, folder)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     shutil.rmtree(companions)
+    tile_size = config["vision_config"]["image_size"]
+    set_field(folder / "preprocessor_config.json", {"longest_edge": tile_size}, "max_image_size")
+    set_field(folder / "preprocessor_config.json", {"longest_edge": 4 * tile_size}, "size")
+    set_field(folder / "processor_config.json", IMAGE_SEQ_LEN[name], "image_seq_len")
     shapes = list(weight_shapes(config).items())
     weight_map = {}
     for number, part in enumerate((shapes[: len(shapes) // 2], shapes[len(shapes) // 2 :]), 1):
