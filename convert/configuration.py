@@ -17,8 +17,8 @@ def converted_config(raw: dict[str, Any], config: ModelConfig, quantization: dic
         **raw,
         "tie_word_embeddings": config.tie_word_embeddings,
         "text_config": {
-            "model_type": "llama",
             **raw["text_config"],
+            "model_type": raw["text_config"].get("model_type", "llama"),
             "hidden_size": text.hidden_size,
             "vocab_size": text.vocab_size,
             "num_hidden_layers": text.num_hidden_layers,
@@ -30,8 +30,8 @@ def converted_config(raw: dict[str, Any], config: ModelConfig, quantization: dic
             "tie_word_embeddings": config.tie_word_embeddings,  # where mlx-vlm looks for it
         },
         "vision_config": {
-            "model_type": f"{config.model_type}_vision",
             **raw["vision_config"],
+            "model_type": raw["vision_config"].get("model_type", f"{config.model_type}_vision"),
             "hidden_size": vision.hidden_size,
             "image_size": vision.image_size,
             "patch_size": vision.patch_size,
