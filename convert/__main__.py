@@ -67,7 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     quantize.add_argument("--q-group-size", type=int, metavar="N", help="weights that share a scale (default: 64)")
     quantize.add_argument("--q-mode", choices=FORMATS, help="format of the codes (default: affine)")
     quantize.add_argument(
-        "--q-recipe", choices=RECIPES, help="few bits for most layers and more for sensitive ones, in place of --q-bits"
+        "--q-recipe",
+        "--quant-predicate",
+        choices=RECIPES,
+        help="few bits for most layers and more for sensitive ones, in place of --q-bits",
     )
     for part, default in zip(_PARTS, ("as the decoder", "none", "none"), strict=True):
         what = "embeddings and head" if part == "embeddings" else part

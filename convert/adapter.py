@@ -29,16 +29,10 @@ _PIECES = {  # how a tensor's name ends -> what it is to its layer
     ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
 }
-# What makes an adapter mean something else than what is merged here.
-_REFUSED = (
-    "lora_bias",
-    "layer_replication",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_qalora",
-    "use_bdlora",
+_REFUSED = (  # what makes an adapter mean something else than what is merged here
+    *("lora_bias", "layer_replication", "target_parameters", "trainable_token_indices", "use_qalora", "use_bdlora"),
+    *("alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config"),
 )
-_REFUSED += ("alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config")
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")  # others change the base weights as well
 
 

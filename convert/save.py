@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..weights import INDEX
+from .card import QUALITY
+from .report import REPORT_FILE
 
 _COPIED = ("*.json", "*.jinja", "*.txt", "LICENSE*")  # tokenizer, templates, processors; never code or weights
-_NOT_COPIED = ("config.json", INDEX, "quantization_report.json", "quality.json")  # of another folder's weights
+_NOT_COPIED = ("config.json", INDEX, REPORT_FILE, QUALITY)  # they tell of other weights
 _COMPANIONS_BYTES = 64 * 1024**2  # room for what is not weights: tokenizers are the largest, with some 20 MB
 _REPLACED = "replaced"  # within a temporary folder: the old target, until the new one has its place
 

@@ -6,16 +6,19 @@ import shutil
 import struct
 from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pytest
 from command_lines import assert_refused, run
 from editing import WEIGHTS, change_weights, copied
+from huggingface_hub import errors
 from safetensors.numpy import load_file, save_file
 
 from mlx_smolvlm.convert import save, shards
 from mlx_smolvlm.weights import INDEX
 
 NORM = "model.text_model.norm.weight"
+RESPONSE = SimpleNamespace(headers={}, request=None, status_code=403)
 UP = "model.text_model.layers.1.mlp.up_proj.weight"
 
 
@@ -206,6 +209,31 @@ def test_a_failure_under_force_keeps_the_old_checkpoint(convert, source, tmp_pat
 )
 def test_absurd_options_are_refused(convert, tmp_path, options, problem):
     assert_refused(convert(*options), problem)
+    assert os.listdir(tmp_path) == ["source"]
+
+
+@pytest.mark.parametrize("option", ["--hf-path", "--adapter-path"])
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (errors.GatedRepoError("403", response=RESPONSE), "is gated: accept its terms"),
+        (errors.RepositoryNotFoundError("401", response=RESPONSE), "no such repository on the Hub"),
+        (errors.RevisionNotFoundError("404 no such revision", response=RESPONSE), "404 no such revision"),
+        (errors.LocalEntryNotFoundError("offline"), "the Hub cannot be reached"),
+    ],
+)
+def test_repositories_that_do_not_open_are_explained(convert, tmp_path, monkeypatch, option, error, problem):
+    def snapshot_download(*_, **__):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert_refused(convert(option, "owner/name"), problem)
+    assert os.listdir(tmp_path) == ["source"]
+
+
+def test_pickled_weights_are_refused(convert, source, tmp_path):
+    (source / WEIGHTS).rename(source / "pytorch_model.bin")
+    assert_refused(convert(), "only pickled weights (pytorch_model.bin)")
     assert os.listdir(tmp_path) == ["source"]
 
 

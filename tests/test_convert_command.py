@@ -37,6 +37,14 @@ def test_it_says_where_and_how_large(convert, tmp_path):
     assert (tmp_path / "new" / "Modell ü" / WEIGHTS).exists()
 
 
+def test_a_terminal_gets_a_bar(convert, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    result = convert("--mlx-path", tmp_path / "out")
+    assert result.status == 0
+    assert "writing 1.6 MB:   0%|" in result.err
+    assert "\n" not in result.err  # it goes when it is done
+
+
 def test_it_names_what_is_not_quantized(convert, checkpoint, tmp_path):
     result = convert("--hf-path", checkpoint("smolvlm2_2b"), "--mlx-path", tmp_path / "out", "-q")
     assert result.out.splitlines()[1:] == [
