@@ -27,7 +27,7 @@ def write_card(
     origin = _front_matter(source / CARD)
     is_hub_id = not Path(report.source).exists() and _HUB_ID.fullmatch(report.source)
     is_conversion = origin.get("library_name") == "mlx"
-    base_model = report.source if is_hub_id and not is_conversion else origin.get("base_model" if is_conversion else "")
+    base_model = (origin.get("base_model") if is_conversion else None) or (report.source if is_hub_id else None)
     fields = {
         "base_model": base_model,
         **{key: origin.get(key) for key in ("license", "license_name", "license_link")},
@@ -104,9 +104,9 @@ def quality_table(quality: dict[str, object]) -> str:
 
 
 def _front_matter(card: Path) -> dict[str, str]:
-    """The plain `key: value` lines at the head of a model card; {} if there is none."""
+    """The plain `key: value` lines at the head of a model card, and the first items of its lists; {} if none."""
     if not card.is_file():
         return {}
     head = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-    lines = re.findall(r"^(\w+): *([\w./:-]+) *$", head[1], re.MULTILINE) if head else []
+    lines = re.findall(r"^(\w+):(?: *|\n- *)([\w./:-]+) *$", head[1], re.MULTILINE) if head else []
     return dict(lines)

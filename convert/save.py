@@ -71,9 +71,7 @@ def whole_folder(target: Path, source: Path, size_bytes: int, force: bool) -> It
                     _flush(file)
                 _flush(folder)
                 check_target(target, source, force)  # again: another run may have been quicker
-                if target.exists():
-                    target.rename(Path(temporary) / _REPLACED)
-                folder.rename(target)
+                _place(folder, target, Path(temporary) / _REPLACED)
                 _flush(target.parent)
             finally:
                 if lock is not None:
@@ -82,6 +80,18 @@ def whole_folder(target: Path, source: Path, size_bytes: int, force: bool) -> It
         with suppress(OSError):  # of a parent that meanwhile holds something else
             for parent in made:
                 parent.rmdir()
+        raise
+
+
+def _place(folder: Path, target: Path, replaced: Path) -> None:
+    """Give `folder` the name `target`; what had it goes to `replaced`, or stays if that fails."""
+    try:
+        if target.exists():
+            target.rename(replaced)
+        folder.rename(target)
+    except BaseException:
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
         raise
 
 

@@ -84,4 +84,8 @@ def open_source(path_or_hub_id: str | Path, *, revision: str | None = None) -> S
     load_processor(folder, config)  # a folder that could not be used is refused before anything is written
     _, tensors = open_checkpoint(folder, config)
     quantized = [name.removesuffix(".scales") for name in tensors if name.endswith(".scales")]
-    return Source(folder, config, tensors, plan_from_entry(config.quantization, quantized))
+    try:
+        formats = plan_from_entry(config.quantization, quantized)
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}, quantization: {error}") from None
+    return Source(folder, config, tensors, formats)

@@ -48,12 +48,15 @@ def output_tensors(
         if adapter:
             array = adapter.merge(name, array)
         array = rounding.transform(name, array)
-        is_floating = mx.issubdtype(array.dtype, mx.floating)
-        if is_floating:
-            _check_finite(array, f"{source.folder}: {name}")
-        if is_floating and dtype is not None and array.dtype != dtype:
-            array = array.astype(dtype)
-            _check_finite(array, f"{name} as {str(dtype).split('.')[-1]}")
+        if mx.issubdtype(array.dtype, mx.floating):
+            if not _is_finite(array):
+                raise ValueError(f"{source.folder}: {name} holds values that are not finite (NaN or infinity)")
+            if dtype is not None and array.dtype != dtype:
+                array = array.astype(dtype)
+                if not _is_finite(array):
+                    raise ValueError(
+                        f"{source.folder}: {name} has values too large for {dtype}; choose another --dtype"
+                    )
         path = name.removesuffix(".weight")
         layer_format = plan.get(path)
         if layer_format is None or path == name:
@@ -67,12 +70,11 @@ def output_tensors(
         mx.clear_cache()  # buffers of one size are of no use to the next tensor
 
 
-def _check_finite(array: mx.array, what: str) -> None:
-    """Refuse NaN and infinity, by their exponent of ones: far quicker than MLX's floating-point comparisons."""
+def _is_finite(array: mx.array) -> bool:
+    """Whether no value's exponent is all ones; far quicker than MLX's floating-point comparisons."""
     unsigned, infinity = _INFINITY[array.dtype]
     flat = mx.contiguous(array).reshape(-1).view(unsigned)
     bits = np.asarray(memoryview(flat))  # type: ignore[arg-type]
     without_sign = bits.dtype.type(2 ** (8 * bits.itemsize - 1) - 1)
-    for start in range(0, bits.size, _CHUNK_SIZE):
-        if (bits[start : start + _CHUNK_SIZE] & without_sign).max() >= infinity:
-            raise ValueError(f"{what} holds values that are not finite (NaN or infinity); the checkpoint is damaged")
+    starts = range(0, bits.size, _CHUNK_SIZE)
+    return all((bits[start : start + _CHUNK_SIZE] & without_sign).max() < infinity for start in starts)

@@ -91,7 +91,10 @@ def test_weights_beyond_float16_are_named(convert, source, tmp_path):
         weights[UP][0, 0] = 1e5
 
     change_weights(source, enlarge)
-    assert_failed_midway(convert("--dtype", "float16"), "up_proj.weight as float16 holds values that are not finite")
+    assert_failed_midway(
+        convert("--dtype", "float16"),
+        "up_proj.weight has values too large for mlx.core.float16; choose another --dtype",
+    )
     assert os.listdir(tmp_path) == ["source"]
     assert convert("--dtype", "bfloat16").status == 0
 

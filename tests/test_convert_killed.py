@@ -79,6 +79,23 @@ def test_a_checkpoint_about_to_be_replaced_is_not_lost(checkpoint, tmp_path):
     assert len((out / WEIGHTS).read_bytes()) > len(before)
 
 
+def test_a_checkpoint_whose_place_cannot_be_taken_stays(checkpoint, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    convert_checkpoint(checkpoint("tied"), out)
+    rename = Path.rename
+
+    def failing(self, to):
+        if self.name == "checkpoint":
+            raise OSError(5, "Input/output error", str(to))
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        convert_checkpoint(checkpoint("tied"), out, force=True)
+    assert (out / WEIGHTS).exists()
+    assert remains(out) == []
+
+
 def test_a_run_that_lives_is_left_alone(checkpoint, tmp_path):
     out = tmp_path / "out"
     with save.whole_folder(out, checkpoint("tied"), 0, False) as folder:
