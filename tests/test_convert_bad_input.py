@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import numpy as np
 import pytest
-from command_lines import assert_refused, run
+from command_lines import assert_failed_midway, assert_refused, run
 from editing import WEIGHTS, change_weights, copied
 from huggingface_hub import errors
 from safetensors.numpy import load_file, save_file
@@ -33,13 +33,6 @@ def convert(monkeypatch, capsys, source, tmp_path):
     """A function from options to the run's result; the options win over the source and the target tmp_path / "out"."""
     paths = ("--hf-path", source, "--mlx-path", tmp_path / "out")
     return lambda *options: run(monkeypatch, capsys, "convert", *paths, *options)
-
-
-def assert_failed_midway(result, problem):
-    """As `assert_refused`, after the line of the stage that was under way."""
-    stage, line = result.err.splitlines(keepends=True)
-    assert stage.startswith("writing ")
-    assert_refused(result._replace(err=line), problem)
 
 
 def with_header(content, data=b""):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from command_lines import assert_refused, run
+from command_lines import assert_failed_midway, assert_refused, run
 from editing import WEIGHTS, change_weights, copied
 
 from mlx_smolvlm.convert import shards
@@ -21,13 +21,6 @@ def convert(monkeypatch, capsys, checkpoint):
     """A function from options to the run's result, on a tiny checkpoint; `--hf-path` may be given again."""
     source = checkpoint("smolvlm_256m")
     return lambda *options: run(monkeypatch, capsys, "convert", "--hf-path", source, *options)
-
-
-def assert_failed_midway(result, problem):
-    """As `assert_refused`, after the line of the stage that was under way."""
-    stage, line = result.err.splitlines(keepends=True)
-    assert stage.startswith("writing ")
-    assert_refused(result._replace(err=line), problem)
 
 
 def test_it_says_where_and_how_large(convert, tmp_path):

@@ -173,8 +173,9 @@ def test_killed_twenty_times_at_random_the_largest_geometry_converts(large, tmp_
     moments = random.Random(0)
     for _ in range(20):
         kill_when_written = moments.uniform(0, 1.01) * size_bytes  # sometimes while the system writes to the disk
+        of_earlier_runs = remains(out)
         process = subprocess.Popen([*COMMAND, *options], cwd=ROOT, stdout=subprocess.DEVNULL)
-        while process.poll() is None and written_bytes(out) < kill_when_written:
+        while process.poll() is None and written_bytes(out, of_earlier_runs) < kill_when_written:
             time.sleep(0.01)
         process.kill()
         process.wait()
@@ -187,9 +188,10 @@ def test_killed_twenty_times_at_random_the_largest_geometry_converts(large, tmp_
     assert filecmp.cmp(out / WEIGHTS, undisturbed / WEIGHTS, shallow=False)
 
 
-def written_bytes(target):
-    """Size of the weights in the temporary folder; 0 if there is none, or none any more."""
+def written_bytes(target, of_earlier_runs):
+    """Size of the weights in this run's temporary folder; 0 if there is none, or none any more."""
     try:
-        return sum(file.stat().st_size for folder in remains(target) for file in folder.rglob("*.safetensors"))
+        folders = [folder for folder in remains(target) if folder not in of_earlier_runs]
+        return sum(file.stat().st_size for folder in folders for file in folder.rglob("*.safetensors"))
     except FileNotFoundError:
         return 0
