@@ -12,7 +12,7 @@ import string
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from .urls import DEFAULT_MAX_BYTES, FetchError, check_size, one_line, redact_url
@@ -107,9 +107,10 @@ def stream(url: str, policy: FetchPolicy = DEFAULT_POLICY) -> Generator[bytes, N
     name, target = redact_url(url), url
     for _ in range(policy.max_redirects + 1):
         with _as_fetch_errors(name, policy), contextlib.ExitStack() as opened:
-            parts = _checked_parts(target, name, policy)
+            parts = checked_parts(target, name, policy)
             connection = opened.enter_context(_connect(parts, name, policy, deadline))
-            response = opened.enter_context(_request(connection, parts, policy, deadline))
+            channel = _DeadlineSocket(connection, policy.stall_timeout_s, deadline)
+            response = opened.enter_context(request(channel, parts))
             location = response.getheader("Location")
             if response.status not in REDIRECT_STATUSES or not location:
                 yield from _body(response, name, policy)
@@ -157,8 +158,8 @@ class _DeadlineSocket(io.RawIOBase):
         """Do nothing: http.client closes its socket before it reads the body. `stream` closes the real one."""
 
 
-def _checked_parts(url: str, name: str, policy: FetchPolicy) -> SplitResult:
-    """Split an address; the host comes back in ASCII."""
+def checked_parts(url: str, name: str, policy: FetchPolicy) -> SplitResult:
+    """Split an address, called `name` in messages; the host comes back in ASCII. Raises FetchError if refused."""
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").encode("idna").decode("ascii")
@@ -204,10 +205,8 @@ def _connect(parts: SplitResult, name: str, policy: FetchPolicy, deadline: float
     raise failure
 
 
-def _request(
-    connection: socket.socket, parts: SplitResult, policy: FetchPolicy, deadline: float
-) -> HTTPResponse:
-    """Ask for the address over `connection` and read the answer's header."""
+def request(connection: Any, parts: SplitResult) -> HTTPResponse:
+    """Ask for the address over `connection`, which has a socket's makefile, sendall and close, and read the header."""
     import http.client
 
     user, _, host = parts.netloc.rpartition("@")
@@ -218,7 +217,7 @@ def _request(
     path = quote(parts.path or "/", safe=string.punctuation)
     query = f"?{quote(parts.query, safe=string.punctuation)}" if parts.query else ""
     client = http.client.HTTPConnection(host)
-    client.sock = cast(socket.socket, _DeadlineSocket(connection, policy.stall_timeout_s, deadline))
+    client.sock = connection
     client.request("GET", path + query, headers=headers)
     return client.getresponse()
 

@@ -4,7 +4,11 @@ import sys
 from importlib import import_module
 from typing import NamedTuple
 
-MODULES = {"generate": "mlx_smolvlm.generate", "convert": "mlx_smolvlm.convert.__main__"}
+MODULES = {
+    "generate": "mlx_smolvlm.generate",
+    "watch": "mlx_smolvlm.watch",
+    "convert": "mlx_smolvlm.convert.__main__",
+}
 
 
 class Run(NamedTuple):

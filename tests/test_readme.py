@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_smolvlm import generate
+from mlx_smolvlm import generate, watch
 from mlx_smolvlm.convert import __main__ as convert
 
 ROOT = Path(__file__).parent.parent
@@ -57,6 +57,7 @@ def test_commands_that_need_no_download_work_as_pasted(checkout, block):
 def test_other_commands_use_options_that_exist():
     parsers = {
         "-m mlx_smolvlm.generate": generate._parser(),
+        "-m mlx_smolvlm.watch": watch._parser(),
         "-m mlx_smolvlm.convert": convert._parser(),
         "examples/video_highlights.py": video_highlights._parser(),
     }
