@@ -8,21 +8,22 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .feature_cache import FeatureCache
-from .frame_buffer import FrameBuffer, LiveFrame
 from .generation import GenerationResponse, stream_generate
-from .live_reader import LiveReader
-from .live_source import read_source
 from .media_options import MediaOptions
 from .messages import read_conversation
 from .model import SmolVLM
 from .processing import Processor
 from .prompt_media import SampledVideo
 
+if TYPE_CHECKING:
+    from .frame_buffer import FrameBuffer, LiveFrame
+    from .live_reader import LiveReader
+
 LOG = logging.getLogger(__name__)
-WAIT_S = 0.1  # how long a wait may last before the cancel event is looked at
+WAIT_S = 0.05  # how long a wait may last before the cancel event is looked at
 SLACK_S = 0.5  # beyond the stall time-out, within which a source reports its own stall
 
 
@@ -114,6 +115,10 @@ def stream_captions(
             lost for good.
         FileNotFoundError: no such file.
     """
+    from .frame_buffer import FrameBuffer  # what only live sources need
+    from .live_reader import LiveReader
+    from .live_source import read_source
+
     check_timing(window_s, every_s, stall_timeout_s, retries)
     every_s = every_s or window_s
     media: dict[str, Any] = {"fps": fps, "max_frames": max_frames}
@@ -182,7 +187,7 @@ class _Window:
 
     start_s: float
     end_s: float
-    frames: list[LiveFrame]
+    frames: "list[LiveFrame]"
     total_dropped: int
 
     @property
@@ -193,7 +198,7 @@ class _Window:
 
 
 def _windows(
-    buffer: FrameBuffer,
+    buffer: "FrameBuffer",
     name: str,
     window_s: float,
     every_s: float,
@@ -227,7 +232,7 @@ def _windows(
 
 
 def _captions(
-    reader: LiveReader,
+    reader: "LiveReader",
     windows: Iterator[_Window],
     describe: Callable[[SampledVideo], Iterator[GenerationResponse]],
     name: str,

