@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from .image_loading import path_of_file_url
 from .live_transport import Patience, Stalled, open_http, open_pipe, open_socket
 from .urls import check_size, one_line, redact_url
-from .video_container import open_video, reason, video_path
+from .video_container import film_stream, open_video, reason, video_path
 
 if TYPE_CHECKING:
     import av
@@ -172,7 +172,9 @@ def open_source(
         container = opened.enter_context(_container(source, file, patience))
         if source.kind == "stream":  # a recording behind a playlist is given as fast as it is read
             is_file = container.duration is not None and container.format.name in ("hls", "dash")
-        yield OpenSource(container, _video_stream(source, container), not is_file)
+        stream = film_stream(container, source.name)
+        stream.thread_type = "SLICE"  # threads by frame would hold frames back
+        yield OpenSource(container, stream, not is_file)
 
 
 def _http_file(
@@ -202,7 +204,8 @@ def _container(source: Source, file: Any, patience: Patience) -> Iterator["av.co
     import av
 
     options: dict[str, str] = {}
-    if source.kind in ("pipe", "socket", "http", "stream"):
+    if source.kind != "device":
+        options["protocol_whitelist"] = NETWORK_PROTOCOLS  # for what a playlist names
         options["analyzeduration"] = "1000000"  # microseconds; FFmpeg's own five seconds would come before any frame
     arguments: dict[str, Any] = {}
     if isinstance(file, str):
@@ -211,7 +214,6 @@ def _container(source: Source, file: Any, patience: Patience) -> Iterator["av.co
             if source.device_format == "avfoundation":
                 options["framerate"] = "30"  # its own default, 29.97, is refused by most cameras
         else:
-            options["protocol_whitelist"] = NETWORK_PROTOCOLS
             options["rtsp_flags"] = "prefer_tcp"  # arrives complete, and through firewalls
             read_s = RTSP_STEP_S if source.target.lower().startswith("rtsp") else patience.stall_timeout_s
             arguments["timeout"] = (patience.stall_timeout_s, read_s)
@@ -238,13 +240,3 @@ def _refusal(source: Source, error: Exception) -> Exception:
     if isinstance(error, OSError) and source.kind in ("device", "stream"):
         return OSError(f"{source.name} cannot be opened ({reason(error)})")
     return ValueError(f"{source.name} is not a video that FFmpeg can read ({reason(error)})")
-
-
-def _video_stream(source: Source, container: "av.container.InputContainer") -> Any:
-    if not container.streams.video:
-        raise ValueError(f"{source.name} has no video stream, only {container.format.long_name} data")
-    stream = container.streams.video[0]
-    if stream.codec_context is None:
-        raise ValueError(f"{source.name} has a video stream in a format that FFmpeg cannot decode")
-    stream.thread_type = "SLICE"  # threads by frame would hold frames back
-    return stream

@@ -39,7 +39,6 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
         ValueError: nothing that FFmpeg reads as a video.
     """
     import av  # slow to import, and most prompts have no video
-    from av.stream import Disposition
 
     options: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}  # a file never leads to the net
     if hardware:
@@ -61,15 +60,22 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
             raise ValueError(f"{path} is a picture, not a video; pass it as an image")
         if container.format.name in _LISTS:
             raise ValueError(f"{path} is a list of other files ({container.format.long_name}); pass the video itself")
-        films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-        if not films:
-            cover = ", and the picture of a cover" if container.streams.video else ""
-            raise ValueError(f"{path} has no video stream, only {container.format.long_name} data{cover}")
-        stream = films[0]
-        if stream.codec_context is None:
-            raise ValueError(f"{path} has a video stream in a format that FFmpeg cannot decode")
+        stream = film_stream(container, str(path))
         stream.thread_type = "AUTO"
         yield container, stream
+
+
+def film_stream(container: "av.container.InputContainer", name: str) -> Any:
+    """The first video stream that is no cover picture. Raises ValueError if there is none that can be decoded."""
+    from av.stream import Disposition
+
+    films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not films:
+        cover = ", and the picture of a cover" if container.streams.video else ""
+        raise ValueError(f"{name} has no video stream, only {container.format.long_name} data{cover}")
+    if films[0].codec_context is None:
+        raise ValueError(f"{name} has a video stream in a format that FFmpeg cannot decode")
+    return films[0]
 
 
 def packets(container: "av.container.InputContainer", stream: Any, path: Path) -> Iterator[Any]:

@@ -218,15 +218,22 @@ def test_a_stream_that_never_gives_a_frame_is_refused_at_once(treatment, problem
     assert problem in str(error.value)
 
 
-def test_a_playlist_from_the_network_reads_no_files():
-    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfile://{video_path('clip')}\n#EXT-X-ENDLIST\n".encode()
-    answer = http(send(playlist), f"Content-Length: {len(playlist)}", "Content-Type: application/vnd.apple.mpegurl")
-    with (
-        serving(answer, answer, answer, answer) as port,
-        Reading(f"http://127.0.0.1:{port}/live.m3u8", retries=0) as reading,
-        pytest.raises(ValueError, match=r"not a video|cannot be opened|holds no picture"),
-    ):
-        reading.to_end()
+@pytest.mark.parametrize("scheme", ["http", "tcp"])
+def test_a_list_from_the_network_reads_no_files(scheme, monkeypatch):
+    """Neither an HLS playlist nor an FFmpeg script that names a video of this machine."""
+    monkeypatch.chdir(video_path("clip").parent)
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfile://{video_path('clip')}\n#EXT-X-ENDLIST\n"
+    for content in (playlist, "ffconcat version 1.0\nfile clip.mp4\n"):
+        answer = send(content.encode())
+        if scheme == "http":
+            kind = "application/vnd.apple.mpegurl" if content is playlist else "video/mp4"
+            answer = http(answer, f"Content-Length: {len(content)}", f"Content-Type: {kind}")
+        with (
+            serving(*[answer] * 4) as port,
+            Reading(f"{scheme}://127.0.0.1:{port}/live", retries=0) as reading,
+            pytest.raises(ValueError, match=r"not a video|cannot be opened|holds no picture|not permitted"),
+        ):
+            reading.to_end()
 
 
 def test_rtsp_goes_on_after_a_pause_and_ends_at_once():
