@@ -47,6 +47,14 @@ def mlx_name(name: str) -> str:
     return name
 
 
+def hf_name(name: str) -> str:
+    """The Hugging Face name of a tensor, from its MLX-community name."""
+    for prefix, replacement in reversed(_HF_PREFIXES.items()):  # the head before the decoder that it is part of
+        if name.startswith(replacement):
+            return prefix + name.removeprefix(replacement)
+    return name
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint, whole and by its index if it has one.
 

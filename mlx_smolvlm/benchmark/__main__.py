@@ -1,0 +1,190 @@
+"""`python -m mlx_smolvlm.benchmark`: arguments and printing."""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from ..command_line import CommandLine, refuse_tracebacks
+from ..loading import DTYPES, default_dtype
+from .geometries import GEOMETRIES
+from .measurement import Comparison, Measurement, Progress
+from .peers import PEERS, compare
+from .report import as_json, draw, table, write_json
+from .session import Session, Settings
+from .size import size
+from .stages import decode, loading, prefill, preprocessing, start, start_picture, vision
+from .video import video
+
+SECTIONS: dict[str, Callable[[Session], list[Measurement]]] = {
+    "start": start,
+    "start-picture": start_picture,
+    "load": loading,
+    "preprocessing": preprocessing,
+    "vision": vision,
+    "prefill": prefill,
+    "decode": decode,
+    "video": video,
+    "size": size,
+}
+DEFAULT_SECTIONS = [name for name in SECTIONS if name != "size"]  # which takes long
+
+
+def main() -> None:
+    """Run the command line; exits with 2 and one line on bad input."""
+    with refuse_tracebacks(), ExitStack() as stack:
+        arguments = _parser().parse_args()
+        settings = _settings(arguments)
+        outputs = [Path(name) for name in (arguments.json, arguments.plot) if name is not None]
+        for path in outputs:
+            if not path.parent.is_dir():
+                raise FileNotFoundError(f"no folder {path.parent} to write {path.name} into")
+        if arguments.plot is not None:
+            _check_plot(arguments.plot)
+        folder = arguments.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="mlx_smolvlm_benchmark_"))
+        session = Session(settings, Path(folder), Progress(arguments.quiet))
+        session.folder.mkdir(parents=True, exist_ok=True)
+        measurements: list[Measurement] = []
+        comparisons: list[Comparison] = []
+        if not arguments.peers_only:
+            for name in arguments.only:
+                session.progress(name)
+                measurements += SECTIONS[name](session)
+        if arguments.against:
+            comparisons = compare(session, arguments.against, _pythons(arguments), arguments.only)
+        report = as_json(session, measurements, comparisons)
+        print(table(report))
+        if arguments.json is not None:
+            write_json(report, Path(arguments.json))
+        if arguments.plot is not None:
+            draw(report, Path(arguments.plot))
+
+
+def _check_plot(name: str) -> None:
+    """Before hours of measuring, not after them."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise ValueError("--plot needs matplotlib: pip install 'mlx-smolvlm[plot]'") from None
+    known = Figure().canvas.get_supported_filetypes()
+    if Path(name).suffix.removeprefix(".") not in known:
+        raise ValueError(f"--plot {name}: the file's ending should be one of {', '.join(sorted(known))}")
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    changed = arguments.decoder_layers or arguments.encoder_layers or arguments.bits
+    if arguments.model is not None and (changed or arguments.geometry is not None):
+        raise ValueError("--geometry, --decoder-layers, --encoder-layers and --bits do not go with --model")
+    if arguments.video is not None and not Path(arguments.video).is_file():
+        raise FileNotFoundError(f"no video {arguments.video}")
+    return Settings(
+        model=arguments.model,
+        geometry=arguments.geometry or "256m",
+        decoder_layers=arguments.decoder_layers,
+        encoder_layers=arguments.encoder_layers,
+        bits=arguments.bits,
+        dtype=arguments.dtype or default_dtype(),
+        runs=arguments.runs,
+        prompt_tokens=arguments.prompt_tokens,
+        new_tokens=arguments.new_tokens,
+        image_size=arguments.image_size,
+        video=arguments.video,
+        clip_s=arguments.clip_seconds,
+        max_frames=arguments.max_frames,
+        pictures=arguments.pictures,
+        contexts=arguments.contexts,
+    )
+
+
+def _pythons(arguments: argparse.Namespace) -> dict[str, str]:
+    pythons = {}
+    for entry in arguments.peer_python:
+        peer, separator, path = entry.partition("=")
+        if not separator or peer not in PEERS:
+            raise ValueError(f"--peer-python is {entry!r}, expected PEER=PATH with a peer of {', '.join(PEERS)}")
+        pythons[peer] = path
+    return pythons
+
+
+def _names(known: list[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
+        return names
+
+    return parse
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 10**6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 999999")
+    return int(text)
+
+
+def _positives(text: str) -> list[int]:
+    return [_positive(part) for part in text.split(",")]
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds up to 3600")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, separator, height = text.partition("x")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size like 4000x3000")
+    return _positive(width), _positive(height)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandLine(
+        prog="python -m mlx_smolvlm.benchmark",
+        description="Measure every stage of an answer, on a real checkpoint or on random weights of a geometry.",
+    )
+    model = parser.add_argument_group("the model")
+    model.add_argument("--model", metavar="PATH_OR_HUB_ID", help="a real checkpoint")
+    model.add_argument("--geometry", choices=list(GEOMETRIES), help="random weights of this shape (default: 256m)")
+    model.add_argument("--decoder-layers", type=_positive, metavar="N", help="fewer or more than the geometry has")
+    model.add_argument("--encoder-layers", type=_positive, metavar="N", help="fewer or more than the geometry has")
+    model.add_argument("--bits", type=int, choices=(2, 3, 4, 5, 6, 8), help="quantize the decoder")
+    model.add_argument("--dtype", choices=list(DTYPES), help="default: bfloat16, CPU float32")
+    model.add_argument("--folder", metavar="PATH", help="keeps checkpoints and inputs for the next time")
+
+    what = parser.add_argument_group("what to measure")
+    what.add_argument("--only", type=_names(list(SECTIONS)), default=DEFAULT_SECTIONS, metavar="SECTION,...",
+                      help=f"of {', '.join(SECTIONS)} (default: all but size)")
+    what.add_argument("--runs", type=_positive, default=5, metavar="N", help="runs of each (default: 5)")
+    what.add_argument("--prompt-tokens", type=_positive, default=851, metavar="N", help="default: 851")
+    what.add_argument("--new-tokens", type=_positive, default=64, metavar="N", help="default: 64")
+    what.add_argument("--image-size", type=_size, default=(4000, 3000), metavar="WxH", help="default: 4000x3000")
+    what.add_argument("--video", metavar="FILE", help="default: a generated clip, 1280 x 720")
+    what.add_argument("--clip-seconds", type=_seconds, default=60.0, metavar="S", help="length of it (default: 60)")
+    what.add_argument("--max-frames", type=_positive, default=64, metavar="N", help="of the video (default: 64)")
+    what.add_argument("--pictures", type=_positives, default=[1, 2, 4, 8], metavar="N,...", help="for size")
+    what.add_argument("--contexts", type=_positives, default=[256, 512, 1024, 2048, 4096, 8000], metavar="N,...",
+                      help="tokens, for size")
+
+    peers = parser.add_argument_group("other programs")
+    peers.add_argument("--against", type=_names(list(PEERS)), metavar="PEER,...", help=f"of {', '.join(PEERS)}")
+    peers.add_argument("--peer-python", action="append", default=[], metavar="PEER=PATH",
+                       help="interpreter that has a peer, if it is another one; repeatable")
+    peers.add_argument("--peers-only", action="store_true", help="compare, and measure nothing else")
+
+    output = parser.add_argument_group("what is written")
+    output.add_argument("--json", metavar="FILE", help="everything, each run included")
+    output.add_argument("--plot", metavar="FILE", help="ratios and sizes, .png or .svg (needs matplotlib)")
+    output.add_argument("--quiet", action="store_true", help="do not tell what is being measured")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

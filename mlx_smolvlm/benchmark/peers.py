@@ -1,0 +1,216 @@
+"""Other programs, on the same checkpoint and input, in turn with this package."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .measurement import Comparison
+from .session import QUESTION, Session
+
+PEERS = ("mlx-vlm", "transformers")
+_STILLS = 16  # frames that mlx-vlm shows of a video
+_PEER_CASES = {"mlx-vlm": {"start", "start-picture", "preprocessing", "vision", "prefill", "decode", "video"}}
+_PEER_CASES["transformers"] = _PEER_CASES["mlx-vlm"] - {"start", "start-picture", "video"}  # it has no command for one answer
+
+
+class Worker:
+    """A program in a process of its own, and its interpreter if it is another one (see worker.py)."""
+
+    def __init__(self, program: str, session: Session, python: str = sys.executable):
+        own = program in ("own", "video")
+        self.name = program
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
+        command = [python, str(Path(__file__).with_name("worker.py")), program]
+        try:
+            self._process = subprocess.Popen(
+                [*command, str(session.checkpoint), session.settings.dtype],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=session.environment if own else None,
+                text=True,
+            )
+        except OSError as error:
+            raise ValueError(f"{python} cannot be run: {error.strerror}") from None
+        self.version = str(self._answer()["version"])
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def request(self, task: str, **request: Any) -> dict[str, Any]:
+        """Let it do a task.
+
+        Raises:
+            ValueError: it has ended; with the last line that it printed.
+        """
+        assert self._process.stdin is not None
+        try:
+            print(json.dumps({"task": task, **request}), file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            raise ValueError(f"{self.name} has ended: {self._last_words()}") from None
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            if stream is not None:
+                stream.close()
+        self._process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            raise ValueError(f"{self.name} has ended with status {self._process.returncode}: {self._last_words()}")
+        return json.loads(line)
+
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        return (self._errors.read().strip() or "without a word").splitlines()[-1]
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One request to both, and what to compare of the answers: name, unit and value."""
+
+    section: str
+    what: str
+    own: dict[str, Any]
+    theirs: dict[str, Any]
+    values: list[tuple[str, str, Callable[[dict[str, Any]], float]]]
+
+
+def compare(session: Session, peers: list[str], pythons: dict[str, str], sections: list[str]) -> list[Comparison]:
+    """Every case of the sections, against every peer.
+
+    Raises:
+        ValueError: a peer that cannot be run at all. One that fails in a case is reported there.
+    """
+    results = []
+    for peer in peers:
+        python = pythons.get(peer, sys.executable)
+        wanted = [section for section in sections if section in _PEER_CASES[peer]]
+        if "start" in wanted:
+            results.append(_start(session, peer, python, []))
+        if "start-picture" in wanted:
+            results.append(_start(session, peer, python, ["--image", str(session.picture)]))
+        for case in [case for case in _cases(session) if case.section in wanted]:
+            session.progress(f"{peer}: {case.section}, {case.what}")
+            with Worker("own", session) as own, _started(peer, session, python) as other:  # anew, for peak memory
+                results += _rounds(case, own, other, session.settings.runs)
+    return results
+
+
+def _started(peer: str, session: Session, python: str) -> Worker:
+    try:
+        return Worker(peer, session, python)
+    except ValueError as error:
+        hint = f"name an interpreter that has it: --peer-python {peer}=PATH"
+        raise ValueError(f"{error}; {hint}") from None
+
+
+def _cases(session: Session) -> list[_Case]:
+    settings = session.settings
+    first_token = ("first token", "s", lambda answer: answer["first_token_s"])
+    peak = ("peak memory", "MB", lambda answer: answer["peak_bytes"] / 1e6)
+    rss = ("peak memory of the process", "MB", lambda answer: answer["peak_rss_bytes"] / 1e6)
+    speed = ("decode", "tokens/s", lambda answer: answer["decode_tokens_per_s"])
+    text = {"task": "ask", "prompt": session.long_prompt}
+    picture = {"task": "ask", "prompt": QUESTION, "images": [str(session.picture)], "max_tokens": 1}
+    clip = {"task": "ask", "prompt": QUESTION, "max_tokens": 1}
+    photo = {"task": "preprocess", "image": str(session.picture)}
+    one, many = {"max_tokens": 1}, {"max_tokens": settings.new_tokens}
+    cases = [
+        _Case("preprocessing", "decoded photo", photo, photo, [("tiles", "s", lambda a: a["preprocessing_s"])]),
+        _Case("prefill", "text", text | one, text | one, [first_token]),
+        _Case("decode", "text", text | many, text | many, [speed]),
+        _Case("vision", "picture", picture, picture, [first_token, peak, rss]),
+    ]
+    if session.pair[1].config.video is not None:
+        stills = clip | {"video": str(session.clip), "max_frames": _STILLS}
+        sampled = stills | {"max_frames": settings.max_frames}
+        cases += [
+            _Case("video", f"{_STILLS} frames", stills, stills, [first_token, peak]),
+            _Case("video", f"up to {settings.max_frames} frames against {_STILLS}", sampled, stills, [first_token]),
+        ]
+    return cases
+
+
+def _rounds(case: _Case, own: Worker, other: Worker, runs: int) -> list[Comparison]:
+    """The case in turn, after a short question to both that does not count."""
+    answers: dict[str, list[dict[str, Any]]] = {own.name: [], other.name: []}
+    warm_up = {"task": "ask", "prompt": QUESTION, "max_tokens": 2}
+    failure = ""
+    for number in range(runs + 1):
+        for worker in (own, other) if number % 2 else (other, own):
+            request = warm_up if number == 0 else case.own if worker is own else case.theirs
+            try:
+                answers[worker.name].append(worker.request(**request))
+            except ValueError as error:
+                if worker is own:
+                    raise
+                failure = str(error)
+        if failure:
+            break
+    rounds = max(0, len(answers[other.name]) - 1)
+    own_answers, their_answers = answers[own.name][1:], answers[other.name][1:]
+    note = failure or _note(own_answers[0], their_answers[0], f"{other.name} {other.version}")
+    return [
+        Comparison(
+            case.section,
+            f"{name}, {case.what}",
+            other.name,
+            unit,
+            [value(answer) for answer in own_answers[:rounds]],
+            [value(answer) for answer in their_answers[:rounds]],
+            note,
+        )
+        for name, unit, value in case.values
+        if not their_answers or value(their_answers[0])  # a program may not count its memory
+    ]
+
+
+def _note(own: dict[str, Any], theirs: dict[str, Any], version: str) -> str:
+    """Whether both did the same."""
+    if "digest" in own:
+        return f"{version}, {'the same' if own['digest'] == theirs['digest'] else 'other'} pixels"
+    tokens = f"{own['prompt_tokens']} and {theirs['prompt_tokens']} tokens"
+    if own["prompt_tokens"] == theirs["prompt_tokens"]:
+        same = [mine == other for mine, other in zip(own["token_ids"], theirs["token_ids"], strict=False)]
+        agreeing = same.index(False) if False in same else len(same)
+        tokens = f"{own['prompt_tokens']} tokens, the first {agreeing} of {len(same)} chosen are the same"
+    return f"{version}, {tokens}"
+
+
+def _start(session: Session, peer: str, python: str, options: list[str]) -> Comparison:
+    """Both commands, from start to end, for one token."""
+    case = "picture" if options else "text"
+    session.progress(f"{peer}: command, {case}")
+    own = [sys.executable, "-m", "mlx_smolvlm.generate", "--dtype", session.settings.dtype]
+    theirs = [python, "-m", "mlx_vlm", "generate"]
+    shared = ["--model", str(session.checkpoint), "--prompt", QUESTION, "--max-tokens", "1", *options]
+    own_s: list[float] = []
+    their_s: list[float] = []
+    turns = [(own, own_s, session.environment), (theirs, their_s, None)]
+    failure = ""
+    for _ in range(session.settings.runs + 1):
+        for command, spent, environment in turns:
+            start = time.perf_counter()
+            done = subprocess.run([*command, *shared], env=environment, capture_output=True, text=True, check=False)
+            spent.append(time.perf_counter() - start)
+            if done.returncode:
+                failure = (done.stderr.strip() or "?").splitlines()[-1]
+        turns.reverse()
+    own_s, their_s = ([], []) if failure else (own_s[1:], their_s[1:])  # the first reads files into memory
+    return Comparison("start", f"command for one token, {case}", peer, "s", own_s, their_s, failure)

@@ -1,0 +1,37 @@
+"""Cost against size: more pictures, longer contexts."""
+
+from .inputs import prompt_of
+from .measurement import Measurement, peak_over
+from .session import QUESTION, Session
+from .stages import _reset_memory
+
+
+def size(session: Session) -> list[Measurement]:
+    """Time to the first token and peak memory for each number of pictures and each context, and decoding after it."""
+    settings = session.settings
+    results = []
+    for count in settings.pictures:
+        session.progress(f"size: {count} pictures")
+        paths = [str(path) for path in session.pictures(count)]
+        results += _answers(session, f"{count} pictures", QUESTION, images=paths, max_tokens=1)
+    for context in settings.contexts:
+        session.progress(f"size: {context} tokens")
+        prompt = prompt_of(session.pair[1], context)
+        results += _answers(session, f"{context} tokens", prompt, max_tokens=settings.new_tokens)
+    return results
+
+
+def _answers(session: Session, name: str, prompt: str, **options: object) -> list[Measurement]:
+    base = _reset_memory()
+    answers = [session.answer(prompt, **options) for _ in range(session.settings.runs)]
+    note = f"{answers[0].prompt_tokens} tokens"
+    found = [
+        Measurement("size", f"{name}: first token", "s", [a.timing.time_to_first_token for a in answers], note),
+        Measurement("size", f"{name}: peak memory over the weights", "MB", [peak_over(base)], note),
+    ]
+    if answers[0].timing.vision:
+        found.append(Measurement("size", f"{name}: vision", "s", [a.timing.vision for a in answers], note))
+    if answers[0].completion_tokens > 1:
+        speeds = [answer.decode_tokens_per_second for answer in answers]
+        found.append(Measurement("size", f"{name}: decode", "tokens/s", speeds, note))
+    return found

@@ -1,0 +1,72 @@
+"""Videos: sampling beside decoding every frame, and the pipeline beside its stages one after the other."""
+
+import time
+
+from ..processor_config import VideoConfig
+from ..prompt_media import SampledVideo
+from ..video import choose_frames, probe
+from .measurement import Measurement
+from .peers import Worker
+from .session import QUESTION, Session
+
+
+def video(session: Session) -> list[Measurement]:
+    """All of it, on one file."""
+    return [*_sampling(session), *_pipeline(session)]
+
+
+def _sampling(session: Session) -> list[Measurement]:
+    """In processes of their own: most memory of a process is known for the whole of it only."""
+    path, frames = str(session.clip), session.settings.max_frames
+    sampling, whole, memory = [], [], []
+    for _ in range(session.settings.runs):
+        with Worker("video", session) as worker:
+            sampled = worker.request("sample_video", video=path, max_frames=frames)
+            decoded = worker.request("decode_video", video=path)
+        sampling.append(sampled["spent_s"])
+        whole.append(decoded["spent_s"])
+        memory.append((sampled["peak_rss_bytes"] - sampled["base_rss_bytes"]) / 1e6)
+    note = f"{sampled['frames']} of {decoded['frames']} frames, {session.clip.name}"
+    ratios = [own / all_frames for own, all_frames in zip(sampling, whole, strict=True)]
+    return [
+        Measurement("video", "sampling frames", "s", sampling, note),
+        Measurement("video", "decoding every frame", "s", whole, note),
+        Measurement("video", "sampling / decoding every frame", "ratio", ratios, note),
+        Measurement("video", "peak memory of sampling", "MB", memory, "of the process, over its base"),
+    ]
+
+
+def _pipeline(session: Session) -> list[Measurement]:
+    """To the first token: while frames are decoded, and after they have been."""
+    processor = session.pair[1]
+    path, frames = str(session.clip), session.settings.max_frames
+    sampling = processor.config.video
+    if sampling is None:
+        return []
+    sample = choose_frames(probe(path), VideoConfig(sampling.fps, frames, sampling.longest_edge))
+    decoding, reading, serial, pipelined = [], [], [], []
+    session.answer(QUESTION, videos=[path], max_frames=1, max_tokens=1)
+    for _ in range(session.settings.runs):
+        start = time.perf_counter()
+        inputs = processor(QUESTION, videos=[path], max_frames=frames)
+        decoding.append(time.perf_counter() - start)
+        tiles = [] if inputs.pixel_values is None else list(inputs.pixel_values)
+        given = SampledVideo(tiles, sample.timestamps_s, sample.duration_s, are_tiles=True)
+        after = session.answer(QUESTION, videos=[given], max_tokens=1)
+        reading.append(after.timing.time_to_first_token)
+        serial.append(decoding[-1] + reading[-1])
+        together = session.answer(QUESTION, videos=[path], max_frames=frames, max_tokens=1)
+        if together.prompt_ids != after.prompt_ids:
+            raise ValueError(f"{path}: the two ways give different prompts")
+        pipelined.append(together.timing.time_to_first_token)
+    note = f"{len(tiles)} frames, {together.prompt_tokens} tokens"
+    timing = after.timing
+    parts = f"vision {timing.vision:.2f} s, prefill {timing.prefill:.2f} s in the last run"
+    ratios = [one / other for one, other in zip(pipelined, serial, strict=True)]
+    return [
+        Measurement("video", "decoding and resizing alone", "s", decoding, note),
+        Measurement("video", "vision and prefill alone", "s", reading, parts),
+        Measurement("video", "first token, one stage after the other", "s", serial, note),
+        Measurement("video", "first token, pipelined", "s", pipelined, note),
+        Measurement("video", "pipelined / one after the other", "ratio", ratios, note),
+    ]
