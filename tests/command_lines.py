@@ -5,9 +5,10 @@ from importlib import import_module
 from typing import NamedTuple
 
 MODULES = {
+    "benchmark": "mlx_smolvlm.benchmark.__main__",
+    "convert": "mlx_smolvlm.convert.__main__",
     "generate": "mlx_smolvlm.generate",
     "watch": "mlx_smolvlm.watch",
-    "convert": "mlx_smolvlm.convert.__main__",
 }
 
 

@@ -126,9 +126,22 @@ def test_modules_import_only_what_they_may(module):
     assert imports_of(PACKAGE / f"{module}.py") <= MAY_IMPORT[module]
 
 
-def test_the_package_never_imports_the_converter():
+def test_the_package_never_imports_the_converter_nor_the_benchmark():
     for path in PACKAGE.glob("*.py"):
-        assert "convert" not in imports_of(path), path
+        assert not imports_of(path) & {"convert", "benchmark"}, path
+
+
+def test_the_benchmark_is_imported_by_nobody_and_its_worker_runs_in_any_interpreter():
+    for path in (ROOT / "convert").glob("*.py"):
+        assert "benchmark" not in path.read_text(encoding="utf-8"), path
+    worker = ast.parse((PACKAGE / "benchmark" / "worker.py").read_text(encoding="utf-8"))
+    imports = {
+        name.split(".")[0]
+        for node in worker.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    assert imports <= sys.stdlib_module_names
 
 
 def test_public_names_are_these():
@@ -153,7 +166,7 @@ def test_public_names_are_these():
 
 
 def test_no_public_name_shadows_a_module():
-    assert not set(mlx_smolvlm.__all__) & {*MODULES, "convert"}
+    assert not set(mlx_smolvlm.__all__) & {*MODULES, "convert", "benchmark"}
 
 
 def run_python(code: str) -> str:
@@ -176,7 +189,7 @@ before = state()
 import mlx_smolvlm
 for name in mlx_smolvlm.__all__:
     getattr(mlx_smolvlm, name)
-heavy = {"torch", "transformers", "mlx_lm", "av", "jinja2", "num2words", "huggingface_hub", "requests"}
+heavy = {"torch", "transformers", "mlx_lm", "av", "jinja2", "num2words", "huggingface_hub", "requests", "matplotlib"}
 print(json.dumps([before == state(), sorted(heavy & set(sys.modules))]))
 """
         )
@@ -203,7 +216,7 @@ print(json.dumps([middle - start, time.process_time() - middle]))
     assert own_s < libraries_s
 
 
-@pytest.mark.parametrize("folder", ["mlx_smolvlm", "convert"])
+@pytest.mark.parametrize("folder", ["mlx_smolvlm", "mlx_smolvlm/benchmark", "convert"])
 def test_files_can_be_read_in_one_sitting(folder):
     lengths = {path.name: path.read_text(encoding="utf-8").count("\n") for path in (ROOT / folder).glob("*.py")}
     assert {name: length for name, length in lengths.items() if length > 300} == {}

@@ -1,6 +1,7 @@
 """`python -m mlx_smolvlm.benchmark`: arguments and printing."""
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from ..command_line import CommandLine, refuse_tracebacks
 from ..loading import DTYPES, default_dtype
 from .geometries import GEOMETRIES
 from .measurement import Comparison, Measurement, Progress
-from .peers import PEERS, compare
+from .peers import PEERS, check_peer, compare
 from .report import as_json, draw, table, write_json
 from .session import Session, Settings
 from .size import size
@@ -35,6 +36,7 @@ def main() -> None:
     """Run the command line; exits with 2 and one line on bad input."""
     with refuse_tracebacks(), ExitStack() as stack:
         arguments = _parser().parse_args()
+        pythons = _pythons(arguments)
         settings = _settings(arguments)
         outputs = [Path(name) for name in (arguments.json, arguments.plot) if name is not None]
         for path in outputs:
@@ -52,7 +54,7 @@ def main() -> None:
                 session.progress(name)
                 measurements += SECTIONS[name](session)
         if arguments.against:
-            comparisons = compare(session, arguments.against, _pythons(arguments), arguments.only)
+            comparisons = compare(session, arguments.against, pythons, arguments.only)
         report = as_json(session, measurements, comparisons)
         print(table(report))
         if arguments.json is not None:
@@ -104,6 +106,8 @@ def _pythons(arguments: argparse.Namespace) -> dict[str, str]:
         if not separator or peer not in PEERS:
             raise ValueError(f"--peer-python is {entry!r}, expected PEER=PATH with a peer of {', '.join(PEERS)}")
         pythons[peer] = path
+    for peer in arguments.against:
+        check_peer(peer, pythons.get(peer, sys.executable))
     return pythons
 
 
@@ -174,7 +178,8 @@ def _parser() -> argparse.ArgumentParser:
                       help="tokens, for size")
 
     peers = parser.add_argument_group("other programs")
-    peers.add_argument("--against", type=_names(list(PEERS)), metavar="PEER,...", help=f"of {', '.join(PEERS)}")
+    peers.add_argument("--against", type=_names(list(PEERS)), default=[], metavar="PEER,...",
+                       help=f"of {', '.join(PEERS)}")
     peers.add_argument("--peer-python", action="append", default=[], metavar="PEER=PATH",
                        help="interpreter that has a peer, if it is another one; repeatable")
     peers.add_argument("--peers-only", action="store_true", help="compare, and measure nothing else")

@@ -13,10 +13,10 @@ from typing import Any
 from .measurement import Comparison
 from .session import QUESTION, Session
 
-PEERS = ("mlx-vlm", "transformers")
+PEERS = {"mlx-vlm": "mlx_vlm", "transformers": "transformers"}  # name -> module
 _STILLS = 16  # frames that mlx-vlm shows of a video
-_PEER_CASES = {"mlx-vlm": {"start", "start-picture", "preprocessing", "vision", "prefill", "decode", "video"}}
-_PEER_CASES["transformers"] = _PEER_CASES["mlx-vlm"] - {"start", "start-picture", "video"}  # it has no command for one answer
+_SHARED = {"preprocessing", "vision", "prefill", "decode"}
+_PEER_CASES = {"mlx-vlm": _SHARED | {"start", "start-picture", "video"}, "transformers": _SHARED}
 
 
 class Worker:
@@ -27,17 +27,14 @@ class Worker:
         self.name = program
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         command = [python, str(Path(__file__).with_name("worker.py")), program]
-        try:
-            self._process = subprocess.Popen(
-                [*command, str(session.checkpoint), session.settings.dtype],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                env=session.environment if own else None,
-                text=True,
-            )
-        except OSError as error:
-            raise ValueError(f"{python} cannot be run: {error.strerror}") from None
+        self._process = subprocess.Popen(
+            [*command, str(session.checkpoint), session.settings.dtype],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=session.environment if own else None,
+            text=True,
+        )
         self.version = str(self._answer()["version"])
 
     def __enter__(self) -> "Worker":
@@ -91,11 +88,26 @@ class _Case:
     values: list[tuple[str, str, Callable[[dict[str, Any]], float]]]
 
 
+def check_peer(peer: str, python: str) -> None:
+    """Whether an interpreter has a peer, without importing it.
+
+    Raises:
+        ValueError: it has not.
+    """
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({PEERS[peer]!r}) is None)"
+    try:
+        found = subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
+    except OSError:
+        found = False
+    if not found:
+        raise ValueError(f"{python} cannot import {peer}; name an interpreter that can: --peer-python {peer}=PATH")
+
+
 def compare(session: Session, peers: list[str], pythons: dict[str, str], sections: list[str]) -> list[Comparison]:
     """Every case of the sections, against every peer.
 
     Raises:
-        ValueError: a peer that cannot be run at all. One that fails in a case is reported there.
+        ValueError: a peer that cannot load the checkpoint. One that fails in a case is reported there.
     """
     results = []
     for peer in peers:
@@ -107,17 +119,9 @@ def compare(session: Session, peers: list[str], pythons: dict[str, str], section
             results.append(_start(session, peer, python, ["--image", str(session.picture)]))
         for case in [case for case in _cases(session) if case.section in wanted]:
             session.progress(f"{peer}: {case.section}, {case.what}")
-            with Worker("own", session) as own, _started(peer, session, python) as other:  # anew, for peak memory
+            with Worker("own", session) as own, Worker(peer, session, python) as other:  # anew, for peak memory
                 results += _rounds(case, own, other, session.settings.runs)
     return results
-
-
-def _started(peer: str, session: Session, python: str) -> Worker:
-    try:
-        return Worker(peer, session, python)
-    except ValueError as error:
-        hint = f"name an interpreter that has it: --peer-python {peer}=PATH"
-        raise ValueError(f"{error}; {hint}") from None
 
 
 def _cases(session: Session) -> list[_Case]:
