@@ -14,8 +14,19 @@ from .prompt import Prompt
 from .prompt_cache import PromptCache
 from .timing import Stopwatch
 
-TILES_PER_STEP = 4  # tiles encoded at a time: bounds the encoder's memory, and how long a cancel waits
+ENCODER_BYTES = 320 * 1024**2  # about what the encoder may take beside its weights
+MAX_TILES_PER_STEP = 8  # more make no product quicker, and a cancel waits for them
 TILES_AHEAD = 8  # tiles that may wait for the encoder
+
+
+def tiles_per_step(model: SmolVLM) -> int:
+    """Tiles to encode at a time, so that their hidden states and attention scores fit into `ENCODER_BYTES`."""
+    vision = model.config.vision
+    patches = vision.patches_per_side**2
+    states = vision.intermediate_size + 4 * vision.hidden_size  # the MLP's, and x, queries, keys and values
+    scores = vision.num_attention_heads * patches  # some devices and head sizes hold them all
+    itemsize = model.vision_model.post_layernorm.weight.itemsize
+    return max(1, min(ENCODER_BYTES // (patches * (states + scores) * itemsize), MAX_TILES_PER_STEP))
 
 
 def read_prompt(
@@ -69,6 +80,8 @@ class _Reader:
         self._chunk = chunk
         self._stopwatch = stopwatch
         self._check_cancelled = check_cancelled
+        self._most_tiles = tiles_per_step(model)
+        self._next_tiles = 1  # then twice as many: encoding begins with the first tile there is
         self._positions = prompt.image_positions
         self._first_feature = int(np.searchsorted(self._positions, self.done))  # those before are in the cache
         self.features: list[mx.array] = []  # (image_seq_len, hidden_size) for each tile after those
@@ -82,8 +95,10 @@ class _Reader:
     def take(self, tiles: Iterator[np.ndarray]) -> list[np.ndarray]:
         """The next few tiles, none at the end."""
         self._check_cancelled()
+        count = min(self._next_tiles, self._most_tiles)
+        self._next_tiles = 2 * count
         with self._stopwatch.stage("processing"):
-            return list(islice(tiles, TILES_PER_STEP))
+            return list(islice(tiles, count))
 
     def read_ready(self) -> None:
         """Read up to the last image token whose features are known."""

@@ -40,7 +40,7 @@ def all_at_once(pair, inputs) -> list[int]:
 @pytest.mark.parametrize("chunk", [1, 7, 512])
 @pytest.mark.parametrize("tiles_per_step", [1, 3, 100])
 def test_reading_bit_by_bit_gives_the_tokens_of_reading_at_once(pair, monkeypatch, chunk, tiles_per_step):
-    monkeypatch.setattr(mlx_smolvlm.prefill, "TILES_PER_STEP", tiles_per_step)
+    monkeypatch.setattr(mlx_smolvlm.prefill, "tiles_per_step", lambda _: tiles_per_step)
     media = {"images": [picture("landscape"), picture("tiny")], "videos": [str(video_path("clip"))]}
     inputs = pair[1]("What happens?", **media)
     assert answer(pair, prefill_chunk=chunk, **media) == (inputs.input_ids, all_at_once(pair, inputs))
@@ -68,6 +68,30 @@ def test_tiles_are_encoded_while_later_ones_are_still_being_made(pair, monkeypat
     assert events.index("encode") < len(events) - 1 - events[::-1].index("frame")
 
 
+def test_encoding_begins_with_the_first_tile_and_steps_stay_within_memory(pair, monkeypatch):
+    sizes = []
+    image_features = SmolVLM.image_features
+
+    def encode(model, pixels):
+        sizes.append(len(pixels))
+        return image_features(model, pixels)
+
+    monkeypatch.setattr(SmolVLM, "image_features", encode)
+    answer(pair, images=[picture("landscape")])
+    assert sizes == [1, 2, 4, 6]  # 13 tiles, at most 8 at a time
+
+    vision = pair[0].config.vision
+    patches = vision.patches_per_side**2
+    tile_bytes = 4 * patches * (
+        vision.intermediate_size + 4 * vision.hidden_size + vision.num_attention_heads * patches
+    )
+    for budget, most in ((3 * tile_bytes, 3), (tile_bytes // 2, 1)):
+        monkeypatch.setattr(mlx_smolvlm.prefill, "ENCODER_BYTES", budget)
+        sizes.clear()
+        answer(pair, images=[picture("landscape")])
+        assert (sum(sizes), max(sizes)) == (13, most)
+
+
 class BreaksOff:
     """Makes the first clip of a prompt end after some frames."""
 
@@ -84,7 +108,7 @@ class BreaksOff:
 @pytest.mark.parametrize("tiles_per_step", [1, 4])
 def test_a_video_that_breaks_off_is_told_as_long_as_it_is(pair, monkeypatch, tiles_per_step):
     """The prompt states the number of frames before the frames: it is read anew, with one warning."""
-    monkeypatch.setattr(mlx_smolvlm.prefill, "TILES_PER_STEP", tiles_per_step)
+    monkeypatch.setattr(mlx_smolvlm.prefill, "tiles_per_step", lambda _: tiles_per_step)
     BreaksOff(monkeypatch, 2)
     media = {"videos": [str(video_path("long"))], "images": [picture("landscape")]}
     with pytest.warns(UserWarning, match="breaks off: 2 of") as caught:
