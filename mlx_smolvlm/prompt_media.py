@@ -105,6 +105,7 @@ class Picture:
         """Resize and cut: (tile_size, tile_size, 3) uint8 each."""
         check_cancelled()
         yield from cut(self.image, self.layout, self.tile_size)
+        _ = self.digest  # needed once all is read: made here, by the thread that works ahead
 
 
 class _Video(ABC):

@@ -3,6 +3,7 @@
 import threading
 import time
 import warnings
+from functools import cached_property
 
 import av
 import numpy as np
@@ -11,7 +12,7 @@ from media import picture, video_path
 
 import mlx_smolvlm.prefill
 from mlx_smolvlm import PromptCache, SampledVideo, SmolVLM, stream_generate
-from mlx_smolvlm.prompt_media import Clip
+from mlx_smolvlm.prompt_media import Clip, Picture
 
 
 @pytest.fixture
@@ -90,6 +91,21 @@ def test_encoding_begins_with_the_first_tile_and_steps_stay_within_memory(pair, 
         sizes.clear()
         answer(pair, images=[picture("landscape")])
         assert (sum(sizes), max(sizes)) == (13, most)
+
+
+def test_pictures_are_hashed_while_tiles_are_encoded(pair, monkeypatch):
+    """Hashing a photo takes about as long as a GPU needs for a tile: the first token should not wait for it."""
+    threads = []
+
+    def digest(picture, original=Picture.digest.func):
+        threads.append(threading.current_thread().name)
+        return original(picture)
+
+    hashed = cached_property(digest)
+    hashed.__set_name__(Picture, "digest")
+    monkeypatch.setattr(Picture, "digest", hashed)
+    answer(pair, images=[picture("landscape")])
+    assert threads == ["mlx_smolvlm prefetch"]
 
 
 class BreaksOff:

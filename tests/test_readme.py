@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlx_smolvlm import generate, watch
+from mlx_smolvlm.benchmark import __main__ as benchmark
 from mlx_smolvlm.convert import __main__ as convert
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +24,8 @@ SHELL = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SET_UP = ("pip install . && python -m mlx_smolvlm.generate\n", "pip install '.[test]' && pytest\n")
 ONLINE = "HuggingFaceTB/"
-OFFLINE_BLOCKS = [block for block in SHELL if block not in SET_UP and ONLINE not in block]
+LONG = "mlx_smolvlm.benchmark"
+OFFLINE_BLOCKS = [block for block in SHELL if block not in SET_UP and ONLINE not in block and LONG not in block]
 
 
 @pytest.fixture
@@ -56,12 +58,13 @@ def test_commands_that_need_no_download_work_as_pasted(checkout, block):
 
 def test_other_commands_use_options_that_exist():
     parsers = {
+        "-m mlx_smolvlm.benchmark": benchmark._parser(),
         "-m mlx_smolvlm.generate": generate._parser(),
         "-m mlx_smolvlm.watch": watch._parser(),
         "-m mlx_smolvlm.convert": convert._parser(),
         "examples/video_highlights.py": video_highlights._parser(),
     }
-    lines = [line for block in SHELL if ONLINE in block for line in block.splitlines()]
+    lines = [line for block in SHELL if ONLINE in block or LONG in block for line in block.splitlines()]
     assert lines
     for line in lines:
         words = shlex.split(line)

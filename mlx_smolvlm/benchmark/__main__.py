@@ -45,7 +45,7 @@ def main() -> None:
         if arguments.plot is not None:
             _check_plot(arguments.plot)
         folder = arguments.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="mlx_smolvlm_benchmark_"))
-        session = Session(settings, Path(folder), Progress(arguments.quiet))
+        session = Session(settings, Path(folder).expanduser(), Progress(arguments.quiet))
         session.folder.mkdir(parents=True, exist_ok=True)
         measurements: list[Measurement] = []
         comparisons: list[Comparison] = []
@@ -105,7 +105,7 @@ def _pythons(arguments: argparse.Namespace) -> dict[str, str]:
         peer, separator, path = entry.partition("=")
         if not separator or peer not in PEERS:
             raise ValueError(f"--peer-python is {entry!r}, expected PEER=PATH with a peer of {', '.join(PEERS)}")
-        pythons[peer] = path
+        pythons[peer] = str(Path(path).expanduser())
     for peer in arguments.against:
         check_peer(peer, pythons.get(peer, sys.executable))
     return pythons
