@@ -96,6 +96,13 @@ def copy_bandwidth(runs: int, size_bytes: int = 256 * MEBIBYTE) -> list[float]:
     return [2 * size_bytes / seconds / 1e9 for seconds in spent]
 
 
+def reset_memory() -> int:
+    """Count MLX's peak memory anew; returns the bytes that are held now."""
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    return mx.get_active_memory()
+
+
 def peak_over(base_bytes: int) -> float:
-    """MB that MLX has held at most since `mx.reset_peak_memory`, beyond a base."""
+    """MB that MLX has held at most since `reset_memory`, beyond a base."""
     return (mx.get_peak_memory() - base_bytes) / 1e6

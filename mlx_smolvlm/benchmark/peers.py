@@ -35,7 +35,11 @@ class Worker:
             env=session.environment if own else None,
             text=True,
         )
-        self.version = str(self._answer()["version"])
+        try:
+            self.version = str(self._answer()["version"])
+        except ValueError:
+            self.close()
+            raise
 
     def __enter__(self) -> "Worker":
         return self
@@ -104,11 +108,7 @@ def check_peer(peer: str, python: str) -> None:
 
 
 def compare(session: Session, peers: list[str], pythons: dict[str, str], sections: list[str]) -> list[Comparison]:
-    """Every case of the sections, against every peer.
-
-    Raises:
-        ValueError: a peer that cannot load the checkpoint. One that fails in a case is reported there.
-    """
+    """Every case of the sections, against every peer. One that fails is reported as such."""
     results = []
     for peer in peers:
         python = pythons.get(peer, sys.executable)
@@ -119,8 +119,14 @@ def compare(session: Session, peers: list[str], pythons: dict[str, str], section
             results.append(_start(session, peer, python, ["--image", str(session.picture)]))
         for case in [case for case in _cases(session) if case.section in wanted]:
             session.progress(f"{peer}: {case.section}, {case.what}")
-            with Worker("own", session) as own, Worker(peer, session, python) as other:  # anew, for peak memory
-                results += _rounds(case, own, other, session.settings.runs)
+            with Worker("own", session) as own:  # each case anew, for peak memory
+                try:
+                    other = Worker(peer, session, python)
+                except ValueError as error:  # a quantized checkpoint is not for transformers
+                    results += _comparisons(case, peer, [], [], str(error))
+                    continue
+                with other:
+                    results += _rounds(case, own, other, session.settings.runs)
     return results
 
 
@@ -167,17 +173,24 @@ def _rounds(case: _Case, own: Worker, other: Worker, runs: int) -> list[Comparis
                 failure = str(error)
         if failure:
             break
-    rounds = max(0, len(answers[other.name]) - 1)
-    own_answers, their_answers = answers[own.name][1:], answers[other.name][1:]
-    note = failure or _note(own_answers[0], their_answers[0], f"{other.name} {other.version}")
+    if failure:
+        return _comparisons(case, other.name, [], [], failure)
+    own_answers, their_answers = answers[own.name][1:], answers[other.name][1:]  # without the warm-up
+    note = _note(own_answers[0], their_answers[0], f"{other.name} {other.version}")
+    return _comparisons(case, other.name, own_answers, their_answers, note)
+
+
+def _comparisons(
+    case: _Case, peer: str, own_answers: list[dict[str, Any]], their_answers: list[dict[str, Any]], note: str
+) -> list[Comparison]:
     return [
         Comparison(
             case.section,
             f"{name}, {case.what}",
-            other.name,
+            peer,
             unit,
-            [value(answer) for answer in own_answers[:rounds]],
-            [value(answer) for answer in their_answers[:rounds]],
+            [value(answer) for answer in own_answers],
+            [value(answer) for answer in their_answers],
             note,
         )
         for name, unit, value in case.values

@@ -134,10 +134,12 @@ def draw(report: dict[str, Any], path: Path) -> None:
     for axes, (kind, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         if kind == "ratios":
             names = [f"{each['name']} / {each['peer']}, {each['unit']}" for each in found]
-            axes.barh(names, [each["ratio"] for each in found])
+            more_is_better = [each["unit"].endswith("/s") for each in found]
+            gains = [each["ratio"] ** (1 if more else -1) for each, more in zip(found, more_is_better, strict=True)]
+            axes.barh(names, gains)
             axes.axvline(1, color="black", linewidth=1)
             axes.invert_yaxis()
-            axes.set_xlabel("mlx_smolvlm / peer")
+            axes.set_xlabel("times better than the peer")
         else:
             axes.plot(*zip(*found, strict=True), marker="o")
             axes.set_xlabel(kind)

@@ -1,9 +1,8 @@
 """Cost against size: more pictures, longer contexts."""
 
 from .inputs import prompt_of
-from .measurement import Measurement, peak_over
+from .measurement import Measurement, peak_over, reset_memory
 from .session import QUESTION, Session
-from .stages import _reset_memory
 
 
 def size(session: Session) -> list[Measurement]:
@@ -22,7 +21,7 @@ def size(session: Session) -> list[Measurement]:
 
 
 def _answers(session: Session, name: str, prompt: str, **options: object) -> list[Measurement]:
-    base = _reset_memory()
+    base = reset_memory()
     answers = [session.answer(prompt, **options) for _ in range(session.settings.runs)]
     note = f"{answers[0].prompt_tokens} tokens"
     found = [

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 from PIL import Image
@@ -10,7 +9,7 @@ from PIL import Image
 from ..loading import load
 from ..model import SmolVLM
 from .kernels import build_seconds, kernels_per_token
-from .measurement import Measurement, copy_bandwidth, peak_over, timed
+from .measurement import Measurement, copy_bandwidth, peak_over, reset_memory, timed
 from .session import QUESTION, Session
 
 
@@ -55,7 +54,7 @@ def preprocessing(session: Session) -> list[Measurement]:
 def vision(session: Session) -> list[Measurement]:
     """One picture, from its file to the first token."""
     session.pair  # noqa: B018 - loaded before memory is counted
-    base = _reset_memory()
+    base = reset_memory()
     answers = [
         session.answer(QUESTION, images=[str(session.picture)], max_tokens=1) for _ in range(session.settings.runs + 1)
     ][1:]
@@ -71,7 +70,7 @@ def vision(session: Session) -> list[Measurement]:
 def prefill(session: Session) -> list[Measurement]:
     """A long text, from the call to the first token."""
     prompt = session.long_prompt
-    base = _reset_memory()
+    base = reset_memory()
     answers = [session.answer(prompt, max_tokens=1) for _ in range(session.settings.runs + 1)][1:]
     tokens = answers[0].prompt_tokens
     note = f"{tokens} tokens"
@@ -86,7 +85,6 @@ def decode(session: Session) -> list[Measurement]:
     """Tokens after the first, and what bounds them: bytes to read, kernels to launch, Python."""
     settings, model = session.settings, session.pair[0]
     prompt = session.long_prompt
-    _reset_memory()
     answers = [session.answer(prompt, max_tokens=settings.new_tokens) for _ in range(settings.runs + 1)][1:]
     speeds = [step.decode_tokens_per_second for step in answers]
     context = answers[0].prompt_tokens + answers[0].completion_tokens // 2
@@ -122,10 +120,3 @@ def cache_bytes(model: SmolVLM, context: int) -> int:
     text = model.config.text
     width = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
     return width * context * model.language_model.norm.weight.itemsize
-
-
-def _reset_memory() -> int:
-    """Count peak memory anew; returns what is held now."""
-    mx.clear_cache()
-    mx.reset_peak_memory()
-    return mx.get_active_memory()
