@@ -23,8 +23,8 @@ def tiles_per_step(model: SmolVLM) -> int:
     """Tiles to encode at a time, so that their hidden states and attention scores fit into `ENCODER_BYTES`."""
     vision = model.config.vision
     patches = vision.patches_per_side**2
-    states = vision.intermediate_size + 4 * vision.hidden_size  # the MLP's, and x, queries, keys and values
-    scores = vision.num_attention_heads * patches  # some devices and head sizes hold them all
+    states = 3 * vision.intermediate_size + 4 * vision.hidden_size  # of the MLP's; x, queries, keys and values
+    scores = 2 * vision.num_attention_heads * patches  # before and after softmax, where no kernel does without them
     itemsize = model.vision_model.post_layernorm.weight.itemsize
     return max(1, min(ENCODER_BYTES // (patches * (states + scores) * itemsize), MAX_TILES_PER_STEP))
 

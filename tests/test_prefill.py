@@ -83,9 +83,8 @@ def test_encoding_begins_with_the_first_tile_and_steps_stay_within_memory(pair, 
 
     vision = pair[0].config.vision
     patches = vision.patches_per_side**2
-    tile_bytes = 4 * patches * (
-        vision.intermediate_size + 4 * vision.hidden_size + vision.num_attention_heads * patches
-    )
+    states = 3 * vision.intermediate_size + 4 * vision.hidden_size
+    tile_bytes = 4 * patches * (states + 2 * vision.num_attention_heads * patches)
     for budget, most in ((3 * tile_bytes, 3), (tile_bytes // 2, 1)):
         monkeypatch.setattr(mlx_smolvlm.prefill, "ENCODER_BYTES", budget)
         sizes.clear()
