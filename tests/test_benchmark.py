@@ -120,10 +120,13 @@ def fake_peer(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("fake_peer")
-def test_peers_are_asked_the_same_in_turn(monkeypatch, capsys, folder):
+def test_peers_are_asked_the_same_in_turn(monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "fresh"
+    folder.mkdir()
     options = ["--only", "prefill,decode", "--against", "mlx-vlm", "--peers-only"]
     report, result = benchmark(monkeypatch, capsys, folder, *options)
     assert report["measurements"] == []
+    assert not list(folder.glob("photo*"))  # nothing is made that these two do not need
     prefill, decode = report["comparisons"]
     assert (prefill["unit"], decode["unit"]) == ("s", "tokens/s")
     for found in (prefill, decode):

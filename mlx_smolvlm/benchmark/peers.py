@@ -117,7 +117,7 @@ def compare(session: Session, peers: list[str], pythons: dict[str, str], section
             results.append(_start(session, peer, python, []))
         if "start-picture" in wanted:
             results.append(_start(session, peer, python, ["--image", str(session.picture)]))
-        for case in [case for case in _cases(session) if case.section in wanted]:
+        for case in (case for section in wanted for case in _cases(session, section)):
             session.progress(f"{peer}: {case.section}, {case.what}")
             with Worker("own", session) as own:  # each case anew, for peak memory
                 try:
@@ -130,31 +130,32 @@ def compare(session: Session, peers: list[str], pythons: dict[str, str], section
     return results
 
 
-def _cases(session: Session) -> list[_Case]:
+def _cases(session: Session, section: str) -> list[_Case]:
+    """Those of one section; no input is made for the others."""
     settings = session.settings
     first_token = ("first token", "s", lambda answer: answer["first_token_s"])
     peak = ("peak memory", "MB", lambda answer: answer["peak_bytes"] / 1e6)
     rss = ("peak memory of the process", "MB", lambda answer: answer["peak_rss_bytes"] / 1e6)
     speed = ("decode", "tokens/s", lambda answer: answer["decode_tokens_per_s"])
-    text = {"task": "ask", "prompt": session.long_prompt}
-    picture = {"task": "ask", "prompt": QUESTION, "images": [str(session.picture)], "max_tokens": 1}
-    clip = {"task": "ask", "prompt": QUESTION, "max_tokens": 1}
-    photo = {"task": "preprocess", "image": str(session.picture)}
-    one, many = {"max_tokens": 1}, {"max_tokens": settings.new_tokens}
-    cases = [
-        _Case("preprocessing", "decoded photo", photo, photo, [("tiles", "s", lambda a: a["preprocessing_s"])]),
-        _Case("prefill", "text", text | one, text | one, [first_token]),
-        _Case("decode", "text", text | many, text | many, [speed]),
-        _Case("vision", "picture", picture, picture, [first_token, peak, rss]),
-    ]
-    if session.pair[1].config.video is not None:
-        stills = clip | {"video": str(session.clip), "max_frames": _STILLS}
+    if section == "preprocessing":
+        photo = {"task": "preprocess", "image": str(session.picture)}
+        return [_Case(section, "decoded photo", photo, photo, [("tiles", "s", lambda a: a["preprocessing_s"])])]
+    if section in ("prefill", "decode"):
+        max_tokens, value = (1, first_token) if section == "prefill" else (settings.new_tokens, speed)
+        text = {"task": "ask", "prompt": session.long_prompt, "max_tokens": max_tokens}
+        return [_Case(section, "text", text, text, [value])]
+    if section == "vision":
+        picture = {"task": "ask", "prompt": QUESTION, "images": [str(session.picture)], "max_tokens": 1}
+        return [_Case(section, "picture", picture, picture, [first_token, peak, rss])]
+    if section == "video" and session.pair[1].config.video is not None:
+        stills = {"task": "ask", "prompt": QUESTION, "video": str(session.clip), "max_tokens": 1, "max_frames": _STILLS}
         sampled = stills | {"max_frames": settings.max_frames}
-        cases += [
-            _Case("video", f"{_STILLS} frames", stills, stills, [first_token, peak]),
-            _Case("video", f"up to {settings.max_frames} frames against {_STILLS}", sampled, stills, [first_token]),
+        against = f"up to {settings.max_frames} frames against {_STILLS}"
+        return [
+            _Case(section, f"{_STILLS} frames", stills, stills, [first_token, peak]),
+            _Case(section, against, sampled, stills, [first_token]),
         ]
-    return cases
+    return []
 
 
 def _rounds(case: _Case, own: Worker, other: Worker, runs: int) -> list[Comparison]:
