@@ -14,7 +14,7 @@ from ..model import SmolVLM
 from ..processing import END_OF_UTTERANCE, Processor
 
 MAX_ANSWER_TOKENS = 48
-MAX_TEXT_TOKENS = 256
+MAX_TEXT_TOKENS = 96
 DEFAULT_QUESTION = "Describe this image."
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 

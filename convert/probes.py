@@ -36,9 +36,10 @@ class Probe:
 
 
 @contextmanager
-def probed(model: SmolVLM, observe: Observe) -> Iterator[None]:
-    """Within: every layer with parameters of its own reports its calls."""
-    layers = {path: layer for path, layer in model.named_modules() if _is_layer(path, layer)}
+def probed(model: SmolVLM, observe: Observe, under: str = "") -> Iterator[None]:
+    """Within: every layer with parameters of its own, whose path begins with `under`, reports its calls."""
+    named = model.named_modules()
+    layers = {path: layer for path, layer in named if path.startswith(under) and _is_layer(path, layer)}
     for path, layer in layers.items():
         set_module(model, path, Probe(path, layer, observe))
     try:
