@@ -106,7 +106,7 @@ def compare_checkpoints(
     """
     folders = [find_checkpoint(path) for path in (reference, candidate)]
     _check_alike(*folders)
-    facts = [_facts(folder) for folder in folders]
+    facts = [_facts(path, folder) for path, folder in zip((reference, candidate), folders, strict=True)]
     model, processor = load(folders[0], dtype=dtype)
     scored = score_samples(model, processor, samples)
     other, other_processor = load(folders[1], dtype=dtype)
@@ -183,10 +183,11 @@ class _LayerErrors:
         return errors
 
 
-def _facts(folder: Path) -> CheckpointFacts:
+def _facts(path: str | Path, folder: Path) -> CheckpointFacts:
+    name = folder.absolute().name if Path(path).expanduser().exists() else str(path)  # a Hub id says more than its folder
     _, tensors = open_checkpoint(folder, read_model_config(folder))
     size_bytes = sum(array.nbytes for array in tensors.values())
-    return CheckpointFacts(str(folder), size_bytes, 8 * size_bytes / open_source(folder).num_weights)
+    return CheckpointFacts(name, size_bytes, 8 * size_bytes / open_source(folder).num_weights)
 
 
 def _check_alike(reference: Path, candidate: Path) -> None:

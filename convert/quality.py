@@ -1,7 +1,6 @@
 """What was measured on a checkpoint: as a table, as `quality.json` in its folder, and as a plot."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def write_quality(folder: Path, quality: dict[str, Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def quality_table(quality: dict[str, Any]) -> str:
+def quality_text(quality: dict[str, Any]) -> str:
     """The measures as text, in columns."""
 
     def row(name: str, *cells: str) -> str:
@@ -119,10 +118,3 @@ def _natural_order(path: str) -> tuple[int, list[tuple[int, str]]]:
     """Vision, connector, decoder; layers by number."""
     part = ("vision_model", "connector", "language_model").index(path.split(".")[0])
     return part, [(int(key), "") if key.isdecimal() else (-1, key) for key in path.split(".")]
-
-
-def command_line() -> str:
-    """The command that runs now, as typed, without the folders of the program."""
-    import shlex
-
-    return shlex.join(["python", "-m", "mlx_smolvlm.convert", *sys.argv[1:]])
