@@ -45,7 +45,7 @@ def main() -> None:
         quantization, plan, rounding, progress = _quantization(arguments), None, None, StderrProgress()
         if arguments.calibrate and quantization:
             plan, rounding = calibrated_plan(arguments, quantization, progress)
-            quantization = None
+            quantization = None if plan else quantization
         report = convert_checkpoint(
             arguments.hf_path,
             arguments.mlx_path,

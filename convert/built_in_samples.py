@@ -1,10 +1,9 @@
-"""Pictures, questions and texts drawn from a seed: what quality is measured on when the user gives no data of their own.
+"""Pictures, questions and texts drawn from a seed: what quality is measured on unless the user gives data.
 
 They are drawn on the fly, so that nothing is downloaded or shipped, and vary in what quantization may hurt: flat
 colours, gradients and textures, shapes to count, charts, tables and pages to read; prose, dialogue, arithmetic, code.
 """
 
-import math
 from random import Random
 
 import numpy as np
@@ -12,11 +11,53 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .calibration_data import Sample
 
+_INK = (20, 20, 20)
 _COLORS = {"red": (205, 50, 45), "green": (45, 140, 70), "blue": (45, 90, 200), "yellow": (235, 200, 50)}
 _COLORS |= {"purple": (130, 65, 160), "orange": (235, 130, 40), "black": (30, 30, 35)}
-_NOUNS = "river market garden teacher engine window letter bridge kitchen village doctor mountain ship library".split()
-_VERBS = "opened repaired painted described followed measured carried visited remembered sold crossed drew".split()
-_ADJECTIVES = "old quiet bright narrow heavy famous wooden distant careful broken green early".split()
+_NOUNS = [
+    "river",
+    "market",
+    "garden",
+    "teacher",
+    "engine",
+    "window",
+    "letter",
+    "bridge",
+    "kitchen",
+    "village",
+    "doctor",
+    "mountain",
+    "ship",
+    "library",
+]
+_VERBS = [
+    "opened",
+    "repaired",
+    "painted",
+    "described",
+    "followed",
+    "measured",
+    "carried",
+    "visited",
+    "remembered",
+    "sold",
+    "crossed",
+    "drew",
+]
+_ADJECTIVES = [
+    "old",
+    "quiet",
+    "bright",
+    "narrow",
+    "heavy",
+    "famous",
+    "wooden",
+    "distant",
+    "careful",
+    "broken",
+    "green",
+    "early",
+]
 _TASKS = ("Describe this image.", "What do you see in the picture?", "Describe the image in detail.", "What is this?")
 _QUESTIONS = {
     "shapes": ("How many shapes are there?", "What colors do you see?", "Where is the largest shape?"),
@@ -97,20 +138,21 @@ def _chart(rng: Random) -> Image.Image:
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(image.width / 28)
     count = rng.randint(3, 6)
     step, base = image.width / (count + 1), image.height * 0.85
-    pen.text((step / 2, image.height * 0.03), f"{rng.choice(_NOUNS).capitalize()}s per year", fill=(20, 20, 20), font=font)
+    pen.text((step / 2, image.height * 0.03), f"{rng.choice(_NOUNS).capitalize()}s per year", fill=_INK, font=font)
     for bar in range(count):
         value, left = rng.randint(5, 99), step * (bar + 0.6)
         top = base - value / 99 * image.height * 0.65
         pen.rectangle((left, top, left + step * 0.7, base), fill=rng.choice(list(_COLORS.values())))
-        pen.text((left, base + 4), str(rng.randint(1990, 2030)), fill=(20, 20, 20), font=font)
-        pen.text((left, top - image.width / 24), str(value), fill=(20, 20, 20), font=font)
+        pen.text((left, base + 4), str(rng.randint(1990, 2030)), fill=_INK, font=font)
+        pen.text((left, top - image.width / 24), str(value), fill=_INK, font=font)
     return image
 
 
 def _page(rng: Random) -> Image.Image:
     image = Image.new("RGB", (rng.choice((560, 640)), 720), (rng.randint(235, 255),) * 3)
     pen = ImageDraw.Draw(image)
-    pen.text((40, 30), f"The {rng.choice(_ADJECTIVES)} {rng.choice(_NOUNS)}".upper(), fill=0, font=ImageFont.load_default(30))
+    heading = f"THE {rng.choice(_ADJECTIVES)} {rng.choice(_NOUNS)}".upper()
+    pen.text((40, 30), heading, fill=_INK, font=ImageFont.load_default(30))
     words, font = _prose(rng).split(), ImageFont.load_default(rng.uniform(18, 24))
     for line in range(18):
         pen.text((40, 90 + 32 * line), " ".join(words[7 * line : 7 * line + 7]), fill=(25, 25, 25), font=font)
@@ -124,7 +166,7 @@ def _table(rng: Random) -> Image.Image:
         pen.line((30, 40 + 58 * row, 610, 40 + 58 * row), fill=(90, 90, 90), width=2)
         cells = [rng.choice(_NOUNS), str(rng.randint(1, 999)), f"{rng.uniform(0, 100):.1f}%"]
         for column, cell in enumerate(cells if row else ["name", "count", "share"]):
-            pen.text((45 + 200 * column, 54 + 58 * row), cell, fill=(20, 20, 20), font=font)
+            pen.text((45 + 200 * column, 54 + 58 * row), cell, fill=_INK, font=font)
     return image
 
 
@@ -162,7 +204,8 @@ def _code(rng: Random) -> str:
     for _ in range(4):
         noun, other, number = rng.choice(_NOUNS), rng.choice(_NOUNS), rng.randint(2, 9)
         lines += [f"def {rng.choice(_VERBS)}_{noun}({other}, count={number}):", f"    {noun} = []"]
-        lines += ["    for i in range(count):", f"        {noun}.append({other} * i + {number})", f"    return {noun}", ""]
+        lines += ["    for i in range(count):", f"        {noun}.append({other} * i + {number})"]
+        lines += [f"    return {noun}", ""]
     return "\n".join(lines)
 
 

@@ -9,13 +9,12 @@ import mlx.core as mx
 from ..loading import DTYPES, load
 from .built_in_samples import built_in_samples
 from .calibration_data import Sample, read_samples, score_samples
-from .compare import Comparison, compare_checkpoints
 from .overflow import largest_activations, overflow_warnings
 from .plan import Plan, QuantizationOptions, plan_quantization
 from .progress import Progress
 from .quantize import Rounding
-from .rounding import round_decoder
-from .sensitivity import candidate_formats, choose_bits, measure_costs
+from .rounding import compensation_gains, round_decoder
+from .sensitivity import candidate_formats, check_target_bpw, choose_bits, measure_costs
 from .source import Source
 
 _HELD_OUT = 4  # of the user's samples every fourth is kept for measuring
@@ -81,6 +80,9 @@ def calibrate(
     def dtype_of(path: str) -> mx.Dtype:
         return DTYPES[dtype] if dtype else source.dtype(f"{path}.weight")
 
+    scale_bits = 8 * max((dtype_of(path).size for path, layer_format in plan.items() if layer_format), default=2)
+    if target_bpw is not None:
+        check_target_bpw(candidate_formats(plan), target_bpw, scale_bits)
     is_bfloat16 = all(dtype_of(path) == mx.bfloat16 for path in plan)
     computed_in = "bfloat16" if is_bfloat16 and mx.default_device() == mx.gpu else "float32"
     model, processor = load(source.folder, dtype=computed_in)
@@ -88,18 +90,12 @@ def calibrate(
     if target_bpw is not None:
         progress.stage("measuring how sensitive each layer is")
         costs = measure_costs(model, scored, candidate_formats(plan))
-        scale_bits = 8 * max((dtype_of(path).size for path in costs), default=2)
-        plan = plan | choose_bits(costs, source.layers, target_bpw, scale_bits)
+        gains = compensation_gains(model, scored, costs)
+        for path, gain in gains.items():
+            costs[path] = {layer_format: cost * gain for layer_format, cost in costs[path].items()}
+        plan |= choose_bits(costs, source.layers, target_bpw, scale_bits)
     progress.stage("rounding layer by layer")
     return plan, round_decoder(model, scored, plan, dtype_of)
-
-
-def measure(
-    reference: str | Path, candidate: str | Path, samples: Sequence[Sample], *, dtype: str = "float32"
-) -> Comparison:
-    """`compare_checkpoints`, after letting go of what calibration left in memory."""
-    mx.clear_cache()
-    return compare_checkpoints(reference, candidate, samples, dtype=dtype)
 
 
 def float16_warnings(folder: Path, data: str | Path | None) -> list[str]:

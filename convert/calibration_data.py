@@ -57,8 +57,8 @@ def read_samples(folder: str | Path) -> list[Sample]:
 
     Either pictures, each with its question in a text file of the same name (`cat.jpg`, `cat.txt`; without one it is
     `DEFAULT_QUESTION`) and, if known, the answer in `cat.answer.txt`; or `.jsonl` files with a conversation per line:
-    messages in Hugging Face form, or an object with `messages`, paths of media relative to the folder. A last message of
-    the assistant is the answer. Both may stand side by side.
+    messages in Hugging Face form, or an object with `messages`, paths of media relative to the folder. A last message
+    of the assistant is the answer. Both may stand side by side.
 
     Raises:
         FileNotFoundError: no such folder, or nothing of the kind in it.
@@ -112,10 +112,11 @@ def _conversations(file: Path) -> list[Sample]:
 
 def _plain_text(content: Any, where: str) -> str:
     """The text of an answer."""
-    items = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    if not isinstance(items, list) or not items or any(not isinstance(item, dict) or "text" not in item for item in items):
-        raise ValueError(f"{where}: the answer is {content!r}, expected text")
-    return "".join(str(item["text"]) for item in items)
+    items = [{"text": content}] if isinstance(content, str) else content
+    try:
+        return "".join(item["text"] for item in items)
+    except (TypeError, KeyError):
+        raise ValueError(f"{where}: the answer is {content!r}, expected text") from None
 
 
 def _with_paths(messages: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
@@ -156,16 +157,16 @@ def _score(model: SmolVLM, processor: Processor, sample: Sample) -> ScoredSample
 
     if sample.text is not None:
         return ScoredSample(sample.name, tokens(sample.text)[: min(MAX_TEXT_TOKENS, context)], None, 1)
-    options = {"do_image_splitting": sample.do_image_splitting}
-    inputs = processor(sample.messages, **options)
+    split = sample.do_image_splitting
+    inputs = processor(sample.messages, do_image_splitting=split)
     if sample.answer is None:
-        steps = stream_generate(model, processor, sample.messages, max_tokens=MAX_ANSWER_TOKENS, **options)
+        steps = stream_generate(
+            model, processor, sample.messages, max_tokens=MAX_ANSWER_TOKENS, do_image_splitting=split
+        )
         answer = [step.token_id for step in steps if step.token_id is not None]
     else:
         answer = tokens(f" {sample.answer}{END_OF_UTTERANCE}")
-    return ScoredSample(
-        sample.name, (inputs.input_ids + answer)[:context], inputs.pixel_values, len(inputs.input_ids)
-    )
+    return ScoredSample(sample.name, (inputs.input_ids + answer)[:context], inputs.pixel_values, len(inputs.input_ids))
 
 
 def embed(model: SmolVLM, sample: ScoredSample) -> mx.array:

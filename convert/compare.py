@@ -145,10 +145,10 @@ def _add(comparison: Comparison, a: mx.array, b: mx.array, sample: ScoredSample)
     mx.eval(kl, agrees, nll)
     if not mx.isfinite(kl).all().item():
         raise ValueError(f"{sample.name}: the answers' probabilities are not finite; the weights are damaged")
-    comparison.kl.append(mx.maximum(kl, 0).tolist())  # rounding may leave it just below
-    comparison.agrees.append(agrees.tolist())
-    comparison.reference_nll += nll[0].tolist()
-    comparison.candidate_nll += nll[1].tolist()
+    comparison.kl.append(np.array(mx.maximum(kl, 0)).tolist())  # rounding may leave it just below
+    comparison.agrees.append(np.array(agrees).tolist())
+    comparison.reference_nll += np.array(nll[0]).tolist()
+    comparison.candidate_nll += np.array(nll[1]).tolist()
 
 
 def _agreed_share(agrees: list[bool]) -> float:
@@ -168,7 +168,7 @@ class _LayerErrors:
             difference = getattr(self._layers[path], method)(x).astype(mx.float32) - y.astype(mx.float32)
             squares = [mx.square(difference).sum(), mx.square(y.astype(mx.float32)).sum()]
             mx.eval(squares, y)  # at once: nothing of a whole pass is held
-            # A tied embedding is called in two ways, whose outputs are of different scale: counted apart, worse one wins.
+            # Tied embeddings are called in two ways, with outputs of different scale: counted apart, the worse wins.
             sums = self._squares.setdefault(f"{path} {method}", [0.0, 0.0])
             for i, square in enumerate(squares):
                 sums[i] += float(square.item())  # type: ignore[arg-type]
@@ -184,7 +184,8 @@ class _LayerErrors:
 
 
 def _facts(path: str | Path, folder: Path) -> CheckpointFacts:
-    name = folder.absolute().name if Path(path).expanduser().exists() else str(path)  # a Hub id says more than its folder
+    is_local = Path(path).expanduser().exists()
+    name = folder.absolute().name if is_local else str(path)  # a Hub id says more than the folder of its download
     _, tensors = open_checkpoint(folder, read_model_config(folder))
     size_bytes = sum(array.nbytes for array in tensors.values())
     return CheckpointFacts(name, size_bytes, 8 * size_bytes / open_source(folder).num_weights)

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..loading import find_checkpoint
 from .calibrate import calibrate, float16_warnings, quality_data
 from .card import CARD, refresh_quality
-from .compare import Comparison, compare_checkpoints
+from .compare import compare_checkpoints
 from .plan import Plan, QuantizationOptions
 from .progress import Progress
 from .quality import check_plot, quality_json, quality_text, write_plot, write_quality
@@ -92,11 +92,12 @@ def run_comparison(arguments: argparse.Namespace, command: str) -> None:
 
 def calibrated_plan(
     arguments: argparse.Namespace, options: QuantizationOptions, progress: Progress
-) -> tuple[Plan, Rounding]:
-    """`--calibrate`: what the converter shall do. A target that could not be written is refused before the work."""
+) -> tuple[Plan | None, Rounding]:
+    """`--calibrate`: how to round, and by which plan if bits are chosen. A target that could not be written is refused
+    before the work."""
     source = open_source(arguments.hf_path, revision=arguments.revision)
     check_target(Path(arguments.mlx_path).expanduser().absolute(), source.folder, arguments.force)
-    return calibrate(
+    plan, rounding = calibrate(
         source,
         options,
         quality_data(arguments.data, calibrating=True).calibration,
@@ -104,9 +105,10 @@ def calibrated_plan(
         dtype=arguments.dtype,
         progress=progress,
     )
+    return (None if arguments.target_bpw is None else plan), rounding
 
 
-def report_quality(arguments: argparse.Namespace, folder: Path, command: str, progress: Progress) -> Comparison:
+def report_quality(arguments: argparse.Namespace, folder: Path, command: str, progress: Progress) -> None:
     """After `--calibrate`: measure the new folder against its source, and leave the measures in it."""
     progress.stage("measuring the result")
     data = quality_data(arguments.data, calibrating=True)
@@ -118,7 +120,6 @@ def report_quality(arguments: argparse.Namespace, folder: Path, command: str, pr
         f"KL divergence {summary['kl_mean']:.6f}, top-1 agreement {summary['top_1_agreement']:.1%}, "
         f"on {data.description}"
     )
-    return comparison
 
 
 def warn_of_float16(arguments: argparse.Namespace) -> None:

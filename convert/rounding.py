@@ -1,27 +1,24 @@
 """Rounds the decoder's weights so that its layers' outputs, not the weights themselves, stay close.
 
-GPTQ (Frantar et al., 2022, arXiv:2210.17323): the columns of a weight are rounded one after the other, and what rounding
-one changes in the layer's output is made up for by those still to come. How columns go together is measured on samples
-with pictures and text. Scales and biases are those of plain rounding, so the files are like any other.
+GPTQ (Frantar et al., 2022, arXiv:2210.17323): the columns of a weight are rounded one after the other, and what
+rounding one changes in the layer's output is made up for by those still to come. How columns go together is measured
+on samples with pictures and text. Scales and biases are those of plain rounding, so the files are like any other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import mlx.core as mx
 import numpy as np
 
-from ..cache import KVCache
 from ..model import SmolVLM
-from .calibration_data import ScoredSample, embed
+from .calibration_data import ScoredSample
+from .hessians import Hessian, decoder_hessians
 from .plan import Plan
-from .probes import get_module, probed
+from .probes import get_module
 from .quantize import LayerFormat, Rounding
 
 DAMPING = 0.01  # share of the mean added to the diagonal: how little to trust what few samples show
 _BLOCK = 128  # columns that are made up for at once
-
-Hessian = mx.array
-"""Sum over tokens of x x^T for the inputs x of a layer, (in, in) float32."""
 
 
 class CalibratedRounding(Rounding):
@@ -38,70 +35,39 @@ class CalibratedRounding(Rounding):
 
 
 def round_decoder(
-    model: SmolVLM,
-    samples: Sequence[ScoredSample],
-    plan: Plan,
-    dtype_of: Callable[[str], mx.Dtype],
-    progress: Callable[[str], None] = lambda _: None,
+    model: SmolVLM, samples: Sequence[ScoredSample], plan: Plan, dtype_of: Callable[[str], mx.Dtype]
 ) -> CalibratedRounding:
     """Round the decoder's layers and head as the plan has it, first to last.
 
-    Each layer sees what comes out of the rounded ones before it, so that it makes up for their errors too. Needs memory
-    for the model, the samples' hidden states and one layer's statistics.
+    Each block sees what comes out of the rounded ones before it, so that it makes up for their errors too. Embeddings
+    are rounded to nearest, unless they are the head too: only one row takes part in each output.
 
     Args:
         model: in full precision; left with rounded weights.
         samples: what the layers' inputs are measured on.
         plan: format of each layer by its path; only affine ones are made up for, the others rounded to nearest.
         dtype_of: type of a layer's scales in the new file, by its path.
-        progress: called with the path of each block before it is rounded.
     """
+    formats = {path: choice for path, choice in plan.items() if choice and choice.mode == "affine"}
     rounded: dict[str, dict[str, mx.array]] = {}
-    hidden = []
-    for sample in samples:
-        hidden.append(embed(model, sample))
-        mx.eval(hidden[-1])
-
-    def run(path: str, block: Callable[[mx.array], mx.array]) -> None:
-        progress(path)
-        statistics = _Hessians(plan)
-        with probed(model, statistics.observe, under=path):
-            for x in hidden:
-                mx.eval(block(x))
-        for layer_path, hessian in statistics.by_path.items():
-            layer, layer_format = get_module(model, layer_path), plan[layer_path]
-            assert layer_format is not None
-            rounded[layer_path] = compensate(layer.weight.astype(dtype_of(layer_path)), hessian, layer_format)
-            layer.weight = layer_format.dequantize(rounded[layer_path], layer.weight.dtype)
-        for i, x in enumerate(hidden):
-            hidden[i] = block(x)
-            mx.eval(hidden[i])
-
-    language = model.language_model
-    for number, layer in enumerate(language.layers):
-        run(f"language_model.layers.{number}.", lambda x, layer=layer: layer(x, KVCache()))
-    for i, sample in enumerate(samples):  # what follows a picture's tokens is never asked for
-        text = np.flatnonzero(np.array(sample.input_ids) != model.config.image_token_id)
-        hidden[i] = language.norm(hidden[i][:, mx.array(text)])
-    run("language_model.embed_tokens" if model.config.tie_word_embeddings else "language_model.lm_head", language.logits)
+    for hessians in decoder_hessians(model, samples, formats):
+        for path, hessian in hessians.items():
+            layer = get_module(model, path)
+            rounded[path] = compensate(layer.weight.astype(dtype_of(path)), hessian, formats[path])
+            layer.weight = formats[path].dequantize(rounded[path], layer.weight.dtype)
     return CalibratedRounding(rounded)
 
 
-class _Hessians:
-    """Adds up x x^T of the layers that a plan quantizes; layers with the same input share one."""
-
-    def __init__(self, plan: Plan):
-        self._plan = plan
-        self.by_path: dict[str, Hessian] = {}
-        self._last: tuple[mx.array, Hessian] | None = None
-
-    def observe(self, path: str, layer: object, method: str, x: mx.array, y: mx.array) -> mx.array:
-        layer_format = self._plan.get(path)
-        if layer_format is not None and layer_format.mode == "affine":
-            rows = x.reshape(-1, x.shape[-1]).astype(mx.float32)
-            self.by_path[path] = self.by_path.get(path, 0) + rows.T @ rows
-            mx.eval(self.by_path[path])
-        return y
+def compensation_gains(model: SmolVLM, samples: Sequence[ScoredSample], paths: Collection[str]) -> dict[str, float]:
+    """Layer path -> share of the output's squared error that rounding with compensation leaves, 0 to 1, by theory: if
+    the errors of rounding are independent."""
+    gains = {}
+    for hessians in decoder_hessians(model, samples, paths):
+        for path, hessian in hessians.items():
+            _, factor = _factorize(hessian)
+            left = 1 / np.square(np.diagonal(factor), dtype=np.float64)
+            gains[path] = min(1.0, float(left.sum() / (np.trace(np.array(hessian, np.float64)) or left.sum())))
+    return gains
 
 
 def compensate(weight: mx.array, hessian: Hessian, layer_format: LayerFormat) -> dict[str, mx.array]:
@@ -115,11 +81,7 @@ def compensate(weight: mx.array, hessian: Hessian, layer_format: LayerFormat) ->
     tensors = layer_format.quantize(weight)
     group_size, highest = layer_format.group_size, 2**layer_format.bits - 1
     scales, biases = (np.array(tensors[name].astype(mx.float32)) for name in ("scales", "biases"))
-    h = np.array(hessian, np.float64)
-    diagonal = np.diagonal(h)
-    h = h + np.eye(len(h)) * (DAMPING * diagonal.mean() or 1.0)
-    order = np.argsort(-diagonal, kind="stable")
-    factor = np.linalg.cholesky(np.linalg.inv(h[np.ix_(order, order)])).T.astype(np.float32)
+    order, factor = _factorize(hessian)
     remaining = np.array(weight.astype(mx.float32))[:, order]
     codes = np.zeros(remaining.shape, np.uint8)
     for start in range(0, len(order), _BLOCK):
@@ -135,6 +97,19 @@ def compensate(weight: mx.array, hessian: Hessian, layer_format: LayerFormat) ->
             remaining[:, column + 1 : end] -= np.outer(errors[:, column - start], factor[column, column + 1 : end])
         remaining[:, end:] -= errors @ factor[start:end, end:]
     return tensors | {"weight": pack(codes, layer_format.bits)}
+
+
+def _factorize(hessian: Hessian) -> tuple[np.ndarray, np.ndarray]:
+    """The order of the columns, and the upper Cholesky factor (in, in) of the damped Hessian's inverse in that order.
+
+    Row j of the factor, over its diagonal element, says how the later columns make up for an error in column j; the
+    diagonal element squared is one over the error that they leave.
+    """
+    h = np.array(hessian, np.float64)
+    diagonal = np.diagonal(h)
+    order = np.argsort(-diagonal, kind="stable")
+    h = h + np.eye(len(h)) * (DAMPING * diagonal.mean() or 1.0)
+    return order, np.linalg.cholesky(np.linalg.inv(h[np.ix_(order, order)])).T.astype(np.float32)
 
 
 def pack(codes: np.ndarray, bits: int) -> mx.array:

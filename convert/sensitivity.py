@@ -6,25 +6,21 @@ answers' probabilities back through the network.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
 
-from ..cache import KVCache
 from ..model import SmolVLM
+from .blocks import EMBEDDINGS, Block, decoder_block, head_path
 from .calibration_data import ScoredSample, embed
 from .plan import Plan, part_of
 from .probes import get_module, probed
 from .quantize import FORMATS, LayerFormat
 
-_EMBEDDINGS = "language_model.embed_tokens"
-
 Costs = dict[str, dict[LayerFormat, float]]
 """Layer path -> format -> expected divergence in nats per answer token if that layer alone is rounded to nearest so."""
-
-Block = Callable[[mx.array], mx.array]
 
 
 def candidate_formats(plan: Plan) -> dict[str, list[LayerFormat]]:
@@ -41,7 +37,6 @@ def measure_costs(
     model: SmolVLM,
     samples: Sequence[ScoredSample],
     formats: Mapping[str, Sequence[LayerFormat]],
-    progress: Callable[[str], None] = lambda _: None,
 ) -> Costs:
     """Estimate what each format of each layer would cost, from one backward pass per sample.
 
@@ -51,22 +46,18 @@ def measure_costs(
     language = model.language_model
     num_tokens = sum(len(sample.answer_ids) for sample in samples)
     for number, sample in enumerate(samples):
-        progress(sample.name)
+        blocks = [(f"language_model.layers.{i}.", decoder_block(layer)) for i, layer in enumerate(language.layers)]
         hidden = [embed(model, sample)]
-        for layer in language.layers:
-            hidden.append(layer(hidden[-1], KVCache()))
+        for _, block in blocks:
+            hidden.append(block(hidden[-1]))
             mx.eval(hidden[-1])
 
         def head(x: mx.array, first: int = sample.first_scored) -> mx.array:
             return language.logits(language.norm(x)[:, first - 1 : -1])
 
         cotangent = _random_cotangent(head(hidden[-1]), mx.random.key(number))
-        head_path = _EMBEDDINGS if model.config.tie_word_embeddings else "language_model.lm_head"
-        blocks: list[tuple[str, Block]] = [
-            (f"language_model.layers.{i}.", lambda x, layer=layer: layer(x, KVCache()))
-            for i, layer in enumerate(language.layers)
-        ]
-        for (under, block), x in zip([*blocks, (head_path, head)][::-1], hidden[::-1], strict=True):
+        blocks.append((head_path(model.config), head))
+        for (under, block), x in zip(reversed(blocks), reversed(hidden), strict=True):
             cotangent, seen = _backward(model, under, block, x, cotangent)
             for path, (inputs, gradient) in seen.items():
                 for layer_format in formats.get(path, ()):
@@ -74,9 +65,9 @@ def measure_costs(
                     costs[path][layer_format] += _expected_divergence(change, gradient) / num_tokens
         ids = np.array(sample.input_ids)
         words = mx.array(np.flatnonzero(ids != model.config.image_token_id))
-        for layer_format in formats.get(_EMBEDDINGS, ()):
-            change = _rounding_error(model, _EMBEDDINGS, layer_format)[mx.array(ids)[words]]
-            costs[_EMBEDDINGS][layer_format] += _expected_divergence(change, cotangent[0, words]) / num_tokens
+        for layer_format in formats.get(EMBEDDINGS, ()):
+            change = _rounding_error(model, EMBEDDINGS, layer_format)[mx.array(ids)[words]]
+            costs[EMBEDDINGS][layer_format] += _expected_divergence(change, cotangent[0, words]) / num_tokens
     return costs
 
 
@@ -138,27 +129,39 @@ def choose_bits(
         ValueError: a target that no choice meets.
     """
 
-    def size_bits(path: str, layer_format: LayerFormat) -> float:
-        return math.prod(shapes[path]) * (layer_format.bits + 2 * scale_bits / layer_format.group_size)
-
-    num_weights = sum(math.prod(shapes[path]) for path in costs)
+    check_target_bpw(costs, target_bpw, scale_bits)
+    room = target_bpw * sum(math.prod(shapes[path]) for path in costs)
     chosen = {path: min(choices, key=lambda choice: choice.bits) for path, choices in costs.items()}
-    largest = sum(size_bits(path, max(choices, key=lambda choice: choice.bits)) for path, choices in costs.items())
-    spent = sum(size_bits(path, layer_format) for path, layer_format in chosen.items())
-    if not spent <= target_bpw * num_weights <= largest:
-        raise ValueError(
-            f"target-bpw is {target_bpw}, but these layers can have {spent / num_weights:.4g} to "
-            f"{largest / num_weights:.4g} bits per weight, scales included"
-        )
+    room -= sum(math.prod(shapes[path]) * _bits_per_weight(choice, scale_bits) for path, choice in chosen.items())
     while True:
         steps = []
         for path, current in chosen.items():
             for choice in costs[path]:
-                extra = size_bits(path, choice) - size_bits(path, current)
-                if choice.bits > current.bits and spent + extra <= target_bpw * num_weights:
+                extra = math.prod(shapes[path]) * (choice.bits - current.bits)
+                if 0 < extra <= room:
                     steps.append(((costs[path][current] - costs[path][choice]) / extra, path, choice, extra))
         if not steps:
             return chosen
         _, path, choice, extra = max(steps, key=lambda step: step[0])
         chosen[path] = choice
-        spent += extra
+        room -= extra
+
+
+def check_target_bpw(formats: Mapping[str, Collection[LayerFormat]], target_bpw: float, scale_bits: int = 16) -> None:
+    """Refuse a target, see `choose_bits`, that none or all of the formats of every layer meet.
+
+    Raises:
+        ValueError: such a target, or no layer to choose for.
+    """
+    if not formats:
+        raise ValueError("target-bpw has no layer whose bits could be chosen; quantize the decoder in affine mode")
+    every = [_bits_per_weight(choice, scale_bits) for choices in formats.values() for choice in choices]
+    if not min(every) <= target_bpw <= max(every):
+        raise ValueError(
+            f"target-bpw is {target_bpw:g}, but these layers can have {min(every):g} to {max(every):g} bits per "
+            "weight, scales included"
+        )
+
+
+def _bits_per_weight(layer_format: LayerFormat, scale_bits: int) -> float:
+    return layer_format.bits + 2 * scale_bits / layer_format.group_size
