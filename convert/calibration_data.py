@@ -178,7 +178,9 @@ def embed(model: SmolVLM, sample: ScoredSample) -> mx.array:
             parts.append(model.image_features(sample.pixel_values[start : start + TILES_PER_STEP]))
             mx.eval(parts[-1])
         features = mx.concatenate(parts)
-    return model.input_embeddings(sample.input_ids, features)
+    prompt = model.input_embeddings(sample.input_ids[: sample.first_scored], features)
+    # An answer's tokens are themselves, even where a model says an image token.
+    return mx.concatenate([prompt, model.language_model.embed_tokens(mx.array(sample.answer_ids))[None]], axis=1)
 
 
 def answer_logits(model: SmolVLM, sample: ScoredSample) -> mx.array:

@@ -52,6 +52,25 @@ class Comparison:
     candidate_nll: list[float] = field(default_factory=list)
     layer_errors: dict[str, float] = field(default_factory=dict)
 
+    def add(self, a: mx.array, b: mx.array, sample: ScoredSample) -> None:
+        """Add one sample; `a` and `b` are the reference's and the candidate's logits, see `answer_logits`.
+
+        Raises:
+            ValueError: logits that are not finite.
+        """
+        log_a, log_b = (logits - mx.logsumexp(logits, axis=-1, keepdims=True) for logits in (a, b))
+        kl = (mx.exp(log_a) * (log_a - log_b)).sum(axis=-1)
+        agrees = a.argmax(axis=-1) == b.argmax(axis=-1)
+        answer = mx.array(sample.answer_ids)[:, None]
+        nll = [-mx.take_along_axis(log, answer, axis=-1)[:, 0] for log in (log_a, log_b)]
+        mx.eval(kl, agrees, nll)
+        if not mx.isfinite(kl).all().item():
+            raise ValueError(f"{sample.name}: the answers' probabilities are not finite; the weights are damaged")
+        self.kl.append(np.array(mx.maximum(kl, 0)).tolist())  # rounding may leave it just below
+        self.agrees.append(np.array(agrees).tolist())
+        self.reference_nll += np.array(nll[0]).tolist()
+        self.candidate_nll += np.array(nll[1]).tolist()
+
     @property
     def kl_by_position(self) -> list[float]:
         """Mean divergence of the first, second, ... token of the answers that are so long."""
@@ -59,17 +78,20 @@ class Comparison:
         return [float(np.mean([kl[i] for kl in self.kl if len(kl) > i])) for i in range(longest)]
 
     @property
+    def greedy_agreement(self) -> float:
+        """Of each answer, the share before the two models first choose different tokens; mean over the samples.
+
+        Where the answer is the reference's own greedy one, that is what the candidate, answering greedily, repeats.
+        """
+        return float(np.mean([_agreed_share(agrees) for agrees in self.agrees]))
+
+    @property
     def worst_layers(self) -> list[tuple[str, float]]:
         """Layers with their errors, the largest first."""
         return sorted(self.layer_errors.items(), key=lambda item: -item[1])
 
     def summary(self) -> dict[str, Any]:
-        """The comparison in numbers and short texts.
-
-        Agreements are shares from 0 to 1. `greedy_agreement`: of each answer, the share before the two models first
-        choose different tokens; where the answer is the reference's own greedy one, that is as much as the candidate,
-        answering greedily, repeats of it. Mean over the samples.
-        """
+        """The comparison in numbers and short texts; agreements are shares from 0 to 1."""
         kl = np.concatenate(self.kl)
         worst, error = self.worst_layers[0]
         return {
@@ -84,7 +106,7 @@ class Comparison:
             "kl_mean": float(kl.mean()),
             f"kl_p{KL_PERCENTILE}": float(np.percentile(kl, KL_PERCENTILE)),
             "top_1_agreement": float(np.concatenate(self.agrees).mean()),
-            "greedy_agreement": float(np.mean([_agreed_share(agrees) for agrees in self.agrees])),
+            "greedy_agreement": self.greedy_agreement,
             "worst_layer": worst,
             "worst_layer_error": error,
             "num_samples": len(self.kl),
@@ -130,25 +152,9 @@ def compare_models(
         with probed(reference, errors.observe):
             a = answer_logits(reference, sample)
             mx.eval(a)
-        _add(comparison, a, answer_logits(candidate, sample), sample)
+        comparison.add(a, answer_logits(candidate, sample), sample)
     comparison.layer_errors = errors.relative()
     return comparison
-
-
-def _add(comparison: Comparison, a: mx.array, b: mx.array, sample: ScoredSample) -> None:
-    """Add one sample; `a` and `b` are the two models' logits, (num_answer_tokens, vocab_size) float32."""
-    log_a, log_b = (logits - mx.logsumexp(logits, axis=-1, keepdims=True) for logits in (a, b))
-    kl = (mx.exp(log_a) * (log_a - log_b)).sum(axis=-1)
-    agrees = a.argmax(axis=-1) == b.argmax(axis=-1)
-    answer = mx.array(sample.answer_ids)[:, None]
-    nll = [-mx.take_along_axis(log, answer, axis=-1)[:, 0] for log in (log_a, log_b)]
-    mx.eval(kl, agrees, nll)
-    if not mx.isfinite(kl).all().item():
-        raise ValueError(f"{sample.name}: the answers' probabilities are not finite; the weights are damaged")
-    comparison.kl.append(np.array(mx.maximum(kl, 0)).tolist())  # rounding may leave it just below
-    comparison.agrees.append(np.array(agrees).tolist())
-    comparison.reference_nll += np.array(nll[0]).tolist()
-    comparison.candidate_nll += np.array(nll[1]).tolist()
 
 
 def _agreed_share(agrees: list[bool]) -> float:

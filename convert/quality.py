@@ -74,11 +74,10 @@ def write_plot(quality: dict[str, Any], file: Path) -> None:
     """Draw divergence by position and error by layer; the file's ending says in which format.
 
     Raises:
-        ModuleNotFoundError: matplotlib is not installed.
-        ValueError: a format that matplotlib does not write.
+        as `check_plot`.
     """
-    figure_class = _figure_class()
-    figure = figure_class(figsize=(10, 7), layout="constrained")
+    check_plot(file)
+    figure = _figure_class()(figsize=(10, 7), layout="constrained")
     above, below = figure.subplots(2, 1)
     kl, errors = quality["kl_by_position"], quality["layer_errors"]
     above.plot(range(1, len(kl) + 1), kl, color=_PALETTE[0], marker=".")
@@ -89,14 +88,19 @@ def write_plot(quality: dict[str, Any], file: Path) -> None:
     below.bar([names.index(worst)], [errors[worst]], width=1.0, color=_PALETTE[1], label=worst)
     below.set(xlabel="layer, from pictures to answers", ylabel="relative error of its output")
     below.legend(frameon=False)
-    if file.suffix.lower().lstrip(".") not in figure.canvas.get_supported_filetypes():
-        raise ValueError(f"--plot {file}: no picture format is called {file.suffix!r}; try .png, .svg or .pdf")
     figure.savefig(file)
 
 
 def check_plot(file: Path) -> None:
-    """Refuse early what `write_plot` would refuse late."""
-    _figure_class()
+    """Refuse early what could not be drawn or written later.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+        FileNotFoundError: the folder is not there.
+        ValueError: a format that matplotlib does not write.
+    """
+    if file.suffix.lower().lstrip(".") not in _figure_class()().canvas.get_supported_filetypes():
+        raise ValueError(f"--plot {file}: no picture format is called {file.suffix!r}; try .png, .svg or .pdf")
     if not file.absolute().parent.is_dir():
         raise FileNotFoundError(f"--plot {file}: there is no folder {file.absolute().parent}")
 

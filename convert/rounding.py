@@ -80,23 +80,23 @@ def compensate(weight: mx.array, hessian: Hessian, layer_format: LayerFormat) ->
     """
     tensors = layer_format.quantize(weight)
     group_size, highest = layer_format.group_size, 2**layer_format.bits - 1
-    scales, biases = (np.array(tensors[name].astype(mx.float32)) for name in ("scales", "biases"))
+    scales, biases = (np.array(tensors[name].astype(mx.float32).T) for name in ("scales", "biases"))
     order, factor = _factorize(hessian)
-    remaining = np.array(weight.astype(mx.float32))[:, order]
+    remaining = np.array(weight.astype(mx.float32).T)[order]  # (in, out): a column of the weight is a row here
     codes = np.zeros(remaining.shape, np.uint8)
     for start in range(0, len(order), _BLOCK):
         end = min(start + _BLOCK, len(order))
-        errors = np.zeros((len(remaining), end - start), np.float32)
+        errors = np.zeros((end - start, remaining.shape[1]), np.float32)
         for column in range(start, end):
-            group = order[column] // group_size
-            scale, bias, wanted = scales[:, group], biases[:, group], remaining[:, column]
+            scale, bias = scales[order[column] // group_size], biases[order[column] // group_size]
             with np.errstate(divide="ignore", invalid="ignore"):  # a group of equal weights has no scale
-                code = np.clip(np.nan_to_num(np.rint((wanted - bias) / scale)), 0, highest)
-            codes[:, order[column]] = code
-            errors[:, column - start] = (wanted - (code * scale + bias)) / factor[column, column]
-            remaining[:, column + 1 : end] -= np.outer(errors[:, column - start], factor[column, column + 1 : end])
-        remaining[:, end:] -= errors @ factor[start:end, end:]
-    return tensors | {"weight": pack(codes, layer_format.bits)}
+                code = np.clip(np.nan_to_num(np.rint((remaining[column] - bias) / scale)), 0, highest)
+            codes[order[column]] = code
+            error = (remaining[column] - (code * scale + bias)) / factor[column, column]
+            remaining[column + 1 : end] -= factor[column, column + 1 : end, None] * error
+            errors[column - start] = error
+        remaining[end:] -= factor[start:end, end:].T @ errors
+    return tensors | {"weight": pack(codes.T, layer_format.bits)}
 
 
 def _factorize(hessian: Hessian) -> tuple[np.ndarray, np.ndarray]:
