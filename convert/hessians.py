@@ -43,20 +43,23 @@ def decoder_hessians(
 def _block_hessians(
     model: SmolVLM, under: str, block: Block, hidden: Sequence[mx.array], paths: Collection[str]
 ) -> dict[str, Hessian]:
-    hessians: dict[str, Hessian] = {}
-    last: tuple[mx.array, Hessian] | None = None  # queries, keys and values have one input, gate and up too
+    """Layers with one input, such as queries, keys and values, share one array."""
+    sums: dict[str, Hessian] = {}
+    first: dict[str, str] = {}  # path -> the first layer that had the same input
+    last: tuple[mx.array, str] | None = None  # an input, and the first layer that had it
 
     def observe(path: str, layer: nn.Module, method: str, x: mx.array, y: mx.array) -> mx.array:
         nonlocal last
         if path in paths:
             if last is None or last[0] is not x:
                 rows = x.reshape(-1, x.shape[-1]).astype(mx.float32)
-                last = x, rows.T @ rows
-            hessians[path] = hessians[path] + last[1] if path in hessians else last[1]
-            mx.eval(hessians[path])
+                sums[path] = rows.T @ rows + sums.get(path, 0)
+                mx.eval(sums[path])
+                last = x, path
+            first[path] = last[1]
         return y
 
     with probed(model, observe, under):
         for x in hidden:
             mx.eval(block(x))
-    return hessians
+    return {path: sums[source] for path, source in first.items()}

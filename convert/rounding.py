@@ -6,6 +6,7 @@ on samples with pictures and text. Scales and biases are those of plain rounding
 """
 
 from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -19,6 +20,20 @@ from .quantize import LayerFormat, Rounding
 
 DAMPING = 0.01  # share of the mean added to the diagonal: how little to trust what few samples show
 _BLOCK = 128  # columns that are made up for at once
+
+
+class Factorization(NamedTuple):
+    """What compensation needs of a Hessian.
+
+    `order` are its columns by falling diagonal, `factor` (in, in) float32 the upper Cholesky factor of the damped
+    Hessian's inverse in that order: a row over its diagonal element says how the later columns make up for an error in
+    that column, one over that element squared how much error they leave. `trace` is that of the damped Hessian: the
+    error without compensation.
+    """
+
+    order: np.ndarray
+    factor: np.ndarray
+    trace: float
 
 
 class CalibratedRounding(Rounding):
@@ -51,9 +66,9 @@ def round_decoder(
     formats = {path: choice for path, choice in plan.items() if choice and choice.mode == "affine"}
     rounded: dict[str, dict[str, mx.array]] = {}
     for hessians in decoder_hessians(model, samples, formats):
-        for path, hessian in hessians.items():
+        for path, factorization in _factorize_each(hessians).items():
             layer = get_module(model, path)
-            rounded[path] = compensate(layer.weight.astype(dtype_of(path)), hessian, formats[path])
+            rounded[path] = compensate(layer.weight.astype(dtype_of(path)), factorization, formats[path])
             layer.weight = formats[path].dequantize(rounded[path], layer.weight.dtype)
     return CalibratedRounding(rounded)
 
@@ -63,17 +78,16 @@ def compensation_gains(model: SmolVLM, samples: Sequence[ScoredSample], paths: C
     the errors of rounding are independent."""
     gains = {}
     for hessians in decoder_hessians(model, samples, paths):
-        for path, hessian in hessians.items():
-            _, factor = _factorize(hessian)
-            left = 1 / np.square(np.diagonal(factor), dtype=np.float64)
-            gains[path] = min(1.0, float(left.sum() / (np.trace(np.array(hessian, np.float64)) or left.sum())))
+        for path, factorization in _factorize_each(hessians).items():
+            left = 1 / np.square(np.diagonal(factorization.factor), dtype=np.float64)
+            gains[path] = float(left.sum() / factorization.trace)
     return gains
 
 
-def compensate(weight: mx.array, hessian: Hessian, layer_format: LayerFormat) -> dict[str, mx.array]:
+def compensate(weight: mx.array, factorization: Factorization, layer_format: LayerFormat) -> dict[str, mx.array]:
     """Round a weight (out, in) to the grid of plain affine rounding, column by column, with compensation.
 
-    Columns go by falling weight in the Hessian, so that the last ones, for which nothing makes up, matter least.
+    Columns go by falling diagonal of the Hessian, so that the last ones, for which nothing makes up, matter least.
 
     Returns:
         "weight" (codes), "scales" and "biases", as `layer_format.quantize(weight)` does.
@@ -81,7 +95,7 @@ def compensate(weight: mx.array, hessian: Hessian, layer_format: LayerFormat) ->
     tensors = layer_format.quantize(weight)
     group_size, highest = layer_format.group_size, 2**layer_format.bits - 1
     scales, biases = (np.array(tensors[name].astype(mx.float32).T) for name in ("scales", "biases"))
-    order, factor = _factorize(hessian)
+    order, factor = factorization.order, factorization.factor
     remaining = np.array(weight.astype(mx.float32).T)[order]  # (in, out): a column of the weight is a row here
     codes = np.zeros(remaining.shape, np.uint8)
     for start in range(0, len(order), _BLOCK):
@@ -99,17 +113,20 @@ def compensate(weight: mx.array, hessian: Hessian, layer_format: LayerFormat) ->
     return tensors | {"weight": pack(codes.T, layer_format.bits)}
 
 
-def _factorize(hessian: Hessian) -> tuple[np.ndarray, np.ndarray]:
-    """The order of the columns, and the upper Cholesky factor (in, in) of the damped Hessian's inverse in that order.
-
-    Row j of the factor, over its diagonal element, says how the later columns make up for an error in column j; the
-    diagonal element squared is one over the error that they leave.
-    """
+def factorize(hessian: Hessian) -> Factorization:
+    """Prepare a Hessian (in, in), of zeros even, for `compensate`."""
     h = np.array(hessian, np.float64)
-    diagonal = np.diagonal(h)
-    order = np.argsort(-diagonal, kind="stable")
-    h = h + np.eye(len(h)) * (DAMPING * diagonal.mean() or 1.0)
-    return order, np.linalg.cholesky(np.linalg.inv(h[np.ix_(order, order)])).T.astype(np.float32)
+    order = np.argsort(-np.diagonal(h), kind="stable")
+    h = h + np.eye(len(h)) * (DAMPING * np.diagonal(h).mean() or 1.0)
+    factor = np.linalg.cholesky(np.linalg.inv(h[np.ix_(order, order)])).T.astype(np.float32)
+    return Factorization(order, factor, float(np.trace(h)))
+
+
+def _factorize_each(hessians: dict[str, Hessian]) -> dict[str, Factorization]:
+    """Each array once, however many layers share it."""
+    distinct = {id(hessian): hessian for hessian in hessians.values()}
+    factorizations = {key: factorize(hessian) for key, hessian in distinct.items()}
+    return {path: factorizations[id(hessian)] for path, hessian in hessians.items()}
 
 
 def pack(codes: np.ndarray, bits: int) -> mx.array:

@@ -8,7 +8,14 @@ from checkpoint_configs import CHECKPOINTS
 from mlx_smolvlm.convert import LayerFormat
 from mlx_smolvlm.convert.built_in_samples import built_in_samples
 from mlx_smolvlm.convert.calibration_data import answer_logits, score_samples
-from mlx_smolvlm.convert.rounding import CalibratedRounding, compensate, compensation_gains, pack, round_decoder
+from mlx_smolvlm.convert.rounding import (
+    CalibratedRounding,
+    compensate,
+    compensation_gains,
+    factorize,
+    pack,
+    round_decoder,
+)
 
 BITS = (2, 3, 4, 5, 6, 8)
 
@@ -35,7 +42,7 @@ def test_inputs_that_say_nothing_leave_plain_rounding(bits, dtype):
     weight = mx.random.normal((5, 192), key=mx.random.key(bits)).astype(dtype)
     plain, layer_format = LayerFormat(bits, 64).quantize(weight), LayerFormat(bits, 64)
     for hessian in (mx.eye(192), mx.zeros((192, 192))):
-        tensors = compensate(weight, hessian, layer_format)
+        tensors = compensate(weight, factorize(hessian), layer_format)
         assert {name: (a.shape, a.dtype) for name, a in tensors.items()} == {
             name: (a.shape, a.dtype) for name, a in plain.items()
         }
@@ -57,7 +64,10 @@ def test_outputs_come_closer_than_by_plain_rounding(bits):
     def error(tensors):
         return mx.square(x @ (layer_format.dequantize(tensors, mx.float32) - weight).T).sum().item()
 
-    plain, compensated = error(layer_format.quantize(weight)), error(compensate(weight, x.T @ x, layer_format))
+    plain, compensated = (
+        error(layer_format.quantize(weight)),
+        error(compensate(weight, factorize(x.T @ x), layer_format)),
+    )
     assert compensated < 0.5 * plain
 
 
@@ -65,7 +75,7 @@ def test_groups_of_equal_weights_are_kept():
     weight = mx.zeros((4, 128))
     weight[:, 64:] = 0.5
     layer_format = LayerFormat(4, 64)
-    tensors = compensate(weight, mx.eye(128), layer_format)
+    tensors = compensate(weight, factorize(mx.eye(128)), layer_format)
     assert mx.array_equal(layer_format.dequantize(tensors, mx.float32), weight)
 
 
