@@ -65,7 +65,8 @@ def calibrate(
         options: what is quantized, and in which groups. Without a target, also with how many bits.
         samples: what the model is run on.
         target_bpw: mean bits per weight of the decoder's quantized layers, embeddings and head, with their scales; the
-            bits of each are chosen to meet it. None keeps those of `options`.
+            bits of each are chosen to meet it, but for parts that `options` names a format for. None keeps all as
+            `options` has them.
         dtype: as in `convert_checkpoint`.
         progress: told how far it is.
 
@@ -81,15 +82,16 @@ def calibrate(
         return DTYPES[dtype] if dtype else source.dtype(f"{path}.weight")
 
     scale_bits = 8 * max((dtype_of(path).size for path, layer_format in plan.items() if layer_format), default=2)
+    candidates = candidate_formats(plan, options.parts)
     if target_bpw is not None:
-        check_target_bpw(candidate_formats(plan), target_bpw, scale_bits)
+        check_target_bpw(candidates, target_bpw, scale_bits)
     is_bfloat16 = all(dtype_of(path) == mx.bfloat16 for path in plan)
     computed_in = "bfloat16" if is_bfloat16 and mx.default_device() == mx.gpu else "float32"
     model, processor = load(source.folder, dtype=computed_in)
     scored = score_samples(model, processor, samples)
     if target_bpw is not None:
         progress.stage("measuring how sensitive each layer is")
-        costs = measure_costs(model, scored, candidate_formats(plan))
+        costs = measure_costs(model, scored, candidates)
         gains = compensation_gains(model, scored, costs)
         for path, gain in gains.items():
             costs[path] = {layer_format: cost * gain for layer_format, cost in costs[path].items()}

@@ -50,7 +50,7 @@ def quality_text(quality: dict[str, Any]) -> str:
         row("", "reference", "candidate"),
         both("size, MB", "size_bytes", ".1f", 1e6),
         both("bits per weight", "bits_per_weight", ".2f"),
-        both("perplexity", "perplexity", ".4f"),
+        both("perplexity", "perplexity", ".5g"),
         "",
         row("KL divergence, nats", "mean", "p99", "1st token", "2nd-8th", "later"),
         row("", f"{quality['kl_mean']:.6f}", f"{quality['kl_p99']:.6f}", *_by_position(quality["kl_by_position"])),

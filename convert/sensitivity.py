@@ -23,13 +23,14 @@ Costs = dict[str, dict[LayerFormat, float]]
 """Layer path -> format -> expected divergence in nats per answer token if that layer alone is rounded to nearest so."""
 
 
-def candidate_formats(plan: Plan) -> dict[str, list[LayerFormat]]:
-    """The decoder's layers that a plan quantizes in affine mode, embeddings and head included, with every number of
-    bits that each could have."""
+def candidate_formats(plan: Plan, fixed_parts: Collection[str] = ()) -> dict[str, list[LayerFormat]]:
+    """The decoder's layers that a plan quantizes in affine mode, embeddings and head included unless "embeddings" is
+    fixed, with every number of bits that each could have."""
+    parts = {"decoder", "embeddings"} - set(fixed_parts)
     return {
         path: [replace(layer_format, bits=bits) for bits in FORMATS["affine"][0]]
         for path, layer_format in plan.items()
-        if layer_format and layer_format.mode == "affine" and part_of(path) in ("decoder", "embeddings")
+        if layer_format and layer_format.mode == "affine" and part_of(path) in parts
     }
 
 

@@ -69,3 +69,4 @@ def test_candidates_are_the_decoders_affine_layers():
     plan = {"language_model.lm_head": four, "language_model.norm": None, "vision_model.encoder.layers.0.mlp.fc1": four}
     plan["language_model.layers.0.mlp.up_proj"] = LayerFormat(4, 32, "mxfp4")
     assert candidate_formats(plan) == {"language_model.lm_head": [LayerFormat(b, 32) for b in (2, 3, 4, 5, 6, 8)]}
+    assert candidate_formats(plan, {"embeddings": four}) == {}
