@@ -46,6 +46,8 @@ def main() -> None:
         if arguments.calibrate and quantization:
             plan, rounding = calibrated_plan(arguments, quantization, progress)
             quantization = None if plan else quantization
+        if arguments.dtype == "float16":
+            warn_of_float16(arguments)
         report = convert_checkpoint(
             arguments.hf_path,
             arguments.mlx_path,
@@ -64,8 +66,6 @@ def main() -> None:
         _print(report, arguments.verbose)
         if rounding:
             report_quality(arguments, report.folder, command, progress)
-        if arguments.dtype == "float16":
-            warn_of_float16(arguments)
         if arguments.upload_repo:
             _upload(report, arguments.upload_repo)
 

@@ -1,7 +1,8 @@
 """What quality is measured on: prompts with pictures, and the tokens of an answer to each."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,11 +143,26 @@ def score_samples(model: SmolVLM, processor: Processor, samples: Sequence[Sample
     """
     scored = []
     for sample in samples:
-        try:
+        with _named(sample):
             scored.append(_score(model, processor, sample))
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{sample.name}: {error}") from None
     return [sample for sample in scored if sample.answer_ids]
+
+
+def check_samples(processor: Processor, samples: Sequence[Sample]) -> None:
+    """Refuse now what `score_samples` would refuse later; raises as it does."""
+    for sample in samples:
+        with _named(sample):
+            if sample.text is None:
+                processor(sample.messages, do_image_splitting=sample.do_image_splitting)
+
+
+@contextmanager
+def _named(sample: Sample) -> Iterator[None]:
+    """Within: errors say which sample they are about."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{sample.name}: {error}") from None
 
 
 def _score(model: SmolVLM, processor: Processor, sample: Sample) -> ScoredSample:

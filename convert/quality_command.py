@@ -7,7 +7,9 @@ import warnings
 from pathlib import Path
 
 from ..loading import find_checkpoint
-from .calibrate import calibrate, float16_warnings, quality_data
+from ..processing import load_processor
+from .calibration import calibrate, float16_warnings, quality_data
+from .calibration_data import check_samples
 from .card import CARD, refresh_quality
 from .compare import compare_checkpoints
 from .plan import Plan, QuantizationOptions
@@ -15,7 +17,7 @@ from .progress import Progress
 from .quality import check_plot, quality_json, quality_text, write_plot, write_quality
 from .quantize import Rounding
 from .save import check_target
-from .source import open_source
+from .source import Source, open_source
 
 
 def add_quality_options(parser: argparse.ArgumentParser) -> None:
@@ -93,14 +95,14 @@ def run_comparison(arguments: argparse.Namespace, command: str) -> None:
 def calibrated_plan(
     arguments: argparse.Namespace, options: QuantizationOptions, progress: Progress
 ) -> tuple[Plan | None, Rounding]:
-    """`--calibrate`: how to round, and by which plan if bits are chosen. A target that could not be written is refused
-    before the work."""
-    source = open_source(arguments.hf_path, revision=arguments.revision)
-    check_target(Path(arguments.mlx_path).expanduser().absolute(), source.folder, arguments.force)
+    """`--calibrate`: how to round, and by which plan if bits are chosen."""
+    source = _source(arguments)
+    data = quality_data(arguments.data, calibrating=True)
+    check_samples(load_processor(source.folder, source.config), data.measurement)
     plan, rounding = calibrate(
         source,
         options,
-        quality_data(arguments.data, calibrating=True).calibration,
+        data.calibration,
         target_bpw=arguments.target_bpw,
         dtype=arguments.dtype,
         progress=progress,
@@ -127,8 +129,15 @@ def warn_of_float16(arguments: argparse.Namespace) -> None:
     if arguments.adapter_path is not None:
         warnings.warn("whether float16 is wide enough was not checked: the adapter is not merged yet", stacklevel=1)
         return
-    for line in float16_warnings(find_checkpoint(arguments.hf_path, revision=arguments.revision), arguments.data):
+    for line in float16_warnings(_source(arguments).folder, arguments.data):
         warnings.warn(line, stacklevel=1)
+
+
+def _source(arguments: argparse.Namespace) -> Source:
+    """The checkpoint to convert; a target that could not be written is refused here, before the work."""
+    source = open_source(arguments.hf_path, revision=arguments.revision)
+    check_target(Path(arguments.mlx_path).expanduser().absolute(), source.folder, arguments.force)
+    return source
 
 
 def _leave(quality: dict[str, object], folder: Path) -> None:

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from mlx_smolvlm import generate_text
-from mlx_smolvlm.convert.built_in_samples import built_in_samples
 from mlx_smolvlm.convert.calibration_data import (
     DEFAULT_QUESTION,
     MAX_TEXT_TOKENS,
@@ -15,6 +14,7 @@ from mlx_smolvlm.convert.calibration_data import (
     read_samples,
     score_samples,
 )
+from mlx_smolvlm.convert.synthetic_samples import built_in_samples
 
 
 def pictures_of(samples):

@@ -6,9 +6,9 @@ import pytest
 from editing import change_weights, copied, set_field
 
 from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
-from mlx_smolvlm.convert.built_in_samples import built_in_samples
 from mlx_smolvlm.convert.calibration_data import ScoredSample
 from mlx_smolvlm.convert.compare import CheckpointFacts, Comparison, compare_checkpoints
+from mlx_smolvlm.convert.synthetic_samples import built_in_samples
 
 FACTS = CheckpointFacts("test", 0, 0)
 

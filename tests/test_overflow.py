@@ -5,10 +5,10 @@ import pytest
 from editing import change_weights, copied
 
 from mlx_smolvlm import load
-from mlx_smolvlm.convert.built_in_samples import built_in_samples
-from mlx_smolvlm.convert.calibrate import float16_warnings
+from mlx_smolvlm.convert.calibration import float16_warnings
 from mlx_smolvlm.convert.calibration_data import score_samples
 from mlx_smolvlm.convert.overflow import Risk, largest_activations, overflow_warnings
+from mlx_smolvlm.convert.synthetic_samples import built_in_samples
 
 DOWN = "language_model.layers.1.mlp.down_proj"
 

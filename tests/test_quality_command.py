@@ -10,7 +10,7 @@ from editing import WEIGHTS, change_weights, copied
 from PIL import Image
 
 from mlx_smolvlm import load
-from mlx_smolvlm.convert import QuantizationOptions, built_in_samples, calibrate, convert_checkpoint
+from mlx_smolvlm.convert import QuantizationOptions, calibration, convert_checkpoint, synthetic_samples
 
 GROUPS = ("-q", "--q-group-size", "32")  # the tiny checkpoints are too narrow for groups of 64
 
@@ -24,8 +24,8 @@ def convert(monkeypatch, capsys):
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch):
     """A few of the built-in samples: enough for what is tested here."""
-    few = built_in_samples.built_in_samples
-    monkeypatch.setattr(calibrate, "built_in_samples", lambda seed, *_: few(seed, 2, 2))
+    few = synthetic_samples.built_in_samples
+    monkeypatch.setattr(calibration, "built_in_samples", lambda seed, *_: few(seed, 2, 2))
 
 
 @pytest.fixture
@@ -155,6 +155,15 @@ def test_faulty_options_are_refused_with_nothing_written(convert, checkpoint, tm
     folders = {"CHECKPOINT": checkpoint("smolvlm_256m"), "OTHER": checkpoint("idefics3")}
     assert_refused(convert(*(folders.get(option, option) for option in options)), problem)
     assert sorted(os.listdir(tmp_path)) == ["broken", "empty"]
+
+
+@pytest.mark.parametrize("options", [("-q", "--calibrate"), ("--dtype", "float16")])
+def test_pictures_are_read_before_anything_is_written(convert, trained_checkpoint, tmp_path, pictures, options):
+    (pictures / "3.png").write_bytes(b"no picture")  # one that would be held out
+    out = tmp_path / "out"
+    result = convert("--hf-path", trained_checkpoint, "--mlx-path", out, "--data", pictures, *options)
+    assert_refused(result, "3.png: ")
+    assert not out.exists()
 
 
 def test_a_quantized_checkpoint_is_not_calibrated(convert, checkpoint, tmp_path):

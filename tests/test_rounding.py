@@ -6,7 +6,6 @@ import pytest
 from checkpoint_configs import CHECKPOINTS
 
 from mlx_smolvlm.convert import LayerFormat
-from mlx_smolvlm.convert.built_in_samples import built_in_samples
 from mlx_smolvlm.convert.calibration_data import answer_logits, score_samples
 from mlx_smolvlm.convert.rounding import (
     CalibratedRounding,
@@ -16,6 +15,7 @@ from mlx_smolvlm.convert.rounding import (
     pack,
     round_decoder,
 )
+from mlx_smolvlm.convert.synthetic_samples import built_in_samples
 
 BITS = (2, 3, 4, 5, 6, 8)
 

@@ -7,11 +7,11 @@ import pytest
 
 from mlx_smolvlm import load
 from mlx_smolvlm.convert import LayerFormat
-from mlx_smolvlm.convert.built_in_samples import built_in_samples
 from mlx_smolvlm.convert.calibration_data import score_samples
 from mlx_smolvlm.convert.compare import CheckpointFacts, compare_models
 from mlx_smolvlm.convert.probes import get_module
 from mlx_smolvlm.convert.sensitivity import candidate_formats, choose_bits, measure_costs
+from mlx_smolvlm.convert.synthetic_samples import built_in_samples
 
 FACTS = CheckpointFacts("test", 0, 0)
 

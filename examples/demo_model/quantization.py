@@ -21,10 +21,10 @@ from evaluate import with_media
 
 from mlx_smolvlm import generate_text, load
 from mlx_smolvlm.convert import ConversionReport, QuantizationOptions, convert_checkpoint, open_source
-from mlx_smolvlm.convert.built_in_samples import built_in_samples
-from mlx_smolvlm.convert.calibrate import calibrate
+from mlx_smolvlm.convert.calibration import calibrate
 from mlx_smolvlm.convert.calibration_data import Sample, answer_logits, score_samples
 from mlx_smolvlm.convert.compare import CheckpointFacts, Comparison
+from mlx_smolvlm.convert.synthetic_samples import built_in_samples
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 CALIBRATION_SCENES = 8  # of each task

@@ -7,7 +7,6 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..loading import DTYPES, load
-from .built_in_samples import built_in_samples
 from .calibration_data import Sample, read_samples, score_samples
 from .overflow import largest_activations, overflow_warnings
 from .plan import Plan, QuantizationOptions, plan_quantization
@@ -16,6 +15,7 @@ from .quantize import Rounding
 from .rounding import compensation_gains, round_decoder
 from .sensitivity import candidate_formats, check_target_bpw, choose_bits, measure_costs
 from .source import Source
+from .synthetic_samples import built_in_samples
 
 _HELD_OUT = 4  # of the user's samples every fourth is kept for measuring
 _OVERFLOW_PICTURES, _OVERFLOW_TEXTS = 5, 2
