@@ -44,7 +44,8 @@ def quality_data(folder: str | Path | None, *, calibrating: bool) -> QualityData
     if len(samples) < _HELD_OUT:
         return QualityData(samples, samples, f"{name}, on which it was calibrated too")
     held_out = samples[_HELD_OUT - 1 :: _HELD_OUT]
-    return QualityData([sample for sample in samples if sample not in held_out], held_out, f"{name}, held out")
+    del samples[_HELD_OUT - 1 :: _HELD_OUT]
+    return QualityData(samples, held_out, f"{name}, held out")
 
 
 def calibrate(

@@ -139,13 +139,17 @@ def score_samples(model: SmolVLM, processor: Processor, samples: Sequence[Sample
     """Prepare samples for a model; where there is no answer, its own greedy one of `MAX_ANSWER_TOKENS` is taken.
 
     Raises:
-        ValueError: unreadable pictures, malformed messages, or prompts longer than the context; with the sample's name.
+        ValueError: no samples, or, with the sample's name, unreadable pictures, malformed messages, or prompts longer
+            than the context.
     """
     scored = []
     for sample in samples:
         with _named(sample):
             scored.append(_score(model, processor, sample))
-    return [sample for sample in scored if sample.answer_ids]
+    scored = [sample for sample in scored if sample.answer_ids]
+    if not scored:
+        raise ValueError("no sample has an answer to measure on")
+    return scored
 
 
 def check_samples(processor: Processor, samples: Sequence[Sample]) -> None:

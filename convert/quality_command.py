@@ -19,6 +19,8 @@ from .quantize import Rounding
 from .save import check_target
 from .source import Source, open_source
 
+_FOR_CONVERSION = ("hf_path", "quantize", "dequantize", "calibrate", "adapter_path", "revision", "force", "upload_repo")
+
 
 def add_quality_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this part."""
@@ -60,8 +62,9 @@ def check_quality_options(arguments: argparse.Namespace) -> None:
         for option, value in (("--json", arguments.json), ("--plot", arguments.plot)):
             if value:
                 raise ValueError(f"{option} shows a comparison; add --compare A B")
-    elif arguments.quantize or arguments.calibrate or arguments.hf_path is not None:
-        raise ValueError("--compare converts nothing; leave --hf-path, -q and --calibrate out")
+    elif useless := [name for name in _FOR_CONVERSION if getattr(arguments, name)]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in useless)
+        raise ValueError(f"--compare converts nothing; leave {options} out")
     if arguments.calibrate and not arguments.quantize:
         raise ValueError("--calibrate is about quantization; add -q")
     if arguments.calibrate and arguments.adapter_path is not None:

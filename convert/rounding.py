@@ -20,6 +20,7 @@ from .quantize import LayerFormat, Rounding
 
 DAMPING = 0.01  # share of the mean added to the diagonal: how little to trust what few samples show
 _BLOCK = 128  # columns that are made up for at once
+_ROWS = 4096  # packed at once: each bit of a code takes a byte meanwhile
 
 
 class Factorization(NamedTuple):
@@ -114,8 +115,14 @@ def compensate(weight: mx.array, factorization: Factorization, layer_format: Lay
 
 
 def factorize(hessian: Hessian) -> Factorization:
-    """Prepare a Hessian (in, in), of zeros even, for `compensate`."""
+    """Prepare a Hessian (in, in), of zeros even, for `compensate`.
+
+    Raises:
+        ValueError: it is not finite.
+    """
     h = np.array(hessian, np.float64)
+    if not np.isfinite(h).all():
+        raise ValueError("the model computes values that are not finite on the samples; the weights are damaged")
     order = np.argsort(-np.diagonal(h), kind="stable")
     h = h + np.eye(len(h)) * (DAMPING * np.diagonal(h).mean() or 1.0)
     factor = np.linalg.cholesky(np.linalg.inv(h[np.ix_(order, order)])).T.astype(np.float32)
@@ -131,6 +138,9 @@ def _factorize_each(hessians: dict[str, Hessian]) -> dict[str, Factorization]:
 
 def pack(codes: np.ndarray, bits: int) -> mx.array:
     """Codes (out, in) uint8 -> uint32 words as MLX packs them: a row's codes as one stream, lowest bits first."""
-    stream = (codes[..., None] >> np.arange(bits, dtype=np.uint8)) & 1
-    packed = np.packbits(stream.reshape(len(codes), -1), axis=-1, bitorder="little")
-    return mx.array(np.ascontiguousarray(packed).view("<u4"))
+    packed = np.empty((codes.shape[0], codes.shape[1] * bits // 8), np.uint8)
+    for start in range(0, len(codes), _ROWS):
+        rows = codes[start : start + _ROWS]
+        stream = (rows[..., None] >> np.arange(bits, dtype=np.uint8)) & 1
+        packed[start : start + _ROWS] = np.packbits(stream.reshape(len(rows), -1), axis=-1, bitorder="little")
+    return mx.array(packed.view("<u4"))

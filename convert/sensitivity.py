@@ -35,9 +35,7 @@ def candidate_formats(plan: Plan, fixed_parts: Collection[str] = ()) -> dict[str
 
 
 def measure_costs(
-    model: SmolVLM,
-    samples: Sequence[ScoredSample],
-    formats: Mapping[str, Sequence[LayerFormat]],
+    model: SmolVLM, samples: Sequence[ScoredSample], formats: Mapping[str, Sequence[LayerFormat]]
 ) -> Costs:
     """Estimate what each format of each layer would cost, from one backward pass per sample.
 
@@ -129,7 +127,6 @@ def choose_bits(
     Raises:
         ValueError: a target that no choice meets.
     """
-
     check_target_bpw(costs, target_bpw, scale_bits)
     room = target_bpw * sum(math.prod(shapes[path]) for path in costs)
     chosen = {path: min(choices, key=lambda choice: choice.bits) for path, choices in costs.items()}

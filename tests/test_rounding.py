@@ -97,6 +97,11 @@ def test_every_layer_of_the_decoder_and_the_head_is_rounded(checkpoint, name):
     assert not mx.allclose(answer_logits(model, samples[0]), before)  # the model holds the rounded weights
 
 
+def test_values_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="not finite"):
+        factorize(mx.array([[1.0, float("nan")], [0.0, 1.0]]))
+
+
 def test_layers_that_were_not_rounded_are_rounded_to_nearest():
     weight, layer_format = mx.random.normal((4, 64), key=mx.random.key(0)), LayerFormat(4, 64)
     mine = {"weight": mx.array([1])}

@@ -28,9 +28,9 @@ from mlx_smolvlm.convert.synthetic_samples import built_in_samples
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 CALIBRATION_SCENES = 8  # of each task
-PLAIN = (8, 4, 3, 2)  # bits
+PLAIN = (8, 5, 4, 3, 2)  # bits
 RECIPES = ("mixed_4_6", "mixed_3_6")
-CALIBRATED = (4, 3)  # bits
+CALIBRATED = (4, 3, 2)  # bits
 TARGETS = (4.5, 3.5, 3.0)  # bits per weight
 
 
@@ -121,11 +121,13 @@ def main() -> None:
 
         for bits in PLAIN:
             convert(f"plain, {bits} bits", QuantizationOptions(bits=bits))
+        convert("plain, 4 bits in groups of 32", QuantizationOptions(group_size=32))
         for recipe in RECIPES:
             convert(f"recipe {recipe}", QuantizationOptions(recipe=recipe))
         for name, samples in calibration.items():
             for bits in CALIBRATED:
                 convert(f"{name}, {bits} bits", QuantizationOptions(bits=bits), samples)
+            convert(f"{name}, 4 bits in groups of 32", QuantizationOptions(group_size=32), samples)
             for target in TARGETS:
                 convert(f"{name}, target {target:g}", QuantizationOptions(), samples, target)
 
