@@ -1,6 +1,7 @@
 """What quality is measured on: prompts with pictures, and the tokens of an answer to each."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,11 +122,14 @@ def _plain_text(content: Any, where: str) -> str:
 
 
 def _with_paths(messages: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """Messages whose relative paths begin at their file."""
+    """Messages whose relative paths begin at their file; web and data addresses stay."""
 
     def item(content: Any) -> Any:
-        path = content.get("path") if isinstance(content, dict) else None
-        return {**content, "path": str(folder / path)} if isinstance(path, str) else content
+        if not isinstance(content, dict):
+            return content
+        paths = {key: content[key] for key in ("path", "url", "image", "video") if isinstance(content.get(key), str)}
+        local = {key: path for key, path in paths.items() if not re.match(r"\w+:", path)}
+        return {**content, **{key: str(folder / path) for key, path in local.items()}}
 
     return [
         {**message, "content": [item(part) for part in message["content"]]}

@@ -54,14 +54,16 @@ def test_pictures_take_question_and_answer_from_files_of_their_name(folder):
 def test_conversations_are_read_with_their_answers_and_paths(folder):
     question = {"role": "user", "content": [{"type": "image", "path": "cat.jpg"}, {"type": "text", "text": "Color?"}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "Red."}]}
-    lines = [{"messages": [question, answer]}, [question], [{"role": "user", "content": "Hello"}]]
+    online = {"role": "user", "content": [{"type": "image", "url": "https://x.org/a.png"}]}
+    lines = [{"messages": [question, answer]}, [question], [{"role": "user", "content": "Hello"}], [online]]
     (folder / "chats.jsonl").write_text("\n\n".join(map(json.dumps, lines)), encoding="utf-8")
-    _, first, second, third = read_samples(folder)
+    _, first, second, third, fourth = read_samples(folder)
     assert first.answer == "Red."
     assert [message["role"] for message in first.messages] == ["user"]
     assert first.messages[0]["content"][0]["path"] == str(folder / "cat.jpg")
     assert (second.answer, third.answer) == (None, None)
     assert third.messages == [{"role": "user", "content": "Hello"}]
+    assert fourth.messages == [online]
 
 
 @pytest.mark.parametrize(
