@@ -11,8 +11,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..generation import stream_generate
 from ..model import SmolVLM
-from ..prefill import TILES_PER_STEP, stream_generate
+from ..prefill import TILES_PER_STEP
 from ..processing import END_OF_UTTERANCE, Processor
 
 MAX_ANSWER_TOKENS = 48
