@@ -1,19 +1,29 @@
 """Hugging Face checkpoint -> MLX folder: `python -m mlx_smolvlm.convert`."""
 
+from .calibration import calibrate
+from .calibration_data import Sample, read_samples
 from .checkpoint import convert_checkpoint
+from .compare import Comparison, compare_checkpoints
 from .plan import Plan, QuantizationOptions, plan_quantization
 from .quantize import LayerFormat, Rounding
 from .report import ConversionReport
 from .source import Source, open_source
+from .synthetic_samples import built_in_samples
 
 __all__ = [
+    "Comparison",
     "ConversionReport",
     "LayerFormat",
     "Plan",
     "QuantizationOptions",
     "Rounding",
+    "Sample",
     "Source",
+    "built_in_samples",
+    "calibrate",
+    "compare_checkpoints",
     "convert_checkpoint",
     "open_source",
     "plan_quantization",
+    "read_samples",
 ]

@@ -10,6 +10,14 @@ from ..loading import DTYPES
 from .checkpoint import convert_checkpoint
 from .plan import RECIPES, QuantizationOptions
 from .progress import StderrProgress
+from .quality_command import (
+    add_quality_options,
+    calibrated_plan,
+    check_quality_options,
+    report_quality,
+    run_comparison,
+    warn_of_float16,
+)
 from .quantize import FORMATS, parse_format
 from .report import ConversionReport
 
@@ -21,6 +29,11 @@ def main() -> None:
     """Run the command line; exits with 2 and one line on bad input."""
     with refuse_tracebacks():
         arguments = _parser().parse_args()
+        check_quality_options(arguments)
+        command = _command(sys.argv[1:])
+        if arguments.compare:
+            run_comparison(arguments, command)
+            return
         if arguments.hf_path is None and arguments.adapter_path is None:
             raise ValueError("name the checkpoint to convert by --hf-path, or an adapter by --adapter-path")
         if arguments.quantize and arguments.dequantize:
@@ -29,20 +42,30 @@ def main() -> None:
             from huggingface_hub.utils import validate_repo_id  # slow to import
 
             validate_repo_id(arguments.upload_repo)  # before the work, not after it
+        quantization, plan, rounding, progress = _quantization(arguments), None, None, StderrProgress()
+        if arguments.calibrate and quantization:
+            plan, rounding = calibrated_plan(arguments, quantization, progress)
+            quantization = None if plan else quantization
+        if arguments.dtype == "float16":
+            warn_of_float16(arguments)
         report = convert_checkpoint(
             arguments.hf_path,
             arguments.mlx_path,
-            quantization=_quantization(arguments),
+            quantization=quantization,
+            plan=plan,
+            rounding=rounding,
             dequantize=arguments.dequantize,
             adapter_path=arguments.adapter_path,
             dtype=arguments.dtype,
             revision=arguments.revision,
             force=arguments.force,
-            command=_command(sys.argv[1:]),
+            command=command,
             repo_id=arguments.upload_repo,
-            progress=StderrProgress(),
+            progress=progress,
         )
         _print(report, arguments.verbose)
+        if rounding:
+            report_quality(arguments, report.folder, command, progress)
         if arguments.upload_repo:
             _upload(report, arguments.upload_repo)
 
@@ -82,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     quantize.add_argument(
         "--skip", action="append", metavar="PATTERN", help="keep layers of this path, * for anything; may be repeated"
     )
+    add_quality_options(parser)
     return parser
 
 

@@ -58,6 +58,18 @@ def loaded(checkpoint):
     return pair
 
 
+@pytest.fixture(scope="session")
+def trained_checkpoint() -> Path:
+    """The demo model in full precision: small, but its weights and activations are those of a trained network."""
+    return Path(__file__).parent.parent / "examples" / "demo_model" / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def trained(trained_checkpoint):
+    """The trained checkpoint's (model, processor) in float32; tests leave its weights as they are."""
+    return mlx_smolvlm.load(trained_checkpoint, dtype="float32")
+
+
 def golden_cases(name: str) -> dict[str, dict]:
     """The reference's cases for one checkpoint."""
     return json.loads((GOLDENS / f"{name}.json").read_text(encoding="utf-8"))["cases"]

@@ -1,0 +1,214 @@
+"""What quality is measured on: prompts with pictures, and the tokens of an answer to each."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..generation import stream_generate
+from ..model import SmolVLM
+from ..prefill import tiles_per_step
+from ..processing import END_OF_UTTERANCE, Processor
+
+MAX_ANSWER_TOKENS = 48
+MAX_TEXT_TOKENS = 96
+DEFAULT_QUESTION = "Describe this image."
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt as chat messages, or a plain `text` that is scored from its second token on.
+
+    `answer` is what the model should say; None stands for the reference's own greedy answer.
+    `do_image_splitting` as in `Processor.__call__`.
+    """
+
+    name: str
+    messages: Sequence[dict[str, Any]] = ()
+    answer: str | None = None
+    text: str | None = None
+    do_image_splitting: bool | None = None
+
+
+@dataclass(frozen=True)
+class ScoredSample:
+    """A prompt and its answer as the model reads them.
+
+    `input_ids[first_scored:]` are the tokens of the answer. `pixel_values` as in `Inputs`.
+    """
+
+    name: str
+    input_ids: list[int]
+    pixel_values: np.ndarray | None
+    first_scored: int
+
+    @property
+    def answer_ids(self) -> list[int]:
+        """The tokens that are scored."""
+        return self.input_ids[self.first_scored :]
+
+
+def read_samples(folder: str | Path) -> list[Sample]:
+    """The samples of a user's folder.
+
+    Either pictures, each with its question in a text file of the same name (`cat.jpg`, `cat.txt`; without one it is
+    `DEFAULT_QUESTION`) and, if known, the answer in `cat.answer.txt`; or `.jsonl` files with a conversation per line:
+    messages in Hugging Face form, or an object with `messages`, paths of media relative to the folder. A last message
+    of the assistant is the answer. Both may stand side by side.
+
+    Raises:
+        FileNotFoundError: no such folder, or nothing of the kind in it.
+        ValueError: a line that is no conversation.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {str(folder)!r}; --data takes a folder of pictures or .jsonl conversations")
+    samples = []
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in _PICTURES:
+            samples.append(_picture_sample(file))
+        elif file.suffix == ".jsonl":
+            samples += _conversations(file)
+    if not samples:
+        raise FileNotFoundError(f"{folder} holds no pictures ({', '.join(_PICTURES)}) and no .jsonl conversations")
+    return samples
+
+
+def _picture_sample(file: Path) -> Sample:
+    question = _text_beside(file, ".txt") or DEFAULT_QUESTION
+    content = [{"type": "image", "path": str(file)}, {"type": "text", "text": question}]
+    return Sample(file.name, [{"role": "user", "content": content}], answer=_text_beside(file, ".answer.txt"))
+
+
+def _text_beside(picture: Path, ending: str) -> str | None:
+    file = picture.with_name(picture.stem + ending)
+    return file.read_text(encoding="utf-8").strip() or None if file.is_file() else None
+
+
+def _conversations(file: Path) -> list[Sample]:
+    samples = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{file.name}:{number}"
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where} is not JSON ({error}); expected one conversation per line") from None
+        messages = content.get("messages") if isinstance(content, dict) else content
+        if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+            raise ValueError(f"{where} has no list of messages, expected [{{'role': ..., 'content': ...}}, ...]")
+        answer = None
+        if messages and messages[-1].get("role") == "assistant":
+            answer = _plain_text(messages[-1].get("content"), where)
+            messages = messages[:-1]
+        samples.append(Sample(where, _with_paths(messages, file.parent), answer))
+    return samples
+
+
+def _plain_text(content: Any, where: str) -> str:
+    """The text of an answer."""
+    items = [{"text": content}] if isinstance(content, str) else content
+    try:
+        return "".join(item["text"] for item in items)
+    except (TypeError, KeyError):
+        raise ValueError(f"{where}: the answer is {content!r}, expected text") from None
+
+
+def _with_paths(messages: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Messages whose relative paths begin at their file; web and data addresses stay."""
+
+    def item(content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        paths = {key: content[key] for key in ("path", "url", "image", "video") if isinstance(content.get(key), str)}
+        local = {key: path for key, path in paths.items() if not re.match(r"\w+:", path)}
+        return {**content, **{key: str(folder / path) for key, path in local.items()}}
+
+    return [
+        {**message, "content": [item(part) for part in message["content"]]}
+        if isinstance(message.get("content"), list)
+        else message
+        for message in messages
+    ]
+
+
+def score_samples(model: SmolVLM, processor: Processor, samples: Sequence[Sample]) -> list[ScoredSample]:
+    """Prepare samples for a model; where there is no answer, its own greedy one of `MAX_ANSWER_TOKENS` is taken.
+
+    Raises:
+        ValueError: no samples, or, with the sample's name, unreadable pictures, malformed messages, or prompts longer
+            than the context.
+    """
+    scored = []
+    for sample in samples:
+        with _named(sample):
+            scored.append(_score(model, processor, sample))
+    scored = [sample for sample in scored if sample.answer_ids]
+    if not scored:
+        raise ValueError("no sample has an answer to measure on")
+    return scored
+
+
+def check_samples(processor: Processor, samples: Sequence[Sample]) -> None:
+    """Refuse now what `score_samples` would refuse later; raises as it does."""
+    for sample in samples:
+        with _named(sample):
+            if sample.text is None:
+                processor(sample.messages, do_image_splitting=sample.do_image_splitting)
+
+
+@contextmanager
+def _named(sample: Sample) -> Iterator[None]:
+    """Within: errors say which sample they are about."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{sample.name}: {error}") from None
+
+
+def _score(model: SmolVLM, processor: Processor, sample: Sample) -> ScoredSample:
+    context = processor.config.context_length
+
+    def tokens(text: str) -> list[int]:
+        return processor.tokenizer.encode(text, add_special_tokens=False).ids
+
+    if sample.text is not None:
+        return ScoredSample(sample.name, tokens(sample.text)[: min(MAX_TEXT_TOKENS, context)], None, 1)
+    split = sample.do_image_splitting
+    inputs = processor(sample.messages, do_image_splitting=split)
+    if sample.answer is None:
+        steps = stream_generate(
+            model, processor, sample.messages, max_tokens=MAX_ANSWER_TOKENS, do_image_splitting=split
+        )
+        answer = [step.token_id for step in steps if step.token_id is not None]
+    else:
+        answer = tokens(f" {sample.answer}{END_OF_UTTERANCE}")
+    return ScoredSample(sample.name, (inputs.input_ids + answer)[:context], inputs.pixel_values, len(inputs.input_ids))
+
+
+def embed(model: SmolVLM, sample: ScoredSample) -> mx.array:
+    """The decoder's input, (1, num_tokens, hidden_size); tiles are encoded a few at a time, as in generation."""
+    features = None
+    if sample.pixel_values is not None:
+        parts, step = [], tiles_per_step(model)
+        for start in range(0, len(sample.pixel_values), step):
+            parts.append(model.image_features(sample.pixel_values[start : start + step]))
+            mx.eval(parts[-1])
+        features = mx.concatenate(parts)
+    prompt = model.input_embeddings(sample.input_ids[: sample.first_scored], features)
+    # An answer's tokens are themselves, even where a model says an image token.
+    return mx.concatenate([prompt, model.language_model.embed_tokens(mx.array(sample.answer_ids))[None]], axis=1)
+
+
+def answer_logits(model: SmolVLM, sample: ScoredSample) -> mx.array:
+    """Logits that predict the answer's tokens, (num_answer_tokens, vocab_size) float32."""
+    hidden = model.language_model(embed(model, sample), model.make_cache())
+    return model.language_model.logits(hidden[0, sample.first_scored - 1 : -1]).astype(mx.float32)

@@ -1,0 +1,124 @@
+"""What was measured on a checkpoint: as a table, as `quality.json` in its folder, and as a plot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .compare import Comparison
+
+QUALITY = "quality.json"
+_SHOWN_LAYERS = 5
+_PALETTE = ("#3b6ea5", "#c4622d")
+
+
+def quality_json(comparison: Comparison, data: str, command: str) -> dict[str, Any]:
+    """All of a comparison: numbers and short texts first, then lists and layers."""
+    return {
+        **comparison.summary(),
+        "measured_on": data,
+        "command": command,
+        "kl_by_position": comparison.kl_by_position,
+        "layer_errors": dict(comparison.worst_layers),
+    }
+
+
+def write_quality(folder: Path, quality: dict[str, Any]) -> None:
+    """Write `quality.json`, whole or not at all."""
+    partial = folder / f".{QUALITY}.partial"
+    try:
+        partial.write_text(json.dumps(quality, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(folder / QUALITY)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def quality_text(quality: dict[str, Any]) -> str:
+    """The measures as text, in columns."""
+
+    def row(name: str, *cells: str) -> str:
+        return f"{name:<22}" + "".join(f"{cell:>16}" for cell in cells).rstrip()
+
+    def both(name: str, key: str, form: str, unit: float = 1.0) -> str:
+        return row(name, *(format(quality[prefix + key] / unit, form) for prefix in ("reference_", "")))
+
+    lines = [
+        f"reference: {quality['reference']}",
+        f"candidate: {quality['candidate']}",
+        f"measured on {quality['measured_on']}: {quality['num_samples']} samples, "
+        f"{quality['num_answer_tokens']} answer tokens",
+        "",
+        row("", "reference", "candidate"),
+        both("size, MB", "size_bytes", ".1f", 1e6),
+        both("bits per weight", "bits_per_weight", ".2f"),
+        both("perplexity", "perplexity", ".5g"),
+        "",
+        row("KL divergence, nats", "mean", "p99", "1st token", "2nd-8th", "later"),
+        row("", f"{quality['kl_mean']:.6f}", f"{quality['kl_p99']:.6f}", *_by_position(quality["kl_by_position"])),
+        row("top-1 agreement", f"{quality['top_1_agreement']:.1%}"),
+        row("greedy agreement", f"{quality['greedy_agreement']:.1%}"),
+        "",
+        f"worst layer: {quality['worst_layer']}, {quality['worst_layer_error']:.1%} off",
+    ]
+    others = list(quality["layer_errors"].items())[1:_SHOWN_LAYERS]
+    lines += [f"       then: {path}, {error:.1%} off" for path, error in others if error > 0]
+    return "\n".join(lines)
+
+
+def _by_position(kl: list[float]) -> list[str]:
+    """Means over ranges of positions, as the table has them."""
+    ranges = (kl[:1], kl[1:8], kl[8:])
+    return [f"{sum(part) / len(part):.6f}" if part else "-" for part in ranges]
+
+
+def write_plot(quality: dict[str, Any], file: Path) -> None:
+    """Draw divergence by position and error by layer; the file's ending says in which format.
+
+    Raises:
+        as `check_plot`.
+    """
+    check_plot(file)
+    figure = _figure_class()(figsize=(10, 7), layout="constrained")
+    above, below = figure.subplots(2, 1)
+    kl, errors = quality["kl_by_position"], quality["layer_errors"]
+    above.plot(range(1, len(kl) + 1), kl, color=_PALETTE[0], marker=".")
+    above.set(xlabel="token of the answer", ylabel="KL divergence, nats", title=_title(quality))
+    names = sorted(errors, key=_natural_order)
+    worst = quality["worst_layer"]
+    below.bar(range(len(names)), [errors[name] for name in names], width=1.0, color=_PALETTE[0])
+    below.bar([names.index(worst)], [errors[worst]], width=1.0, color=_PALETTE[1], label=worst)
+    below.set(xlabel="layer, from pictures to answers", ylabel="relative error of its output")
+    below.legend(frameon=False)
+    figure.savefig(file)
+
+
+def check_plot(file: Path) -> None:
+    """Refuse early what could not be drawn or written later.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+        FileNotFoundError: the folder is not there.
+        ValueError: a format that matplotlib does not write.
+    """
+    if file.suffix.lower().lstrip(".") not in _figure_class()().canvas.get_supported_filetypes():
+        raise ValueError(f"--plot {file}: no picture format is called {file.suffix!r}; try .png, .svg or .pdf")
+    if not file.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--plot {file}: there is no folder {file.absolute().parent}")
+
+
+def _figure_class() -> Any:
+    try:
+        from matplotlib.figure import Figure  # an extra, slow to import; no backend, no windows
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("--plot needs matplotlib: pip install 'mlx-smolvlm[plot]'") from None
+    return Figure
+
+
+def _title(quality: dict[str, Any]) -> str:
+    names = (Path(quality[key]).name for key in ("candidate", "reference"))
+    return f"{' against '.join(names)}: KL {quality['kl_mean']:.5f}, greedy {quality['greedy_agreement']:.1%}"
+
+
+def _natural_order(path: str) -> tuple[int, list[tuple[int, str]]]:
+    """Vision, connector, decoder; layers by number."""
+    part = ("vision_model", "connector", "language_model").index(path.split(".")[0])
+    return part, [(int(key), "") if key.isdecimal() else (-1, key) for key in path.split(".")]

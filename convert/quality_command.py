@@ -1,0 +1,153 @@
+"""The part of the command line that measures: `--compare`, `--calibrate`, and the check of float16."""
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+from ..loading import find_checkpoint
+from ..processing import load_processor
+from .calibration import calibrate, float16_warnings, quality_data
+from .calibration_data import check_samples
+from .card import CARD, refresh_quality
+from .compare import compare_checkpoints
+from .plan import Plan, QuantizationOptions
+from .progress import Progress
+from .quality import check_plot, quality_json, quality_text, write_plot, write_quality
+from .quantize import Rounding
+from .save import check_target
+from .source import Source, open_source
+
+_FOR_CONVERSION = ("hf_path", "quantize", "dequantize", "calibrate", "adapter_path", "revision", "force", "upload_repo")
+
+
+def add_quality_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this part."""
+    group = parser.add_argument_group("quality")
+    group.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help="convert nothing; measure how far checkpoint B's answers are from A's, computed in --dtype or float32",
+    )
+    group.add_argument("--json", action="store_true", help="with --compare, print one JSON object instead of a table")
+    group.add_argument("--plot", type=Path, metavar="FILE", help="with --compare, draw it too (.png, .svg, .pdf)")
+    group.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="with -q, round by what the decoder does on samples, and measure the result; needs memory for the model",
+    )
+    group.add_argument(
+        "--target-bpw",
+        type=float,
+        metavar="BITS",
+        help="with --calibrate, choose each layer's bits for this mean, scales included (4 bits in groups of 64: 4.5)",
+    )
+    group.add_argument(
+        "--data",
+        metavar="DIR",
+        help="samples to measure and calibrate on: pictures, each with its question in a .txt of the same name, "
+        "or .jsonl files with a conversation per line (default: drawn on the fly)",
+    )
+
+
+def check_quality_options(arguments: argparse.Namespace) -> None:
+    """Refuse options that have no meaning together.
+
+    Raises:
+        ValueError: such options.
+    """
+    if arguments.compare is None:
+        for option, value in (("--json", arguments.json), ("--plot", arguments.plot)):
+            if value:
+                raise ValueError(f"{option} shows a comparison; add --compare A B")
+    elif useless := [name for name in _FOR_CONVERSION if getattr(arguments, name)]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in useless)
+        raise ValueError(f"--compare converts nothing; leave {options} out")
+    if arguments.calibrate and not arguments.quantize:
+        raise ValueError("--calibrate is about quantization; add -q")
+    if arguments.calibrate and arguments.adapter_path is not None:
+        raise ValueError("--calibrate takes no --adapter-path; merge the adapter into a folder first, and convert that")
+    if arguments.calibrate and arguments.q_mode not in (None, "affine"):
+        raise ValueError(f"--calibrate rounds in the affine mode; leave --q-mode {arguments.q_mode} out")
+    if arguments.target_bpw is not None:
+        if not arguments.calibrate:
+            raise ValueError("--target-bpw chooses bits by calibration; add --calibrate")
+        if arguments.q_bits is not None or arguments.q_recipe is not None:
+            raise ValueError("--target-bpw chooses the bits; leave --q-bits and --q-recipe out")
+    if arguments.data is not None and not (arguments.compare or arguments.calibrate or arguments.dtype == "float16"):
+        raise ValueError("--data is for measuring; add --compare A B, --calibrate or --dtype float16")
+
+
+def run_comparison(arguments: argparse.Namespace, command: str) -> None:
+    """`--compare`: print, draw, and leave the measures in the candidate's folder if that is a quantized one."""
+    if arguments.plot:
+        check_plot(arguments.plot)
+    reference, candidate = arguments.compare
+    data = quality_data(arguments.data, calibrating=False)
+    comparison = compare_checkpoints(reference, candidate, data.measurement, dtype=arguments.dtype or "float32")
+    quality = quality_json(comparison, data.description, command)
+    print(json.dumps(quality) if arguments.json else quality_text(quality))
+    if arguments.plot:
+        write_plot(quality, arguments.plot)
+    if Path(candidate).is_dir() and open_source(candidate).formats:
+        _leave(quality, Path(candidate))
+
+
+def calibrated_plan(
+    arguments: argparse.Namespace, options: QuantizationOptions, progress: Progress
+) -> tuple[Plan | None, Rounding]:
+    """`--calibrate`: how to round, and by which plan if bits are chosen."""
+    source = _source(arguments)
+    data = quality_data(arguments.data, calibrating=True)
+    check_samples(load_processor(source.folder, source.config), data.measurement)
+    plan, rounding = calibrate(
+        source,
+        options,
+        data.calibration,
+        target_bpw=arguments.target_bpw,
+        dtype=arguments.dtype,
+        progress=progress,
+    )
+    return (None if arguments.target_bpw is None else plan), rounding
+
+
+def report_quality(arguments: argparse.Namespace, folder: Path, command: str, progress: Progress) -> None:
+    """After `--calibrate`: measure the new folder against its source, and leave the measures in it."""
+    progress.stage("measuring the result")
+    data = quality_data(arguments.data, calibrating=True)
+    reference = find_checkpoint(arguments.hf_path, revision=arguments.revision)
+    comparison = compare_checkpoints(reference, folder, data.measurement)
+    _leave(quality_json(comparison, data.description, command), folder)
+    summary = comparison.summary()
+    print(
+        f"KL divergence {summary['kl_mean']:.6f}, top-1 agreement {summary['top_1_agreement']:.1%}, "
+        f"on {data.description}"
+    )
+
+
+def warn_of_float16(arguments: argparse.Namespace) -> None:
+    """`--dtype float16`: a warning for each layer that may overflow."""
+    if arguments.adapter_path is not None:
+        warnings.warn("whether float16 is wide enough was not checked: the adapter is not merged yet", stacklevel=1)
+        return
+    for line in float16_warnings(_source(arguments).folder, arguments.data):
+        warnings.warn(line, stacklevel=1)
+
+
+def _source(arguments: argparse.Namespace) -> Source:
+    """The checkpoint to convert; a target that could not be written is refused here, before the work."""
+    source = open_source(arguments.hf_path, revision=arguments.revision)
+    check_target(Path(arguments.mlx_path).expanduser().absolute(), source.folder, arguments.force)
+    return source
+
+
+def _leave(quality: dict[str, object], folder: Path) -> None:
+    """Write `quality.json` and bring the model card up to date; a folder that may not be written is left as it is."""
+    try:
+        write_quality(folder, quality)
+        if (folder / CARD).is_file():
+            refresh_quality(folder)
+    except (OSError, ValueError) as error:
+        print(f"{folder} keeps its old report: {error}", file=sys.stderr)

@@ -1,0 +1,112 @@
+"""What quality is measured on: the built-in samples, a user's folder, and the answers that are scored."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlx_smolvlm import generate_text
+from mlx_smolvlm.convert.calibration_data import (
+    DEFAULT_QUESTION,
+    MAX_TEXT_TOKENS,
+    Sample,
+    read_samples,
+    score_samples,
+)
+from mlx_smolvlm.convert.synthetic_samples import built_in_samples
+
+
+def pictures_of(samples):
+    return [np.asarray(sample.messages[0]["content"][0]["image"]) for sample in samples if sample.messages]
+
+
+def texts_of(samples):
+    return [sample.text or sample.messages[0]["content"][1]["text"] for sample in samples]
+
+
+def test_built_in_samples_are_fixed_by_their_seed():
+    one, again, other = (built_in_samples(seed, 6, 4) for seed in ("a", "a", "b"))
+    assert len(one) == 10
+    assert texts_of(one) == texts_of(again)
+    assert all(np.array_equal(a, b) for a, b in zip(pictures_of(one), pictures_of(again), strict=True))
+    assert texts_of(one) != texts_of(other)
+    assert not any(a.shape == b.shape and (a == b).all() for a in pictures_of(one) for b in pictures_of(other))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a picture."""
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "cat.jpg")
+    return tmp_path
+
+
+def test_pictures_take_question_and_answer_from_files_of_their_name(folder):
+    Image.new("RGB", (40, 30)).save(folder / "dog.PNG")
+    (folder / "cat.txt").write_text("Which color?\n", encoding="utf-8")
+    (folder / "cat.answer.txt").write_text("Red.\n", encoding="utf-8")
+    (folder / "notes.md").write_text("not a sample", encoding="utf-8")
+    cat, dog = read_samples(folder)
+    assert (cat.messages[0]["content"][1]["text"], cat.answer) == ("Which color?", "Red.")
+    assert (dog.messages[0]["content"][1]["text"], dog.answer) == (DEFAULT_QUESTION, None)
+
+
+def test_conversations_are_read_with_their_answers_and_paths(folder):
+    question = {"role": "user", "content": [{"type": "image", "path": "cat.jpg"}, {"type": "text", "text": "Color?"}]}
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "Red."}]}
+    online = {"role": "user", "content": [{"type": "image", "url": "https://x.org/a.png"}]}
+    lines = [{"messages": [question, answer]}, [question], [{"role": "user", "content": "Hello"}], [online]]
+    (folder / "chats.jsonl").write_text("\n\n".join(map(json.dumps, lines)), encoding="utf-8")
+    _, first, second, third, fourth = read_samples(folder)
+    assert first.answer == "Red."
+    assert [message["role"] for message in first.messages] == ["user"]
+    assert first.messages[0]["content"][0]["path"] == str(folder / "cat.jpg")
+    assert (second.answer, third.answer) == (None, None)
+    assert third.messages == [{"role": "user", "content": "Hello"}]
+    assert fourth.messages == [online]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", r"chats.jsonl:1 is not JSON"),
+        ("{}", r"chats.jsonl:1 has no list of messages"),
+        ('["text"]', r"chats.jsonl:1 has no list of messages"),
+        ('[{"role": "user", "content": "x"}, {"role": "assistant", "content": 7}]', "the answer is 7"),
+        ('[{"role": "user", "content": "x"}, {"role": "assistant", "content": [{"type": "image"}]}]', "the answer is"),
+    ],
+)
+def test_lines_that_are_no_conversations_are_refused(tmp_path, content, problem):
+    (tmp_path / "chats.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=problem):
+        read_samples(tmp_path)
+
+
+def test_a_folder_without_samples_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no pictures"):
+        read_samples(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        read_samples(tmp_path / "missing")
+
+
+def test_samples_without_answers_are_scored_on_the_greedy_one(trained):
+    sample = built_in_samples("test", 1, 0)[0]
+    (scored,) = score_samples(*trained, [sample])
+    assert trained[1].decode(scored.answer_ids).strip() == generate_text(*trained, sample.messages).strip()
+    assert scored.pixel_values.shape[0] > 1
+
+
+def test_given_answers_end_as_the_model_would_end_them(trained):
+    (scored,) = score_samples(*trained, [Sample("given", [{"role": "user", "content": "Count"}], answer="Two.")])
+    assert trained[1].decode(scored.answer_ids, skip_special_tokens=False) == " Two.<end_of_utterance>"
+
+
+def test_texts_are_scored_from_their_second_token_and_cut(trained):
+    (scored,) = score_samples(*trained, [Sample("text", text="The shape is red. " * 50)])
+    assert (scored.first_scored, len(scored.input_ids), scored.pixel_values) == (1, MAX_TEXT_TOKENS, None)
+
+
+def test_a_picture_that_cannot_be_read_is_named(trained, folder):
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"^broken\.jpg: "):
+        score_samples(*trained, read_samples(folder))
