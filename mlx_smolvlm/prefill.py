@@ -98,7 +98,7 @@ class _Reader:
                 ids = self._prompt.input_ids[self.done : min(self.done + self._chunk, end)]
                 embeddings = self._model.input_embeddings(ids, self._features_of(len(ids)))
                 self.hidden = self._model.language_model(embeddings, self._cache.layers)
-                mx.eval([(layer.keys, layer.values) for layer in self._cache.layers])
+                mx.eval([layer.state for layer in self._cache.layers])
                 self._cache.extend(ids)
 
     def restart(self) -> None:

@@ -38,7 +38,9 @@ MAY_IMPORT = {
     "media_options": {"image_processing", "processor_config"},
     "vision": {"activations", "config"},
     "connector": {"config"},
-    "language": {"activations", "cache", "config"},
+    "projections": set(),
+    "rotary": {"config"},
+    "language": {"activations", "cache", "config", "projections", "rotary"},
     "model": {"cache", "config", "connector", "language", "vision"},
     "weights": {"json_fields"},
     "prompt_media": {
