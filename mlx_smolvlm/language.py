@@ -2,7 +2,8 @@
 
 Port of transformers, `models/llama/modeling_llama.py`. A token's step is a chain of small kernels, and for models of
 this size starting them is what takes time: the matrices that share an input are joined (`fuse`), queries, keys and
-values are rotated and stored as one array, and sums are left to the products before them.
+values are rotated and stored as one array, and sums are left to the products before them. Submodules are read as
+items, `self["mlp"]`, wherever each token passes: as attributes they take several times as long.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import mlx.nn as nn
 from .activations import swiglu
 from .cache import KVCache
 from .config import TextConfig
-from .projections import fuse, project, project_onto
+from .projections import fuse, project, project_all, project_onto
 from .rotary import RotaryEmbedding
 
 Rotate = Callable[[mx.array], mx.array]
@@ -46,14 +47,13 @@ class Attention(nn.Module):
     def __call__(self, x: mx.array, residual: mx.array, cache: KVCache, rotate: Rotate) -> mx.array:
         """residual + attention(x), each (1, num_tokens, hidden_size)."""
         num_tokens = x.shape[1]
-        layers = self.qkv_proj if "qkv_proj" in self else (self.q_proj, self.k_proj, self.v_proj)
-        parts = [project(layer, x) for layer in layers]
+        parts = project_all(self.get("qkv_proj") or (self["q_proj"], self["k_proj"], self["v_proj"]), x)
         projected = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=-1)
         heads = rotate(projected.reshape(-1, 1, self._head_dim))
         heads = heads.reshape(1, num_tokens, self._all_heads, self._head_dim).transpose(0, 2, 1, 3)
         queries, keys_values = mx.split(heads, [self._heads], axis=1)
         out = cache.attend(queries, keys_values, self._scale)  # (1, heads, num_tokens, head_dim)
-        return project_onto(self.o_proj, out.transpose(0, 2, 1, 3).reshape(1, num_tokens, -1), residual)
+        return project_onto(self["o_proj"], out.transpose(0, 2, 1, 3).reshape(1, num_tokens, -1), residual)
 
 
 class MLP(nn.Module):
@@ -73,10 +73,9 @@ class MLP(nn.Module):
 
     def __call__(self, x: mx.array, residual: mx.array) -> mx.array:
         """residual + mlp(x), each (1, num_tokens, hidden_size)."""
-        layers = self.gate_up_proj if "gate_up_proj" in self else (self.gate_proj, self.up_proj)
-        parts = [project(layer, x) for layer in layers]
+        parts = project_all(self.get("gate_up_proj") or (self["gate_proj"], self["up_proj"]), x)
         gate, up = parts if len(parts) == 2 else mx.split(parts[0], 2, axis=-1)
-        return project_onto(self.down_proj, swiglu(gate, up), residual)
+        return project_onto(self["down_proj"], swiglu(gate, up), residual)
 
 
 class DecoderLayer(nn.Module):
@@ -90,8 +89,8 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(config)
 
     def __call__(self, x: mx.array, cache: KVCache, rotate: Rotate) -> mx.array:
-        x = self.self_attn(self.input_layernorm(x), x, cache, rotate)
-        return self.mlp(self.post_attention_layernorm(x), x)
+        x = self["self_attn"](self["input_layernorm"](x), x, cache, rotate)
+        return self["mlp"](self["post_attention_layernorm"](x), x)
 
 
 class LanguageModel(nn.Module):

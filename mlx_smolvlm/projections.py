@@ -1,6 +1,6 @@
 """Products with the decoder's weight matrices, each in as few and as quick kernels as the device allows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 from itertools import groupby
 from typing import Any
@@ -59,8 +59,13 @@ def project(layer: nn.Module, x: mx.array) -> mx.array:
     return layer(x)
 
 
+def project_all(layers: Sequence[nn.Module], x: mx.array) -> list[mx.array]:
+    """The output of each layer for the same input."""
+    return [project(layer, x) for layer in layers]
+
+
 def project_onto(layer: nn.Module, x: mx.array, residual: mx.array) -> mx.array:
     """residual + layer(x), in one kernel where the weights are not quantized."""
     if type(layer) is nn.Linear and "bias" not in layer:
-        return mx.addmm(residual, x, layer.weight.T)
+        return mx.addmm(residual, x, layer["weight"].T)
     return residual + project(layer, x)
