@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 DEMO_NOTE = (
     "This is the embedded demo model (2.4 million parameters): it knows coloured shapes, short numbers and little\n"
-    "else. For a real one: --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct --image YOUR.jpg --prompt \"...\""
+    'else. For a real one: --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct --image YOUR.jpg --prompt "..."'
 )
 DEMO_QUESTION = "Describe the picture."
 DEMO_VIDEO_QUESTION = "Which way does the shape move?"
@@ -32,7 +32,9 @@ def main() -> None:
 def _run(arguments: argparse.Namespace) -> None:
     messages = _messages(arguments)
     from . import DEMO_MODEL, load, stream_generate  # after the arguments are known to be good
+    from .cache_options import CacheOptions
     from .media_options import MediaOptions
+    from .prompt_lookup import check_prompt_lookup
     from .sampling import SamplingOptions
 
     sampling = {
@@ -48,8 +50,11 @@ def _run(arguments: argparse.Namespace) -> None:
         "end_s": arguments.end,
         "hardware_decoding": arguments.hardware_decoding,
     }
-    SamplingOptions(**sampling)  # what is out of range is said before a model is downloaded
-    MediaOptions(**media)
+    cache = {
+        name: getattr(arguments, name) for name in ("kv_bits", "kv_group_size", "quantized_kv_start", "max_kv_size")
+    }
+    MediaOptions(**media)  # what is out of range is said before a model is downloaded
+    check_prompt_lookup(arguments.speculate, SamplingOptions(**sampling), CacheOptions(**cache))
 
     is_demo = arguments.model is None
     if is_demo:
@@ -73,6 +78,8 @@ def _run(arguments: argparse.Namespace) -> None:
         stop=arguments.stop,
         skip_special_tokens=not arguments.keep_special_tokens,
         **media,
+        **cache,
+        prompt_lookup_tokens=arguments.speculate,
     ):
         if not steps and arguments.verbose:
             _print_budget(step)
@@ -120,6 +127,13 @@ def _parser() -> argparse.ArgumentParser:
     sampling.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the answer; repeatable")
     sampling.add_argument("--keep-special-tokens", action="store_true", help="print them (SmolDocling's layout tags)")
     sampling.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="default: bfloat16, CPU float32")
+
+    speed = parser.add_argument_group("speed and memory")
+    speed.add_argument("--speculate", type=int, metavar="N", help="draft up to N tokens from what the text has said")
+    speed.add_argument("--kv-bits", type=int, choices=(4, 8), help="quantize the keys and values of the context")
+    speed.add_argument("--kv-group-size", type=int, default=64, metavar="N", help="numbers per scale (default: 64)")
+    speed.add_argument("--quantized-kv-start", type=int, default=0, metavar="N", help="tokens kept unquantized so long")
+    speed.add_argument("--max-kv-size", type=int, metavar="N", help="tokens seen: the first 4 and the latest")
 
     output = parser.add_argument_group("what is printed")
     output.add_argument("--json", action="store_true", help="one JSON object instead of the text")
@@ -182,6 +196,8 @@ def _report(steps: "list[GenerationResponse]", load_s: float, model: str) -> dic
             "prompt_tokens": last.prompt_tokens,
             "image_tokens": last.image_tokens,
             "completion_tokens": last.completion_tokens,
+            "drafted_tokens": last.drafted_tokens,
+            "accepted_tokens": last.accepted_tokens,
         },
         "timing": {
             "load": load_s,

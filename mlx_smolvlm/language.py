@@ -13,6 +13,7 @@ import mlx.nn as nn
 
 from .activations import swiglu
 from .cache import KVCache
+from .cache_options import CacheOptions
 from .config import TextConfig
 from .projections import fuse, project, project_all, project_onto
 from .rotary import RotaryEmbedding
@@ -117,9 +118,9 @@ class LanguageModel(nn.Module):
             layer.mlp.fuse()
             mx.eval(layer.parameters())
 
-    def make_cache(self) -> list[KVCache]:
+    def make_cache(self, options: CacheOptions | None = None) -> list[KVCache]:
         """An empty cache, one entry per layer."""
-        return [KVCache() for _ in self.layers]
+        return (options or CacheOptions()).make(len(self.layers))
 
     def __call__(self, inputs_embeds: mx.array, cache: list[KVCache]) -> mx.array:
         """Read tokens after those in the cache.

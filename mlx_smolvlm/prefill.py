@@ -35,7 +35,7 @@ def read_prompt(
     Returns:
         Logits after the last token, (1, vocab_size).
     """
-    cache.begin(model, prompt)
+    cache.begin(prompt)
     reader = _Reader(model, prompt, cache, prefill_chunk, stopwatch, check_cancelled)
     first_medium = sum(end <= reader.done for _, end in prompt.spans)
     if first_medium < len(prompt.media):
@@ -103,7 +103,7 @@ class _Reader:
 
     def restart(self) -> None:
         """Go back to where the prompt has changed."""
-        self._cache.begin(self._model, self._prompt)
+        self._cache.begin(self._prompt)
         self._positions = self._prompt.image_positions
 
     def _features_of(self, length: int) -> mx.array | None:
