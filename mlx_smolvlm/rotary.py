@@ -53,7 +53,8 @@ class RotaryEmbedding:
         if mx.default_device() == mx.gpu:
             return partial(self._rotate, positions)
         angles = positions[:, None, None] / self._wavelengths
-        return partial(_turn, mx.cos(angles), mx.sin(angles))
+        cos, sin = mx.cos(angles), mx.sin(angles)
+        return partial(_turn, mx.concatenate([cos, cos], axis=-1), mx.concatenate([-sin, sin], axis=-1))
 
     def _rotate(self, positions: mx.array, heads: mx.array) -> mx.array:
         scaled = self._config.rope_scaling is not None
@@ -70,4 +71,4 @@ class RotaryEmbedding:
 
 def _turn(cos: mx.array, sin: mx.array, heads: mx.array) -> mx.array:
     left, right = mx.split(heads, 2, axis=-1)
-    return mx.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(heads.dtype)
+    return (heads * cos + mx.concatenate([right, left], axis=-1) * sin).astype(heads.dtype)
