@@ -1,38 +1,48 @@
 """`python -m mlx_smolvlm.convert`: arguments and printing."""
 
 import argparse
+import shlex
 import sys
+from pathlib import Path
 
 from ..command_line import CommandLine, refuse_tracebacks
 from ..loading import DTYPES
-from .checkpoint import ConversionReport, convert_checkpoint
-from .quantize import FORMATS, QuantizationOptions
+from .checkpoint import convert_checkpoint
+from .plan import RECIPES, QuantizationOptions
+from .progress import StderrProgress
+from .quantize import FORMATS, parse_format
+from .report import ConversionReport
+
+_PARTS = ("embeddings", "connector", "vision")
+_MODE_NAMES = ", ".join(mode for mode in FORMATS if mode != "affine")
 
 
 def main() -> None:
     """Run the command line; exits with 2 and one line on bad input."""
     with refuse_tracebacks():
         arguments = _parser().parse_args()
-        quantization = None
-        if arguments.quantize:
-            bits, group_sizes = FORMATS[arguments.q_mode]
-            quantization = QuantizationOptions(
-                bits=(4 if 4 in bits else bits[0]) if arguments.q_bits is None else arguments.q_bits,
-                group_size=(64 if 64 in group_sizes else group_sizes[0])
-                if arguments.q_group_size is None
-                else arguments.q_group_size,
-                mode=arguments.q_mode,
-            )
-        elif (arguments.q_bits, arguments.q_group_size, arguments.q_mode) != (None, None, "affine"):
-            raise ValueError("--q-bits, --q-group-size and --q-mode ask for quantization; add -q")
+        if arguments.hf_path is None and arguments.adapter_path is None:
+            raise ValueError("name the checkpoint to convert by --hf-path, or an adapter by --adapter-path")
+        if arguments.quantize and arguments.dequantize:
+            raise ValueError("-q and -d exclude each other; a quantized checkpoint is quantized anew by -q alone")
+        if arguments.upload_repo is not None:
+            from huggingface_hub.utils import validate_repo_id  # slow to import
+
+            validate_repo_id(arguments.upload_repo)  # before the work, not after it
         report = convert_checkpoint(
             arguments.hf_path,
             arguments.mlx_path,
-            quantization=quantization,
+            quantization=_quantization(arguments),
+            dequantize=arguments.dequantize,
+            adapter_path=arguments.adapter_path,
             dtype=arguments.dtype,
             revision=arguments.revision,
+            force=arguments.force,
+            command=_command(sys.argv[1:]),
+            repo_id=arguments.upload_repo,
+            progress=StderrProgress(),
         )
-        _print(report)
+        _print(report, arguments.verbose)
         if arguments.upload_repo:
             _upload(report, arguments.upload_repo)
 
@@ -42,24 +52,83 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m mlx_smolvlm.convert",
         description="Convert a SmolVLM-family checkpoint to an MLX folder, quantized or not.",
     )
-    parser.add_argument("--hf-path", "--model", required=True, metavar="PATH_OR_HUB_ID", help="checkpoint to convert")
+    parser.add_argument("--hf-path", "--model", metavar="PATH_OR_HUB_ID", help="checkpoint to convert")
     parser.add_argument("--mlx-path", default="mlx_model", metavar="OUT", help="folder to make (default: mlx_model)")
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
+    parser.add_argument("--adapter-path", metavar="PATH_OR_HUB_ID", help="LoRA adapter (PEFT) to merge first")
     parser.add_argument("--dtype", choices=DTYPES, help="type of what is not quantized (default: as in the file)")
-    parser.add_argument("-q", "--quantize", action="store_true", help="quantize the decoder")
-    parser.add_argument("--q-bits", type=int, metavar="N", help="bits per weight (default: 4, mxfp8: 8)")
-    parser.add_argument("--q-group-size", type=int, metavar="N", help="weights that share a scale (default: 64)")
-    parser.add_argument("--q-mode", choices=FORMATS, default="affine", help="format of the codes (default: affine)")
+    parser.add_argument("-d", "--dequantize", action="store_true", help="turn a quantized checkpoint into a plain one")
+    parser.add_argument("--force", action="store_true", help="replace the checkpoint in OUT when the new one is whole")
+    parser.add_argument("--verbose", action="store_true", help="say of each layer how it is stored, and why")
     parser.add_argument("--upload-repo", metavar="NAME", help="then upload the folder to this Hub repository")
+    quantize = parser.add_argument_group("quantization")
+    quantize.add_argument("-q", "--quantize", action="store_true", help="quantize the decoder")
+    quantize.add_argument("--q-bits", type=int, metavar="N", help="bits per weight (default: 4, mxfp8: 8)")
+    quantize.add_argument("--q-group-size", type=int, metavar="N", help="weights that share a scale (default: 64)")
+    quantize.add_argument("--q-mode", choices=FORMATS, help="format of the codes (default: affine)")
+    quantize.add_argument(
+        "--q-recipe",
+        "--quant-predicate",
+        choices=RECIPES,
+        help="few bits for most layers and more for sensitive ones, in place of --q-bits",
+    )
+    for part, default in zip(_PARTS, ("as the decoder", "none", "none"), strict=True):
+        what = "embeddings and head" if part == "embeddings" else part
+        quantize.add_argument(
+            f"--q-{part}",
+            metavar="FORMAT",
+            help=f"format of the {what}: bits, {_MODE_NAMES} or none (default: {default})",
+        )
+    quantize.add_argument(
+        "--skip", action="append", metavar="PATTERN", help="keep layers of this path, * for anything; may be repeated"
+    )
     return parser
 
 
-def _print(report: ConversionReport) -> None:
+def _quantization(arguments: argparse.Namespace) -> QuantizationOptions | None:
+    """What the options ask for; None without -q."""
+    parts = {part: getattr(arguments, f"q_{part}") for part in _PARTS}
+    given = {"--q-bits": arguments.q_bits, "--q-group-size": arguments.q_group_size, "--q-mode": arguments.q_mode}
+    given |= {"--q-recipe": arguments.q_recipe, "--skip": arguments.skip}
+    given |= {f"--q-{part}": text for part, text in parts.items()}
+    if not arguments.quantize:
+        if useless := [option for option, value in given.items() if value is not None]:
+            raise ValueError(f"{' and '.join(useless)} asks for quantization; add -q")
+        return None
+    if arguments.q_recipe is not None and arguments.q_bits is not None:
+        raise ValueError(f"--q-bits {arguments.q_bits} and --q-recipe {arguments.q_recipe} exclude each other")
+    mode = arguments.q_mode or "affine"
+    bits, group_sizes = FORMATS[mode]
+    default_bits, default_group_size = 4 if 4 in bits else bits[0], 64 if 64 in group_sizes else group_sizes[0]
+    group_size = default_group_size if arguments.q_group_size is None else arguments.q_group_size
+    return QuantizationOptions(
+        bits=default_bits if arguments.q_bits is None else arguments.q_bits,
+        group_size=group_size,
+        mode=mode,
+        recipe=arguments.q_recipe,
+        parts={
+            part: parse_format(text, group_size if mode == "affine" else 64)
+            for part, text in parts.items()
+            if text is not None
+        },
+        skip=arguments.skip or (),
+    )
+
+
+def _command(words: list[str]) -> str:
+    """The command line as others could run it: of paths on this machine, only the last name is told."""
+    told = [Path(word).name if Path(word).is_absolute() or Path(word).exists() else word for word in words]
+    return f"python -m mlx_smolvlm.convert {shlex.join(told)}"
+
+
+def _print(report: ConversionReport, verbose: bool) -> None:
     print(f"{report.folder}: {report.size_bytes / 1e6:.1f} MB, {report.bits_per_weight:.2f} bits per weight")
-    if report.quantized:
-        print(f"quantized {len(report.quantized)} layers of the decoder; encoder and connector keep full precision")
-    for path, reason in report.not_quantized.items():
-        print(f"not quantized: {path}, {reason}")
+    if verbose:
+        for path, layer_format in report.plan.items():
+            print(f"{path}: {layer_format or f'not quantized, {report.reasons[path]}'}")
+    elif report.quantized:
+        for line in report.summary():
+            print(line)
 
 
 def _upload(report: ConversionReport, repo_id: str) -> None:

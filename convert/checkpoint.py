@@ -1,137 +1,121 @@
 """One conversion, from a checkpoint to a folder."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import mlx.core as mx
-
-from ..config import ModelConfig, read_model_config
 from ..json_fields import read_json
-from ..loading import DTYPES, find_checkpoint, open_checkpoint
-from ..processing import load_processor
-from .quantize import QuantizationOptions
-from .save import copy_companions, whole_folder, write_json, write_weights
-
-
-@dataclass
-class ConversionReport:
-    """What a conversion did; `not_quantized` names the decoder's layers that were left as they are, and why."""
-
-    folder: Path
-    size_bytes: int = 0
-    num_weights: int = 0
-    quantized: list[str] = field(default_factory=list)
-    not_quantized: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits of the files per weight of the model, scales included."""
-        return 8 * self.size_bytes / self.num_weights
+from ..loading import DTYPES
+from .adapter import open_adapter
+from .card import write_card
+from .configuration import converted_config
+from .plan import Plan, QuantizationOptions, check_plan, config_entry, plan_quantization
+from .progress import Progress
+from .quantize import Rounding
+from .report import ConversionReport
+from .save import check_target, copy_companions, whole_folder, write_json
+from .shards import write_weights
+from .source import Source, open_source
+from .tensors import output_specs, output_tensors
 
 
 def convert_checkpoint(
-    path_or_hub_id: str | Path,
+    path_or_hub_id: str | Path | None,
     mlx_path: str | Path,
     *,
     quantization: QuantizationOptions | None = None,
+    plan: Plan | None = None,
+    rounding: Rounding | None = None,
+    dequantize: bool = False,
+    adapter_path: str | Path | None = None,
     dtype: str | None = None,
     revision: str | None = None,
+    force: bool = False,
+    command: str | None = None,
+    repo_id: str | None = None,
+    progress: Progress | None = None,
 ) -> ConversionReport:
     """Convert a checkpoint to an MLX-community folder, readable here, by mlx-vlm and by mlx-swift-lm.
 
+    Tensors are read, converted and written one at a time.
+
     Args:
-        path_or_hub_id: a folder or a Hub id.
+        path_or_hub_id: a folder or a Hub id. Layers that are quantized already are dequantized where `quantization`,
+            `plan` or `dequantize` ask for it, and copied otherwise. None for the base that `adapter_path` names.
         mlx_path: the folder to make. It appears when it is whole.
-        quantization: how the decoder's matrices are quantized; None leaves them. Encoder and connector stay as
-            they are.
+        quantization: what to quantize; None for nothing.
+        plan: instead of `quantization`, the format of each layer by its path; layers left out keep full precision.
+        rounding: how weights are transformed and rounded; None rounds to nearest.
+        dequantize: turn a quantized checkpoint into a plain one.
+        adapter_path: folder or Hub id of a LoRA adapter in PEFT's form, to be merged first.
         dtype: "bfloat16", "float16" or "float32" for what is not quantized; None keeps the types of the file.
-        revision: branch, tag or commit on the Hub.
+        revision: branch, tag or commit of the checkpoint on the Hub.
+        force: replace a checkpoint that has the name `mlx_path`, once the new one is whole.
+        command: the command line, for the model card.
+        repo_id: the Hub repository that the folder is meant for, for the model card.
+        progress: told how far it is; None for silence.
 
     Raises:
-        FileNotFoundError: no such checkpoint, or files are missing from it.
+        FileNotFoundError: no such checkpoint or adapter, or files are missing from it.
         FileExistsError: `mlx_path` exists and is not empty.
-        ValueError: damaged or contradictory files, or a checkpoint that is quantized already.
+        ValueError: damaged or contradictory files, or options that contradict each other.
+        ConnectionError: the Hub cannot be reached or refuses.
+        OSError: the disk has no room, or cannot be written.
     """
+    progress = progress or Progress()
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-    source = find_checkpoint(path_or_hub_id, revision=revision)
-    config = read_model_config(source)
-    if config.quantization and quantization:
-        raise ValueError(f"{source} is quantized already; quantize the original checkpoint instead")
-    load_processor(source, config)  # a folder that could not be used is refused before anything is written
-    _, weights = open_checkpoint(source, config)
-    report = ConversionReport(Path(mlx_path).expanduser().absolute())
-    with whole_folder(report.folder) as folder:
-        report.num_weights = sum(_num_weights(name, array, config) for name, array in weights.items())
-        report.size_bytes = write_weights(folder, _converted(weights, quantization, dtype, report))
-        copy_companions(source, folder)
-        write_json(folder / "config.json", _config(read_json(source / "config.json"), config, quantization, report))
+    if (quantization is not None) + (plan is not None) + dequantize > 1:
+        raise ValueError("quantizing, a plan and dequantizing exclude each other; choose one")
+    adapter = open_adapter(adapter_path) if adapter_path is not None else None
+    origin = adapter.base if path_or_hub_id is None and adapter else path_or_hub_id
+    if origin is None:
+        raise ValueError("no checkpoint is given, and the adapter's configuration names no base; name it by --hf-path")
+    if not str(mlx_path):
+        raise ValueError("--mlx-path is empty; name the folder to make")
+    target = Path(mlx_path).expanduser().absolute()
+    source = open_source(origin, revision=revision)
+    check_target(target, source.folder, force)
+    raw_config = read_json(source.folder / "config.json")
+    layers, num_weights = source.layers, source.num_weights
+    if adapter:
+        adapter.check(source.shapes)
+    keeps_codes = bool(source.formats) and quantization is None and plan is None and not dequantize
+    if keeps_codes and adapter:
+        raise ValueError(f"{origin} is quantized; to merge an adapter, quantize it anew (-q) or dequantize it (-d)")
+    plan, reasons = _plan(source, quantization, plan, dequantize)
+    entry = config_entry(plan)
+    to_apply = plan
+    if keeps_codes:
+        source, to_apply, entry = source.as_stored(), {}, source.config.quantization or {}
+    target_dtype = DTYPES[dtype] if dtype else None
+    specs = output_specs(source, to_apply, target_dtype)
+    size_bytes = sum(spec.size_bytes for spec in specs.values())
+    report = ConversionReport(target, str(origin), size_bytes, num_weights, plan, reasons, layers)
+    with whole_folder(target, source.folder, size_bytes, force) as folder:
+        progress.stage(f"writing {size_bytes / 1e6:.1f} MB", size_bytes)
+        tensors = output_tensors(source, to_apply, target_dtype, rounding or Rounding(), adapter)
+        try:
+            write_weights(folder, specs, tensors, progress.advance)
+        finally:
+            progress.close()
+        copy_companions(source.folder, folder)
+        write_json(folder / "config.json", converted_config(raw_config, source.config, entry))
+        report.write(folder)
+        write_card(folder, source.folder, report, command, repo_id)
     return report
 
 
-def _num_weights(name: str, array: mx.array, config: ModelConfig) -> int:
-    """How many weights a tensor of the source stands for: codes pack several, their scales none."""
-    if config.quantization is None or not name.endswith((".scales", ".biases", ".weight")):
-        return array.size
-    if not name.endswith(".weight"):
-        return 0
-    layer = config.quantization.get(name.removesuffix(".weight"))
-    bits = (layer if isinstance(layer, dict) else config.quantization)["bits"]
-    return array.size * 32 // bits if array.dtype == mx.uint32 else array.size
-
-
-def _converted(
-    weights: dict[str, mx.array], quantization: QuantizationOptions | None, dtype: str | None, report: ConversionReport
-) -> Iterator[tuple[str, mx.array]]:
-    """The tensors to write, one source tensor at a time."""
-    while weights:
-        name = next(iter(weights))
-        weight = weights.pop(name)  # so that its memory can go when it is written
-        if dtype is not None and mx.issubdtype(weight.dtype, mx.floating):
-            weight = weight.astype(DTYPES[dtype])
-        if quantization is None or not quantization.is_candidate(name, weight):
-            yield name, weight
-        elif obstacle := quantization.obstacle(weight):
-            report.not_quantized[name.removesuffix(".weight")] = obstacle
-            yield name, weight
-        else:
-            report.quantized.append(name.removesuffix(".weight"))
-            yield from quantization.quantize(name, weight).items()
-
-
-def _config(
-    raw: dict[str, Any], config: ModelConfig, quantization: QuantizationOptions | None, report: ConversionReport
-) -> dict[str, Any]:
-    """`config.json` of the new folder: the original's, with what it left to defaults written out.
-
-    Other readers fill gaps differently (mlx-vlm takes rope_theta 1e6 where only `rope_parameters` is given).
-    """
-    text, vision = config.text, config.vision
-    out = {
-        **raw,
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "text_config": {
-            **raw["text_config"],
-            "num_hidden_layers": text.num_hidden_layers,
-            "num_attention_heads": text.num_attention_heads,
-            "num_key_value_heads": text.num_key_value_heads,
-            "intermediate_size": text.intermediate_size,
-            "rms_norm_eps": text.rms_norm_eps,
-            "rope_theta": text.rope_theta,
-            "tie_word_embeddings": config.tie_word_embeddings,  # where mlx-vlm looks for it
-        },
-        "vision_config": {
-            **raw["vision_config"],
-            "num_hidden_layers": vision.num_hidden_layers,
-            "num_attention_heads": vision.num_attention_heads,
-            "intermediate_size": vision.intermediate_size,
-            "num_channels": vision.num_channels,
-            "layer_norm_eps": vision.layer_norm_eps,
-        },
-    }
-    if quantization:
-        entry = {**quantization.entry(), **dict.fromkeys(sorted(report.not_quantized), False)}
-        out["quantization"] = out["quantization_config"] = entry
-    return out
+def _plan(
+    source: Source, quantization: QuantizationOptions | None, plan: Plan | None, dequantize: bool
+) -> tuple[Plan, dict[str, str]]:
+    """The format of each layer of the new folder, and the reason of each that has none."""
+    layers = source.layers
+    if quantization is not None:
+        return plan_quantization(layers, quantization)
+    if dequantize and not source.formats:
+        raise ValueError(f"{source.folder} is not quantized: nothing to dequantize")
+    if plan is not None:
+        check_plan(plan, layers)
+    chosen = plan if plan is not None else {} if dequantize else source.formats
+    complete = {path: chosen.get(path) for path in layers}
+    reason = "the plan leaves it in full precision" if plan is not None else "nothing was asked for"
+    return complete, {path: reason for path, layer_format in complete.items() if layer_format is None}

@@ -1,42 +1,81 @@
 """Writes a checkpoint folder whole or not at all."""
 
+import fcntl
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
 from ..weights import INDEX
+from .card import QUALITY
+from .report import REPORT_FILE
 
-MAX_SHARD_BYTES = 5 * 1024**3  # as the ecosystem's other converters
 _COPIED = ("*.json", "*.jinja", "*.txt", "LICENSE*")  # tokenizer, templates, processors; never code or weights
-_NOT_COPIED = ("config.json", INDEX)  # written anew
+_NOT_COPIED = ("config.json", INDEX, REPORT_FILE, QUALITY)  # they tell of other weights
+_COMPANIONS_BYTES = 64 * 1024**2  # room for what is not weights: tokenizers are the largest, with some 20 MB
+_REPLACED = "replaced"  # within a temporary folder: the old target, until the new one has its place
+
+
+def check_target(target: Path, source: Path, force: bool) -> None:
+    """Refuse a target that would take something from the user.
+
+    Raises:
+        FileExistsError: it exists, and is not an empty folder; or `force` is given and it is no checkpoint's folder.
+        ValueError: it is the source, within it, or around it.
+    """
+    resolved, resolved_source = target.resolve(), source.resolve()
+    if resolved == resolved_source:
+        raise ValueError(f"--mlx-path {target} is the source itself; choose another folder")
+    if resolved.is_relative_to(resolved_source):
+        raise ValueError(f"--mlx-path {target} is inside the source {source}; choose a folder outside")
+    if resolved_source.is_relative_to(resolved):
+        raise FileExistsError(f"{target} exists already, and holds the source {source}; choose another --mlx-path")
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise FileExistsError(f"{target} exists already and is no folder; choose another --mlx-path or remove it first")
+    if not target.exists() or not any(target.iterdir()):
+        return
+    if not force:
+        raise FileExistsError(f"{target} exists already; choose another --mlx-path, or replace it with --force")
+    if not (target / "config.json").is_file() or not any(target.glob("*.safetensors")):
+        raise FileExistsError(f"{target} exists already and is no checkpoint; --force replaces checkpoints only")
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
+def whole_folder(target: Path, source: Path, size_bytes: int, force: bool) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its name when the block ends well, and vanishes otherwise.
 
+    What a killed run left is removed first. A checkpoint that is to be replaced, see `check_target`, stays until the
+    new one is on the disk. `size_bytes` is the size of the weights.
+
     Raises:
-        FileExistsError: the target exists and is not an empty folder.
+        FileExistsError, ValueError: as `check_target`.
+        OSError: there is no room for `size_bytes`, or the target's parent cannot be written.
     """
-    target = target.absolute()
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise FileExistsError(f"{target} exists already; choose another --mlx-path or remove it first")
     made = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.partial.", dir=target.parent) as temporary:
-            folder = Path(temporary) / "checkpoint"
-            folder.mkdir()
-            yield folder
-            if target.exists():
-                target.rmdir()  # empty
-            folder.rename(target)
+        _remove_remains(target)
+        check_target(target, source, force)  # again: a checkpoint may have got its name back
+        _check_room(target.parent, size_bytes)
+        with tempfile.TemporaryDirectory(prefix=_prefix(target), dir=target.parent) as temporary:
+            lock = _lock(Path(temporary))
+            try:
+                folder = Path(temporary) / "checkpoint"
+                folder.mkdir()
+                yield folder
+                for file in folder.iterdir():
+                    _flush(file)
+                _flush(folder)
+                check_target(target, source, force)  # again: another run may have been quicker
+                _place(folder, target, Path(temporary) / _REPLACED)
+                _flush(target.parent)
+            finally:
+                if lock is not None:
+                    os.close(lock)
     except BaseException:
         with suppress(OSError):  # of a parent that meanwhile holds something else
             for parent in made:
@@ -44,41 +83,60 @@ def whole_folder(target: Path) -> Iterator[Path]:
         raise
 
 
-def write_weights(folder: Path, tensors: Iterable[tuple[str, mx.array]]) -> int:
-    """Write tensors as `model.safetensors`, or as shards with an index; returns their size in bytes.
+def _place(folder: Path, target: Path, replaced: Path) -> None:
+    """Give `folder` the name `target`; what had it goes to `replaced`, or stays if that fails."""
+    try:
+        if target.exists():
+            target.rename(replaced)
+        folder.rename(target)
+    except BaseException:
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
+        raise
 
-    Tensors are evaluated one by one as they come, and a full shard is written and let go before the next.
-    """
-    shards: list[Path] = []
-    weight_map: dict[str, int] = {}
-    pending: dict[str, mx.array] = {}
-    total = held = 0
 
-    def flush() -> None:
-        nonlocal held
-        shards.append(folder / f"shard{len(shards)}.safetensors")
-        mx.save_safetensors(str(shards[-1]), pending, metadata={"format": "mlx"})
-        pending.clear()
-        held = 0
+def _prefix(target: Path) -> str:
+    return f".{target.name}.partial."
 
-    for name, array in tensors:
-        mx.eval(array)
-        if pending and held + array.nbytes > MAX_SHARD_BYTES:
-            flush()
-        pending[name] = array
-        weight_map[name] = len(shards)
-        held += array.nbytes
-        total += array.nbytes
-    flush()
-    if len(shards) == 1:
-        shards[0].rename(folder / "model.safetensors")
-        return total
-    names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
-    for shard, name in zip(shards, names, strict=True):
-        shard.rename(folder / name)
-    index = {"metadata": {"total_size": total}, "weight_map": {k: names[v] for k, v in sorted(weight_map.items())}}
-    write_json(folder / INDEX, index)
-    return total
+
+def _lock(folder: Path) -> int | None:
+    """Mark a folder as in use while this process lives; None if another has done so."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_remains(target: Path) -> None:
+    """Clear away what killed runs left; a checkpoint that one was about to replace gets its name back."""
+    for remains in target.parent.iterdir():
+        lock = _lock(remains) if remains.name.startswith(_prefix(target)) else None
+        if lock is None:  # something else, or of a run that lives
+            continue
+        try:
+            if (remains / _REPLACED).exists() and not target.exists():
+                (remains / _REPLACED).rename(target)
+            shutil.rmtree(remains)
+        finally:
+            os.close(lock)
+
+
+def _check_room(folder: Path, size_bytes: int) -> None:
+    needed, free = size_bytes + _COMPANIONS_BYTES, shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(f"{folder} has {free / 1e9:.2f} GB free, but {needed / 1e9:.2f} GB are needed; make room first")
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .feature_cache import FeatureCache
     from .fetch import FetchPolicy
     from .generation import GenerationResponse, generate_text, stream_generate
+    from .live_captions import Caption, stream_captions
     from .loading import DEMO_MODEL, load
     from .model import SmolVLM
     from .processing import Inputs, Processor
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .prompt_media import SampledVideo
 
 _HOME = {
+    "Caption": "live_captions",
     "DEMO_MODEL": "loading",
     "FeatureCache": "feature_cache",
     "FetchPolicy": "fetch",
@@ -28,6 +30,7 @@ _HOME = {
     "SmolVLM": "model",
     "generate_text": "generation",
     "load": "loading",
+    "stream_captions": "live_captions",
     "stream_generate": "generation",
 }
 
@@ -36,6 +39,8 @@ __all__ = [  # noqa: RUF022 - the order in which a reader meets them
     "stream_generate",
     "generate_text",
     "GenerationResponse",
+    "stream_captions",
+    "Caption",
     "SmolVLM",
     "Processor",
     "Inputs",

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageSequence
 
+DEFAULT_DURATION_MS = 100  # of a frame that states none, as browsers take it
 _ANIMATION_FLAG = 2  # in the flags of the VP8X chunk
 
 
@@ -18,8 +19,16 @@ def is_animated_webp(path: Path) -> bool:
 
 def webp_times(path: Path) -> np.ndarray:
     """When each frame is shown, (frame_count,) float64 seconds; raises ValueError for a damaged file."""
+    durations_ms = []
     with _opened(path) as image:
-        durations_ms = [frame.info.get("duration") or 100 for frame in ImageSequence.Iterator(image)]
+        for frame in ImageSequence.Iterator(image):
+            try:
+                frame.load()  # only then is its duration known
+            except (OSError, ValueError, EOFError):  # the file breaks off
+                break
+            durations_ms.append(frame.info.get("duration") or DEFAULT_DURATION_MS)
+    if not durations_ms:
+        raise ValueError(f"{path} is a damaged WebP file")
     return np.cumsum([0, *durations_ms[:-1]]) / 1000
 
 

@@ -12,7 +12,7 @@ import string
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from .urls import DEFAULT_MAX_BYTES, FetchError, check_size, one_line, redact_url
@@ -34,6 +34,7 @@ class FetchPolicy:
     timeout_s: seconds for everything from the first connection to the last byte, redirects and the
         consumer's own pauses included. Only looking up a name is left to the system's time limit.
     connect_timeout_s: seconds for one connection, TLS handshake included.
+    stall_timeout_s: seconds without a byte.
     max_redirects: how many times a server may send the transfer elsewhere.
     schemes: allowed ones, a subset of ("http", "https"); redirects obey it too.
     check_address: called with each IP address, as text, before connecting to it, on every redirect
@@ -43,13 +44,14 @@ class FetchPolicy:
 
     max_bytes: int = DEFAULT_MAX_BYTES
     timeout_s: float = 60.0
-    connect_timeout_s: float = 10.0
+    connect_timeout_s: float = 8.0
+    stall_timeout_s: float = 8.0
     max_redirects: int = 5
     schemes: tuple[str, ...] = ("http", "https")
     check_address: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        for field in ("max_bytes", "timeout_s", "connect_timeout_s"):
+        for field in ("max_bytes", "timeout_s", "connect_timeout_s", "stall_timeout_s"):
             if not 0 < getattr(self, field) < math.inf:
                 raise ValueError(f"FetchPolicy.{field} is {getattr(self, field)}; pass a number above 0")
         if self.max_redirects < 0:
@@ -90,19 +92,6 @@ def fetch(url: str, policy: FetchPolicy = DEFAULT_POLICY) -> bytes:
     return b"".join(stream(url, policy))
 
 
-def fetch_to_file(url: str, file: BinaryIO, policy: FetchPolicy = DEFAULT_POLICY) -> int:
-    """Write the body behind an http(s) address to `file`, opened for binary writing, as it arrives.
-
-    Returns the number of bytes written. After an error `file` holds what had arrived; rules and errors
-    are those of `stream`.
-    """
-    written = 0
-    for chunk in stream(url, policy):
-        file.write(chunk)
-        written += len(chunk)
-    return written
-
-
 def stream(url: str, policy: FetchPolicy = DEFAULT_POLICY) -> Generator[bytes, None, None]:
     """Yield the body behind an http(s) address in chunks of at most 64 KiB.
 
@@ -118,9 +107,10 @@ def stream(url: str, policy: FetchPolicy = DEFAULT_POLICY) -> Generator[bytes, N
     name, target = redact_url(url), url
     for _ in range(policy.max_redirects + 1):
         with _as_fetch_errors(name, policy), contextlib.ExitStack() as opened:
-            parts = _checked_parts(target, name, policy)
+            parts = checked_parts(target, name, policy)
             connection = opened.enter_context(_connect(parts, name, policy, deadline))
-            response = opened.enter_context(_request(connection, parts, deadline))
+            channel = _DeadlineSocket(connection, policy.stall_timeout_s, deadline)
+            response = opened.enter_context(request(channel, parts))
             location = response.getheader("Location")
             if response.status not in REDIRECT_STATUSES or not location:
                 yield from _body(response, name, policy)
@@ -143,8 +133,8 @@ def _remaining_s(deadline: float) -> float:
 class _DeadlineSocket(io.RawIOBase):
     """What http.client needs of a socket, until a moment: a plain time-out starts anew with each byte."""
 
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
-        self._connection, self._deadline = connection, deadline
+    def __init__(self, connection: socket.socket, stall_s: float, deadline: float) -> None:
+        self._connection, self._stall_s, self._deadline = connection, stall_s, deadline
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """The body, buffered; http.client reads from here."""
@@ -156,20 +146,20 @@ class _DeadlineSocket(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Receive what there is, until the moment at most."""
-        self._connection.settimeout(_remaining_s(self._deadline))
+        self._connection.settimeout(min(self._stall_s, _remaining_s(self._deadline)))
         return self._connection.recv_into(buffer)
 
     def sendall(self, data: bytes) -> None:
         """Send the request, until the moment at most."""
-        self._connection.settimeout(_remaining_s(self._deadline))
+        self._connection.settimeout(min(self._stall_s, _remaining_s(self._deadline)))
         self._connection.sendall(data)
 
     def close(self) -> None:
         """Do nothing: http.client closes its socket before it reads the body. `stream` closes the real one."""
 
 
-def _checked_parts(url: str, name: str, policy: FetchPolicy) -> SplitResult:
-    """Split an address; the host comes back in ASCII."""
+def checked_parts(url: str, name: str, policy: FetchPolicy) -> SplitResult:
+    """Split an address, called `name` in messages; the host comes back in ASCII. Raises FetchError if refused."""
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").encode("idna").decode("ascii")
@@ -215,8 +205,8 @@ def _connect(parts: SplitResult, name: str, policy: FetchPolicy, deadline: float
     raise failure
 
 
-def _request(connection: socket.socket, parts: SplitResult, deadline: float) -> HTTPResponse:
-    """Ask for the address over `connection` and read the answer's header."""
+def request(connection: Any, parts: SplitResult) -> HTTPResponse:
+    """Ask for the address over `connection`, which has a socket's makefile, sendall and close, and read the header."""
     import http.client
 
     user, _, host = parts.netloc.rpartition("@")
@@ -227,7 +217,7 @@ def _request(connection: socket.socket, parts: SplitResult, deadline: float) -> 
     path = quote(parts.path or "/", safe=string.punctuation)
     query = f"?{quote(parts.query, safe=string.punctuation)}" if parts.query else ""
     client = http.client.HTTPConnection(host)
-    client.sock = cast(socket.socket, _DeadlineSocket(connection, deadline))
+    client.sock = connection
     client.request("GET", path + query, headers=headers)
     return client.getresponse()
 
@@ -259,7 +249,10 @@ def _as_fetch_errors(name: str, policy: FetchPolicy) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        limits = f"limits: {policy.connect_timeout_s:g} s to connect, {policy.timeout_s:g} s in all"
+        limits = (
+            f"limits: {policy.connect_timeout_s:g} s to connect, {policy.stall_timeout_s:g} s without a byte, "
+            f"{policy.timeout_s:g} s in all"
+        )
         raise FetchError(f"{name}: timed out ({limits}); try again, or {DOWNLOAD_IT}") from error
     except IncompleteRead as error:
         raise FetchError(f"{name}: broke off before its end; try again, or {DOWNLOAD_IT}") from error

@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .command_line import CommandLine, refuse_tracebacks
+from .generation_arguments import (
+    DEFAULT_VIDEO_QUESTION,
+    DEMO_NOTE,
+    DEMO_VIDEO_QUESTION,
+    add_frame_arguments,
+    add_sampling_arguments,
+    add_speed_arguments,
+    generation_options,
+    speed_options,
+    with_system_prompt,
+)
 
 if TYPE_CHECKING:
     from .generation import GenerationResponse
 
-DEMO_NOTE = (
-    "This is the embedded demo model (2.4 million parameters): it knows coloured shapes, short numbers and little\n"
-    'else. For a real one: --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct --image YOUR.jpg --prompt "..."'
-)
 DEMO_QUESTION = "Describe the picture."
-DEMO_VIDEO_QUESTION = "Which way does the shape move?"
 DEFAULT_QUESTION = "Describe this image in detail."
-DEFAULT_VIDEO_QUESTION = "Describe this video in detail."
 
 
 def main() -> None:
@@ -32,15 +37,9 @@ def main() -> None:
 def _run(arguments: argparse.Namespace) -> None:
     messages = _messages(arguments)
     from . import DEMO_MODEL, load, stream_generate  # after the arguments are known to be good
-    from .cache_options import CacheOptions
     from .media_options import MediaOptions
-    from .prompt_lookup import check_prompt_lookup
-    from .sampling import SamplingOptions
 
-    sampling = {
-        name: getattr(arguments, name)
-        for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
-    }
+    options = {**generation_options(arguments), **speed_options(arguments)}
     media = {
         "do_image_splitting": False if arguments.no_split else None,
         "longest_edge": arguments.max_edge,
@@ -50,15 +49,11 @@ def _run(arguments: argparse.Namespace) -> None:
         "end_s": arguments.end,
         "hardware_decoding": arguments.hardware_decoding,
     }
-    cache = {
-        name: getattr(arguments, name) for name in ("kv_bits", "kv_group_size", "quantized_kv_start", "max_kv_size")
-    }
     MediaOptions(**media)  # what is out of range is said before a model is downloaded
-    check_prompt_lookup(arguments.speculate, SamplingOptions(**sampling), CacheOptions(**cache))
 
     is_demo = arguments.model is None
     if is_demo:
-        print(DEMO_NOTE, file=sys.stderr)
+        print(DEMO_NOTE.format(example='--image YOUR.jpg --prompt "..."'), file=sys.stderr)
     start = time.perf_counter()
     model, processor = load(DEMO_MODEL if is_demo else arguments.model, dtype=arguments.dtype)
     load_s = time.perf_counter() - start
@@ -73,13 +68,8 @@ def _run(arguments: argparse.Namespace) -> None:
         messages,
         images=shown_images,
         videos=arguments.video,
-        max_tokens=arguments.max_tokens,
-        **sampling,
-        stop=arguments.stop,
-        skip_special_tokens=not arguments.keep_special_tokens,
+        **options,
         **media,
-        **cache,
-        prompt_lookup_tokens=arguments.speculate,
     ):
         if not steps and arguments.verbose:
             _print_budget(step)
@@ -110,30 +100,13 @@ def _parser() -> argparse.ArgumentParser:
     media = parser.add_argument_group("how pictures and videos are read")
     media.add_argument("--no-split", action="store_true", help="one tile per picture: quick and coarse")
     media.add_argument("--max-edge", type=int, metavar="N", help="pixels of a picture's longest side after resizing")
-    media.add_argument("--fps", type=float, metavar="F", help="frames per second of video")
-    media.add_argument("--max-frames", type=int, metavar="N", help="most frames per video")
+    add_frame_arguments(media)
     media.add_argument("--start", type=float, metavar="S", help="second of the video at which to begin")
     media.add_argument("--end", type=float, metavar="S", help="second of the video at which to end")
     media.add_argument("--hardware-decoding", action="store_true", help="decode videos with VideoToolbox, if there")
 
-    sampling = parser.add_argument_group("how the answer is chosen")
-    sampling.add_argument("--max-tokens", type=int, default=256, metavar="N", help="most tokens (default: 256)")
-    sampling.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default: 0)")
-    sampling.add_argument("--top-p", type=float, default=1.0, metavar="P", help="share of probability kept")
-    sampling.add_argument("--top-k", type=int, default=0, metavar="K", help="tokens kept; 0 keeps all")
-    sampling.add_argument("--min-p", type=float, default=0.0, metavar="P", help="share of the likeliest's probability")
-    sampling.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R", help="1 changes nothing")
-    sampling.add_argument("--seed", type=int, metavar="S", help="fixes random choices")
-    sampling.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the answer; repeatable")
-    sampling.add_argument("--keep-special-tokens", action="store_true", help="print them (SmolDocling's layout tags)")
-    sampling.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="default: bfloat16, CPU float32")
-
-    speed = parser.add_argument_group("speed and memory")
-    speed.add_argument("--speculate", type=int, metavar="N", help="draft up to N tokens from what the text has said")
-    speed.add_argument("--kv-bits", type=int, choices=(4, 8), help="quantize the keys and values of the context")
-    speed.add_argument("--kv-group-size", type=int, default=64, metavar="N", help="numbers per scale (default: 64)")
-    speed.add_argument("--quantized-kv-start", type=int, default=0, metavar="N", help="tokens kept unquantized so long")
-    speed.add_argument("--max-kv-size", type=int, metavar="N", help="tokens seen: the first 4 and the latest")
+    add_sampling_arguments(parser)
+    add_speed_arguments(parser)
 
     output = parser.add_argument_group("what is printed")
     output.add_argument("--json", action="store_true", help="one JSON object instead of the text")
@@ -157,19 +130,7 @@ def _messages(arguments: argparse.Namespace) -> list[dict[str, Any]] | str:
             raise ValueError("nothing to ask: give --prompt, --image, --video or --messages")
         else:
             prompt = DEMO_QUESTION
-    if not prompt.strip():
-        raise ValueError("--prompt is empty; ask something")
-    if arguments.system is None:
-        return prompt
-    if not arguments.system.strip():
-        raise ValueError("--system is empty; leave it out")
-    from .messages import user_content
-
-    content = user_content(prompt, len(arguments.image), len(arguments.video))
-    return [
-        {"role": "system", "content": [{"type": "text", "text": arguments.system}]},
-        {"role": "user", "content": content},
-    ]
+    return with_system_prompt(prompt, arguments.system, len(arguments.image), len(arguments.video))
 
 
 def _read_messages(path: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ DEMO_MODEL = Path(__file__).parent / "demo" / "model"
 """Folder of the embedded demo model: a tiny SmolVLM that knows coloured shapes, short numbers and little else."""
 
 DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja"]  # nothing that could hold code
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "README.md", "LICENSE*"]  # nothing that could hold code
 _LM_HEAD = "language_model.lm_head.weight"
 _EMBEDDINGS = "language_model.embed_tokens.weight"
 

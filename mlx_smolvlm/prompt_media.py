@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from .expansion import expand_image, expand_video
-from .fetch import FetchPolicy, fetch_to_file
+from .fetch import FetchPolicy, stream
 from .image_loading import describe_source, load_image, path_of_file_url
 from .image_processing import Layout, cut, plan, squeeze
 from .media_options import MediaOptions
@@ -215,14 +215,16 @@ def open_clip(
     A video behind a URL is downloaded into `folder`.
 
     Raises:
-        ValueError: neither path, http(s) URL nor SampledVideo; and what `probe` and `fetch_to_file` raise.
+        ValueError: neither path, http(s) URL nor SampledVideo; and what `probe` and `stream` raise.
     """
     if isinstance(source, SampledVideo):
         return FrameSeries(source, config.longest_edge, tile_size)
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         path = folder / f"video{len(list(folder.iterdir()))}"
         with path.open("wb") as file:
-            fetch_to_file(source, file, VIDEO_POLICY)
+            for chunk in stream(source, VIDEO_POLICY):
+                check()
+                file.write(chunk)
     elif isinstance(source, str | Path):
         is_url = str(source).startswith("file://")
         path = Path(path_of_file_url(str(source), str(source)) if is_url else source)

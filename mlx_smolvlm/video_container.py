@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import av
 
+_LISTS = {"hls", "concat", "dash", "sdp"}  # name other files: only the one that was asked for is read
 
 def video_path(path: str | Path) -> Path:
     """A path to an existing file, `~` expanded.
@@ -39,8 +40,7 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
     """
     import av  # slow to import, and most prompts have no video
 
-    # A playlist or a concat script names other files: only the file that was asked for is read.
-    options: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}
+    options: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}  # a file never leads to the net
     if hardware:
         from av.codec.hwaccel import HWAccel
 
@@ -58,13 +58,24 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
     with container:
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
             raise ValueError(f"{path} is a picture, not a video; pass it as an image")
-        if not container.streams.video:
-            raise ValueError(f"{path} has no video stream, only {container.format.long_name} data")
-        stream = container.streams.video[0]
-        if stream.codec_context is None:
-            raise ValueError(f"{path} has a video stream in a format that FFmpeg cannot decode")
+        if container.format.name in _LISTS:
+            raise ValueError(f"{path} is a list of other files ({container.format.long_name}); pass the video itself")
+        stream = film_stream(container, str(path))
         stream.thread_type = "AUTO"
         yield container, stream
+
+
+def film_stream(container: "av.container.InputContainer", name: str) -> Any:
+    """The first video stream that is no cover picture. Raises ValueError if there is none that can be decoded."""
+    from av.stream import Disposition
+
+    films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not films:
+        cover = ", and the picture of a cover" if container.streams.video else ""
+        raise ValueError(f"{name} has no video stream, only {container.format.long_name} data{cover}")
+    if films[0].codec_context is None:
+        raise ValueError(f"{name} has a video stream in a format that FFmpeg cannot decode")
+    return films[0]
 
 
 def packets(container: "av.container.InputContainer", stream: Any, path: Path) -> Iterator[Any]:

@@ -52,7 +52,7 @@ def read_frames(
                 frame = reader.frame_at(pts)
                 if frame is None:
                     return
-                yield _picture(frame)
+                yield upright_picture(frame)
         finally:
             reader.close()
     else:
@@ -67,7 +67,7 @@ def _counted(path: Path, indices: list[int], hardware: bool, check: Callable[[],
         frames = (frame for packet in _demuxed(container, stream, check) for frame in _decoded(packet))
         for position, frame in enumerate(frames):
             if position == next_index:
-                yield _picture(frame)
+                yield upright_picture(frame)
                 next_index = next(wanted, None)
             if next_index is None:
                 return
@@ -200,7 +200,7 @@ def _decoded(packet: Any) -> list[Any]:
         return []
 
 
-def _picture(frame: Any) -> Image.Image:
+def upright_picture(frame: Any) -> Image.Image:
     """A decoded frame as an upright RGB picture."""
     if frame.format.name in _HARDWARE_FORMATS:  # the planes that a software decoder gives, so that colours are equal
         frame = frame.reformat(format=_HARDWARE_FORMATS[frame.format.name])

@@ -41,7 +41,8 @@ class VisionEmbeddings(nn.Module):
         self.position_embedding = nn.Embedding(config.patches_per_side**2, config.hidden_size)
 
     def __call__(self, pixels: mx.array) -> mx.array:
-        return self.patch_embedding(pixels) + self.position_embedding.weight
+        patches = self.patch_embedding(pixels)
+        return patches + self.position_embedding(mx.arange(patches.shape[1]))  # which may be quantized
 
 
 class VisionAttention(nn.Module):

@@ -4,7 +4,11 @@ import sys
 from importlib import import_module
 from typing import NamedTuple
 
-MODULES = {"generate": "mlx_smolvlm.generate", "convert": "mlx_smolvlm.convert.__main__"}
+MODULES = {
+    "generate": "mlx_smolvlm.generate",
+    "watch": "mlx_smolvlm.watch",
+    "convert": "mlx_smolvlm.convert.__main__",
+}
 
 
 class Run(NamedTuple):
@@ -34,3 +38,10 @@ def assert_refused(result, problem):
     assert result.err.count("\n") == 1
     assert result.err.endswith("\n")
     assert problem in result.err
+
+
+def assert_failed_midway(result, problem):
+    """As `assert_refused` of a conversion, after the line of the stage that was under way."""
+    stage, line = result.err.splitlines(keepends=True)
+    assert stage.startswith("writing ")
+    assert_refused(result._replace(err=line), problem)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from command_lines import assert_refused, run
+from command_lines import assert_failed_midway, assert_refused, run
 from editing import WEIGHTS, change_weights, copied
 
-from mlx_smolvlm.convert import save
+from mlx_smolvlm.convert import shards
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,16 +25,28 @@ def convert(monkeypatch, capsys, checkpoint):
 
 def test_it_says_where_and_how_large(convert, tmp_path):
     result = convert("--mlx-path", tmp_path / "new" / "Modell ü")
-    assert (result.status, result.err) == (0, "")
+    assert (result.status, result.err) == (0, "writing 1.6 MB\n")  # the stage, as this is no terminal
     assert result.out == f"{tmp_path / 'new' / 'Modell ü'}: 1.6 MB, 32.00 bits per weight\n"
     assert (tmp_path / "new" / "Modell ü" / WEIGHTS).exists()
 
 
+def test_a_terminal_gets_a_bar(convert, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    result = convert("--mlx-path", tmp_path / "out")
+    assert result.status == 0
+    assert "writing 1.6 MB:   0%|" in result.err
+    assert "\n" not in result.err  # it goes when it is done
+
+
 def test_it_names_what_is_not_quantized(convert, checkpoint, tmp_path):
     result = convert("--hf-path", checkpoint("smolvlm2_2b"), "--mlx-path", tmp_path / "out", "-q")
-    lines = result.out.splitlines()
-    assert lines[1] == "quantized 14 layers of the decoder; encoder and connector keep full precision"
-    assert lines[2].startswith("not quantized: language_model.layers.0.mlp.down_proj, its width 96 is no multiple")
+    assert result.out.splitlines()[1:] == [
+        "embeddings: 2 layers: 4 bits in groups of 64",
+        "decoder: 12 layers: 4 bits in groups of 64",
+        "decoder: 2 layers: not quantized, its width 96 is no multiple of the group size 64",
+        "connector: connector.modality_projection.proj: not quantized, its part was not asked for",
+        "vision: 13 layers: not quantized, its part was not asked for",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +93,7 @@ def test_a_target_that_exists_is_kept(convert, tmp_path):
 def test_the_source_is_never_its_own_target(convert, checkpoint, tmp_path):
     source = copied(checkpoint("smolvlm_256m"), tmp_path / "source")
     before = {file.name: file.read_bytes() for file in source.iterdir()}
-    assert_refused(convert("--hf-path", source, "--mlx-path", source), "exists already")
+    assert_refused(convert("--hf-path", source, "--mlx-path", source), "is the source itself")
     assert {file.name: file.read_bytes() for file in source.iterdir()} == before
 
 
@@ -105,8 +117,8 @@ def test_a_failure_midway_is_one_line_and_leaves_nothing(convert, tmp_path, monk
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(save.mx, "save_safetensors", fail)
-    assert_refused(convert("--mlx-path", tmp_path / "out"), "")
+    monkeypatch.setattr(shards, "_write", fail)
+    assert_failed_midway(convert("--mlx-path", tmp_path / "out"), "")
     assert os.listdir(tmp_path) == []
 
 
@@ -127,7 +139,8 @@ def test_an_upload_that_fails_keeps_the_folder(convert, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     result = convert("--mlx-path", tmp_path / "out", "--upload-repo", "owner/name")
     assert result.status == 2
-    assert result.err == f"error: could not upload to owner/name (OSError); the folder {tmp_path / 'out'} is whole\n"
+    problem = f"could not upload to owner/name (OSError); the folder {tmp_path / 'out'} is whole"
+    assert_failed_midway(result._replace(out=""), problem)
     assert (tmp_path / "out" / WEIGHTS).exists()
 
 
@@ -135,6 +148,6 @@ def test_a_real_process_converts(checkpoint, tmp_path):
     options = ["--hf-path", checkpoint("tied"), "--mlx-path", tmp_path / "out", "-q", "--q-group-size", "32"]
     command = [sys.executable, "-m", "mlx_smolvlm.convert", *map(str, options)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    assert "quantized 21 layers" in done.stdout
+    assert done.stderr == "writing 0.7 MB\n"
+    assert "decoder: 21 layers: 4 bits in groups of 32" in done.stdout
     assert (tmp_path / "out" / WEIGHTS).exists()

@@ -266,4 +266,4 @@ def test_the_hub_is_asked_for_data_only(monkeypatch, checkpoint):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert greedy(*load("owner/name", revision="v1"), max_tokens=2) == GOLDEN["generated_ids"][:2]
     assert (asked["repo_id"], asked["revision"]) == ("owner/name", "v1")
-    assert set(asked["allow_patterns"]) == {"*.safetensors", "*.json", "*.jinja"}
+    assert set(asked["allow_patterns"]) == {"*.safetensors", "*.json", "*.jinja", "README.md", "LICENSE*"}

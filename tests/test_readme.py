@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from mlx_smolvlm import generate
+from mlx_smolvlm import generate, watch
 from mlx_smolvlm.convert import __main__ as convert
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "examples"))
+
+import video_highlights  # noqa: E402
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHELL = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -51,18 +55,25 @@ def test_commands_that_need_no_download_work_as_pasted(checkout, block):
 
 
 def test_other_commands_use_options_that_exist():
-    parsers = {"mlx_smolvlm.generate": generate._parser(), "mlx_smolvlm.convert": convert._parser()}
+    parsers = {
+        "-m mlx_smolvlm.generate": generate._parser(),
+        "-m mlx_smolvlm.watch": watch._parser(),
+        "-m mlx_smolvlm.convert": convert._parser(),
+        "examples/video_highlights.py": video_highlights._parser(),
+    }
     lines = [line for block in SHELL if ONLINE in block for line in block.splitlines()]
     assert lines
     for line in lines:
         words = shlex.split(line)
-        assert words[:2] == ["python", "-m"]
-        parsers[words[2]].parse_args(words[3:])
+        assert words[0] == "python"
+        first = 3 if words[1] == "-m" else 2
+        parsers[" ".join(words[1:first])].parse_args(words[first:])
 
 
 @pytest.mark.parametrize("code", PYTHON)
 def test_python_code_runs_as_pasted(checkout, code):
-    assert "circle" in run([sys.executable, "-W", "error", "-c", code], checkout)
+    answers = run([sys.executable, "-W", "error", "-c", code], checkout)
+    assert ("circle" if "picture.png" in code else "The blue shape moves to the right.\nBlue.") in answers
 
 
 def test_documents_that_are_linked_exist():

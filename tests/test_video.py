@@ -10,6 +10,7 @@ import pytest
 from conftest import GOLDENS, golden_cases
 from media import video_path
 from PIL import Image
+from video_files import turned
 
 from mlx_smolvlm.expansion import expand_video
 from mlx_smolvlm.processor_config import VideoConfig
@@ -89,20 +90,12 @@ def test_rotated_files_come_out_upright(tmp_path):
         for _ in range(3):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
-    rotated.write_bytes(turned_by_90(source.read_bytes()))
+    rotated.write_bytes(turned(source.read_bytes(), 90))
     frame = next(read_frames(probe(rotated), [0]))
     frame = np.asarray(frame)
     assert frame.shape == (64, 32, 3)
     assert frame[:12].mean() > 200
     assert frame[20:].mean() < 50
-
-
-def turned_by_90(mp4: bytes) -> bytes:
-    """The file with the video track's display matrix set to a quarter turn clockwise."""
-    track = mp4.index(b"tkhd") + 4
-    matrix = track + 40  # version 0: flags 4, times and id 20, reserved and layer 16
-    quarter = b"".join(v.to_bytes(4, "big", signed=True) for v in (0, 65536, 0, -65536, 0, 0, 32 * 65536, 0, 1 << 30))
-    return mp4[:matrix] + quarter + mp4[matrix + 36 :]
 
 
 def test_prompt_counts_in_words_and_floors_time_stamps():

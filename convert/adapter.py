@@ -1,0 +1,205 @@
+"""LoRA adapters as PEFT saves them, merged into their base one tensor at a time.
+
+The arithmetic is that of peft, `tuners/lora/layer.py` (`get_delta_weight` of `Linear` and `Embedding`) and
+`tuners/lora/dora.py`, in float32 and rounded once. `fan_in_fan_out` is not read: PEFT drops it for linear layers.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from ..json_fields import Fields, read_json
+from ..loading import find_checkpoint
+from ..weights import mlx_name
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_CHUNK_BYTES = 8 * 1024**2
+_PIECES = {  # how a tensor's name ends -> what it is to its layer
+    ".lora_A.weight": "a",
+    ".lora_B.weight": "b",
+    ".lora_embedding_A": "a",
+    ".lora_embedding_B": "b",
+    ".lora_magnitude_vector": "magnitude",
+    ".lora_magnitude_vector.weight": "magnitude",
+}
+_REFUSED = (  # what makes an adapter mean something else than what is merged here
+    *("lora_bias", "layer_replication", "target_parameters", "trainable_token_indices", "use_qalora", "use_bdlora"),
+    *("alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config"),
+)
+_PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")  # others change the base weights as well
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an adapter holds for one layer: W + scaling * B A, and with a magnitude each row brought to that length."""
+
+    a: mx.array
+    b: mx.array
+    scaling: float
+    magnitude: mx.array | None
+    is_embedding: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the weight that it changes."""
+        out, width = self.b.shape[0], self.a.shape[1]
+        return (width, out) if self.is_embedding else (out, width)
+
+    def rows(self, start: int, stop: int) -> mx.array:
+        """Rows of scaling * B A, float32; PEFT's embeddings are the transposed product."""
+        a, b = self.a.astype(mx.float32), self.b.astype(mx.float32)
+        product = (b @ a[:, start:stop]).T if self.is_embedding else b[start:stop] @ a
+        return self.scaling * product
+
+
+class Adapter:
+    """An opened adapter: layers to update and whole tensors to replace, by MLX-community name."""
+
+    def __init__(self, folder: Path, updates: dict[str, Update], replaced: dict[str, mx.array], base: str | None):
+        self.folder, self.updates, self.replaced, self.base = folder, updates, replaced, base
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse a base in which a tensor of the adapter has no place.
+
+        Raises:
+            ValueError: with the names of all that do not fit.
+        """
+        wanted: dict[str, tuple[int, ...]] = {f"{path}.weight": update.shape for path, update in self.updates.items()}
+        wanted |= {name: tuple(array.shape) for name, array in self.replaced.items()}
+        problems = [
+            f"{name} is {shapes.get(name, 'missing')}, the adapter's is {shape}"
+            for name, shape in sorted(wanted.items())
+            if shapes.get(name) != shape
+        ]
+        if problems:
+            more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
+            raise ValueError(f"{self.folder} does not fit this base model: {'; '.join(problems[:4])}{more}")
+
+    def merge(self, name: str, array: mx.array) -> mx.array:
+        """A tensor of the base with the adapter's change, in the base's dtype."""
+        array = self.replaced.get(name, array).astype(array.dtype)
+        update = self.updates.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
+        if update is None:
+            return array
+        rows = max(1, _CHUNK_BYTES // array[0].nbytes)
+        chunks = []
+        for start in range(0, array.shape[0], rows):
+            chunk = array[start : start + rows].astype(mx.float32) + update.rows(start, start + rows)
+            if update.magnitude is not None:
+                norm = mx.linalg.norm(chunk, axis=1)
+                chunk *= (update.magnitude[start : start + rows].astype(mx.float32) / norm)[:, None]
+            chunks.append(chunk.astype(array.dtype))
+            mx.eval(chunks[-1])
+        return mx.concatenate(chunks)
+
+
+def open_adapter(path_or_hub_id: str | Path, *, revision: str | None = None) -> Adapter:
+    """Open a folder or a Hub id with `adapter_config.json` and `adapter_model.safetensors`.
+
+    Raises:
+        FileNotFoundError: no such adapter, or only one with pickled weights.
+        ValueError: no LoRA, or a variant whose merge is not implemented.
+        ConnectionError: the Hub cannot be reached or refuses.
+    """
+    folder = find_checkpoint(path_or_hub_id, revision=revision)
+    raw = read_json(folder / CONFIG)
+    fields = Fields(raw, str(folder / CONFIG))
+    _check_variant(raw, folder)
+    if not (folder / WEIGHTS).is_file():
+        pickled = "; pickled weights can run code when read and are refused" if any(folder.glob("*.bin")) else ""
+        raise FileNotFoundError(f"{folder} has no {WEIGHTS}{pickled}; save the adapter with PEFT as safetensors")
+    try:
+        tensors = dict(mx.load(str(folder / WEIGHTS)))  # type: ignore[arg-type]
+    except RuntimeError as error:
+        raise ValueError(f"{folder / WEIGHTS} is truncated or not a safetensors file ({error})") from None
+    pieces: dict[str, dict[str, mx.array]] = {}
+    replaced = {}
+    embeddings = set()
+    for name, array in tensors.items():
+        if not name.startswith(_PREFIX):
+            raise ValueError(
+                f"{folder / WEIGHTS} holds {name}, which does not begin with {_PREFIX!r} as PEFT's names do"
+            )
+        if not mx.issubdtype(array.dtype, mx.floating):
+            raise ValueError(f"{folder / WEIGHTS}: {name} has dtype {array.dtype}, expected floating point")
+        own_name = name.removeprefix(_PREFIX)
+        ending = next((ending for ending in _PIECES if own_name.endswith(ending)), None)
+        if ending is None:  # of modules_to_save
+            replaced[mlx_name(own_name.replace(".base_layer.", ".").replace(".modules_to_save.", "."))] = array
+            continue
+        module = own_name.removesuffix(ending)
+        pieces.setdefault(module, {})[_PIECES[ending]] = array
+        if "embedding" in ending:
+            embeddings.add(module)
+    scaling = _scaling(fields)
+    updates = {}
+    for module, found in pieces.items():
+        path = mlx_name(f"{module}.").removesuffix(".")
+        updates[path] = _update(found, scaling, module, module in embeddings, folder)
+        if bool(raw.get("use_dora")) != ("magnitude" in found):
+            raise ValueError(f"{folder}: use_dora is {raw.get('use_dora')}, which does not fit the tensors of {module}")
+    base = raw.get("base_model_name_or_path")
+    return Adapter(folder, updates, replaced, base if isinstance(base, str) and base else None)
+
+
+def _check_variant(raw: dict[str, Any], folder: Path) -> None:
+    if raw.get("peft_type") != "LORA":
+        raise ValueError(f"{folder / CONFIG}: peft_type is {raw.get('peft_type')!r}, only 'LORA' can be merged")
+    for field in _REFUSED:
+        if raw.get(field):
+            raise ValueError(f"{folder / CONFIG}: {field} is not supported; merge the adapter with PEFT instead")
+    if raw.get("bias", "none") != "none" or raw.get("init_lora_weights") not in _PLAIN_STARTS:
+        field = "bias" if raw.get("bias", "none") != "none" else "init_lora_weights"
+        raise ValueError(
+            f"{folder / CONFIG}: {field} {raw[field]!r} is not supported; merge the adapter with PEFT instead"
+        )
+
+
+def _scaling(fields: Fields) -> Callable[[str, int], float]:
+    """A function from a module's path and the rank found in the file to the factor of its product."""
+    rank, alpha = fields.positive("r"), fields.get("lora_alpha", float)
+    ranks, alphas = fields.section("rank_pattern", {}), fields.section("alpha_pattern", {})
+    use_rslora = fields.get("use_rslora", bool, False)
+
+    def of_pattern(patterns: dict[str, Any], module: str, default: Any) -> Any:
+        """The first pattern that matches the end of a path, as in peft, `utils/other.py` (`get_pattern_key`)."""
+        try:
+            return next((v for pattern, v in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
+        except re.error as error:
+            raise ValueError(f"{fields.where}: a pattern is no regular expression ({error})") from None
+
+    def scaling(module: str, found_rank: int) -> float:
+        expected = of_pattern(ranks, module, rank)
+        if expected != found_rank:
+            raise ValueError(
+                f"{fields.where}: rank {expected} is stated for {module}, but its matrices have {found_rank}"
+            )
+        factor = of_pattern(alphas, module, alpha)
+        if not isinstance(factor, int | float) or not math.isfinite(factor):
+            raise ValueError(f"{fields.where}: alpha_pattern is {factor!r} for {module}, expected a number")
+        return factor / (math.sqrt(found_rank) if use_rslora else found_rank)
+
+    return scaling
+
+
+def _update(
+    found: dict[str, mx.array], scaling: Callable[[str, int], float], module: str, is_embedding: bool, folder: Path
+) -> Update:
+    if not {"a", "b"} <= found.keys():
+        raise ValueError(f"{folder / WEIGHTS} holds only one of the two LoRA matrices of {module}")
+    a, b, magnitude = found["a"], found["b"], found.get("magnitude")
+    if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
+        raise ValueError(
+            f"{folder / WEIGHTS}: {a.shape} and {b.shape} of {module} are no LoRA matrices of a linear layer"
+        )
+    if magnitude is not None and (is_embedding or magnitude.size != b.shape[0]):
+        raise ValueError(f"{folder / WEIGHTS}: the DoRA magnitude of {module} does not fit a linear layer")
+    flat = None if magnitude is None else magnitude.reshape(-1)
+    return Update(a, b, scaling(module, a.shape[0]), flat, is_embedding)

@@ -1,0 +1,116 @@
+"""The sound of the parts that are cut out: copied where MP4 can hold it, otherwise encoded as AAC."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+
+from mlx_smolvlm.video import VideoInfo
+from mlx_smolvlm.video_container import open_video
+
+from .segments import Span
+
+COPIED = {"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"}  # what MP4 can hold
+SAMPLE_RATE = 48000  # of sound that is encoded
+MARGIN_S = 1  # sound may lie this far in the file from the frames that it belongs to
+JITTER_S = 0.02  # containers round times: a smaller gap is none
+SEEKABLE = ("mov,mp4", "matroska")  # formats in which a seek lands where it should
+
+
+def sound_packets(info: VideoInfo, spans: list[Span], output: Any) -> Iterator[Any]:
+    """Packets of the first audio stream for these spans, if there is one; adds a stream to the output for them."""
+    with open_video(info.path) as (container, video):
+        if not container.streams.audio:
+            return
+        audio = container.streams.audio[0]
+        if audio.codec_context is None:
+            raise ValueError(f"{info.path} has sound in a format that FFmpeg cannot decode")
+        frame_times = None if info.packets is None else info.packets.frame_times
+        origin_s = 0 if frame_times is None else int(frame_times[0]) * video.time_base
+        source = _Source(container, audio, origin_s)
+        is_copied = audio.codec_context.codec.canonical_name in COPIED
+        yield from (_copied if is_copied else _encoded)(source, spans, output)
+
+
+class _Source:
+    """An audio stream whose times count from the first frame of the video."""
+
+    def __init__(self, container: Any, stream: Any, origin_s: Fraction | int):
+        self.container = container
+        self.stream = stream
+        self.origin_s = origin_s
+
+    def packets(self, span: Span) -> Iterator[tuple[Any, Fraction]]:
+        """Packets around a span, and where each belongs in the output, in seconds."""
+        start_s = self.origin_s + Fraction(span.start_s) - MARGIN_S
+        may_seek = self.container.format.name.startswith(SEEKABLE) and start_s > 0
+        self.container.seek(int(start_s * av.time_base) if may_seek else 0)
+        for packet in self.container.demux(self.stream):
+            if packet.pts is not None:
+                place_s = self.place_s(packet, span)
+                if place_s > span.offset_s + span.length_s + MARGIN_S:
+                    return
+                yield packet, place_s
+
+    def place_s(self, item: Any, span: Span) -> Fraction:
+        """Where a packet or frame of the source belongs in the output."""
+        return item.pts * item.time_base - self.origin_s - Fraction(span.start_s) + Fraction(span.offset_s)
+
+
+def _copied(source: _Source, spans: list[Span], output: Any) -> Iterator[Any]:
+    """Packets cannot be divided: a span begins with the one that fits best, and joins the sound before without gap."""
+    track = output.add_stream_from_template(source.stream, opaque=True)
+    written_s = Fraction(0)
+    for span in spans:
+        shift_s: Fraction | None = None
+        for packet, place_s in source.packets(span):
+            half_s = (packet.duration or 0) * packet.time_base / 2
+            if shift_s is None and place_s < written_s - half_s:
+                continue
+            if place_s > span.offset_s + span.length_s - half_s:
+                break
+            if shift_s is None:
+                shift_s = written_s - place_s if place_s <= written_s + half_s else Fraction(0)
+            packet.pts = packet.dts = round((place_s + shift_s) / packet.time_base)
+            written_s = place_s + shift_s + 2 * half_s
+            packet.stream = track
+            yield packet
+
+
+def _encoded(source: _Source, spans: list[Span], output: Any) -> Iterator[Any]:
+    """Decoded, cut to the sample, and encoded."""
+    layout = "mono" if source.stream.codec_context.channels == 1 else "stereo"
+    track = output.add_stream("aac", rate=SAMPLE_RATE, layout=layout)
+    written = 0
+    for span in spans:
+        for samples in _samples(source, span, layout):
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, written, Fraction(1, SAMPLE_RATE)
+            written += samples.shape[1]
+            yield from track.encode(frame)
+    yield from track.encode(None)
+
+
+def _samples(source: _Source, span: Span, layout: str) -> Iterator[np.ndarray]:
+    """(channels, samples) float32, in all as long as the span: silence stands where the source has no sound."""
+    resampler = av.AudioResampler("fltp", layout, SAMPLE_RATE)
+    start, end = (round(second * SAMPLE_RATE) for second in (span.offset_s, span.offset_s + span.length_s))
+    position = start
+    for packet, _ in source.packets(span):
+        decoded = []
+        with suppress(av.FFmpegError):  # a damaged packet: silence
+            decoded = packet.decode()
+        for frame in (part for whole in decoded for part in resampler.resample(whole)):
+            samples = frame.to_ndarray()
+            gap = round(source.place_s(frame, span) * SAMPLE_RATE) - position
+            if position == start or abs(gap) > JITTER_S * SAMPLE_RATE:
+                samples = np.pad(samples[:, max(0, -gap) :], ((0, 0), (max(0, gap), 0)))
+            samples = samples[:, : end - position]
+            if samples.size:
+                position += samples.shape[1]
+                yield np.ascontiguousarray(samples)
+    if position < end:
+        yield np.zeros((1 if layout == "mono" else 2, end - position), np.float32)

@@ -1,0 +1,220 @@
+"""`python -m mlx_smolvlm.watch`: arguments, signals and printing."""
+
+import argparse
+import json
+import logging
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from threading import Event, Thread
+from typing import TYPE_CHECKING, NoReturn
+
+from .command_line import CommandLine, refuse_tracebacks
+from .generation_arguments import (
+    DEFAULT_VIDEO_QUESTION,
+    DEMO_NOTE,
+    DEMO_VIDEO_QUESTION,
+    add_frame_arguments,
+    add_sampling_arguments,
+    generation_options,
+    with_system_prompt,
+)
+
+if TYPE_CHECKING:
+    from .live_captions import Caption
+
+POLL_MS = 50  # how often the reader of our output is looked after
+
+
+def main() -> None:
+    """Run the command line; exits with 2 and one line on bad input, with 130 or 143 when interrupted."""
+    with refuse_tracebacks(), _Interruption() as interruption, _messages_on_stderr():
+        _run(_parser().parse_args(), interruption)
+
+
+def _run(arguments: argparse.Namespace, interruption: "_Interruption") -> None:
+    prompt = arguments.prompt
+    if prompt is None:
+        prompt = DEFAULT_VIDEO_QUESTION if arguments.model else DEMO_VIDEO_QUESTION
+    messages = with_system_prompt(prompt, arguments.system, 0, 1)
+    from .live_captions import check_timing, stream_captions
+    from .live_source import read_source
+    from .loading import DEMO_MODEL, load
+    from .media_options import MediaOptions
+
+    # What is wrong is said before a model is downloaded.
+    options = generation_options(arguments)
+    MediaOptions(fps=arguments.fps, max_frames=arguments.max_frames)
+    timing = {"window_s": arguments.window, "every_s": arguments.every, "stall_timeout_s": arguments.stall_timeout}
+    check_timing(**timing, retries=arguments.retries)
+    read_source(arguments.source)
+
+    model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, dtype=arguments.dtype)
+    captions = stream_captions(
+        model,
+        processor,
+        arguments.source,
+        messages,
+        **timing,
+        **options,
+        fps=arguments.fps,
+        max_frames=arguments.max_frames,
+        realtime=arguments.realtime,
+        retries=arguments.retries,
+        cancel=interruption.cancel,
+    )
+    with interruption.is_graceful(), closing(captions):
+        for number, caption in enumerate(captions):
+            if number == 0 and arguments.model is None:  # not before an error, which is to stand alone
+                print(DEMO_NOTE.format(example="SOURCE"), file=sys.stderr)
+            _print(caption, arguments.json)
+    interruption.conclude()
+
+
+class _Interruption:
+    """SIGINT, SIGTERM, or a reader of our output that has gone, made known by an event.
+
+    While captions are made, the event ends them; at any other time, and the second time, a signal ends the process.
+    """
+
+    def __init__(self) -> None:
+        self.cancel = Event()
+        self._signal: int | None = None
+        self._is_graceful = False
+        self._is_output_gone = False
+        self._done = Event()
+
+    def __enter__(self) -> "_Interruption":
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def is_graceful(self) -> Iterator[None]:
+        """Within: signals set the event, and so does the end of who reads our output."""
+        watcher = Thread(target=self._watch_output, name="mlx_smolvlm output", daemon=True)
+        watcher.start()
+        self._is_graceful = True
+        try:
+            yield
+        finally:
+            self._is_graceful = False
+            self._done.set()
+            watcher.join()
+
+    def conclude(self) -> None:
+        """End the process as the interruption asks, if there was one."""
+        if self._signal is not None:
+            self._exit(self._signal)
+        if self._is_output_gone:
+            raise BrokenPipeError
+
+    def _handle(self, number: int, _: object) -> None:
+        is_first, self._signal = self._signal is None, number
+        self.cancel.set()
+        if not (is_first and self._is_graceful):
+            self._exit(number)
+
+    def _exit(self, number: int) -> NoReturn:
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    def _watch_output(self) -> None:
+        """Between two captions nothing is printed that could fail, so the pipe itself is asked."""
+        try:
+            output = sys.stdout.fileno()
+        except (AttributeError, OSError, ValueError):  # none, or an object without a file
+            return
+        poll = select.poll()
+        poll.register(output, 0)  # errors are reported unasked
+        while not self._done.is_set():
+            for _, event in poll.poll(POLL_MS):
+                if event & (select.POLLERR | select.POLLHUP):  # else it is closed on our side
+                    self._is_output_gone = True
+                    self.cancel.set()
+                return
+
+
+@contextmanager
+def _messages_on_stderr() -> Iterator[None]:
+    """Show what the package reports while it goes on."""
+    handler = logging.StreamHandler(sys.stderr)
+    log = logging.getLogger(__package__)
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
+
+
+def _print(caption: "Caption", as_json: bool) -> None:
+    if caption.dropped_frames:
+        print(
+            f"{caption.dropped_frames} frames dropped, {caption.total_dropped} in all: "
+            "the model is slower than the source",
+            file=sys.stderr,
+        )
+    if as_json:
+        print(json.dumps(asdict(caption), ensure_ascii=False), flush=True)
+    else:
+        text = " ".join(caption.text.split())
+        print(f"[{_clock(caption.start_s)} - {_clock(caption.end_s)}] {text}", flush=True)
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds, with tenths where there are some: 00:00:07.7."""
+    tenths = round(seconds * 10)
+    minutes, tenths = divmod(tenths, 600)
+    whole = f"{minutes // 60:02d}:{minutes % 60:02d}:{tenths // 10:02d}"
+    return whole if tenths % 10 == 0 else f"{whole}.{tenths % 10}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandLine(
+        prog="python -m mlx_smolvlm.watch",
+        description="Describe a video while it goes on: a file, a camera or a stream, window by window.",
+    )
+    source = parser.add_argument_group("what to watch")
+    source.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a file, a named pipe, - for standard input, camera or camera:N, a device as FORMAT:NAME "
+        "(v4l2:/dev/video0, avfoundation:0, lavfi:testsrc2), or an address (rtsp, http, https, tcp, udp, ...)",
+    )
+    source.add_argument("--realtime", action="store_true", help="play a file or a pipe at its own pace")
+    source.add_argument(
+        "--stall-timeout", type=float, default=8.0, metavar="S", help="longest silence of the source (default: 8)"
+    )
+    source.add_argument(
+        "--retries", type=int, default=5, metavar="N", help="times to connect again to a lost stream (default: 5)"
+    )
+
+    prompt = parser.add_argument_group("what to ask")
+    prompt.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
+    prompt.add_argument("--prompt", metavar="TEXT", help="question about each window")
+    prompt.add_argument("--system", metavar="TEXT", help="system prompt")
+
+    windows = parser.add_argument_group("how the video is cut")
+    windows.add_argument("--window", type=float, default=10.0, metavar="S", help="seconds to look at (default: 10)")
+    windows.add_argument("--every", type=float, metavar="S", help="seconds between captions (default: --window)")
+    add_frame_arguments(windows)
+
+    add_sampling_arguments(parser)
+
+    output = parser.add_argument_group("what is printed")
+    output.add_argument("--json", action="store_true", help="one JSON object for each caption, one per line")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
