@@ -46,6 +46,8 @@ def read_prompt(
                 reader.read_ready()
         if prompt.settle():
             reader.restart()
+            if reader.lacks_features:  # of media that the cache held and has forgotten
+                return read_prompt(model, prompt, cache, feature_cache, prefill_chunk, stopwatch, check_cancelled)
     reader.read_to(len(prompt.input_ids))
     cache.note_media(prompt)
     return model.language_model.logits(reader.hidden[:, -1])
@@ -78,6 +80,11 @@ class _Reader:
     def done(self) -> int:
         """Tokens read."""
         return len(self._cache.token_ids)
+
+    @property
+    def lacks_features(self) -> bool:
+        """Whether there are image tokens to read before the first whose features were made."""
+        return bool(np.searchsorted(self._positions, self.done) < self._first_feature)
 
     def take(self, tiles: Iterator[np.ndarray]) -> list[np.ndarray]:
         """The next few tiles, none at the end."""
