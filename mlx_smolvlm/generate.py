@@ -15,7 +15,9 @@ from .generation_arguments import (
     DEMO_VIDEO_QUESTION,
     add_frame_arguments,
     add_sampling_arguments,
+    add_speed_arguments,
     generation_options,
+    speed_options,
     with_system_prompt,
 )
 
@@ -37,7 +39,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from . import DEMO_MODEL, load, stream_generate  # after the arguments are known to be good
     from .media_options import MediaOptions
 
-    options = generation_options(arguments)
+    options = {**generation_options(arguments), **speed_options(arguments)}
     media = {
         "do_image_splitting": False if arguments.no_split else None,
         "longest_edge": arguments.max_edge,
@@ -104,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     media.add_argument("--hardware-decoding", action="store_true", help="decode videos with VideoToolbox, if there")
 
     add_sampling_arguments(parser)
+    add_speed_arguments(parser)
 
     output = parser.add_argument_group("what is printed")
     output.add_argument("--json", action="store_true", help="one JSON object instead of the text")
@@ -154,6 +157,8 @@ def _report(steps: "list[GenerationResponse]", load_s: float, model: str) -> dic
             "prompt_tokens": last.prompt_tokens,
             "image_tokens": last.image_tokens,
             "completion_tokens": last.completion_tokens,
+            "drafted_tokens": last.drafted_tokens,
+            "accepted_tokens": last.accepted_tokens,
         },
         "timing": {
             "load": load_s,

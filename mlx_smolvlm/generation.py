@@ -12,13 +12,15 @@ from typing import Any
 
 import mlx.core as mx
 
-from .cache import KVCache
+from .cache_options import CacheOptions
+from .decoding import decode
 from .feature_cache import FeatureCache
 from .media_options import MediaOptions
 from .model import SmolVLM
 from .prefill import read_prompt
 from .processing import Medium, Processor
 from .prompt_cache import PromptCache
+from .prompt_lookup import PromptLookup, check_prompt_lookup
 from .sampling import SamplingOptions, make_sampler
 from .text_stream import TextStream
 from .timing import Stopwatch, Timing
@@ -37,6 +39,8 @@ class GenerationResponse:
         completion_tokens: tokens chosen so far, end token included.
         timing: seconds per stage so far.
         peak_memory_bytes: most memory that MLX has held in this process.
+        drafted_tokens: tokens drafted by prompt lookup so far.
+        accepted_tokens: those of them that were right, and so cost no step of their own.
     """
 
     text: str
@@ -47,6 +51,8 @@ class GenerationResponse:
     completion_tokens: int
     timing: Timing
     peak_memory_bytes: int
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def prompt_tokens(self) -> int:
@@ -85,6 +91,8 @@ class _Request:
     skip_special_tokens: bool
     apply_chat_template: bool
     prefill_chunk: int
+    prompt_lookup_tokens: int | None
+    cache_options: CacheOptions
     prompt_cache: PromptCache
     feature_cache: FeatureCache
     cancel: Event | None
@@ -120,6 +128,11 @@ def stream_generate(
     end_s: float | None = None,
     hardware_decoding: bool = False,
     prefill_chunk: int = 512,
+    prompt_lookup_tokens: int | None = None,
+    kv_bits: int | None = None,
+    kv_group_size: int = 64,
+    quantized_kv_start: int = 0,
+    max_kv_size: int | None = None,
     prompt_cache: PromptCache | None = None,
     feature_cache: FeatureCache | None = None,
     cancel: Event | None = None,
@@ -140,6 +153,10 @@ def stream_generate(
         apply_chat_template: see `Processor.prepare`.
         do_image_splitting, longest_edge, fps, max_frames, start_s, end_s, hardware_decoding: see `MediaOptions`.
         prefill_chunk: most tokens of the prompt read at a time.
+        prompt_lookup_tokens: most tokens to draft from what the text has said before and to check in one step, for
+            answers that repeat the prompt or themselves; None drafts nothing. The answer is the greedy one all the
+            same, so the temperature must be 0 and no penalty set. Drafts stop by themselves where they fail.
+        kv_bits, kv_group_size, quantized_kv_start, max_kv_size: see `CacheOptions`.
         prompt_cache: what earlier calls have read and is not read again, for follow-up questions.
         feature_cache: image features of earlier calls, for pictures and frames that are shown again.
         cancel: when set, generation ends with "cancelled" at the next frame, chunk or token.
@@ -163,6 +180,10 @@ def stream_generate(
     for name, media in (("images", images), ("videos", videos)):
         if media is not None and not isinstance(media, list | tuple):
             raise ValueError(f"{name} is {type(media).__name__}, expected a list")
+    sampling = SamplingOptions(temperature, top_p, top_k, min_p, repetition_penalty, seed)
+    cache_options = CacheOptions(kv_bits, kv_group_size, quantized_kv_start, max_kv_size)
+    cache_options.check(model.config.text.head_dim)
+    check_prompt_lookup(prompt_lookup_tokens, sampling, cache_options)
     return _stream(
         _Request(
             model=model,
@@ -171,12 +192,14 @@ def stream_generate(
             images=list(images or ()),
             videos=list(videos or ()),
             media=MediaOptions(do_image_splitting, longest_edge, fps, max_frames, start_s, end_s, hardware_decoding),
-            sampling=SamplingOptions(temperature, top_p, top_k, min_p, repetition_penalty, seed),
+            sampling=sampling,
             max_tokens=max_tokens,
             stop=list(stop or ()),
             skip_special_tokens=skip_special_tokens,
             apply_chat_template=apply_chat_template,
             prefill_chunk=prefill_chunk,
+            prompt_lookup_tokens=prompt_lookup_tokens,
+            cache_options=cache_options,
             prompt_cache=PromptCache() if prompt_cache is None else prompt_cache,
             feature_cache=FeatureCache() if feature_cache is None else feature_cache,
             cancel=cancel,
@@ -198,10 +221,20 @@ def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationRespo
     prompt_ids: list[int] = []
     media: list[Medium] = []
     count = 0
+    lookup: PromptLookup | None = None
 
     def response(text: str, token: int | None, finish_reason: str | None) -> GenerationResponse:
         return GenerationResponse(
-            text, token, finish_reason, prompt_ids, media, count, stopwatch.timing, mx.get_peak_memory()
+            text,
+            token,
+            finish_reason,
+            prompt_ids,
+            media,
+            count,
+            stopwatch.timing,
+            mx.get_peak_memory(),
+            lookup.drafted if lookup else 0,
+            lookup.accepted if lookup else 0,
         )
 
     try:
@@ -218,6 +251,7 @@ def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationRespo
                     )
                 )
                 prompt_ids, media = prompt.input_ids, prompt.costs
+            cache.open(model, request.cache_options)
             logits = read_prompt(
                 model,
                 prompt,
@@ -234,35 +268,23 @@ def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationRespo
             _check_finite(logits)
         stopwatch.first_token()
 
-        room = processor.config.context_length - len(prompt_ids)
-        for count in range(1, min(request.max_tokens, room) + 1):
-            last = count == min(request.max_tokens, room)
-            if not last:  # enqueue the next step before this token is read: the device never waits for Python
-                following = sample(_decode_step(model, token, cache.layers))
-                mx.async_eval(following)
-            token_id = int(token.item())  # type: ignore[arg-type]
-            if not last:
-                cache.extend([token_id])
+        limit = min(request.max_tokens, processor.config.context_length - len(prompt_ids))
+        if request.prompt_lookup_tokens:
+            lookup = PromptLookup(prompt_ids, request.prompt_lookup_tokens)
+        for token_id in decode(model, cache, sample, token, limit, lookup):
+            count += 1
             stopwatch.token()
-            ended = token_id in processor.stop_token_ids
             text = text_stream.add(token_id)
-            if ended or text_stream.stopped:
+            if token_id in processor.stop_token_ids or text_stream.stopped:
                 yield response(text + text_stream.flush(), token_id, "stop")
                 return
-            if last:
+            if count == limit:
                 yield response(text + text_stream.flush(), token_id, "length")
                 return
             yield response(text, token_id, None)
             request.check_cancelled()
-            token = following
     except _Cancelled:
         yield response(text_stream.flush(), None, "cancelled")
-
-
-def _decode_step(model: SmolVLM, token: mx.array, cache: list[KVCache]) -> mx.array:
-    """One token (1,) -> the logits after it, (1, vocab_size)."""
-    hidden = model.language_model(model.language_model.embed_tokens(token)[None], cache)
-    return model.language_model.logits(hidden[:, -1])
 
 
 def _check_finite(logits: mx.array) -> None:

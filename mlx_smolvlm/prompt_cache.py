@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from .cache import KVCache
+from .cache_options import CacheOptions
 from .model import SmolVLM
 from .prompt import Prompt
 
@@ -20,7 +21,9 @@ class PromptCache:
     """The keys and values of a conversation, its answers included.
 
     Pass one object to successive calls of `stream_generate`: the beginning that a prompt shares with the last one,
-    pictures and videos by content, is neither read, encoded nor decoded again. One call at a time; one model.
+    pictures and videos by content, is neither read, encoded nor decoded again. One call at a time; one model; the
+    same `CacheOptions`. With `max_kv_size`, only what continues the conversation is kept: once tokens have been
+    forgotten, a prompt that departs from what was read is read from its beginning.
 
     Attributes:
         token_ids: the tokens that are held.
@@ -32,17 +35,23 @@ class PromptCache:
         self.layers: list[KVCache] = []
         self._media: list[_ReadMedium] = []
         self._model: SmolVLM | None = None
+        self._options = CacheOptions()
 
-    def begin(self, model: SmolVLM, prompt: Prompt) -> None:
-        """Keep what a prompt shares with what is held, but not its last token; the rest is forgotten.
+    def open(self, model: SmolVLM, options: CacheOptions) -> None:
+        """Bind an unused cache to a model and a way of keeping keys and values.
 
         Raises:
-            ValueError: another model's cache.
+            ValueError: it is bound to another.
         """
         if self._model is None:
-            self._model, self.layers = model, model.make_cache()
+            self._model, self._options, self.layers = model, options, model.make_cache(options)
         elif self._model is not model:
             raise ValueError("the prompt cache holds what another model has read; use one cache for each model")
+        elif self._options != options:
+            raise ValueError(f"the prompt cache was begun with {self._options}, not {options}; use one cache for each")
+
+    def begin(self, prompt: Prompt) -> None:
+        """Keep what a prompt shares with what is held, but not its last token; the rest is forgotten."""
         shared = _shared_length(self.token_ids, prompt.input_ids[:-1])
         for number, (start, end) in enumerate(prompt.spans):
             if start >= shared:
@@ -62,11 +71,12 @@ class PromptCache:
         self._media = [_ReadMedium(start, end, medium.digest) for (start, end), medium in pairs]
 
     def trim(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
+        """Forget all but the first `length` tokens; everything, where a layer cannot go back there."""
+        if not all(layer.trim(length) for layer in self.layers):
+            self.trim(0)
+            return
         self.token_ids = self.token_ids[:length]
         self._media = [read for read in self._media if read.end <= length]
-        for layer in self.layers:
-            layer.trim(length)
 
 
 def _shared_length(left: list[int], right: list[int]) -> int:
