@@ -13,9 +13,12 @@ from .generation_arguments import (
     DEFAULT_VIDEO_QUESTION,
     DEMO_NOTE,
     DEMO_VIDEO_QUESTION,
-    add_frame_arguments,
+    add_form_arguments,
+    add_media_arguments,
     add_sampling_arguments,
+    form_options,
     generation_options,
+    media_options,
     with_system_prompt,
 )
 
@@ -35,20 +38,9 @@ def main() -> None:
 def _run(arguments: argparse.Namespace) -> None:
     messages = _messages(arguments)
     from . import DEMO_MODEL, load, stream_generate  # after the arguments are known to be good
-    from .media_options import MediaOptions
 
-    options = generation_options(arguments)
-    media = {
-        "do_image_splitting": False if arguments.no_split else None,
-        "longest_edge": arguments.max_edge,
-        "fps": arguments.fps,
-        "max_frames": arguments.max_frames,
-        "start_s": arguments.start,
-        "end_s": arguments.end,
-        "hardware_decoding": arguments.hardware_decoding,
-    }
-    MediaOptions(**media)  # what is out of range is said before a model is downloaded
-
+    # What is out of range is said before a model is downloaded.
+    options = {**generation_options(arguments), **form_options(arguments), **media_options(arguments)}
     is_demo = arguments.model is None
     if is_demo:
         print(DEMO_NOTE.format(example='--image YOUR.jpg --prompt "..."'), file=sys.stderr)
@@ -67,7 +59,6 @@ def _run(arguments: argparse.Namespace) -> None:
         images=shown_images,
         videos=arguments.video,
         **options,
-        **media,
     ):
         if not steps and arguments.verbose:
             _print_budget(step)
@@ -95,15 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     prompt.add_argument("--system", metavar="TEXT", help="system prompt")
     prompt.add_argument("--messages", metavar="FILE.json", help="Hugging Face chat messages, instead of --prompt")
 
-    media = parser.add_argument_group("how pictures and videos are read")
-    media.add_argument("--no-split", action="store_true", help="one tile per picture: quick and coarse")
-    media.add_argument("--max-edge", type=int, metavar="N", help="pixels of a picture's longest side after resizing")
-    add_frame_arguments(media)
-    media.add_argument("--start", type=float, metavar="S", help="second of the video at which to begin")
-    media.add_argument("--end", type=float, metavar="S", help="second of the video at which to end")
-    media.add_argument("--hardware-decoding", action="store_true", help="decode videos with VideoToolbox, if there")
-
+    add_media_arguments(parser)
     add_sampling_arguments(parser)
+    add_form_arguments(parser)
 
     output = parser.add_argument_group("what is printed")
     output.add_argument("--json", action="store_true", help="one JSON object instead of the text")

@@ -7,19 +7,21 @@ the cancel event, ends the work between two tokens, two chunks of the prompt or 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Any
 
 import mlx.core as mx
 
-from .cache import KVCache
 from .feature_cache import FeatureCache
+from .generation_options import GenerationOptions
 from .media_options import MediaOptions
 from .model import SmolVLM
 from .prefill import read_prompt
 from .processing import Medium, Processor
 from .prompt_cache import PromptCache
-from .sampling import SamplingOptions, make_sampler
+from .sampling import Sampler, make_sampler
+from .structured import constrained_tokens, make_constraint
 from .text_stream import TextStream
 from .timing import Stopwatch, Timing
 
@@ -79,10 +81,7 @@ class _Request:
     images: list[Any]
     videos: list[Any]
     media: MediaOptions
-    sampling: SamplingOptions
-    max_tokens: int
-    stop: list[str]
-    skip_special_tokens: bool
+    options: GenerationOptions
     apply_chat_template: bool
     prefill_chunk: int
     prompt_cache: PromptCache
@@ -111,6 +110,8 @@ def stream_generate(
     seed: int | None = None,
     stop: Sequence[str] | None = None,
     skip_special_tokens: bool = True,
+    json_schema: dict[str, Any] | str | None = None,
+    regex: str | None = None,
     apply_chat_template: bool = True,
     do_image_splitting: bool | None = None,
     longest_edge: int | None = None,
@@ -133,10 +134,8 @@ def stream_generate(
             `images` and `videos` go before the question, unless it places them with `<image>` and `<video>`.
         images: path, http(s) or data URL, bytes, PIL image or numpy array, each.
         videos: path, http(s) URL or `SampledVideo`, each.
-        max_tokens: most tokens to generate; fewer where the model's context ends.
-        temperature, top_p, top_k, min_p, repetition_penalty, seed: see `SamplingOptions`.
-        stop: strings that end the answer; they are not part of the text.
-        skip_special_tokens: False keeps special tokens in the text (SmolDocling's layout tags are such).
+        max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed, stop, skip_special_tokens, json_schema,
+            regex: see `GenerationOptions`.
         apply_chat_template: see `Processor.prepare`.
         do_image_splitting, longest_edge, fps, max_frames, start_s, end_s, hardware_decoding: see `MediaOptions`.
         prefill_chunk: most tokens of the prompt read at a time.
@@ -155,11 +154,21 @@ def stream_generate(
             context, or logits that are not finite (damaged weights, or float16 overflow).
         FileNotFoundError: a picture or video that is not there.
     """
-    for name, number in (("max_tokens", max_tokens), ("prefill_chunk", prefill_chunk)):
-        if not isinstance(number, int) or number < 1:
-            raise ValueError(f"{name} is {number!r}, expected a whole number of at least 1")
-    if isinstance(stop, str) or not all(isinstance(string, str) and string for string in stop or ()):
-        raise ValueError(f"stop is {stop!r}, expected a list of strings that are not empty")
+    options = GenerationOptions(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=() if stop is None else stop,
+        skip_special_tokens=skip_special_tokens,
+        json_schema=json_schema,
+        regex=regex,
+    )
+    if not isinstance(prefill_chunk, int) or prefill_chunk < 1:
+        raise ValueError(f"prefill_chunk is {prefill_chunk!r}, expected a whole number of at least 1")
     for name, media in (("images", images), ("videos", videos)):
         if media is not None and not isinstance(media, list | tuple):
             raise ValueError(f"{name} is {type(media).__name__}, expected a list")
@@ -171,10 +180,7 @@ def stream_generate(
             images=list(images or ()),
             videos=list(videos or ()),
             media=MediaOptions(do_image_splitting, longest_edge, fps, max_frames, start_s, end_s, hardware_decoding),
-            sampling=SamplingOptions(temperature, top_p, top_k, min_p, repetition_penalty, seed),
-            max_tokens=max_tokens,
-            stop=list(stop or ()),
-            skip_special_tokens=skip_special_tokens,
+            options=options,
             apply_chat_template=apply_chat_template,
             prefill_chunk=prefill_chunk,
             prompt_cache=PromptCache() if prompt_cache is None else prompt_cache,
@@ -194,7 +200,8 @@ def generate_text(
 
 def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationResponse]:
     model, processor, cache = request.model, request.processor, request.prompt_cache
-    text_stream = TextStream(processor, request.stop, request.skip_special_tokens)
+    options = request.options
+    text_stream = TextStream(processor, list(options.stop), options.skip_special_tokens)
     prompt_ids: list[int] = []
     media: list[Medium] = []
     count = 0
@@ -218,6 +225,10 @@ def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationRespo
                     )
                 )
                 prompt_ids, media = prompt.input_ids, prompt.costs
+                budget = min(options.max_tokens, processor.config.context_length - len(prompt_ids))
+                constraint = make_constraint(
+                    options.json_schema, options.regex, processor, model.config.text.vocab_size, budget
+                )
             logits = read_prompt(
                 model,
                 prompt,
@@ -229,39 +240,52 @@ def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationRespo
             )
             prompt_ids, media = prompt.input_ids, prompt.costs
         with stopwatch.stage("prefill"):
-            sample = make_sampler(request.sampling, prompt_ids, logits.shape[-1])
-            token = sample(logits)
+            sample = make_sampler(options.sampling, prompt_ids, logits.shape[-1])
             _check_finite(logits)
-        stopwatch.first_token()
-
-        room = processor.config.context_length - len(prompt_ids)
-        for count in range(1, min(request.max_tokens, room) + 1):
-            last = count == min(request.max_tokens, room)
-            if not last:  # enqueue the next step before this token is read: the device never waits for Python
-                following = sample(_decode_step(model, token, cache.layers))
-                mx.async_eval(following)
-            token_id = int(token.item())  # type: ignore[arg-type]
-            if not last:
-                cache.extend([token_id])
+        if constraint is None:
+            tokens = _tokens(model, sample, cache, logits, budget)
+        else:
+            tokens = constrained_tokens(partial(_decode_step, model, cache), sample, cache, logits, constraint, budget)
+        for count, token_id in enumerate(tokens, 1):
+            if count == 1:
+                stopwatch.first_token()
             stopwatch.token()
-            ended = token_id in processor.stop_token_ids
             text = text_stream.add(token_id)
-            if ended or text_stream.stopped:
-                yield response(text + text_stream.flush(), token_id, "stop")
-                return
-            if last:
-                yield response(text + text_stream.flush(), token_id, "length")
+            reason = None
+            if token_id in processor.stop_token_ids or text_stream.stopped:
+                reason = "stop"
+            elif constraint is not None and constraint.is_complete:
+                reason = "length" if constraint.is_cut else "stop"
+            elif count == budget:
+                reason = "length"
+            if reason:
+                yield response(text + text_stream.flush(), token_id, reason)
                 return
             yield response(text, token_id, None)
             request.check_cancelled()
-            token = following
     except _Cancelled:
         yield response(text_stream.flush(), None, "cancelled")
 
 
-def _decode_step(model: SmolVLM, token: mx.array, cache: list[KVCache]) -> mx.array:
+def _tokens(
+    model: SmolVLM, sample: Sampler, cache: PromptCache, logits: mx.array, max_tokens: int
+) -> Iterator[int]:
+    """The answer's tokens; the next step is enqueued before a token is read, so the device never waits for Python."""
+    token = sample(logits)
+    for count in range(1, max_tokens + 1):
+        if count < max_tokens:
+            following = sample(_decode_step(model, cache, token))
+            mx.async_eval(following)
+        token_id = int(token.item())  # type: ignore[arg-type]
+        if count < max_tokens:
+            cache.extend([token_id])
+        yield token_id
+        token = following
+
+
+def _decode_step(model: SmolVLM, cache: PromptCache, token: mx.array) -> mx.array:
     """One token (1,) -> the logits after it, (1, vocab_size)."""
-    hidden = model.language_model(model.language_model.embed_tokens(token)[None], cache)
+    hidden = model.language_model(model.language_model.embed_tokens(token)[None], cache.layers)
     return model.language_model.logits(hidden[:, -1])
 
 
