@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
+import mlx.core as mx
+
 from .cache import KVCache
 from .model import SmolVLM
 from .prompt import Prompt
 
 
 @dataclass(frozen=True)
-class _ReadMedium:
+class ReadMedium:
     """Where the image tokens of a picture or video are, and what it was."""
 
     start: int
@@ -25,12 +27,13 @@ class PromptCache:
     Attributes:
         token_ids: the tokens that are held.
         layers: their keys and values.
+        media: the pictures and videos among them.
     """
 
     def __init__(self) -> None:
         self.token_ids: list[int] = []
         self.layers: list[KVCache] = []
-        self._media: list[_ReadMedium] = []
+        self.media: list[ReadMedium] = []
         self._model: SmolVLM | None = None
 
     def begin(self, model: SmolVLM, prompt: Prompt) -> None:
@@ -47,8 +50,8 @@ class PromptCache:
         for number, (start, end) in enumerate(prompt.spans):
             if start >= shared:
                 break
-            read = self._media[number] if number < len(self._media) else None
-            if end > shared or read != _ReadMedium(start, end, prompt.media[number].digest):
+            read = self.media[number] if number < len(self.media) else None
+            if end > shared or read != ReadMedium(start, end, prompt.media[number].digest):
                 shared = start
         self.trim(shared)
 
@@ -59,14 +62,34 @@ class PromptCache:
     def note_media(self, prompt: Prompt) -> None:
         """Remember what the pictures and videos of a prompt were, once all of it is read."""
         pairs = zip(prompt.spans, prompt.media, strict=True)
-        self._media = [_ReadMedium(start, end, medium.digest) for (start, end), medium in pairs]
+        self.media = [ReadMedium(start, end, medium.digest) for (start, end), medium in pairs]
 
     def trim(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
         self.token_ids = self.token_ids[:length]
-        self._media = [read for read in self._media if read.end <= length]
+        self.media = [read for read in self.media if read.end <= length]
         for layer in self.layers:
             layer.trim(length)
+
+    def arrays(self) -> dict[str, mx.array]:
+        """The keys and values of the tokens that are held, (1, num_key_value_heads, num_tokens, head_dim) each."""
+        length = len(self.token_ids)
+        return {
+            f"{number}.{name}": array[:, :, :length]
+            for number, layer in enumerate(self.layers)
+            for name, array in (("keys", layer.keys), ("values", layer.values))
+            if array is not None
+        }
+
+    def restore(
+        self, model: SmolVLM, token_ids: list[int], media: list[ReadMedium], arrays: dict[str, mx.array]
+    ) -> None:
+        """Take over what another cache of the same model held. Raises KeyError if keys or values are missing."""
+        self._model, self.layers = model, model.make_cache()
+        self.token_ids, self.media = list(token_ids), list(media)
+        if token_ids:
+            for number, layer in enumerate(self.layers):
+                layer.update(arrays[f"{number}.keys"], arrays[f"{number}.values"])
 
 
 def _shared_length(left: list[int], right: list[int]) -> int:
