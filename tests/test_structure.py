@@ -52,13 +52,15 @@ MAY_IMPORT = {
         "video",
         "video_frames",
     },
-    "prompt": {"messages", "processor_config", "prompt_media"},
+    "kept_media": {"image_loading", "image_processing", "media_options", "prompt_media"},
+    "prompt": {"kept_media", "messages", "processor_config", "prompt_media"},
     "processing": {
         "chat_template",
         "config",
         "expansion",
         "image_loading",
         "image_processing",
+        "kept_media",
         "media_options",
         "messages",
         "processor_config",
@@ -72,15 +74,19 @@ MAY_IMPORT = {
     "prefill": {"feature_cache", "model", "prefetch", "prompt", "prompt_cache", "timing"},
     "text_stream": {"processing"},
     "loading": {"config", "model", "processing", "weights"},
+    "closing": set(),
+    "structured": {"closing", "processing", "prompt_cache", "sampling"},
+    "generation_options": {"sampling", "structured"},
     "generation": {
-        "cache",
         "feature_cache",
+        "generation_options",
         "media_options",
         "model",
         "prefill",
         "processing",
         "prompt_cache",
         "sampling",
+        "structured",
         "text_stream",
         "timing",
     },
@@ -100,8 +106,32 @@ MAY_IMPORT = {
         "processing",
         "prompt_media",
     },
-    "generation_arguments": {"messages", "sampling"},
-    "generate": {"command_line", "generation", "generation_arguments", "loading", "media_options"},
+    "session_file": {"image_processing", "kept_media", "media_options", "model", "prompt_cache", "prompt_media"},
+    "session": {
+        "feature_cache",
+        "generation",
+        "generation_options",
+        "kept_media",
+        "media_options",
+        "messages",
+        "model",
+        "processing",
+        "prompt_cache",
+        "session_file",
+    },
+    "generation_arguments": {"media_options", "messages", "sampling", "structured"},
+    "generate": {"command_line", "generation", "generation_arguments", "loading"},
+    "chat": {
+        "command_line",
+        "generation",
+        "generation_arguments",
+        "generation_options",
+        "image_loading",
+        "loading",
+        "media_options",
+        "session",
+        "video",
+    },
     "watch": {"command_line", "generation_arguments", "live_captions", "live_source", "loading", "media_options"},
 }
 
@@ -137,6 +167,9 @@ def test_public_names_are_these():
         "stream_generate",
         "generate_text",
         "GenerationResponse",
+        "Session",
+        "GenerationOptions",
+        "MediaOptions",
         "stream_captions",
         "Caption",
         "SmolVLM",
@@ -176,7 +209,7 @@ before = state()
 import mlx_smolvlm
 for name in mlx_smolvlm.__all__:
     getattr(mlx_smolvlm, name)
-heavy = {"torch", "transformers", "mlx_lm", "av", "jinja2", "num2words", "huggingface_hub", "requests"}
+heavy = {"torch", "transformers", "mlx_lm", "av", "jinja2", "num2words", "huggingface_hub", "requests", "llguidance"}
 print(json.dumps([before == state(), sorted(heavy & set(sys.modules))]))
 """
         )
