@@ -1,38 +1,60 @@
-"""Keys and values of the tokens read so far."""
+"""Keys and values of the tokens read so far, and attention over them."""
 
 import mlx.core as mx
 
 
 class KVCache:
-    """One layer's keys and values, (1, num_key_value_heads, offset, head_dim), in a buffer that grows by steps.
+    """One layer's keys and values, side by side in a buffer with room for more.
 
-    A step copies what is held once per `STEP` tokens rather than once per token.
+    The buffer, (1, 2 * num_key_value_heads, capacity, head_dim) with the heads of the keys first, is written in place.
+    It grows by whole steps and by at least a quarter, so that what is held is copied a few times, not once per step.
     """
 
     STEP = 256  # tokens
 
     def __init__(self) -> None:
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
+        self.buffer: mx.array | None = None
         self.offset = 0  # tokens held
 
-    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Append keys and values, (1, num_key_value_heads, num_tokens, head_dim); returns all that is held."""
-        end = self.offset + keys.shape[2]
-        if self.keys is None or self.values is None:
-            capacity = -(-end // self.STEP) * self.STEP
-            self.keys = mx.zeros((*keys.shape[:2], capacity, keys.shape[3]), keys.dtype)
-            self.values = mx.zeros((*values.shape[:2], capacity, values.shape[3]), values.dtype)
-        elif end > self.keys.shape[2]:
-            grown = -(-end // self.STEP) * self.STEP - self.keys.shape[2]
-            room = (*keys.shape[:2], grown, keys.shape[3])
-            self.keys = mx.concatenate([self.keys, mx.zeros(room, keys.dtype)], axis=2)
-            self.values = mx.concatenate([self.values, mx.zeros(room, values.dtype)], axis=2)
-        self.keys[:, :, self.offset : end] = keys
-        self.values[:, :, self.offset : end] = values
-        self.offset = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+    @property
+    def state(self) -> list[mx.array]:
+        """The arrays that are held."""
+        return [] if self.buffer is None else [self.buffer]
 
-    def trim(self, offset: int) -> None:
-        """Forget all but the first `offset` tokens."""
+    def attend(self, queries: mx.array, keys_values: mx.array, scale: float) -> mx.array:
+        """Append the keys and values of some tokens, and let each of these see itself and all before it.
+
+        Args:
+            queries: (1, num_attention_heads, num_tokens, head_dim), rotated.
+            keys_values: (1, 2 * num_key_value_heads, num_tokens, head_dim), keys first and rotated.
+            scale: of the products of queries and keys.
+
+        Returns:
+            Of the shape of `queries`.
+        """
+        num_tokens = queries.shape[2]
+        keys, values = mx.split(self.append(keys_values), 2, axis=1)
+        return mx.fast.scaled_dot_product_attention(
+            queries, keys, values, scale=scale, mask="causal" if num_tokens > 1 else None
+        )
+
+    def append(self, keys_values: mx.array) -> mx.array:
+        """Write keys and values behind those held; returns all, (1, 2 * num_key_value_heads, offset, head_dim)."""
+        end = self.offset + keys_values.shape[2]
+        buffer = self._with_room(end, keys_values)
+        buffer[:, :, self.offset : end] = keys_values
+        self.buffer, self.offset = buffer, end
+        return buffer[:, :, :end]
+
+    def trim(self, offset: int) -> bool:
+        """Forget all but the first `offset` tokens; False if that cannot be done."""
         self.offset = min(self.offset, offset)
+        return True
+
+    def _with_room(self, end: int, like: mx.array) -> mx.array:
+        held = 0 if self.buffer is None else self.buffer.shape[2]
+        if self.buffer is not None and end <= held:
+            return self.buffer
+        capacity = -(-max(end, held + held // 4) // self.STEP) * self.STEP
+        room = mx.zeros((*like.shape[:2], capacity - held, like.shape[3]), like.dtype)
+        return room if self.buffer is None else mx.concatenate([self.buffer, room], axis=2)

@@ -16,9 +16,11 @@ from .generation_arguments import (
     add_form_arguments,
     add_media_arguments,
     add_sampling_arguments,
+    add_speed_arguments,
     form_options,
     generation_options,
     media_options,
+    speed_options,
     with_system_prompt,
 )
 
@@ -38,9 +40,16 @@ def main() -> None:
 def _run(arguments: argparse.Namespace) -> None:
     messages = _messages(arguments)
     from . import DEMO_MODEL, load, stream_generate  # after the arguments are known to be good
+    from .structured import check_form
 
     # What is out of range is said before a model is downloaded.
-    options = {**generation_options(arguments), **form_options(arguments), **media_options(arguments)}
+    check_form(arguments.json_schema, arguments.regex, arguments.speculate, arguments.max_kv_size)
+    options = {
+        **generation_options(arguments),
+        **form_options(arguments),
+        **speed_options(arguments),
+        **media_options(arguments),
+    }
     is_demo = arguments.model is None
     if is_demo:
         print(DEMO_NOTE.format(example='--image YOUR.jpg --prompt "..."'), file=sys.stderr)
@@ -89,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     add_media_arguments(parser)
     add_sampling_arguments(parser)
     add_form_arguments(parser)
+    add_speed_arguments(parser)
 
     output = parser.add_argument_group("what is printed")
     output.add_argument("--json", action="store_true", help="one JSON object instead of the text")
@@ -139,6 +149,8 @@ def _report(steps: "list[GenerationResponse]", load_s: float, model: str) -> dic
             "prompt_tokens": last.prompt_tokens,
             "image_tokens": last.image_tokens,
             "completion_tokens": last.completion_tokens,
+            "drafted_tokens": last.drafted_tokens,
+            "accepted_tokens": last.accepted_tokens,
         },
         "timing": {
             "load": load_s,

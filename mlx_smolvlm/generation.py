@@ -7,12 +7,13 @@ the cancel event, ends the work between two tokens, two chunks of the prompt or 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from threading import Event
 from typing import Any
 
 import mlx.core as mx
 
+from .cache_options import CacheOptions
+from .decoding import decode
 from .feature_cache import FeatureCache
 from .generation_options import GenerationOptions
 from .media_options import MediaOptions
@@ -20,8 +21,9 @@ from .model import SmolVLM
 from .prefill import read_prompt
 from .processing import Medium, Processor
 from .prompt_cache import PromptCache
-from .sampling import Sampler, make_sampler
-from .structured import constrained_tokens, make_constraint
+from .prompt_lookup import PromptLookup, check_prompt_lookup
+from .sampling import check_finite, make_sampler
+from .structured import check_form, constrained_tokens, make_constraint
 from .text_stream import TextStream
 from .timing import Stopwatch, Timing
 
@@ -39,6 +41,8 @@ class GenerationResponse:
         completion_tokens: tokens chosen so far, end token included.
         timing: seconds per stage so far.
         peak_memory_bytes: most memory that MLX has held in this process.
+        drafted_tokens: tokens drafted by prompt lookup so far.
+        accepted_tokens: those of them that were right, and so cost no step of their own.
     """
 
     text: str
@@ -49,6 +53,8 @@ class GenerationResponse:
     completion_tokens: int
     timing: Timing
     peak_memory_bytes: int
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def prompt_tokens(self) -> int:
@@ -84,6 +90,8 @@ class _Request:
     options: GenerationOptions
     apply_chat_template: bool
     prefill_chunk: int
+    prompt_lookup_tokens: int | None
+    cache_options: CacheOptions
     prompt_cache: PromptCache
     feature_cache: FeatureCache
     cancel: Event | None
@@ -121,6 +129,11 @@ def stream_generate(
     end_s: float | None = None,
     hardware_decoding: bool = False,
     prefill_chunk: int = 512,
+    prompt_lookup_tokens: int | None = None,
+    kv_bits: int | None = None,
+    kv_group_size: int = 64,
+    quantized_kv_start: int = 0,
+    max_kv_size: int | None = None,
     prompt_cache: PromptCache | None = None,
     feature_cache: FeatureCache | None = None,
     cancel: Event | None = None,
@@ -128,8 +141,7 @@ def stream_generate(
     """Answer a prompt, one token at a time.
 
     Args:
-        model: from `load`.
-        processor: from `load`.
+        model, processor: from `load`.
         messages_or_prompt: chat messages in Hugging Face form, or the user's question as text. The media of
             `images` and `videos` go before the question, unless it places them with `<image>` and `<video>`.
         images: path, http(s) or data URL, bytes, PIL image or numpy array, each.
@@ -139,6 +151,10 @@ def stream_generate(
         apply_chat_template: see `Processor.prepare`.
         do_image_splitting, longest_edge, fps, max_frames, start_s, end_s, hardware_decoding: see `MediaOptions`.
         prefill_chunk: most tokens of the prompt read at a time.
+        prompt_lookup_tokens: most tokens to draft from what the text has said before and to check in one step, for
+            answers that repeat the prompt or themselves; None drafts nothing. The answer is the greedy one all the
+            same, so the temperature must be 0 and no penalty set. Drafts stop by themselves where they fail.
+        kv_bits, kv_group_size, quantized_kv_start, max_kv_size: see `CacheOptions`.
         prompt_cache: what earlier calls have read and is not read again, for follow-up questions.
         feature_cache: image features of earlier calls, for pictures and frames that are shown again.
         cancel: when set, generation ends with "cancelled" at the next frame, chunk or token.
@@ -172,6 +188,10 @@ def stream_generate(
     for name, media in (("images", images), ("videos", videos)):
         if media is not None and not isinstance(media, list | tuple):
             raise ValueError(f"{name} is {type(media).__name__}, expected a list")
+    cache_options = CacheOptions(kv_bits, kv_group_size, quantized_kv_start, max_kv_size)
+    cache_options.check(model.config.text.head_dim)
+    check_prompt_lookup(prompt_lookup_tokens, options.sampling, cache_options)
+    check_form(json_schema, regex, prompt_lookup_tokens, max_kv_size)
     return _stream(
         _Request(
             model=model,
@@ -183,6 +203,8 @@ def stream_generate(
             options=options,
             apply_chat_template=apply_chat_template,
             prefill_chunk=prefill_chunk,
+            prompt_lookup_tokens=prompt_lookup_tokens,
+            cache_options=cache_options,
             prompt_cache=PromptCache() if prompt_cache is None else prompt_cache,
             feature_cache=FeatureCache() if feature_cache is None else feature_cache,
             cancel=cancel,
@@ -205,10 +227,20 @@ def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationRespo
     prompt_ids: list[int] = []
     media: list[Medium] = []
     count = 0
+    lookup: PromptLookup | None = None
 
     def response(text: str, token: int | None, finish_reason: str | None) -> GenerationResponse:
         return GenerationResponse(
-            text, token, finish_reason, prompt_ids, media, count, stopwatch.timing, mx.get_peak_memory()
+            text,
+            token,
+            finish_reason,
+            prompt_ids,
+            media,
+            count,
+            stopwatch.timing,
+            mx.get_peak_memory(),
+            lookup.drafted if lookup else 0,
+            lookup.accepted if lookup else 0,
         )
 
     try:
@@ -226,9 +258,9 @@ def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationRespo
                 )
                 prompt_ids, media = prompt.input_ids, prompt.costs
                 budget = min(options.max_tokens, processor.config.context_length - len(prompt_ids))
-                constraint = make_constraint(
-                    options.json_schema, options.regex, processor, model.config.text.vocab_size, budget
-                )
+                vocab_size = model.config.text.vocab_size
+                constraint = make_constraint(options.json_schema, options.regex, processor, vocab_size, budget)
+            cache.open(model, request.cache_options)
             logits = read_prompt(
                 model,
                 prompt,
@@ -240,15 +272,15 @@ def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationRespo
             )
             prompt_ids, media = prompt.input_ids, prompt.costs
         with stopwatch.stage("prefill"):
-            sample = make_sampler(options.sampling, prompt_ids, logits.shape[-1])
-            _check_finite(logits)
+            sample = make_sampler(options.sampling, prompt_ids, vocab_size)
+            check_finite(logits)
+        if request.prompt_lookup_tokens:
+            lookup = PromptLookup(prompt_ids, request.prompt_lookup_tokens)
         if constraint is None:
-            tokens = _tokens(model, sample, cache, logits, budget)
+            tokens = decode(model, cache, sample, sample(logits), budget, lookup)
         else:
-            tokens = constrained_tokens(partial(_decode_step, model, cache), sample, cache, logits, constraint, budget)
+            tokens = constrained_tokens(model, cache, sample, logits, budget, constraint)
         for count, token_id in enumerate(tokens, 1):
-            if count == 1:
-                stopwatch.first_token()
             stopwatch.token()
             text = text_stream.add(token_id)
             reason = None
@@ -265,33 +297,3 @@ def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationRespo
             request.check_cancelled()
     except _Cancelled:
         yield response(text_stream.flush(), None, "cancelled")
-
-
-def _tokens(
-    model: SmolVLM, sample: Sampler, cache: PromptCache, logits: mx.array, max_tokens: int
-) -> Iterator[int]:
-    """The answer's tokens; the next step is enqueued before a token is read, so the device never waits for Python."""
-    token = sample(logits)
-    for count in range(1, max_tokens + 1):
-        if count < max_tokens:
-            following = sample(_decode_step(model, cache, token))
-            mx.async_eval(following)
-        token_id = int(token.item())  # type: ignore[arg-type]
-        if count < max_tokens:
-            cache.extend([token_id])
-        yield token_id
-        token = following
-
-
-def _decode_step(model: SmolVLM, cache: PromptCache, token: mx.array) -> mx.array:
-    """One token (1,) -> the logits after it, (1, vocab_size)."""
-    hidden = model.language_model(model.language_model.embed_tokens(token)[None], cache.layers)
-    return model.language_model.logits(hidden[:, -1])
-
-
-def _check_finite(logits: mx.array) -> None:
-    if not mx.isfinite(logits).all().item():
-        raise ValueError(
-            f"the model computes values that are not finite in {str(logits.dtype).removeprefix('mlx.core.')}; "
-            "load it with dtype bfloat16 or float32, and if they persist the weights are damaged"
-        )

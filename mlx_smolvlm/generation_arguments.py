@@ -27,6 +27,16 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="default: bfloat16, CPU float32")
 
 
+def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
+    """Drafts, and how the context is kept, as one group."""
+    speed = parser.add_argument_group("speed and memory")
+    speed.add_argument("--speculate", type=int, metavar="N", help="draft up to N tokens from what the text has said")
+    speed.add_argument("--kv-bits", type=int, choices=(4, 8), help="quantize the keys and values of the context")
+    speed.add_argument("--kv-group-size", type=int, default=64, metavar="N", help="numbers per scale (default: 64)")
+    speed.add_argument("--quantized-kv-start", type=int, default=0, metavar="N", help="tokens kept unquantized so long")
+    speed.add_argument("--max-kv-size", type=int, metavar="N", help="tokens seen: the first 4 and the latest")
+
+
 def add_frame_arguments(group: argparse._ArgumentGroup) -> None:
     """How many frames of a video are looked at."""
     group.add_argument("--fps", type=float, metavar="F", help="frames per second of video")
@@ -96,9 +106,20 @@ def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def with_system_prompt(
-    prompt: str, system: str | None, num_images: int, num_videos: int
-) -> list[dict[str, Any]] | str:
+def speed_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Options of `stream_generate` from `add_speed_arguments`. Raises ValueError if they do not go together."""
+    from .cache_options import CacheOptions
+    from .prompt_lookup import check_prompt_lookup
+    from .sampling import SamplingOptions
+
+    names = ("kv_bits", "kv_group_size", "quantized_kv_start", "max_kv_size")
+    cache = {name: getattr(arguments, name) for name in names}
+    sampling = SamplingOptions(arguments.temperature, repetition_penalty=arguments.repetition_penalty)
+    check_prompt_lookup(arguments.speculate, sampling, CacheOptions(**cache))
+    return {"prompt_lookup_tokens": arguments.speculate, **cache}
+
+
+def with_system_prompt(prompt: str, system: str | None, num_images: int, num_videos: int) -> list[dict[str, Any]] | str:
     """The question, as messages if there is a system prompt. Raises ValueError if one is empty."""
     if not prompt.strip():
         raise ValueError("--prompt is empty; ask something")

@@ -1,83 +1,64 @@
 """SmolLM2 / Llama decoder with a KV cache.
 
-Port of transformers, `models/llama/modeling_llama.py`; Llama 3's frequency scaling after
-`modeling_rope_utils.py`.
+Port of transformers, `models/llama/modeling_llama.py`. A token's step is a chain of small kernels, and for models of
+this size starting them is what takes time: the matrices that share an input are joined (`fuse`), queries, keys and
+values are rotated and stored as one array, and sums are left to the products before them. Submodules are read as
+items, `self["mlp"]`, wherever each token passes: as attributes they take several times as long.
 """
 
-import math
+from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from .activations import swiglu
 from .cache import KVCache
-from .config import RopeScaling, TextConfig
+from .cache_options import CacheOptions
+from .config import TextConfig
+from .projections import fuse, project, project_all, project_onto
+from .rotary import RotaryEmbedding
 
-
-def llama3_wavelengths(head_dim: int, theta: float, scaling: RopeScaling) -> mx.array:
-    """Reciprocal rotary frequencies, (head_dim / 2,) float32, as `mx.fast.rope` takes them in `freqs`.
-
-    Short wavelengths stay, long ones are stretched by the factor, those between are interpolated.
-    """
-    periods = theta ** (mx.arange(0, head_dim, 2).astype(mx.float32) / head_dim)
-    turns = scaling.original_max_position_embeddings / (2 * math.pi * periods)  # within the original context
-    smooth = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
-    smooth = mx.clip(smooth, 0, 1)
-    return 1 / ((1 - smooth) / (scaling.factor * periods) + smooth / periods)
-
-
-class RotaryEmbedding(nn.Module):
-    """Rotates queries or keys by position; the halves of the head dimension are paired, as in Llama."""
-
-    def __init__(self, config: TextConfig):
-        super().__init__()
-        self._dims = config.head_dim
-        self._base = None if config.rope_scaling else config.rope_theta
-        self._wavelengths = None
-        if config.rope_scaling:
-            self._wavelengths = llama3_wavelengths(config.head_dim, config.rope_theta, config.rope_scaling)
-            mx.eval(self._wavelengths)  # an unevaluated array could not be used in another thread
-
-    def __call__(self, x: mx.array, offset: int) -> mx.array:
-        """(batch, heads, tokens, head_dim), the first token at position `offset`."""
-        return mx.fast.rope(
-            x, self._dims, traditional=False, base=self._base, scale=1.0, offset=offset, freqs=self._wavelengths
-        )
+Rotate = Callable[[mx.array], mx.array]
 
 
 class Attention(nn.Module):
-    """Causal attention; groups of query heads share a key-value head."""
+    """Causal attention; groups of query heads share a key-value head.
+
+    Has `q_proj`, `k_proj` and `v_proj`, or after `fuse` one list `qkv_proj` in their place.
+    """
 
     def __init__(self, config: TextConfig):
         super().__init__()
         self._heads = config.num_attention_heads
-        self._kv_heads = config.num_key_value_heads
+        self._all_heads = config.num_attention_heads + 2 * config.num_key_value_heads
+        self._head_dim = config.head_dim
         self._scale = config.head_dim**-0.5
-        hidden_size, head_dim = config.hidden_size, config.head_dim
-        self.q_proj = nn.Linear(hidden_size, self._heads * head_dim, bias=False)
-        self.k_proj = nn.Linear(hidden_size, self._kv_heads * head_dim, bias=False)
-        self.v_proj = nn.Linear(hidden_size, self._kv_heads * head_dim, bias=False)
-        self.o_proj = nn.Linear(self._heads * head_dim, hidden_size, bias=False)
-        self._rope = RotaryEmbedding(config)
+        hidden_size, kv_size = config.hidden_size, config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(hidden_size, self._heads * config.head_dim, bias=False)
+        self.k_proj = nn.Linear(hidden_size, kv_size, bias=False)
+        self.v_proj = nn.Linear(hidden_size, kv_size, bias=False)
+        self.o_proj = nn.Linear(self._heads * config.head_dim, hidden_size, bias=False)
 
-    def __call__(self, x: mx.array, cache: KVCache) -> mx.array:
-        batch, tokens, _ = x.shape
+    def fuse(self) -> None:
+        """Join the projections, as far as they are stored alike."""
+        if "q_proj" in self:
+            self.qkv_proj = fuse([self.q_proj, self.k_proj, self.v_proj])
+            del self.q_proj, self.k_proj, self.v_proj
 
-        def heads(projected: mx.array, count: int) -> mx.array:  # -> (batch, heads, tokens, head_dim)
-            return projected.reshape(batch, tokens, count, -1).transpose(0, 2, 1, 3)
-
-        offset = cache.offset
-        queries = self._rope(heads(self.q_proj(x), self._heads), offset)
-        keys = self._rope(heads(self.k_proj(x), self._kv_heads), offset)
-        keys, values = cache.update(keys, heads(self.v_proj(x), self._kv_heads))
-        out = mx.fast.scaled_dot_product_attention(
-            queries, keys, values, scale=self._scale, mask="causal" if tokens > 1 else None
-        )
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, tokens, -1))
+    def __call__(self, x: mx.array, residual: mx.array, cache: KVCache, rotate: Rotate) -> mx.array:
+        """residual + attention(x), each (1, num_tokens, hidden_size)."""
+        num_tokens = x.shape[1]
+        parts = project_all(self.get("qkv_proj") or (self["q_proj"], self["k_proj"], self["v_proj"]), x)
+        projected = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=-1)
+        heads = rotate(projected.reshape(-1, 1, self._head_dim))
+        heads = heads.reshape(1, num_tokens, self._all_heads, self._head_dim).transpose(0, 2, 1, 3)
+        queries, keys_values = mx.split(heads, [self._heads], axis=1)
+        out = cache.attend(queries, keys_values, self._scale)  # (1, heads, num_tokens, head_dim)
+        return project_onto(self["o_proj"], out.transpose(0, 2, 1, 3).reshape(1, num_tokens, -1), residual)
 
 
 class MLP(nn.Module):
-    """SwiGLU."""
+    """SwiGLU. Has `gate_proj` and `up_proj`, or after `fuse` one list `gate_up_proj` in their place."""
 
     def __init__(self, config: TextConfig):
         super().__init__()
@@ -85,8 +66,17 @@ class MLP(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+    def fuse(self) -> None:
+        """Join the two projections, if they are stored alike."""
+        if "gate_proj" in self:
+            self.gate_up_proj = fuse([self.gate_proj, self.up_proj])
+            del self.gate_proj, self.up_proj
+
+    def __call__(self, x: mx.array, residual: mx.array) -> mx.array:
+        """residual + mlp(x), each (1, num_tokens, hidden_size)."""
+        parts = project_all(self.get("gate_up_proj") or (self["gate_proj"], self["up_proj"]), x)
+        gate, up = parts if len(parts) == 2 else mx.split(parts[0], 2, axis=-1)
+        return project_onto(self["down_proj"], swiglu(gate, up), residual)
 
 
 class DecoderLayer(nn.Module):
@@ -99,9 +89,9 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def __call__(self, x: mx.array, cache: KVCache) -> mx.array:
-        x = x + self.self_attn(self.input_layernorm(x), cache)
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def __call__(self, x: mx.array, cache: KVCache, rotate: Rotate) -> mx.array:
+        x = self["self_attn"](self["input_layernorm"](x), x, cache, rotate)
+        return self["mlp"](self["post_attention_layernorm"](x), x)
 
 
 class LanguageModel(nn.Module):
@@ -115,10 +105,22 @@ class LanguageModel(nn.Module):
         if not tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self._tied = tie_word_embeddings
+        self._rope = RotaryEmbedding(config)
 
-    def make_cache(self) -> list[KVCache]:
+    def fuse(self) -> None:
+        """Join the matrices that share an input, layer by layer, so that no more than one layer is held twice.
+
+        `load` does this. Without it the model works as well, and its layers have the paths of the files: load with
+        `fuse=False` to look at single layers or to replace them, and call this when done.
+        """
+        for layer in self.layers:
+            layer.self_attn.fuse()
+            layer.mlp.fuse()
+            mx.eval(layer.parameters())
+
+    def make_cache(self, options: CacheOptions | None = None) -> list[KVCache]:
         """An empty cache, one entry per layer."""
-        return [KVCache() for _ in self.layers]
+        return (options or CacheOptions()).make(len(self.layers))
 
     def __call__(self, inputs_embeds: mx.array, cache: list[KVCache]) -> mx.array:
         """Read tokens after those in the cache.
@@ -126,10 +128,11 @@ class LanguageModel(nn.Module):
         (1, num_tokens, hidden_size) -> last hidden states of the same shape, normed; `cache` is extended.
         """
         x = inputs_embeds
+        rotate = self._rope.at(cache[0].offset, x.shape[1])
         for layer, layer_cache in zip(self.layers, cache, strict=True):
-            x = layer(x, layer_cache)
+            x = layer(x, layer_cache, rotate)
         return self.norm(x)
 
     def logits(self, hidden_states: mx.array) -> mx.array:
         """(..., hidden_size) -> (..., vocab_size)."""
-        return self.embed_tokens.as_linear(hidden_states) if self._tied else self.lm_head(hidden_states)
+        return self.embed_tokens.as_linear(hidden_states) if self._tied else project(self.lm_head, hidden_states)

@@ -28,7 +28,7 @@ def default_dtype() -> str:
 
 
 def load(
-    path_or_hub_id: str | Path, *, dtype: str | None = None, revision: str | None = None
+    path_or_hub_id: str | Path, *, dtype: str | None = None, revision: str | None = None, fuse: bool = True
 ) -> tuple[SmolVLM, Processor]:
     """Load a checkpoint of the family.
 
@@ -38,6 +38,7 @@ def load(
         dtype: "bfloat16", "float16" or "float32"; None for `default_dtype()`. Quantized layers keep their codes,
             and compute in this type.
         revision: branch, tag or commit on the Hub.
+        fuse: see `LanguageModel.fuse`; False keeps every layer at its path in the files.
 
     Returns:
         The model, every parameter evaluated (so that any thread may use it), and its processor.
@@ -52,7 +53,7 @@ def load(
     folder = find_checkpoint(path_or_hub_id, revision=revision)
     config = read_model_config(folder)
     processor = load_processor(folder, config)
-    return load_model(folder, config, dtype or default_dtype()), processor
+    return load_model(folder, config, dtype or default_dtype(), fuse=fuse), processor
 
 
 def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) -> Path:
@@ -91,20 +92,28 @@ def _download(repo_id: str, revision: str | None) -> Path:
     raise ConnectionError(reason)
 
 
-def load_model(folder: Path, config: ModelConfig, dtype: str) -> SmolVLM:
+def load_model(folder: Path, config: ModelConfig, dtype: str, *, fuse: bool = True) -> SmolVLM:
     """Build the network and fill it from the folder's weight files, strictly.
 
     Raises:
         ValueError: tensors that are missing, extra or misshaped; all of them are listed.
     """
-    model, weights = open_checkpoint(folder, config)
-    target = DTYPES[dtype]
-    cast = {
-        name: array.astype(target) if mx.issubdtype(array.dtype, mx.floating) else array
-        for name, array in weights.items()
-    }
-    model.load_weights(list(cast.items()))
+    model = _filled(folder, config, DTYPES[dtype])
+    if fuse:
+        model.language_model.fuse()
     mx.eval(model.parameters())  # lazy arrays belong to this thread, evaluated ones to all
+    return model
+
+
+def _filled(folder: Path, config: ModelConfig, dtype: mx.Dtype) -> SmolVLM:
+    """The network with lazy weights, to which it holds the only references: fused ones take their place."""
+    model, weights = open_checkpoint(folder, config)
+    model.load_weights(
+        [
+            (name, array.astype(dtype) if mx.issubdtype(array.dtype, mx.floating) else array)
+            for name, array in weights.items()
+        ]
+    )
     return model
 
 

@@ -5,6 +5,7 @@ import mlx.nn as nn
 import numpy as np
 
 from .cache import KVCache
+from .cache_options import CacheOptions
 from .config import ModelConfig
 from .connector import Connector
 from .language import LanguageModel
@@ -29,9 +30,9 @@ class SmolVLM(nn.Module):
         """The configuration that the network was built from."""
         return self._config
 
-    def make_cache(self) -> list[KVCache]:
+    def make_cache(self, options: CacheOptions | None = None) -> list[KVCache]:
         """An empty KV cache, for one conversation."""
-        return self.language_model.make_cache()
+        return self.language_model.make_cache(options)
 
     def image_features(self, pixel_values: mx.array | np.ndarray) -> mx.array:
         """Encode tiles into the decoder's space.

@@ -35,7 +35,7 @@ def read_prompt(
     Returns:
         Logits after the last token, (1, vocab_size).
     """
-    cache.begin(model, prompt)
+    cache.begin(prompt)
     reader = _Reader(model, prompt, cache, prefill_chunk, stopwatch, check_cancelled)
     first_medium = sum(end <= reader.done for _, end in prompt.spans)
     if first_medium < len(prompt.media):
@@ -46,6 +46,8 @@ def read_prompt(
                 reader.read_ready()
         if prompt.settle():
             reader.restart()
+            if reader.lacks_features:  # of media that the cache held and has forgotten
+                return read_prompt(model, prompt, cache, feature_cache, prefill_chunk, stopwatch, check_cancelled)
     reader.read_to(len(prompt.input_ids))
     cache.note_media(prompt)
     return model.language_model.logits(reader.hidden[:, -1])
@@ -79,6 +81,11 @@ class _Reader:
         """Tokens read."""
         return len(self._cache.token_ids)
 
+    @property
+    def lacks_features(self) -> bool:
+        """Whether there are image tokens to read before the first whose features were made."""
+        return bool(np.searchsorted(self._positions, self.done) < self._first_feature)
+
     def take(self, tiles: Iterator[np.ndarray]) -> list[np.ndarray]:
         """The next few tiles, none at the end."""
         self._check_cancelled()
@@ -98,12 +105,12 @@ class _Reader:
                 ids = self._prompt.input_ids[self.done : min(self.done + self._chunk, end)]
                 embeddings = self._model.input_embeddings(ids, self._features_of(len(ids)))
                 self.hidden = self._model.language_model(embeddings, self._cache.layers)
-                mx.eval([(layer.keys, layer.values) for layer in self._cache.layers])
+                mx.eval([layer.state for layer in self._cache.layers])
                 self._cache.extend(ids)
 
     def restart(self) -> None:
         """Go back to where the prompt has changed."""
-        self._cache.begin(self._model, self._prompt)
+        self._cache.begin(self._prompt)
         self._positions = self._prompt.image_positions
 
     def _features_of(self, length: int) -> mx.array | None:

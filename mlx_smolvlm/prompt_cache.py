@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from .cache import KVCache
+from .cache_options import CacheOptions
 from .model import SmolVLM
 from .prompt import Prompt
 
@@ -22,7 +23,9 @@ class PromptCache:
     """The keys and values of a conversation, its answers included.
 
     Pass one object to successive calls of `stream_generate`: the beginning that a prompt shares with the last one,
-    pictures and videos by content, is neither read, encoded nor decoded again. One call at a time; one model.
+    pictures and videos by content, is neither read, encoded nor decoded again. One call at a time; one model; the
+    same `CacheOptions`. With `max_kv_size`, only what continues the conversation is kept: once tokens have been
+    forgotten, a prompt that departs from what was read is read from its beginning.
 
     Attributes:
         token_ids: the tokens that are held.
@@ -35,17 +38,23 @@ class PromptCache:
         self.layers: list[KVCache] = []
         self.media: list[ReadMedium] = []
         self._model: SmolVLM | None = None
+        self._options = CacheOptions()
 
-    def begin(self, model: SmolVLM, prompt: Prompt) -> None:
-        """Keep what a prompt shares with what is held, but not its last token; the rest is forgotten.
+    def open(self, model: SmolVLM, options: CacheOptions) -> None:
+        """Bind an unused cache to a model and a way of keeping keys and values.
 
         Raises:
-            ValueError: another model's cache.
+            ValueError: it is bound to another.
         """
         if self._model is None:
-            self._model, self.layers = model, model.make_cache()
+            self._model, self._options, self.layers = model, options, model.make_cache(options)
         elif self._model is not model:
             raise ValueError("the prompt cache holds what another model has read; use one cache for each model")
+        elif self._options != options:
+            raise ValueError(f"the prompt cache was begun with {self._options}, not {options}; use one cache for each")
+
+    def begin(self, prompt: Prompt) -> None:
+        """Keep what a prompt shares with what is held, but not its last token; the rest is forgotten."""
         shared = _shared_length(self.token_ids, prompt.input_ids[:-1])
         for number, (start, end) in enumerate(prompt.spans):
             if start >= shared:
@@ -65,31 +74,31 @@ class PromptCache:
         self.media = [ReadMedium(start, end, medium.digest) for (start, end), medium in pairs]
 
     def trim(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
+        """Forget all but the first `length` tokens; everything, where a layer cannot go back there."""
+        if not all(layer.trim(length) for layer in self.layers):
+            self.trim(0)
+            return
         self.token_ids = self.token_ids[:length]
         self.media = [read for read in self.media if read.end <= length]
-        for layer in self.layers:
-            layer.trim(length)
 
     def arrays(self) -> dict[str, mx.array]:
-        """The keys and values of the tokens that are held, (1, num_key_value_heads, num_tokens, head_dim) each."""
+        """The keys and values of the tokens that are held, as `KVCache.append` takes them, by layer."""
         length = len(self.token_ids)
         return {
-            f"{number}.{name}": array[:, :, :length]
+            str(number): layer.buffer[:, :, :length]
             for number, layer in enumerate(self.layers)
-            for name, array in (("keys", layer.keys), ("values", layer.values))
-            if array is not None
+            if layer.buffer is not None
         }
 
     def restore(
         self, model: SmolVLM, token_ids: list[int], media: list[ReadMedium], arrays: dict[str, mx.array]
     ) -> None:
-        """Take over what another cache of the same model held. Raises KeyError if keys or values are missing."""
-        self._model, self.layers = model, model.make_cache()
+        """Take over what another cache of the same model held. Raises KeyError if keys and values are missing."""
+        self.open(model, CacheOptions())
         self.token_ids, self.media = list(token_ids), list(media)
         if token_ids:
             for number, layer in enumerate(self.layers):
-                layer.update(arrays[f"{number}.keys"], arrays[f"{number}.values"])
+                layer.append(arrays[str(number)])
 
 
 def _shared_length(left: list[int], right: list[int]) -> int:

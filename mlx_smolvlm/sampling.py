@@ -101,3 +101,12 @@ def filter_logits(logits: mx.array, options: SamplingOptions) -> mx.array:
         threshold = mx.max(logits, axis=-1, keepdims=True) + math.log(options.min_p)
         logits = mx.where(logits < threshold, -mx.inf, logits)
     return logits
+
+
+def check_finite(logits: mx.array) -> None:
+    """Raise ValueError if a model computes values that are not finite."""
+    if not mx.isfinite(logits).all().item():
+        raise ValueError(
+            f"the model computes values that are not finite in {str(logits.dtype).removeprefix('mlx.core.')}; "
+            "load it with dtype bfloat16 or float32, and if they persist the weights are damaged"
+        )

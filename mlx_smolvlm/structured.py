@@ -4,7 +4,7 @@ llguidance computes which those are; it is the extra `json`, imported when asked
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,8 @@ import mlx.core as mx
 import numpy as np
 
 from .closing import Closer, Place, completes
+from .decoding import logits_after
+from .model import SmolVLM
 from .processing import Processor
 from .prompt_cache import PromptCache
 from .sampling import Sampler
@@ -121,35 +123,40 @@ def make_constraint(
     return None if grammar is None else GrammarConstraint(processor, vocab_size, grammar, max_tokens)
 
 
+def check_form(
+    json_schema: Any, regex: str | None, prompt_lookup_tokens: int | None, max_kv_size: int | None
+) -> None:
+    """Refuse what an answer in a form does not go with: drafts that know no form, caches that cannot go back."""
+    if json_schema is None and regex is None:
+        return
+    for name, value in (("prompt_lookup_tokens", prompt_lookup_tokens), ("max_kv_size", max_kv_size)):
+        if value is not None:
+            raise ValueError(f"{name} does not go with json_schema and regex; choose one")
+
+
 def constrained_tokens(
-    step: Callable[[mx.array], mx.array],
-    sample: Sampler,
+    model: SmolVLM,
     cache: PromptCache,
+    sample: Sampler,
     logits: mx.array,
-    constraint: GrammarConstraint,
     max_tokens: int,
+    constraint: GrammarConstraint,
 ) -> Iterator[int]:
-    """The tokens of an answer that keeps to its form.
+    """Yield the tokens of an answer that keeps to its form, `logits` (1, vocab_size) being those after the prompt.
 
-    The next step is enqueued before the constraint looks at the token, which it does while the device works.
-
-    Args:
-        step: a token (1,) -> the logits after it, (1, vocab_size).
-        sample: chooses a token.
-        cache: told of the tokens that were read.
-        logits: after the prompt.
+    The next step is enqueued before the constraint looks at a token, which it does while the device works.
     """
     for count in range(1, max_tokens + 1):
         token = sample(logits, constraint.allowed())
         if count < max_tokens:
-            logits = step(token)
+            logits = logits_after(model, token[None], cache)[:, -1]
             mx.async_eval(logits)
         sampled = int(token.item())  # type: ignore[arg-type]
         token_id = constraint.take(sampled)
         if count < max_tokens:
             if token_id != sampled:  # the step was for nothing
                 cache.trim(len(cache.token_ids))
-                logits = step(mx.array([token_id]))
+                logits = logits_after(model, mx.array([[token_id]]), cache)[:, -1]
             cache.extend([token_id])
         yield token_id
         if constraint.is_complete:

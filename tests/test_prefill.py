@@ -153,3 +153,25 @@ def test_cancelling_and_closing_leave_no_thread_and_no_open_file(pair):
     steps = list(stream_generate(*pair, "What?", videos=[str(video_path("long"))], cancel=cancel))
     assert [step.finish_reason for step in steps] == ["cancelled"]
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("mlx_smolvlm")] == []
+
+
+def test_a_video_that_breaks_off_where_a_rotating_cache_cannot_go_back(pair, monkeypatch):
+    """What was read before the video is forgotten with it: all is read again, earlier pictures too."""
+    BreaksOff(monkeypatch, 2)
+    cache, options = PromptCache(), {"max_tokens": 8, "max_kv_size": 24}
+    question = [{"type": "image", "image": picture("tiny")}, {"type": "text", "text": "What is this?"}]
+    messages = [{"role": "user", "content": question}]
+    list(stream_generate(*pair, messages, prompt_cache=cache, **{**options, "max_tokens": 1}))
+    held = len(cache.token_ids)
+    messages += [
+        {"role": "assistant", "content": "Red."},
+        {"role": "user", "content": [{"type": "video", "path": str(video_path("long"))}]},
+    ]
+    trims = []
+    monkeypatch.setattr(PromptCache, "trim", lambda self, n, trim=PromptCache.trim: (trims.append(n), trim(self, n)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        given = [step.token_id for step in stream_generate(*pair, messages, prompt_cache=cache, **options)]
+        assert trims[0] == held  # the conversation was continued, until the video broke off
+        assert 0 in trims
+        assert given == [step.token_id for step in stream_generate(*pair, messages, **options)]

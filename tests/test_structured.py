@@ -171,6 +171,8 @@ def test_sessions_answer_in_form(pair):
         ({"regex": 5}, "regex is int"),
         ({"regex": "a", "json_schema": {}}, "both given"),
         ({"regex": "a", "stop": ["b"]}, "a stop string would cut"),
+        ({"regex": "a", "prompt_lookup_tokens": 5}, "prompt_lookup_tokens does not go with"),
+        ({"json_schema": {}, "max_kv_size": 50}, "max_kv_size does not go with"),
     ],
 )
 def test_faulty_forms_are_refused_at_once_with_one_line(pair, options, problem):

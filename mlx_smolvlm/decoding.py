@@ -1,0 +1,71 @@
+"""The first token -> all others, each as soon as it is certain."""
+
+from collections.abc import Iterator
+
+import mlx.core as mx
+
+from .model import SmolVLM
+from .prompt_cache import PromptCache
+from .prompt_lookup import PromptLookup
+from .sampling import Sampler
+
+
+def decode(
+    model: SmolVLM,
+    cache: PromptCache,
+    sample: Sampler,
+    token: mx.array,
+    max_tokens: int,
+    lookup: PromptLookup | None,
+) -> Iterator[int]:
+    """Yield up to `max_tokens` tokens, beginning with `token`, (1,), which the cache does not hold yet.
+
+    The next step is enqueued before a token is read, so that the device does not wait for Python. At each yield the
+    cache notes exactly the tokens that its layers hold, so that it can go on from there.
+
+    With `lookup`, `sample` must take the likeliest token: drafts are read in one step and those of their tokens
+    that it would have chosen are kept, with the one it chooses after them.
+    """
+    left = max_tokens
+    while left:
+        drafting = lookup is not None and lookup.is_sure and left > 1
+        if left > 1 and not drafting:
+            following = sample(logits_after(model, token[None], cache)[:, -1])
+            mx.async_eval(following)
+        token_id = int(token.item())  # type: ignore[arg-type]
+        if lookup is not None:
+            lookup.add(token_id)
+        if drafting and lookup is not None:
+            read = [token_id, *lookup.draft(left - 2)]
+            chosen = sample(logits_after(model, mx.array([read]), cache)[0])  # (len(read),), what follows each
+            mx.async_eval(chosen)
+            cache.extend(read)
+            yield token_id
+            left -= 1
+            accepted = _accepted(read[1:], chosen.tolist())  # type: ignore[arg-type]
+            if len(read) > 1:
+                lookup.judge(len(read) - 1, len(accepted))
+                cache.trim(len(cache.token_ids) - len(read) + 1 + len(accepted))
+            for token_id in accepted:
+                lookup.add(token_id)
+                yield token_id
+                left -= 1
+            following = chosen[len(accepted), None]
+        else:
+            if left > 1:
+                cache.extend([token_id])
+            yield token_id
+            left -= 1
+        token = following
+
+
+def _accepted(draft: list[int], chosen: list[int]) -> list[int]:
+    """The beginning of a draft that agrees with what the model chose at each of its tokens."""
+    count = next((i for i, token in enumerate(draft) if token != chosen[i]), len(draft))
+    return draft[:count]
+
+
+def logits_after(model: SmolVLM, token_ids: mx.array, cache: PromptCache) -> mx.array:
+    """(1, num_tokens) -> logits after each, (1, num_tokens, vocab_size)."""
+    embeddings = model.language_model.embed_tokens(token_ids)
+    return model.language_model.logits(model.language_model(embeddings, cache.layers))
