@@ -72,24 +72,16 @@ class SampledVideo:
             raise ValueError(f"{self.name} has time stamps {list(self.timestamps_s)}, expected ascending seconds")
 
 
-@dataclass
-class Picture:
-    """A picture that is loaded and planned, not yet resized and cut."""
+class PlannedPicture:
+    """What a picture's layout alone tells."""
 
     name: str
-    image: Image.Image
     layout: Layout
-    tile_size: int
 
     @property
     def num_tiles(self) -> int:
         """Tiles that it will be cut into, the global image included."""
         return self.layout.num_tiles
-
-    @cached_property
-    def digest(self) -> bytes:
-        """Equal for equal pixels cut alike."""
-        return _digest(repr(self.layout).encode(), self.image.tobytes())
 
     def expansion(self, image_seq_len: int) -> str:
         """What stands in the prompt for it."""
@@ -101,14 +93,29 @@ class Picture:
         shape = grid if self.layout.rows else "one tile"
         return Medium("image", self.name, self.num_tiles, self.num_tiles * image_seq_len, shape)
 
+
+@dataclass
+class Picture(PlannedPicture):
+    """A picture that is loaded and planned, not yet resized and cut."""
+
+    name: str
+    image: Image.Image
+    layout: Layout
+    tile_size: int
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Equal for equal pixels cut alike."""
+        return _digest(repr(self.layout).encode(), self.image.tobytes())
+
     def tiles(self, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
         """Resize and cut: (tile_size, tile_size, 3) uint8 each."""
         check_cancelled()
         yield from cut(self.image, self.layout, self.tile_size)
 
 
-class _Video(ABC):
-    """What clips and given frames have in common: they are shown frame by frame, with time stamps."""
+class PlannedVideo(ABC):
+    """What the times of a video's frames alone tell: they are shown one by one, with time stamps."""
 
     @property
     @abstractmethod
@@ -132,7 +139,7 @@ class _Video(ABC):
 
 
 @dataclass
-class Clip(_Video):
+class Clip(PlannedVideo):
     """A video file that is probed and sampled, not yet decoded."""
 
     name: str
@@ -165,7 +172,7 @@ class Clip(_Video):
 
 
 @dataclass
-class FrameSeries(_Video):
+class FrameSeries(PlannedVideo):
     """A `SampledVideo` in a prompt."""
 
     video: SampledVideo
@@ -196,9 +203,6 @@ class FrameSeries(_Video):
                     "make tiles with Processor.video_tile"
                 )
             yield tile
-
-
-PromptMedium = Picture | Clip | FrameSeries
 
 
 def open_picture(source: Any, config: ImageConfig) -> Picture:

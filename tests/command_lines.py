@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 MODULES = {
     "generate": "mlx_smolvlm.generate",
+    "chat": "mlx_smolvlm.chat",
     "watch": "mlx_smolvlm.watch",
     "convert": "mlx_smolvlm.convert.__main__",
 }
