@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from ..cache import KVCache
 from ..config import ModelConfig
-from ..language import DecoderLayer
+from ..language import LanguageModel
 
 EMBEDDINGS = "language_model.embed_tokens"
 HEAD = "language_model.lm_head"
@@ -15,9 +15,9 @@ Block = Callable[[mx.array], mx.array]
 """Hidden states (1, num_tokens, hidden_size) of a whole sequence -> those after the block, or its logits."""
 
 
-def decoder_block(layer: DecoderLayer) -> Block:
+def decoder_block(decoder: LanguageModel, index: int) -> Block:
     """A layer of the decoder that reads whole sequences from their first token on."""
-    return lambda x: layer(x, KVCache())
+    return lambda x: decoder.layers[index](x, KVCache(), decoder.rotation(0, x.shape[1]))
 
 
 def head_path(config: ModelConfig) -> str:

@@ -88,7 +88,7 @@ def calibrate(
         check_target_bpw(candidates, target_bpw, scale_bits)
     is_bfloat16 = all(dtype_of(path) == mx.bfloat16 for path in plan)
     computed_in = "bfloat16" if is_bfloat16 and mx.default_device() == mx.gpu else "float32"
-    model, processor = load(source.folder, dtype=computed_in)
+    model, processor = load(source.folder, dtype=computed_in, fuse=False)
     scored = score_samples(model, processor, samples)
     if target_bpw is not None:
         progress.stage("measuring how sensitive each layer is")
@@ -109,7 +109,7 @@ def float16_warnings(folder: Path, data: str | Path | None) -> list[str]:
     """
     samples = read_samples(data) if data else built_in_samples("overflow", _OVERFLOW_PICTURES, _OVERFLOW_TEXTS)
     try:
-        model, processor = load(folder, dtype="float32")
+        model, processor = load(folder, dtype="float32", fuse=False)
         return overflow_warnings(largest_activations(model, score_samples(model, processor, samples)))
     except (ValueError, RuntimeError, MemoryError) as error:
         if data:

@@ -28,8 +28,8 @@ def decoder_hessians(
     for sample in samples:
         hidden.append(embed(model, sample))
         mx.eval(hidden[-1])
-    for number, layer in enumerate(language.layers):
-        block = decoder_block(layer)
+    for number in range(len(language.layers)):
+        block = decoder_block(language, number)
         yield _block_hessians(model, f"language_model.layers.{number}.", block, hidden, paths)
         for i, x in enumerate(hidden):
             hidden[i] = block(x)

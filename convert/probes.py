@@ -9,6 +9,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..model import SmolVLM
+from ..projections import project
 
 # The patch embedding with its positions, which no other layer calls: seen as one.
 _UNITS = ("vision_model.embeddings",)
@@ -25,7 +26,7 @@ class Probe:
         self._path, self._layer, self._observe = path, layer, observe
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self._observe(self._path, self._layer, "__call__", x, self._layer(x))
+        return self._observe(self._path, self._layer, "__call__", x, project(self._layer, x))
 
     def as_linear(self, x: mx.array) -> mx.array:
         """The head, where embeddings are tied."""
@@ -68,4 +69,4 @@ def get_module(model: nn.Module, path: str) -> Any:
 def set_module(model: nn.Module, path: str, module: Any) -> None:
     """Put a module in the place of a dotted path."""
     parent, _, name = path.rpartition(".")
-    setattr(get_module(model, parent), name, module)
+    get_module(model, parent)[name] = module  # as an item: networks read their parts so where each token passes

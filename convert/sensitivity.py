@@ -45,7 +45,7 @@ def measure_costs(
     language = model.language_model
     num_tokens = sum(len(sample.answer_ids) for sample in samples)
     for number, sample in enumerate(samples):
-        blocks = [(f"language_model.layers.{i}.", decoder_block(layer)) for i, layer in enumerate(language.layers)]
+        blocks = [(f"language_model.layers.{i}.", decoder_block(language, i)) for i in range(len(language.layers))]
         hidden = [embed(model, sample)]
         for _, block in blocks:
             hidden.append(block(hidden[-1]))

@@ -10,23 +10,29 @@ if TYPE_CHECKING:
     from .feature_cache import FeatureCache
     from .fetch import FetchPolicy
     from .generation import GenerationResponse, generate_text, stream_generate
+    from .generation_options import GenerationOptions
     from .live_captions import Caption, stream_captions
     from .loading import DEMO_MODEL, load
+    from .media_options import MediaOptions
     from .model import SmolVLM
     from .processing import Inputs, Processor
     from .prompt_cache import PromptCache
     from .prompt_media import SampledVideo
+    from .session import Session
 
 _HOME = {
     "Caption": "live_captions",
     "DEMO_MODEL": "loading",
     "FeatureCache": "feature_cache",
     "FetchPolicy": "fetch",
+    "GenerationOptions": "generation_options",
     "GenerationResponse": "generation",
     "Inputs": "processing",
+    "MediaOptions": "media_options",
     "Processor": "processing",
     "PromptCache": "prompt_cache",
     "SampledVideo": "prompt_media",
+    "Session": "session",
     "SmolVLM": "model",
     "generate_text": "generation",
     "load": "loading",
@@ -39,6 +45,9 @@ __all__ = [  # noqa: RUF022 - the order in which a reader meets them
     "stream_generate",
     "generate_text",
     "GenerationResponse",
+    "Session",
+    "GenerationOptions",
+    "MediaOptions",
     "stream_captions",
     "Caption",
     "SmolVLM",

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+# What a user can cause. RuntimeError: MLX out of memory; ImportError: an extra that is not installed.
+REPORTED = (ValueError, TypeError, OSError, MemoryError, RuntimeError, ImportError)
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -31,7 +33,7 @@ def refuse_tracebacks() -> Iterator[None]:
             warnings.showwarning = _show_warning
             yield
         sys.stdout.flush()  # a reader that has gone is noticed here, not while Python shuts down
-    except (ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:  # RuntimeError: MLX out of memory
+    except REPORTED as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output has gone: nothing is left to say
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)

@@ -1,18 +1,19 @@
 """The first token -> all others, each as soon as it is certain."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import mlx.core as mx
 
 from .model import SmolVLM
 from .prompt_cache import PromptCache
 from .prompt_lookup import PromptLookup
+from .sampling import Sampler
 
 
 def decode(
     model: SmolVLM,
     cache: PromptCache,
-    sample: Callable[[mx.array], mx.array],
+    sample: Sampler,
     token: mx.array,
     max_tokens: int,
     lookup: PromptLookup | None,
@@ -29,14 +30,14 @@ def decode(
     while left:
         drafting = lookup is not None and lookup.is_sure and left > 1
         if left > 1 and not drafting:
-            following = sample(_logits(model, token[None], cache)[:, -1])
+            following = sample(logits_after(model, token[None], cache)[:, -1])
             mx.async_eval(following)
         token_id = int(token.item())  # type: ignore[arg-type]
         if lookup is not None:
             lookup.add(token_id)
         if drafting and lookup is not None:
             read = [token_id, *lookup.draft(left - 2)]
-            chosen = sample(_logits(model, mx.array([read]), cache)[0])  # (len(read),), what follows each
+            chosen = sample(logits_after(model, mx.array([read]), cache)[0])  # (len(read),), what follows each
             mx.async_eval(chosen)
             cache.extend(read)
             yield token_id
@@ -64,7 +65,7 @@ def _accepted(draft: list[int], chosen: list[int]) -> list[int]:
     return draft[:count]
 
 
-def _logits(model: SmolVLM, token_ids: mx.array, cache: PromptCache) -> mx.array:
+def logits_after(model: SmolVLM, token_ids: mx.array, cache: PromptCache) -> mx.array:
     """(1, num_tokens) -> logits after each, (1, num_tokens, vocab_size)."""
     embeddings = model.language_model.embed_tokens(token_ids)
     return model.language_model.logits(model.language_model(embeddings, cache.layers))

@@ -13,10 +13,13 @@ from .generation_arguments import (
     DEFAULT_VIDEO_QUESTION,
     DEMO_NOTE,
     DEMO_VIDEO_QUESTION,
-    add_frame_arguments,
+    add_form_arguments,
+    add_media_arguments,
     add_sampling_arguments,
     add_speed_arguments,
+    form_options,
     generation_options,
+    media_options,
     speed_options,
     with_system_prompt,
 )
@@ -37,20 +40,16 @@ def main() -> None:
 def _run(arguments: argparse.Namespace) -> None:
     messages = _messages(arguments)
     from . import DEMO_MODEL, load, stream_generate  # after the arguments are known to be good
-    from .media_options import MediaOptions
+    from .structured import check_form
 
-    options = {**generation_options(arguments), **speed_options(arguments)}
-    media = {
-        "do_image_splitting": False if arguments.no_split else None,
-        "longest_edge": arguments.max_edge,
-        "fps": arguments.fps,
-        "max_frames": arguments.max_frames,
-        "start_s": arguments.start,
-        "end_s": arguments.end,
-        "hardware_decoding": arguments.hardware_decoding,
+    # What is out of range is said before a model is downloaded.
+    check_form(arguments.json_schema, arguments.regex, arguments.speculate, arguments.max_kv_size)
+    options = {
+        **generation_options(arguments),
+        **form_options(arguments),
+        **speed_options(arguments),
+        **media_options(arguments),
     }
-    MediaOptions(**media)  # what is out of range is said before a model is downloaded
-
     is_demo = arguments.model is None
     if is_demo:
         print(DEMO_NOTE.format(example='--image YOUR.jpg --prompt "..."'), file=sys.stderr)
@@ -69,7 +68,6 @@ def _run(arguments: argparse.Namespace) -> None:
         images=shown_images,
         videos=arguments.video,
         **options,
-        **media,
     ):
         if not steps and arguments.verbose:
             _print_budget(step)
@@ -97,15 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     prompt.add_argument("--system", metavar="TEXT", help="system prompt")
     prompt.add_argument("--messages", metavar="FILE.json", help="Hugging Face chat messages, instead of --prompt")
 
-    media = parser.add_argument_group("how pictures and videos are read")
-    media.add_argument("--no-split", action="store_true", help="one tile per picture: quick and coarse")
-    media.add_argument("--max-edge", type=int, metavar="N", help="pixels of a picture's longest side after resizing")
-    add_frame_arguments(media)
-    media.add_argument("--start", type=float, metavar="S", help="second of the video at which to begin")
-    media.add_argument("--end", type=float, metavar="S", help="second of the video at which to end")
-    media.add_argument("--hardware-decoding", action="store_true", help="decode videos with VideoToolbox, if there")
-
+    add_media_arguments(parser)
     add_sampling_arguments(parser)
+    add_form_arguments(parser)
     add_speed_arguments(parser)
 
     output = parser.add_argument_group("what is printed")

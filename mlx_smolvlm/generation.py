@@ -15,13 +15,15 @@ import mlx.core as mx
 from .cache_options import CacheOptions
 from .decoding import decode
 from .feature_cache import FeatureCache
+from .generation_options import GenerationOptions
 from .media_options import MediaOptions
 from .model import SmolVLM
 from .prefill import read_prompt
 from .processing import Medium, Processor
 from .prompt_cache import PromptCache
 from .prompt_lookup import PromptLookup, check_prompt_lookup
-from .sampling import SamplingOptions, make_sampler
+from .sampling import check_finite, make_sampler
+from .structured import check_form, constrained_tokens, make_constraint
 from .text_stream import TextStream
 from .timing import Stopwatch, Timing
 
@@ -85,10 +87,7 @@ class _Request:
     images: list[Any]
     videos: list[Any]
     media: MediaOptions
-    sampling: SamplingOptions
-    max_tokens: int
-    stop: list[str]
-    skip_special_tokens: bool
+    options: GenerationOptions
     apply_chat_template: bool
     prefill_chunk: int
     prompt_lookup_tokens: int | None
@@ -119,6 +118,8 @@ def stream_generate(
     seed: int | None = None,
     stop: Sequence[str] | None = None,
     skip_special_tokens: bool = True,
+    json_schema: dict[str, Any] | str | None = None,
+    regex: str | None = None,
     apply_chat_template: bool = True,
     do_image_splitting: bool | None = None,
     longest_edge: int | None = None,
@@ -140,16 +141,13 @@ def stream_generate(
     """Answer a prompt, one token at a time.
 
     Args:
-        model: from `load`.
-        processor: from `load`.
+        model, processor: from `load`.
         messages_or_prompt: chat messages in Hugging Face form, or the user's question as text. The media of
             `images` and `videos` go before the question, unless it places them with `<image>` and `<video>`.
         images: path, http(s) or data URL, bytes, PIL image or numpy array, each.
         videos: path, http(s) URL or `SampledVideo`, each.
-        max_tokens: most tokens to generate; fewer where the model's context ends.
-        temperature, top_p, top_k, min_p, repetition_penalty, seed: see `SamplingOptions`.
-        stop: strings that end the answer; they are not part of the text.
-        skip_special_tokens: False keeps special tokens in the text (SmolDocling's layout tags are such).
+        max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed, stop, skip_special_tokens, json_schema,
+            regex: see `GenerationOptions`.
         apply_chat_template: see `Processor.prepare`.
         do_image_splitting, longest_edge, fps, max_frames, start_s, end_s, hardware_decoding: see `MediaOptions`.
         prefill_chunk: most tokens of the prompt read at a time.
@@ -172,18 +170,28 @@ def stream_generate(
             context, or logits that are not finite (damaged weights, or float16 overflow).
         FileNotFoundError: a picture or video that is not there.
     """
-    for name, number in (("max_tokens", max_tokens), ("prefill_chunk", prefill_chunk)):
-        if not isinstance(number, int) or number < 1:
-            raise ValueError(f"{name} is {number!r}, expected a whole number of at least 1")
-    if isinstance(stop, str) or not all(isinstance(string, str) and string for string in stop or ()):
-        raise ValueError(f"stop is {stop!r}, expected a list of strings that are not empty")
+    options = GenerationOptions(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=() if stop is None else stop,
+        skip_special_tokens=skip_special_tokens,
+        json_schema=json_schema,
+        regex=regex,
+    )
+    if not isinstance(prefill_chunk, int) or prefill_chunk < 1:
+        raise ValueError(f"prefill_chunk is {prefill_chunk!r}, expected a whole number of at least 1")
     for name, media in (("images", images), ("videos", videos)):
         if media is not None and not isinstance(media, list | tuple):
             raise ValueError(f"{name} is {type(media).__name__}, expected a list")
-    sampling = SamplingOptions(temperature, top_p, top_k, min_p, repetition_penalty, seed)
     cache_options = CacheOptions(kv_bits, kv_group_size, quantized_kv_start, max_kv_size)
     cache_options.check(model.config.text.head_dim)
-    check_prompt_lookup(prompt_lookup_tokens, sampling, cache_options)
+    check_prompt_lookup(prompt_lookup_tokens, options.sampling, cache_options)
+    check_form(json_schema, regex, prompt_lookup_tokens, max_kv_size)
     return _stream(
         _Request(
             model=model,
@@ -192,10 +200,7 @@ def stream_generate(
             images=list(images or ()),
             videos=list(videos or ()),
             media=MediaOptions(do_image_splitting, longest_edge, fps, max_frames, start_s, end_s, hardware_decoding),
-            sampling=sampling,
-            max_tokens=max_tokens,
-            stop=list(stop or ()),
-            skip_special_tokens=skip_special_tokens,
+            options=options,
             apply_chat_template=apply_chat_template,
             prefill_chunk=prefill_chunk,
             prompt_lookup_tokens=prompt_lookup_tokens,
@@ -217,7 +222,8 @@ def generate_text(
 
 def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationResponse]:
     model, processor, cache = request.model, request.processor, request.prompt_cache
-    text_stream = TextStream(processor, request.stop, request.skip_special_tokens)
+    options = request.options
+    text_stream = TextStream(processor, list(options.stop), options.skip_special_tokens)
     prompt_ids: list[int] = []
     media: list[Medium] = []
     count = 0
@@ -251,6 +257,9 @@ def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationRespo
                     )
                 )
                 prompt_ids, media = prompt.input_ids, prompt.costs
+                budget = min(options.max_tokens, processor.config.context_length - len(prompt_ids))
+                vocab_size = model.config.text.vocab_size
+                constraint = make_constraint(options.json_schema, options.regex, processor, vocab_size, budget)
             cache.open(model, request.cache_options)
             logits = read_prompt(
                 model,
@@ -263,33 +272,28 @@ def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationRespo
             )
             prompt_ids, media = prompt.input_ids, prompt.costs
         with stopwatch.stage("prefill"):
-            sample = make_sampler(request.sampling, prompt_ids, logits.shape[-1])
-            token = sample(logits)
-            _check_finite(logits)
-        stopwatch.first_token()
-
-        limit = min(request.max_tokens, processor.config.context_length - len(prompt_ids))
+            sample = make_sampler(options.sampling, prompt_ids, vocab_size)
+            check_finite(logits)
         if request.prompt_lookup_tokens:
             lookup = PromptLookup(prompt_ids, request.prompt_lookup_tokens)
-        for token_id in decode(model, cache, sample, token, limit, lookup):
-            count += 1
+        if constraint is None:
+            tokens = decode(model, cache, sample, sample(logits), budget, lookup)
+        else:
+            tokens = constrained_tokens(model, cache, sample, logits, budget, constraint)
+        for count, token_id in enumerate(tokens, 1):
             stopwatch.token()
             text = text_stream.add(token_id)
+            reason = None
             if token_id in processor.stop_token_ids or text_stream.stopped:
-                yield response(text + text_stream.flush(), token_id, "stop")
-                return
-            if count == limit:
-                yield response(text + text_stream.flush(), token_id, "length")
+                reason = "stop"
+            elif constraint is not None and constraint.is_complete:
+                reason = "length" if constraint.is_cut else "stop"
+            elif count == budget:
+                reason = "length"
+            if reason:
+                yield response(text + text_stream.flush(), token_id, reason)
                 return
             yield response(text, token_id, None)
             request.check_cancelled()
     except _Cancelled:
         yield response(text_stream.flush(), None, "cancelled")
-
-
-def _check_finite(logits: mx.array) -> None:
-    if not mx.isfinite(logits).all().item():
-        raise ValueError(
-            f"the model computes values that are not finite in {str(logits.dtype).removeprefix('mlx.core.')}; "
-            "load it with dtype bfloat16 or float32, and if they persist the weights are damaged"
-        )

@@ -1,6 +1,7 @@
 """Arguments that the command lines which generate text share."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 DEMO_NOTE = (
@@ -40,6 +41,54 @@ def add_frame_arguments(group: argparse._ArgumentGroup) -> None:
     """How many frames of a video are looked at."""
     group.add_argument("--fps", type=float, metavar="F", help="frames per second of video")
     group.add_argument("--max-frames", type=int, metavar="N", help="most frames per video")
+
+
+def add_media_arguments(parser: argparse.ArgumentParser) -> None:
+    """How pictures and videos are read, as one group."""
+    media = parser.add_argument_group("how pictures and videos are read")
+    media.add_argument("--no-split", action="store_true", help="one tile per picture: quick and coarse")
+    media.add_argument("--max-edge", type=int, metavar="N", help="pixels of a picture's longest side after resizing")
+    add_frame_arguments(media)
+    media.add_argument("--start", type=float, metavar="S", help="second of the video at which to begin")
+    media.add_argument("--end", type=float, metavar="S", help="second of the video at which to end")
+    media.add_argument("--hardware-decoding", action="store_true", help="decode videos with VideoToolbox, if there")
+
+
+def add_form_arguments(parser: argparse.ArgumentParser) -> None:
+    """The form that answers keep to, as one group."""
+    form = parser.add_argument_group("what the answer looks like (needs llguidance: pip install llguidance)")
+    form.add_argument("--json-schema", metavar="FILE_OR_TEXT", help="the answer is JSON, valid under this schema")
+    form.add_argument("--regex", metavar="TEXT", help="the answer matches this regular expression as a whole")
+
+
+def media_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Fields of `MediaOptions` from `add_media_arguments`. Raises ValueError if one is out of range."""
+    from .media_options import MediaOptions
+
+    options = MediaOptions(
+        do_image_splitting=False if arguments.no_split else None,
+        longest_edge=arguments.max_edge,
+        fps=arguments.fps,
+        max_frames=arguments.max_frames,
+        start_s=arguments.start,
+        end_s=arguments.end,
+        hardware_decoding=arguments.hardware_decoding,
+    )
+    return vars(options)
+
+
+def form_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """`json_schema` and `regex` from `add_form_arguments`. Raises ValueError if an answer cannot keep to them."""
+    from .structured import read_grammar
+
+    schema = arguments.json_schema
+    if schema is not None and not schema.lstrip().startswith("{"):
+        try:
+            schema = Path(schema).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise ValueError(f"{schema} is not a text file; expected a JSON schema") from None
+    read_grammar(schema, arguments.regex)
+    return {"json_schema": schema, "regex": arguments.regex}
 
 
 def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:

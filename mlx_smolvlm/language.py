@@ -122,13 +122,17 @@ class LanguageModel(nn.Module):
         """An empty cache, one entry per layer."""
         return (options or CacheOptions()).make(len(self.layers))
 
+    def rotation(self, offset: int, num_tokens: int) -> Rotate:
+        """What turns the heads of a layer by the positions of tokens, the first of which is at `offset`."""
+        return self._rope.at(offset, num_tokens)
+
     def __call__(self, inputs_embeds: mx.array, cache: list[KVCache]) -> mx.array:
         """Read tokens after those in the cache.
 
         (1, num_tokens, hidden_size) -> last hidden states of the same shape, normed; `cache` is extended.
         """
         x = inputs_embeds
-        rotate = self._rope.at(cache[0].offset, x.shape[1])
+        rotate = self.rotation(cache[0].offset, x.shape[1])
         for layer, layer_cache in zip(self.layers, cache, strict=True):
             x = layer(x, layer_cache, rotate)
         return self.norm(x)

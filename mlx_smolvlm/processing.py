@@ -15,11 +15,12 @@ from .config import ModelConfig
 from .expansion import layout_marker
 from .image_loading import load_image
 from .image_processing import squeeze
+from .kept_media import KeptMedium
 from .media_options import MediaOptions
 from .messages import IMAGE_MARKER, VIDEO_MARKER, Conversation, read_conversation, read_rendered
-from .processor_config import ImageConfig, ProcessorConfig, read_processor_config
-from .prompt import MARKER, Prompt
-from .prompt_media import Medium, Picture, PromptMedium, open_clip, open_picture
+from .processor_config import ProcessorConfig, read_processor_config
+from .prompt import MARKER, Prompt, PromptMedium
+from .prompt_media import Clip, FrameSeries, Medium, Picture, open_clip, open_picture
 
 END_OF_UTTERANCE = "<end_of_utterance>"
 
@@ -98,7 +99,7 @@ class Processor:
         Args:
             messages_or_prompt: chat messages in Hugging Face form, or a question as plain text (see `messages.py`).
             images: path, http(s) or data URL, bytes, PIL image or numpy array, each; for items without a source.
-            videos: path, http(s) URL or `SampledVideo`, each.
+            videos: path, http(s) URL or `SampledVideo`, each. Both may also be a `KeptMedium`, in messages too.
             options: where pictures and videos are to be read otherwise than the checkpoint asks.
             apply_chat_template: False takes text as the whole prompt, markers included; so does text that begins
                 as rendered prompts do (`<|im_start|>`).
@@ -116,23 +117,33 @@ class Processor:
             conversation = read_rendered(messages_or_prompt, images, videos)
         else:
             conversation = read_conversation(messages_or_prompt, images, videos)
-        image_config = options.image_config(self.config.image)
-        tile_size = image_config.tile_size
+        kept = [source for source in [*conversation.images, *conversation.videos] if isinstance(source, KeptMedium)]
         with TemporaryDirectory(prefix="mlx_smolvlm_") as downloads:
-            pictures = []
-            for source in conversation.images:
-                check_cancelled()
-                pictures.append(self._picture(source, image_config))
-            clips = []
-            for source in conversation.videos:
-                check_cancelled()
+
+            def open_video(source: Any, options: MediaOptions) -> Clip | FrameSeries:
+                tile_size = self.config.image.tile_size
                 config = options.video_config(self.config.video, tile_size)
-                clips.append(open_clip(source, Path(downloads), config, tile_size, options, check_cancelled))
-            text = self._prompt(conversation)
-            media = self._in_prompt_order(text, pictures, clips)
-            prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
-            self._check_context(prompt)
-            yield prompt
+                return open_clip(source, Path(downloads), config, tile_size, options, check_cancelled)
+
+            def open_all(sources: Sequence[Any], opener: Callable[[Any, MediaOptions], Any]) -> list[PromptMedium]:
+                media = []
+                for source in sources:
+                    check_cancelled()
+                    is_kept = isinstance(source, KeptMedium)
+                    media.append(source.open(opener) if is_kept else opener(source, options))
+                return media
+
+            try:
+                pictures = open_all(conversation.images, self._picture)
+                clips = open_all(conversation.videos, open_video)
+                text = self._prompt(conversation)
+                media = self._in_prompt_order(text, pictures, clips)
+                prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
+                self._check_context(prompt)
+                yield prompt
+            finally:
+                for medium in kept:
+                    medium.close()
 
     def video_tile(self, frame: Any) -> np.ndarray:
         """One frame of a video as the encoder sees it, for a `SampledVideo` with `are_tiles`.
@@ -151,8 +162,8 @@ class Processor:
         """Tokens -> text."""
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
-    def _picture(self, source: Any, config: ImageConfig) -> Picture:
-        picture = open_picture(source, config)
+    def _picture(self, source: Any, options: MediaOptions) -> Picture:
+        picture = open_picture(source, options.image_config(self.config.image))
         layout = picture.layout
         learned = self.tokenizer.token_to_id(layout_marker(1, 1)) is not None
         if learned and layout.rows and self.tokenizer.token_to_id(layout_marker(layout.rows, layout.columns)) is None:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from .kept_media import KeptPicture, KeptVideo
 from .messages import IMAGE_MARKER, VIDEO_MARKER
 from .processor_config import ProcessorConfig
-from .prompt_media import Clip, Medium, PromptMedium
+from .prompt_media import Clip, FrameSeries, Medium, Picture
 
+PromptMedium = Picture | Clip | FrameSeries | KeptPicture | KeptVideo
 MARKER = re.compile(f"{IMAGE_MARKER}|{VIDEO_MARKER}")
 
 
@@ -68,7 +70,7 @@ class Prompt:
             for tile in medium.tiles(self._check_cancelled):
                 yield tile
                 count += 1
-            if count < medium.num_tiles and isinstance(medium, Clip):
+            if count < medium.num_tiles and isinstance(medium, Clip | KeptVideo):
                 if count == 0:
                     raise ValueError(f"{medium.name}: no frame could be decoded; the file is damaged")
                 self._warnings.append(

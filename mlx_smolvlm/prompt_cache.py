@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import mlx.core as mx
+
 from .cache import KVCache
 from .cache_options import CacheOptions
 from .model import SmolVLM
@@ -9,7 +11,7 @@ from .prompt import Prompt
 
 
 @dataclass(frozen=True)
-class _ReadMedium:
+class ReadMedium:
     """Where the image tokens of a picture or video are, and what it was."""
 
     start: int
@@ -28,12 +30,13 @@ class PromptCache:
     Attributes:
         token_ids: the tokens that are held.
         layers: their keys and values.
+        media: the pictures and videos among them.
     """
 
     def __init__(self) -> None:
         self.token_ids: list[int] = []
         self.layers: list[KVCache] = []
-        self._media: list[_ReadMedium] = []
+        self.media: list[ReadMedium] = []
         self._model: SmolVLM | None = None
         self._options = CacheOptions()
 
@@ -56,8 +59,8 @@ class PromptCache:
         for number, (start, end) in enumerate(prompt.spans):
             if start >= shared:
                 break
-            read = self._media[number] if number < len(self._media) else None
-            if end > shared or read != _ReadMedium(start, end, prompt.media[number].digest):
+            read = self.media[number] if number < len(self.media) else None
+            if end > shared or read != ReadMedium(start, end, prompt.media[number].digest):
                 shared = start
         self.trim(shared)
 
@@ -68,7 +71,7 @@ class PromptCache:
     def note_media(self, prompt: Prompt) -> None:
         """Remember what the pictures and videos of a prompt were, once all of it is read."""
         pairs = zip(prompt.spans, prompt.media, strict=True)
-        self._media = [_ReadMedium(start, end, medium.digest) for (start, end), medium in pairs]
+        self.media = [ReadMedium(start, end, medium.digest) for (start, end), medium in pairs]
 
     def trim(self, length: int) -> None:
         """Forget all but the first `length` tokens; everything, where a layer cannot go back there."""
@@ -76,7 +79,26 @@ class PromptCache:
             self.trim(0)
             return
         self.token_ids = self.token_ids[:length]
-        self._media = [read for read in self._media if read.end <= length]
+        self.media = [read for read in self.media if read.end <= length]
+
+    def arrays(self) -> dict[str, mx.array]:
+        """The keys and values of the tokens that are held, as `KVCache.append` takes them, by layer."""
+        length = len(self.token_ids)
+        return {
+            str(number): layer.buffer[:, :, :length]
+            for number, layer in enumerate(self.layers)
+            if layer.buffer is not None
+        }
+
+    def restore(
+        self, model: SmolVLM, token_ids: list[int], media: list[ReadMedium], arrays: dict[str, mx.array]
+    ) -> None:
+        """Take over what another cache of the same model held. Raises KeyError if keys and values are missing."""
+        self.open(model, CacheOptions())
+        self.token_ids, self.media = list(token_ids), list(media)
+        if token_ids:
+            for number, layer in enumerate(self.layers):
+                layer.append(arrays[str(number)])
 
 
 def _shared_length(left: list[int], right: list[int]) -> int:

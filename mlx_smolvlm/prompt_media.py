@@ -72,24 +72,16 @@ class SampledVideo:
             raise ValueError(f"{self.name} has time stamps {list(self.timestamps_s)}, expected ascending seconds")
 
 
-@dataclass
-class Picture:
-    """A picture that is loaded and planned, not yet resized and cut."""
+class PlannedPicture:
+    """What a picture's layout alone tells."""
 
     name: str
-    image: Image.Image
     layout: Layout
-    tile_size: int
 
     @property
     def num_tiles(self) -> int:
         """Tiles that it will be cut into, the global image included."""
         return self.layout.num_tiles
-
-    @cached_property
-    def digest(self) -> bytes:
-        """Equal for equal pixels cut alike."""
-        return _digest(repr(self.layout).encode(), self.image.tobytes())
 
     def expansion(self, image_seq_len: int) -> str:
         """What stands in the prompt for it."""
@@ -101,6 +93,21 @@ class Picture:
         shape = grid if self.layout.rows else "one tile"
         return Medium("image", self.name, self.num_tiles, self.num_tiles * image_seq_len, shape)
 
+
+@dataclass
+class Picture(PlannedPicture):
+    """A picture that is loaded and planned, not yet resized and cut."""
+
+    name: str
+    image: Image.Image
+    layout: Layout
+    tile_size: int
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Equal for equal pixels cut alike."""
+        return _digest(repr(self.layout).encode(), self.image.tobytes())
+
     def tiles(self, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
         """Resize and cut: (tile_size, tile_size, 3) uint8 each."""
         check_cancelled()
@@ -108,8 +115,8 @@ class Picture:
         _ = self.digest  # needed once all is read: made here, by the thread that works ahead
 
 
-class _Video(ABC):
-    """What clips and given frames have in common: they are shown frame by frame, with time stamps."""
+class PlannedVideo(ABC):
+    """What the times of a video's frames alone tell: they are shown one by one, with time stamps."""
 
     @property
     @abstractmethod
@@ -133,7 +140,7 @@ class _Video(ABC):
 
 
 @dataclass
-class Clip(_Video):
+class Clip(PlannedVideo):
     """A video file that is probed and sampled, not yet decoded."""
 
     name: str
@@ -166,7 +173,7 @@ class Clip(_Video):
 
 
 @dataclass
-class FrameSeries(_Video):
+class FrameSeries(PlannedVideo):
     """A `SampledVideo` in a prompt."""
 
     video: SampledVideo
@@ -197,9 +204,6 @@ class FrameSeries(_Video):
                     "make tiles with Processor.video_tile"
                 )
             yield tile
-
-
-PromptMedium = Picture | Clip | FrameSeries
 
 
 def open_picture(source: Any, config: ImageConfig) -> Picture:

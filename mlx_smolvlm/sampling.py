@@ -2,8 +2,8 @@
 
 import math
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import mlx.core as mx
 
@@ -43,8 +43,14 @@ class SamplingOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected {expected}")
 
 
-def make_sampler(options: SamplingOptions, prompt_ids: list[int], vocab_size: int) -> Callable[[mx.array], mx.array]:
-    """A function from logits (1, vocab_size) to the next token (1,), on the device throughout.
+class Sampler(Protocol):
+    """A function from logits (1, vocab_size) to the next token (1,), one of those `allowed` (1, vocab_size) bool."""
+
+    def __call__(self, logits: mx.array, allowed: mx.array | None = None) -> mx.array: ...
+
+
+def make_sampler(options: SamplingOptions, prompt_ids: list[int], vocab_size: int) -> Sampler:
+    """A sampler that stays on the device throughout.
 
     It holds its own random key and its own record of tokens seen, and touches nothing global.
     """
@@ -54,9 +60,11 @@ def make_sampler(options: SamplingOptions, prompt_ids: list[int], vocab_size: in
     if penalized:
         seen[:, mx.array(prompt_ids)] = True
 
-    def sample(logits: mx.array) -> mx.array:
+    def sample(logits: mx.array, allowed: mx.array | None = None) -> mx.array:
         nonlocal key, seen
         logits = logits.astype(mx.float32)
+        if allowed is not None:
+            logits = mx.where(allowed, logits, -mx.inf)
         if penalized:
             logits = mx.where(seen, penalize(logits, options.repetition_penalty), logits)
         if options.temperature == 0:
@@ -93,3 +101,12 @@ def filter_logits(logits: mx.array, options: SamplingOptions) -> mx.array:
         threshold = mx.max(logits, axis=-1, keepdims=True) + math.log(options.min_p)
         logits = mx.where(logits < threshold, -mx.inf, logits)
     return logits
+
+
+def check_finite(logits: mx.array) -> None:
+    """Raise ValueError if a model computes values that are not finite."""
+    if not mx.isfinite(logits).all().item():
+        raise ValueError(
+            f"the model computes values that are not finite in {str(logits.dtype).removeprefix('mlx.core.')}; "
+            "load it with dtype bfloat16 or float32, and if they persist the weights are damaged"
+        )

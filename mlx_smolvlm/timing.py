@@ -26,7 +26,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self.timing = Timing()
         self._start = time.perf_counter()
-        self._first_token = 0.0
+        self._first_token: float | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -36,11 +36,10 @@ class Stopwatch:
         spent = getattr(self.timing, name) + time.perf_counter() - start
         self.timing = replace(self.timing, **{name: spent})
 
-    def first_token(self) -> None:
-        """Note that the first token is there."""
-        self._first_token = time.perf_counter()
-        self.timing = replace(self.timing, time_to_first_token=self._first_token - self._start)
-
     def token(self) -> None:
-        """Note that another token is there."""
-        self.timing = replace(self.timing, decode=time.perf_counter() - self._first_token)
+        """Note that a token is there."""
+        now = time.perf_counter()
+        if self._first_token is None:
+            self._first_token = now
+            self.timing = replace(self.timing, time_to_first_token=now - self._start)
+        self.timing = replace(self.timing, decode=now - self._first_token)

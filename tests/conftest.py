@@ -66,8 +66,8 @@ def trained_checkpoint() -> Path:
 
 @pytest.fixture(scope="session")
 def trained(trained_checkpoint):
-    """The trained checkpoint's (model, processor) in float32; tests leave its weights as they are."""
-    return mlx_smolvlm.load(trained_checkpoint, dtype="float32")
+    """The trained checkpoint's (model, processor) in float32, unfused; tests leave its weights as they are."""
+    return mlx_smolvlm.load(trained_checkpoint, dtype="float32", fuse=False)
 
 
 def golden_cases(name: str) -> dict[str, dict]:

@@ -38,9 +38,9 @@ def test_the_built_in_samples_that_judge_are_others():
 
 def divergences(source, samples, *folders):
     """Mean divergence of each folder's answers from the source's."""
-    reference, processor = load(source, dtype="float32")
+    reference, processor = load(source, dtype="float32", fuse=False)
     scored, facts = score_samples(reference, processor, samples), CheckpointFacts("test", 0, 0)
-    candidates = (load(folder, dtype="float32")[0] for folder in folders)
+    candidates = (load(folder, dtype="float32", fuse=False)[0] for folder in folders)
     return [compare_models(reference, model, scored, facts, facts).summary()["kl_mean"] for model in candidates]
 
 

@@ -154,6 +154,42 @@ def test_a_model_that_is_not_there_is_refused(generate, model):
     assert_refused(generate("--prompt", "hi", "--model", model), "")
 
 
+SCHEMA = '{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}'
+
+
+def test_answers_keep_to_a_form(generate, tmp_path):
+    path = tmp_path / "schema.json"
+    path.write_text(SCHEMA, encoding="utf-8")
+    for schema in (path, SCHEMA, f" {SCHEMA}"):
+        result = generate("--prompt", "hi", "--json-schema", schema, "--max-tokens", 40)
+        assert isinstance(json.loads(result.out)["n"], int)
+    report = json.loads(generate("--prompt", "hi", "--regex", "(yes|no)", "--json").out)
+    assert report["text"] in ("yes", "no")
+    assert report["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--json-schema", "no such.json"), "No such file or directory: no such.json"),
+        (("--json-schema", "{"), "the JSON schema is not JSON"),
+        (("--json-schema", __file__), "the JSON schema is not JSON"),
+        (("--json-schema", '{"type": "objct"}'), "Invalid type: objct"),
+        (("--json-schema", SCHEMA), "no answer of the form that is asked for was found within 4 tokens"),
+        (("--regex", "a(b"), "unclosed group"),
+        (("--regex", "a", "--json-schema", SCHEMA), "both given"),
+        (("--regex", "a", "--stop", "b"), "a stop string would cut"),
+    ],
+)
+def test_faulty_forms_are_refused(generate, options, problem):
+    assert_refused(generate("--prompt", "hi", *options), problem)
+
+
+def test_without_llguidance_one_line_says_what_to_install(generate, monkeypatch):
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    assert_refused(generate("--prompt", "hi", "--regex", "a"), "pip install llguidance")
+
+
 def test_a_prompt_longer_than_the_context_says_what_pictures_cost(generate, image):
     result = generate("--prompt", "hi " * 8000, "--image", image)
     assert_refused(result, "the model's context is 8192")

@@ -57,13 +57,15 @@ MAY_IMPORT = {
         "video",
         "video_frames",
     },
-    "prompt": {"messages", "processor_config", "prompt_media"},
+    "kept_media": {"image_loading", "image_processing", "media_options", "prompt_media"},
+    "prompt": {"kept_media", "messages", "processor_config", "prompt_media"},
     "processing": {
         "chat_template",
         "config",
         "expansion",
         "image_loading",
         "image_processing",
+        "kept_media",
         "media_options",
         "messages",
         "processor_config",
@@ -75,14 +77,18 @@ MAY_IMPORT = {
     "feature_cache": {"model"},
     "prompt_cache": {"cache", "cache_options", "model", "prompt"},
     "prompt_lookup": {"cache_options", "sampling"},
-    "decoding": {"model", "prompt_cache", "prompt_lookup"},
+    "decoding": {"model", "prompt_cache", "prompt_lookup", "sampling"},
     "prefill": {"feature_cache", "model", "prefetch", "prompt", "prompt_cache", "timing"},
     "text_stream": {"processing"},
     "loading": {"config", "model", "processing", "weights"},
+    "closing": set(),
+    "structured": {"closing", "decoding", "model", "processing", "prompt_cache", "sampling"},
+    "generation_options": {"sampling", "structured"},
     "generation": {
         "cache_options",
         "decoding",
         "feature_cache",
+        "generation_options",
         "media_options",
         "model",
         "prefill",
@@ -90,6 +96,7 @@ MAY_IMPORT = {
         "prompt_cache",
         "prompt_lookup",
         "sampling",
+        "structured",
         "text_stream",
         "timing",
     },
@@ -109,8 +116,39 @@ MAY_IMPORT = {
         "processing",
         "prompt_media",
     },
-    "generation_arguments": {"cache_options", "messages", "prompt_lookup", "sampling"},
-    "generate": {"command_line", "generation", "generation_arguments", "loading", "media_options"},
+    "session_file": {"image_processing", "kept_media", "media_options", "model", "prompt_cache", "prompt_media"},
+    "session": {
+        "feature_cache",
+        "generation",
+        "generation_options",
+        "kept_media",
+        "media_options",
+        "messages",
+        "model",
+        "processing",
+        "prompt_cache",
+        "session_file",
+    },
+    "generation_arguments": {
+        "cache_options",
+        "media_options",
+        "messages",
+        "prompt_lookup",
+        "sampling",
+        "structured",
+    },
+    "generate": {"command_line", "generation", "generation_arguments", "loading", "structured"},
+    "chat": {
+        "command_line",
+        "generation",
+        "generation_arguments",
+        "generation_options",
+        "image_loading",
+        "loading",
+        "media_options",
+        "session",
+        "video",
+    },
     "watch": {"command_line", "generation_arguments", "live_captions", "live_source", "loading", "media_options"},
 }
 
@@ -159,6 +197,9 @@ def test_public_names_are_these():
         "stream_generate",
         "generate_text",
         "GenerationResponse",
+        "Session",
+        "GenerationOptions",
+        "MediaOptions",
         "stream_captions",
         "Caption",
         "SmolVLM",
@@ -198,7 +239,8 @@ before = state()
 import mlx_smolvlm
 for name in mlx_smolvlm.__all__:
     getattr(mlx_smolvlm, name)
-heavy = {"torch", "transformers", "mlx_lm", "av", "jinja2", "num2words", "huggingface_hub", "requests", "matplotlib"}
+heavy = {"torch", "transformers", "mlx_lm", "av", "jinja2", "num2words", "huggingface_hub", "requests"}
+heavy |= {"llguidance", "matplotlib"}
 print(json.dumps([before == state(), sorted(heavy & set(sys.modules))]))
 """
         )

@@ -1,0 +1,267 @@
+"""`python -m mlx_smolvlm.chat`: arguments, commands and printing."""
+
+import argparse
+import io
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from .command_line import REPORTED, CommandLine, one_line, refuse_tracebacks
+from .generation_arguments import (
+    DEMO_NOTE,
+    add_form_arguments,
+    add_media_arguments,
+    add_sampling_arguments,
+    form_options,
+    generation_options,
+    media_options,
+)
+
+if TYPE_CHECKING:
+    from .generation import GenerationResponse
+    from .session import Session
+
+HELP = """\
+/image FILE_OR_URL   show a picture with the next question
+/video FILE_OR_URL   show a video with the next question
+/system TEXT         set the system prompt; without TEXT, remove it
+/undo                take back the last question with its answer
+/retry               answer the last question anew (another answer needs --temperature above 0)
+/save FILE           save the conversation with all that the model has read
+/load FILE           go on with a saved one
+/help                these lines
+/quit                end the chat, as Ctrl-D does
+Anything else is a question. Ctrl-C stops an answer; what there is of it stays."""
+PROMPT = "> "
+
+
+def main() -> None:
+    """Run the command line; exits with 2 and one line on bad arguments."""
+    with refuse_tracebacks():
+        _run(_parser().parse_args())
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    # What is out of range is said before a model is downloaded.
+    options = {**generation_options(arguments), **form_options(arguments)}
+    media = media_options(arguments)
+    from .generation_options import GenerationOptions
+    from .loading import DEMO_MODEL, load
+    from .media_options import MediaOptions
+    from .session import Session
+
+    model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, dtype=arguments.dtype)
+    session = Session(model, processor, system=arguments.system, options=GenerationOptions(**options))
+    chat = _Chat(session, MediaOptions(**media), arguments.verbose)
+    if arguments.load is not None:
+        chat.load(arguments.load)
+    for kind in ("image", "video"):
+        for source in getattr(arguments, kind):
+            chat.show(kind, source)
+    if arguments.model is None:
+        _say(DEMO_NOTE.format(example=""))
+    chat.run()
+
+
+class _Chat:
+    """One conversation on the terminal, or with lines from a pipe."""
+
+    def __init__(self, session: "Session", media_options: Any, verbose: bool):
+        self._session = session
+        self._media_options = media_options
+        self._verbose = verbose
+        self._shown: dict[str, list[Any]] = {"image": [], "video": []}  # with the next question
+        self._is_interactive = sys.stdin.isatty()
+        self._commands: dict[str, Callable[[str], None]] = {
+            "/image": lambda source: self.show("image", source),
+            "/video": lambda source: self.show("video", source),
+            "/system": self._set_system,
+            "/undo": self._undo,
+            "/retry": lambda _: self._answer(self._session.regenerate),
+            "/save": self._save,
+            "/load": self.load,
+            "/help": lambda _: _say(HELP),
+        }
+
+    def run(self) -> None:
+        """Answer until the input ends."""
+        if self._is_interactive:
+            with suppress(ImportError):
+                import readline  # noqa: F401 - editing and history for `input`
+            _say("/help lists the commands.")
+        elif isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
+        while True:
+            try:
+                line = self._line()
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                if not self._is_interactive:
+                    raise
+                _say("\n(Ctrl-D or /quit ends the chat)")
+                continue
+            if line.split(maxsplit=1)[:1] in (["/quit"], ["/exit"]):
+                return
+            try:
+                self._obey(line)
+            except BrokenPipeError:
+                raise
+            except REPORTED as error:
+                _say(f"error: {one_line(error)}")
+            except KeyboardInterrupt:
+                _say("(stopped)")
+
+    def show(self, kind: str, source: str) -> None:
+        """Add a picture or video to the next question. Raises what opening it raises."""
+        source = _path(source)
+        if kind == "image":
+            from .image_loading import load_image
+
+            picture = load_image(source)
+            # Only a file can be opened again; what came from elsewhere is kept.
+            self._shown[kind].append(source if Path(source).expanduser().is_file() else picture)
+        else:
+            if not source.startswith(("http://", "https://")):  # those are downloaded with the question
+                from .video import probe
+
+                probe(Path(source))
+            self._shown[kind].append(source)
+        if self._is_interactive:
+            _say(f"(goes with the next question: {Path(source).name})")
+
+    def load(self, path: str) -> None:
+        """Go on with a saved conversation. Raises what `Session.load` raises."""
+        from .session import Session
+
+        loaded = Session.load(_path(path), self._session.model, self._session.processor)
+        loaded.options = self._session.options
+        self._session = loaded
+        _say(f"(a conversation of {len(loaded.turns)} question{'s' * (len(loaded.turns) != 1)})")
+
+    def _line(self) -> str:
+        """The next line. Raises EOFError at the end."""
+        if self._is_interactive:
+            return input(PROMPT)
+        line = sys.stdin.readline()
+        if not line:
+            raise EOFError
+        return line.rstrip("\n")
+
+    def _obey(self, line: str) -> None:
+        if not line.strip():
+            return
+        if line.startswith("/"):
+            name, _, rest = line.partition(" ")
+            if name.strip() not in self._commands:
+                raise ValueError(f"no command {name.strip()}; /help lists them (a question may begin with a space)")
+            self._commands[name.strip()](rest.strip())
+            return
+        shown, self._shown = self._shown, {"image": [], "video": []}
+
+        def ask(**options: Any) -> Iterator["GenerationResponse"]:
+            return self._session.ask(
+                line.strip(),
+                images=shown["image"],
+                videos=shown["video"],
+                media_options=self._media_options,
+                **options,
+            )
+
+        self._answer(ask)
+
+    def _answer(self, ask: Callable[..., Iterator["GenerationResponse"]]) -> None:
+        cancel = Event()
+        step = None
+        with _stopped_by_interrupt(cancel):
+            try:
+                for step in ask(cancel=cancel):
+                    print(step.text, end="", flush=True)
+            finally:
+                if step is not None:
+                    print(flush=True)
+        if step is None:
+            return
+        if step.finish_reason == "cancelled":
+            _say("(stopped)" if step.completion_tokens else "(stopped; the question is taken back)")
+        elif step.finish_reason == "length":
+            _say(f"(cut at {step.completion_tokens} tokens; see --max-tokens)")
+        if self._verbose:
+            timing = step.timing
+            _say(
+                f"({step.prompt_tokens} tokens of prompt, first token after {timing.time_to_first_token:.2f} s, "
+                f"{step.completion_tokens} tokens at {step.decode_tokens_per_second:.1f} tokens/s)"
+            )
+
+    def _save(self, path: str) -> None:
+        self._session.save(_path(path))
+        _say("(saved)")
+
+    def _set_system(self, text: str) -> None:
+        self._session.system = text or None
+
+    def _undo(self, _: str) -> None:
+        undone = self._session.undo()
+        question = " ".join(item["text"] for item in undone.content if item["type"] == "text")
+        _say(f"(taken back: {' '.join(question.split())})")
+
+
+@contextmanager
+def _stopped_by_interrupt(cancel: Event) -> Iterator[None]:
+    """Within: Ctrl-C sets the event, and raises KeyboardInterrupt the second time."""
+
+    def stop(*_: object) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _path(text: str) -> str:
+    """A file's name as typed, or as terminals paste it: in quotes, or with backslashes before spaces."""
+    if not text:
+        raise ValueError("name a file after the command, as in /image photo.jpg")
+    if Path(text).exists():
+        return text
+    with suppress(ValueError):
+        words = shlex.split(text)
+        if len(words) == 1 and "\\" not in words[0]:
+            return words[0]
+    return text
+
+
+def _say(message: str) -> None:
+    """Print on stderr: stdout holds the answers alone."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandLine(
+        prog="python -m mlx_smolvlm.chat",
+        description="Talk with a SmolVLM model about pictures and videos; /help in the chat lists its commands.",
+    )
+    start = parser.add_argument_group("how to begin")
+    start.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
+    start.add_argument("--image", action="append", metavar="FILE_OR_URL", default=[], help="a picture; repeatable")
+    start.add_argument("--video", action="append", metavar="FILE_OR_URL", default=[], help="a video; repeatable")
+    start.add_argument("--system", metavar="TEXT", help="system prompt")
+    start.add_argument("--load", metavar="FILE", help="a conversation that /save wrote")
+    start.add_argument("--verbose", action="store_true", help="token counts and times after each answer")
+    add_media_arguments(parser)
+    add_sampling_arguments(parser)
+    add_form_arguments(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

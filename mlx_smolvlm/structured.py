@@ -1,0 +1,202 @@
+"""Answers that keep to a form: a JSON schema or a regular expression says which tokens may come next.
+
+llguidance computes which those are; it is the extra `json`, imported when asked for.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from .closing import Closer, Place, completes
+from .decoding import logits_after
+from .model import SmolVLM
+from .processing import Processor
+from .prompt_cache import PromptCache
+from .sampling import Sampler
+
+# One way to write JSON: that of json.dumps. Free white space invites small models to make nothing else.
+_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+def read_grammar(json_schema: dict[str, Any] | str | None, regex: str | None) -> str | None:
+    """llguidance's grammar of an answer, None if it is free.
+
+    The answer may begin with a space, as the models' answers do; it is no part of the text.
+
+    Raises:
+        ValueError: both are given, or one that is malformed or has features that cannot be kept to.
+        ImportError: llguidance is not installed.
+    """
+    if json_schema is None and regex is None:
+        return None
+    if json_schema is not None and regex is not None:
+        raise ValueError("json_schema and regex are both given; an answer keeps to one of them")
+    guidance = _llguidance()
+    if regex is not None:
+        if not isinstance(regex, str):
+            raise ValueError(f"regex is {type(regex).__name__}, expected text")
+        _refuse(guidance.LLMatcher.grammar_from_regex(regex), f"regex {_shortened(regex)!r}")
+        answer = f"/{guidance.regex_to_lark(regex, use_ascii='')}/"
+    else:
+        schema = _schema(json_schema)
+        _refuse(guidance.LLMatcher.grammar_from_json_schema(json.dumps(schema, ensure_ascii=False)), "the JSON schema")
+        answer = f"%json {json.dumps(schema | {'x-guidance': _LAYOUT}, ensure_ascii=False)}"
+    return guidance.LLMatcher.grammar_from_lark(f"start: / ?/ answer\nanswer: {answer}")
+
+
+class GrammarConstraint:
+    """Follows one answer: which tokens may come next, and how to end it in time.
+
+    At every step the answer can be closed within the tokens that are left; a token after which it could not is
+    replaced by the next one of the way to the end that is known.
+
+    Attributes:
+        is_complete: nothing can be added.
+        is_cut: the answer was closed because its tokens ran out.
+    """
+
+    def __init__(self, processor: Processor, vocab_size: int, grammar: str, max_tokens: int):
+        """
+        Raises:
+            ValueError: no answer as short as `max_tokens` is found.
+        """
+        self._tokenizer = _tokenizer(processor, vocab_size)
+        self._matcher = _llguidance().LLMatcher(self._tokenizer, grammar, log_level=0)
+        self._closer = Closer(self._tokenizer, grammar)
+        self._place = Place()
+        self._vocab_size = vocab_size
+        self._left = max_tokens
+        self.is_complete = self.is_cut = False
+        closing = self._closer.closing(self._matcher, self._place, max_tokens)
+        if closing is None:
+            raise ValueError(
+                f"no answer of the form that is asked for was found within {max_tokens} tokens; raise max_tokens"
+            )
+        self._closing: list[int] = closing
+
+    def allowed(self) -> mx.array:
+        """Which tokens may come next, (1, vocab_size) bool."""
+        if self.is_cut:
+            return mx.arange(self._vocab_size)[None] == self._closing[0]
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        return mx.array(np.unpackbits(bits, bitorder="little")[: self._vocab_size].astype(bool))[None]
+
+    def take(self, token_id: int) -> int:
+        """Note the token that was chosen; returns it, or another one that has to come instead."""
+        self._left -= 1
+        if not self.is_cut:
+            after = self._matcher.deep_copy()
+            after.consume_token(token_id)
+            place = self._place.after(self._tokenizer.decode_bytes([token_id]))
+            closing = self._closing_after(after, place)
+            if closing is not None:
+                self._matcher, self._place, self._closing = after, place, closing
+                self.is_complete = after.is_stopped()
+                return token_id
+            self.is_cut = True
+        token_id = self._closing.pop(0)
+        self.is_complete = not self._closing
+        return token_id
+
+    def _closing_after(self, matcher: Any, place: Place) -> list[int] | None:
+        """Tokens that complete the answer from here on; those known so far, while there is room for twice as many."""
+        if matcher.is_stopped():
+            return []
+        guesses = [guess for guess in (self._closing[1:], self._closing) if completes(matcher, guess)]
+        if guesses and 2 * len(guesses[0]) <= self._left:
+            return guesses[0]
+        closing = self._closer.closing(matcher, place, self._left)
+        if closing is None:
+            closing = next((guess for guess in guesses if len(guess) <= self._left), None)
+        return closing
+
+
+def make_constraint(
+    json_schema: dict[str, Any] | str | None, regex: str | None, processor: Processor, vocab_size: int, max_tokens: int
+) -> GrammarConstraint | None:
+    """What follows an answer of this form; None if it is free. Raises what `read_grammar` and the class raise."""
+    grammar = read_grammar(json_schema, regex)
+    return None if grammar is None else GrammarConstraint(processor, vocab_size, grammar, max_tokens)
+
+
+def check_form(
+    json_schema: Any, regex: str | None, prompt_lookup_tokens: int | None, max_kv_size: int | None
+) -> None:
+    """Refuse what an answer in a form does not go with: drafts that know no form, caches that cannot go back."""
+    if json_schema is None and regex is None:
+        return
+    for name, value in (("prompt_lookup_tokens", prompt_lookup_tokens), ("max_kv_size", max_kv_size)):
+        if value is not None:
+            raise ValueError(f"{name} does not go with json_schema and regex; choose one")
+
+
+def constrained_tokens(
+    model: SmolVLM,
+    cache: PromptCache,
+    sample: Sampler,
+    logits: mx.array,
+    max_tokens: int,
+    constraint: GrammarConstraint,
+) -> Iterator[int]:
+    """Yield the tokens of an answer that keeps to its form, `logits` (1, vocab_size) being those after the prompt.
+
+    The next step is enqueued before the constraint looks at a token, which it does while the device works.
+    """
+    for count in range(1, max_tokens + 1):
+        token = sample(logits, constraint.allowed())
+        if count < max_tokens:
+            logits = logits_after(model, token[None], cache)[:, -1]
+            mx.async_eval(logits)
+        sampled = int(token.item())  # type: ignore[arg-type]
+        token_id = constraint.take(sampled)
+        if count < max_tokens:
+            if token_id != sampled:  # the step was for nothing
+                cache.trim(len(cache.token_ids))
+                logits = logits_after(model, mx.array([[token_id]]), cache)[:, -1]
+            cache.extend([token_id])
+        yield token_id
+        if constraint.is_complete:
+            return
+
+
+def _llguidance() -> Any:
+    try:
+        import llguidance  # an extra
+    except ImportError:
+        raise ImportError(
+            "json_schema and regex need llguidance; install it with: pip install llguidance (the extra 'json')"
+        ) from None
+    return llguidance
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(processor: Processor, vocab_size: int) -> Any:
+    """The processor's tokenizer as llguidance has it, which takes long to make."""
+    return _llguidance().LLTokenizer(
+        processor.tokenizer.to_str(), n_vocab=vocab_size, eos_token=sorted(processor.stop_token_ids)
+    )
+
+
+def _schema(json_schema: Any) -> dict[str, Any]:
+    if isinstance(json_schema, str):
+        try:
+            json_schema = json.loads(json_schema)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"the JSON schema is not JSON: {error}") from None
+    if not isinstance(json_schema, dict):
+        raise ValueError(f"the JSON schema is {_shortened(repr(json_schema))}, expected an object")
+    return json_schema
+
+
+def _refuse(grammar: str, what: str) -> None:
+    problem = _llguidance().LLMatcher.validate_grammar(grammar)
+    if problem:
+        raise ValueError(f"{what} cannot be kept to: {_shortened(' '.join(problem.split()), 300)}")
+
+
+def _shortened(text: str, length: int = 100) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
