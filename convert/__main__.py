@@ -13,6 +13,7 @@ from .progress import StderrProgress
 from .quality_command import (
     add_quality_options,
     calibrated_plan,
+    check_float16_samples,
     check_quality_options,
     report_quality,
     run_comparison,
@@ -47,7 +48,7 @@ def main() -> None:
             plan, rounding = calibrated_plan(arguments, quantization, progress)
             quantization = None if plan else quantization
         if arguments.dtype == "float16":
-            warn_of_float16(arguments)
+            check_float16_samples(arguments)
         report = convert_checkpoint(
             arguments.hf_path,
             arguments.mlx_path,
@@ -64,6 +65,8 @@ def main() -> None:
             progress=progress,
         )
         _print(report, arguments.verbose)
+        if arguments.dtype == "float16":
+            warn_of_float16(arguments, report.folder)
         if rounding:
             report_quality(arguments, report.folder, command, progress)
         if arguments.upload_repo:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..loading import find_checkpoint
 from ..processing import load_processor
 from .calibration import calibrate, float16_warnings, quality_data
-from .calibration_data import check_samples
+from .calibration_data import check_samples, read_samples
 from .card import CARD, refresh_quality
 from .compare import compare_checkpoints
 from .plan import Plan, QuantizationOptions
@@ -127,12 +127,16 @@ def report_quality(arguments: argparse.Namespace, folder: Path, command: str, pr
     )
 
 
-def warn_of_float16(arguments: argparse.Namespace) -> None:
-    """`--dtype float16`: a warning for each layer that may overflow."""
-    if arguments.adapter_path is not None:
-        warnings.warn("whether float16 is wide enough was not checked: the adapter is not merged yet", stacklevel=1)
-        return
-    for line in float16_warnings(_source(arguments).folder, arguments.data):
+def check_float16_samples(arguments: argparse.Namespace) -> None:
+    """Before `--dtype float16 --data DIR`: refuse samples that cannot be read."""
+    if arguments.data:
+        source = _source(arguments)
+        check_samples(load_processor(source.folder, source.config), read_samples(arguments.data))
+
+
+def warn_of_float16(arguments: argparse.Namespace, folder: Path) -> None:
+    """After `--dtype float16`: a warning for each layer of the new folder that may overflow."""
+    for line in float16_warnings(folder, arguments.data):
         warnings.warn(line, stacklevel=1)
 
 
