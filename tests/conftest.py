@@ -1,5 +1,6 @@
 """Shared fixtures: tiny checkpoints of every geometry, and the reference's answers on them."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -16,6 +17,12 @@ CHECKPOINT_NAMES = ("smolvlm_256m", "smolvlm2_2b", "smolvlm_2b_v1", "idefics3", 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run tests that take minutes")
     parser.addoption("--network", action="store_true", help="run tests that need the internet")
+
+
+def pytest_collection_finish():
+    """What is loaded by now stays: the collections that tests ask for need not walk over it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config, items):

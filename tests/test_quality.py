@@ -59,7 +59,7 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(quality, tmp_pat
 
 
 def test_a_plot_needs_matplotlib(quality, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'mlx-smolvlm\[plot\]'"):
         check_plot(tmp_path / "plot.png")
 
