@@ -67,7 +67,7 @@ tags:
 
 ## Use
 
-With [mlx-smolvlm](https://pypi.org/project/mlx-smolvlm/):
+With mlx-smolvlm:
 
     python -m mlx_smolvlm.generate --model {name} --image photo.jpg --prompt "Describe this image."
 

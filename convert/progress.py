@@ -24,6 +24,7 @@ class StderrProgress(Progress):
         self._bar: Any = None
 
     def stage(self, text: str, total_bytes: int | None = None) -> None:
+        """Say it, and begin a bar if there is something to count."""
         self.close()
         if total_bytes is not None and sys.stderr.isatty():
             from tqdm import tqdm  # huggingface_hub's bar
@@ -33,10 +34,12 @@ class StderrProgress(Progress):
             print(text, file=sys.stderr)
 
     def advance(self, num_bytes: int) -> None:
+        """Move the bar."""
         if self._bar is not None:
             self._bar.update(num_bytes)
 
     def close(self) -> None:
+        """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -31,6 +31,7 @@ class TensorSpec:
 
     @property
     def size_bytes(self) -> int:
+        """What it takes in the file."""
         return math.prod(self.shape) * self.dtype.size
 
 

@@ -44,6 +44,7 @@ class KeptVideo(PlannedVideo):
 
     @property
     def shown(self) -> tuple[str, Sequence[float], float]:
+        """Name, time stamps and length."""
         return self.name, self.timestamps_s, self.duration_s
 
     def tiles(self, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:

@@ -152,6 +152,7 @@ class Clip(PlannedVideo):
 
     @property
     def shown(self) -> tuple[str, Sequence[float], float]:
+        """Name, time stamps and length."""
         return self.name, self.sample.timestamps_s, self.sample.duration_s
 
     @cached_property
@@ -182,6 +183,7 @@ class FrameSeries(PlannedVideo):
 
     @property
     def shown(self) -> tuple[str, Sequence[float], float]:
+        """Name, time stamps and length."""
         return self.video.name, self.video.timestamps_s, self.video.duration_s
 
     @cached_property

@@ -1,4 +1,7 @@
-"""Transfers stay within their limits, and every failure is one line that gives no secret away."""
+"""Transfers stay within their limits, and every failure is one line that gives no secret away.
+
+One file: the tests share their server and its certificate.
+"""
 
 import base64
 import shutil

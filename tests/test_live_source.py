@@ -1,4 +1,7 @@
-"""Live sources: what SOURCE means, frames from each kind, losing and finding them again, and an end within a second."""
+"""Live sources: what SOURCE means, frames from each kind, losing and finding them again, and an end within a second.
+
+One file: every kind of source goes through the same few helpers.
+"""
 
 import os
 import threading

@@ -1,4 +1,7 @@
-"""A conversation that goes on: nothing is done twice, nothing is lost, and answers stay those of a fresh start."""
+"""A conversation that goes on: nothing is done twice, nothing is lost, and answers stay those of a fresh start.
+
+One file, though long: each test plays turns of one conversation with the helpers at its top.
+"""
 
 import io
 from itertools import islice

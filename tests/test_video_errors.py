@@ -1,4 +1,7 @@
-"""Bad videos: one line and status 2 within ten seconds, and no thread or open file left behind."""
+"""Bad videos: one line and status 2 within ten seconds, and no thread or open file left behind.
+
+One file: all cases share the check that nothing is left behind.
+"""
 
 import contextlib
 import gc

@@ -1,4 +1,7 @@
-"""The highlights example: the planted scene is found, and what is cut out is whole, in sync and as it was."""
+"""The highlights example: the planted scene is found, and what is cut out is whole, in sync and as it was.
+
+One file: the tests share the films and the checks of what was cut.
+"""
 
 import json
 import os

@@ -2,6 +2,8 @@
 
 `VIDEO_FILES` maps a name to its file's suffix and the function that writes it. Every frame of a file differs from
 all others, so that a frame taken for its neighbour is noticed.
+
+One file, though long: it is a catalogue.
 """
 
 import struct

@@ -85,11 +85,13 @@ class MlxProgram(Program):
     """Programs that count memory as MLX does."""
 
     def peak_bytes(self) -> int:
+        """Most memory that MLX has held."""
         import mlx.core as mx
 
         return mx.get_peak_memory()
 
     def reset_peak(self) -> None:
+        """Begin to count anew."""
         import mlx.core as mx
 
         mx.clear_cache()
@@ -106,6 +108,7 @@ class Own(MlxProgram):
         self._model, self._processor = mlx_smolvlm.load(folder, dtype=dtype)
 
     def answer(self, request: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
+        """See `Program.answer`."""
         from mlx_smolvlm import stream_generate
 
         token_ids: list[int] = []
@@ -122,6 +125,7 @@ class Own(MlxProgram):
             yield step.prompt_ids, token_ids
 
     def pixels(self, image: Any) -> Any:
+        """See `Program.pixels`."""
         return self._processor("", images=[image]).pixel_values
 
 
@@ -135,6 +139,7 @@ class MlxVlm(MlxProgram):
         self._model, self._processor = mlx_vlm.load(folder)
 
     def answer(self, request: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
+        """See `Program.answer`."""
         import mlx_vlm
         from mlx_vlm.prompt_utils import apply_chat_template
 
@@ -158,6 +163,7 @@ class MlxVlm(MlxProgram):
             yield [0] * step.prompt_tokens, token_ids  # it does not tell the tokens of the prompt
 
     def pixels(self, image: Any) -> Any:
+        """See `Program.pixels`."""
         from transformers.image_utils import make_nested_list_of_images
 
         return self._processor.image_processor(make_nested_list_of_images([image]))["pixel_values"]
@@ -179,6 +185,7 @@ class Transformers(Program):
         self._model = loaded.to(device).eval()
 
     def answer(self, request: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
+        """See `Program.answer`."""
         from PIL import Image
 
         content = [{"type": "image", "image": Image.open(path)} for path in request.get("images", [])]
@@ -201,6 +208,7 @@ class Transformers(Program):
                 inputs = {"input_ids": token[:, None]}
 
     def pixels(self, image: Any) -> Any:
+        """See `Program.pixels`."""
         from transformers import AutoImageProcessor
 
         processor = AutoImageProcessor.from_pretrained(self._folder, backend="pil")
@@ -210,6 +218,7 @@ class Transformers(Program):
         return pixels
 
     def preprocess(self, request: dict[str, Any]) -> dict[str, Any]:
+        """See `Program.preprocess`."""
         return super().preprocess(request) | {"preprocessing_s": self._spent_s}  # without making the processor
 
 
