@@ -17,7 +17,12 @@ Block = Callable[[mx.array], mx.array]
 
 def decoder_block(decoder: LanguageModel, index: int) -> Block:
     """A layer of the decoder that reads whole sequences from their first token on."""
-    return lambda x: decoder.layers[index](x, KVCache(), decoder.rotation(0, x.shape[1]))
+
+    def block(x: mx.array) -> mx.array:
+        cache = KVCache()
+        return decoder.layers[index](x, cache, decoder.rotation(cache.positions(x.shape[1])))
+
+    return block
 
 
 def head_path(config: ModelConfig) -> str:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from .loading import DEMO_MODEL, load
     from .media_options import MediaOptions
     from .model import SmolVLM
-    from .processing import Inputs, Processor
+    from .processing import Processor
+    from .prompt import Inputs
     from .prompt_cache import PromptCache
     from .prompt_media import SampledVideo
     from .session import Session
@@ -27,7 +28,7 @@ _HOME = {
     "FetchPolicy": "fetch",
     "GenerationOptions": "generation_options",
     "GenerationResponse": "generation",
-    "Inputs": "processing",
+    "Inputs": "prompt",
     "MediaOptions": "media_options",
     "Processor": "processing",
     "PromptCache": "prompt_cache",

@@ -1,6 +1,7 @@
 """Keys and values of the tokens read so far, and attention over them."""
 
 import mlx.core as mx
+import numpy as np
 
 
 class KVCache:
@@ -20,6 +21,10 @@ class KVCache:
     def state(self) -> list[mx.array]:
         """The arrays that are held."""
         return [] if self.buffer is None else [self.buffer]
+
+    def positions(self, num_tokens: int) -> np.ndarray:
+        """Of the next tokens, (num_tokens,) int32."""
+        return np.arange(self.offset, self.offset + num_tokens, dtype=np.int32)
 
     def attend(self, queries: mx.array, keys_values: mx.array, scale: float) -> mx.array:
         """Append the keys and values of some tokens, and let each of these see itself and all before it.

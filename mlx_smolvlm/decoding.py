@@ -4,10 +4,18 @@ from collections.abc import Iterator
 
 import mlx.core as mx
 
+from .cache import KVCache
 from .model import SmolVLM
 from .prompt_cache import PromptCache
 from .prompt_lookup import PromptLookup
 from .sampling import Sampler
+
+RUN_AHEAD_BYTES = 64 * 1024**2
+"""Most memory of keys and values up to which a step is started before the one before it has ended.
+
+A GPU then has no pause between two steps, but a buffer that it still reads from cannot be written in place: MLX copies
+it. A pause is shorter than it takes any Mac to copy this much.
+"""
 
 
 def decode(
@@ -20,8 +28,9 @@ def decode(
 ) -> Iterator[int]:
     """Yield up to `max_tokens` tokens, beginning with `token`, (1,), which the cache does not hold yet.
 
-    The next step is enqueued before a token is read, so that the device does not wait for Python. At each yield the
-    cache notes exactly the tokens that its layers hold, so that it can go on from there.
+    The next step is built before a token is read, so that the device does not wait for Python; and started, too,
+    unless the cache is large (`RUN_AHEAD_BYTES`). At each yield the cache notes exactly the tokens that its layers hold,
+    so that it can go on from there.
 
     With `lookup`, `sample` must take the likeliest token: drafts are read in one step and those of their tokens
     that it would have chosen are kept, with the one it chooses after them.
@@ -30,14 +39,17 @@ def decode(
     while left:
         drafting = lookup is not None and lookup.is_sure and left > 1
         if left > 1 and not drafting:
-            following = sample(logits_after(model, token[None], cache)[:, -1])
-            mx.async_eval(following)
+            following = sample(logits_after(model, token[None], cache.layers)[:, -1])
+            if cache.nbytes <= RUN_AHEAD_BYTES:
+                mx.async_eval(following)
         token_id = int(token.item())  # type: ignore[arg-type]
+        if left > 1 and not drafting:
+            mx.async_eval(following)  # where that was not done above
         if lookup is not None:
             lookup.add(token_id)
         if drafting and lookup is not None:
             read = [token_id, *lookup.draft(left - 2)]
-            chosen = sample(logits_after(model, mx.array([read]), cache)[0])  # (len(read),), what follows each
+            chosen = sample(logits_after(model, mx.array([read]), cache.layers)[0])  # (len(read),), what follows each
             mx.async_eval(chosen)
             cache.extend(read)
             yield token_id
@@ -65,7 +77,7 @@ def _accepted(draft: list[int], chosen: list[int]) -> list[int]:
     return draft[:count]
 
 
-def logits_after(model: SmolVLM, token_ids: mx.array, cache: PromptCache) -> mx.array:
+def logits_after(model: SmolVLM, token_ids: mx.array, layers: list[KVCache]) -> mx.array:
     """(1, num_tokens) -> logits after each, (1, num_tokens, vocab_size)."""
     embeddings = model.language_model.embed_tokens(token_ids)
-    return model.language_model.logits(model.language_model(embeddings, cache.layers))
+    return model.language_model.logits(model.language_model(embeddings, layers))

@@ -19,9 +19,10 @@ from .generation_options import GenerationOptions
 from .media_options import MediaOptions
 from .model import SmolVLM
 from .prefill import read_prompt
-from .processing import Medium, Processor
+from .processing import Processor
 from .prompt_cache import PromptCache
 from .prompt_lookup import PromptLookup, check_prompt_lookup
+from .prompt_media import Medium
 from .sampling import check_finite, make_sampler
 from .structured import check_form, constrained_tokens, make_constraint
 from .text_stream import TextStream

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from .activations import swiglu
 from .cache import KVCache
@@ -122,17 +123,18 @@ class LanguageModel(nn.Module):
         """An empty cache, one entry per layer."""
         return (options or CacheOptions()).make(len(self.layers))
 
-    def rotation(self, offset: int, num_tokens: int) -> Rotate:
-        """What turns the heads of a layer by the positions of tokens, the first of which is at `offset`."""
-        return self._rope.at(offset, num_tokens)
+    def rotation(self, positions: np.ndarray) -> Rotate:
+        """What turns the heads of a layer by the positions of their tokens, (num_tokens,)."""
+        return self._rope.at(positions)
 
     def __call__(self, inputs_embeds: mx.array, cache: list[KVCache]) -> mx.array:
         """Read tokens after those in the cache.
 
-        (1, num_tokens, hidden_size) -> last hidden states of the same shape, normed; `cache` is extended.
+        (1, num_tokens, hidden_size) -> last hidden states of the same shape, normed; `cache` is extended. Which
+        tokens continue which is for the cache alone to know (see `batch_cache.py`).
         """
         x = inputs_embeds
-        rotate = self.rotation(cache[0].offset, x.shape[1])
+        rotate = self.rotation(cache[0].positions(x.shape[1]))
         for layer, layer_cache in zip(self.layers, cache, strict=True):
             x = layer(x, layer_cache, rotate)
         return self.norm(x)

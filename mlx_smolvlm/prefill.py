@@ -7,10 +7,11 @@ from itertools import islice
 import mlx.core as mx
 import numpy as np
 
+from .cache import KVCache
 from .feature_cache import FeatureCache
 from .model import SmolVLM
 from .prefetch import prefetched
-from .prompt import Prompt
+from .prompt import Inputs, Prompt
 from .prompt_cache import PromptCache
 from .timing import Stopwatch
 
@@ -62,6 +63,29 @@ def read_prompt(
     reader.read_to(len(prompt.input_ids))
     cache.note_media(prompt)
     return model.language_model.logits(reader.hidden[:, -1])
+
+
+def read_inputs(
+    model: SmolVLM,
+    inputs: Inputs,
+    layers: list[KVCache],
+    feature_cache: FeatureCache,
+    prefill_chunk: int,
+    check_cancelled: Callable[[], None],
+) -> mx.array:
+    """Read a prompt whose pixels are all there into an empty cache. Returns logits as `read_prompt` does."""
+    tiles = [] if inputs.pixel_values is None else list(inputs.pixel_values)
+    features: list[mx.array] = []
+    at_a_time = tiles_per_step(model)
+    for start in range(0, len(tiles), at_a_time):
+        check_cancelled()
+        features += feature_cache.encode(model, tiles[start : start + at_a_time])
+    embeddings = model.input_embeddings(inputs.input_ids, mx.concatenate(features) if features else None)
+    for start in range(0, len(inputs.input_ids), prefill_chunk):
+        check_cancelled()
+        hidden = model.language_model(embeddings[:, start : start + prefill_chunk], layers)
+        mx.eval([layer.state for layer in layers])
+    return model.language_model.logits(hidden[:, -1])
 
 
 class _Reader:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,30 +18,10 @@ from .kept_media import KeptMedium
 from .media_options import MediaOptions
 from .messages import IMAGE_MARKER, VIDEO_MARKER, Conversation, read_conversation, read_rendered
 from .processor_config import ProcessorConfig, read_processor_config
-from .prompt import MARKER, Prompt, PromptMedium
-from .prompt_media import Clip, FrameSeries, Medium, Picture, open_clip, open_picture
+from .prompt import MARKER, Inputs, Prompt, PromptMedium
+from .prompt_media import Clip, FrameSeries, Picture, open_clip, open_picture
 
 END_OF_UTTERANCE = "<end_of_utterance>"
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What the model reads.
-
-    Attributes:
-        input_ids: the prompt's tokens.
-        pixel_values: (num_tiles, tile_size, tile_size, 3) uint8, 0..255, in prompt order; None without media.
-        media: one entry for each picture and video, in prompt order.
-    """
-
-    input_ids: list[int]
-    pixel_values: np.ndarray | None
-    media: list[Medium]
-
-    @property
-    def image_tokens(self) -> int:
-        """Tokens of the prompt that stand for pictures and frames."""
-        return sum(medium.image_tokens for medium in self.media)
 
 
 class Processor:
@@ -79,9 +58,7 @@ class Processor:
             apply_chat_template=apply_chat_template,
             check_cancelled=check_cancelled,
         ) as prompt:
-            tiles = list(prompt.tiles())
-            prompt.settle()
-            return Inputs(prompt.input_ids, np.stack(tiles) if tiles else None, prompt.costs)
+            return prompt.inputs()
 
     @contextmanager
     def prepare(

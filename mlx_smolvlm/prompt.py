@@ -1,8 +1,9 @@
-"""A prompt that is planned: its tokens known, its media open, no pixel resized yet."""
+"""A prompt that is planned: its tokens known, its media open, no pixel resized yet; and one that is made."""
 
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +14,26 @@ from .prompt_media import Clip, FrameSeries, Medium, Picture
 
 PromptMedium = Picture | Clip | FrameSeries | KeptPicture | KeptVideo
 MARKER = re.compile(f"{IMAGE_MARKER}|{VIDEO_MARKER}")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the model reads.
+
+    Attributes:
+        input_ids: the prompt's tokens.
+        pixel_values: (num_tiles, tile_size, tile_size, 3) uint8, 0..255, in prompt order; None without media.
+        media: one entry for each picture and video, in prompt order.
+    """
+
+    input_ids: list[int]
+    pixel_values: np.ndarray | None
+    media: list[Medium]
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of the prompt that stand for pictures and frames."""
+        return sum(medium.image_tokens for medium in self.media)
 
 
 class Prompt:
@@ -77,6 +98,12 @@ class Prompt:
                     f"{medium.name} breaks off: {count} of {medium.num_tiles} frames could be read"
                 )
                 medium.shorten(count)
+
+    def inputs(self) -> Inputs:
+        """All of it, every pixel made."""
+        tiles = list(self.tiles())
+        self.settle()
+        return Inputs(self.input_ids, np.stack(tiles) if tiles else None, self.costs)
 
     def settle(self) -> bool:
         """After the last tile: state the frames that there were. Warns and returns True if `input_ids` changed."""

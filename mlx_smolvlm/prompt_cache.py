@@ -40,6 +40,11 @@ class PromptCache:
         self._model: SmolVLM | None = None
         self._options = CacheOptions()
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the keys and values take."""
+        return len(self.layers) * sum(array.nbytes for array in self.layers[0].state)  # layers are alike
+
     def open(self, model: SmolVLM, options: CacheOptions) -> None:
         """Bind an unused cache to a model and a way of keeping keys and values.
 

@@ -15,7 +15,7 @@ def check_prompt_lookup(max_draft: int | None, sampling: SamplingOptions, cache:
         return
     if not isinstance(max_draft, int) or max_draft < 1:
         raise ValueError(f"prompt_lookup_tokens is {max_draft!r}, expected a whole number of at least 1 or None")
-    if sampling.temperature != 0 or sampling.repetition_penalty != 1:
+    if not sampling.is_greedy:
         raise ValueError(
             "prompt_lookup_tokens needs greedy answers: leave out temperature and repetition_penalty, or the lookup"
         )

@@ -43,13 +43,13 @@ class RotaryEmbedding:
         turning = config.num_attention_heads + config.num_key_value_heads
         self._turns = np.array([1] * turning + [0] * config.num_key_value_heads, np.int32)
 
-    def at(self, offset: int, num_tokens: int) -> Callable[[mx.array], mx.array]:
-        """The rotation of tokens of which the first is at position `offset`, the same in every layer.
+    def at(self, token_positions: np.ndarray) -> Callable[[mx.array], mx.array]:
+        """The rotation of tokens at these positions, (num_tokens,) int32, the same in every layer.
 
         It maps (num_tokens * num_heads, 1, head_dim), the heads of a token being those of its queries, its keys and
         its values, in this order, to the same shape.
         """
-        positions = mx.array(np.outer(np.arange(offset, offset + num_tokens, dtype=np.int32), self._turns).ravel())
+        positions = mx.array(np.outer(token_positions, self._turns).ravel())
         if mx.default_device() == mx.gpu:
             return partial(self._rotate, positions)
         angles = positions[:, None, None] / self._wavelengths

@@ -29,7 +29,7 @@ class RotatingKVCache(KVCache):
         if num_tokens == 1:
             held, mask = self._write(keys_values, new)[:, :, : self._max_size], None
         else:  # tokens of one portion see others that the portion's end pushes out: all, before any is forgotten
-            before = self._positions()
+            before = self._held_positions()
             positions = np.concatenate([before, new])
             visible = (positions <= new[:, None]) & ((positions < KEEP) | (positions > new[:, None] - self._window))
             mask = mx.array(visible)
@@ -50,7 +50,7 @@ class RotatingKVCache(KVCache):
             return False
         return super().trim(offset)
 
-    def _positions(self) -> np.ndarray:
+    def _held_positions(self) -> np.ndarray:
         """Of the tokens in the buffer, slot by slot."""
         slots = np.arange(min(self.offset, self._max_size))
         turns = (self.offset - 1 - slots) // self._window

@@ -42,6 +42,11 @@ class SamplingOptions:
             if not holds:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected {expected}")
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken, whatever was said before."""
+        return self.temperature == 0 and self.repetition_penalty == 1
+
 
 class Sampler(Protocol):
     """A function from logits (1, vocab_size) to the next token (1,), one of those `allowed` (1, vocab_size) bool."""

@@ -149,14 +149,14 @@ def constrained_tokens(
     for count in range(1, max_tokens + 1):
         token = sample(logits, constraint.allowed())
         if count < max_tokens:
-            logits = logits_after(model, token[None], cache)[:, -1]
+            logits = logits_after(model, token[None], cache.layers)[:, -1]
             mx.async_eval(logits)
         sampled = int(token.item())  # type: ignore[arg-type]
         token_id = constraint.take(sampled)
         if count < max_tokens:
             if token_id != sampled:  # the step was for nothing
                 cache.trim(len(cache.token_ids))
-                logits = logits_after(model, mx.array([[token_id]]), cache)[:, -1]
+                logits = logits_after(model, mx.array([[token_id]]), cache.layers)[:, -1]
             cache.extend([token_id])
         yield token_id
         if constraint.is_complete:

@@ -1,0 +1,141 @@
+"""INPUT of the command -> what to ask about: a folder, a glob, a JSONL or CSV list, or a single file."""
+
+import csv
+import glob
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PICTURE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .heic .heif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tga .tif .tiff .webp".split()
+)
+VIDEO_SUFFIXES = frozenset(".avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split())
+PATH_FIELDS = ("path", "file_name", "image", "video")  # the second is what Hugging Face's image folders call it
+URL_SCHEMES = ("http://", "https://", "data:", "file:")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture or video to ask about.
+
+    Attributes:
+        path: as the input names it, and as the results will.
+        source: where it is read from: `path`, or for lists, whose paths count from their own folder, that path.
+        is_video: whether it is a video.
+        prompt: the question about it; None for that of the command.
+    """
+
+    path: str
+    source: str
+    is_video: bool
+    prompt: str | None = None
+
+
+def read_items(source: str) -> list[Item]:
+    """What INPUT names, in a fixed order, each once.
+
+    A folder is searched for pictures, in its subfolders too; a glob (`**` goes into subfolders) and a list may name
+    videos as well, told by their suffix.
+
+    Raises:
+        FileNotFoundError: nothing of that name, or nothing that matches.
+        ValueError: a folder without pictures, or a list that cannot be read.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        items = [_item(name) for name in sorted(_pictures_in(path))]
+        if not items:
+            raise ValueError(f"no pictures in {source} (looked for {', '.join(sorted(PICTURE_SUFFIXES))})")
+    elif path.is_file():
+        items = list(_read_list(path)) if path.suffix.lower() in _READERS else [_item(source)]
+    elif glob.has_magic(source):
+        names = sorted(glob.glob(os.path.expanduser(source), recursive=True))
+        items = [_item(name) for name in names if os.path.isfile(name)]
+        if not items:
+            raise FileNotFoundError(f"no file matches {source!r} (quote the pattern, so that the shell leaves it alone)")
+    else:
+        raise FileNotFoundError(f"no folder or file {source!r}; name a folder, a glob, a .jsonl or a .csv file")
+    return list(dict.fromkeys(items))
+
+
+def _pictures_in(folder: Path) -> Iterator[str]:
+    """Pictures below a folder, but hidden ones; what cannot be looked into is an error."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES:
+                yield os.path.join(parent, name)
+
+
+def _item(name: str, source: str | None = None, is_video: bool | None = None, prompt: str | None = None) -> Item:
+    if is_video is None:
+        is_video = Path(name.split("?")[0]).suffix.lower() in VIDEO_SUFFIXES
+    return Item(name, source or name, is_video, prompt)
+
+
+def _read_list(path: Path) -> Iterator[Item]:
+    """The entries of a list file."""
+    number = 0
+    try:
+        for number, entry in _READERS[path.suffix.lower()](path):
+            try:
+                yield _entry(entry, path)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text") from None
+    if not number:
+        raise ValueError(f"{path} names nothing; expected a picture in each line")
+
+
+def _entry(entry: Any, path: Path) -> Item:
+    if isinstance(entry, str):
+        entry = {"path": entry}
+    if not isinstance(entry, dict):
+        raise ValueError(f"expected an object with a path, got {json.dumps(entry)[:80]}")
+    field = next((field for field in PATH_FIELDS if entry.get(field)), None)
+    if field is None:
+        raise ValueError(f"no path; expected one of the fields {', '.join(PATH_FIELDS)}, got {', '.join(entry) or 'none'}")
+    name, prompt = entry[field], entry.get("prompt") or None
+    for key, value in ((field, name), ("prompt", prompt)):
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{key} is {json.dumps(value)[:80]}, expected text")
+    is_elsewhere = name.lower().startswith(URL_SCHEMES) or os.path.isabs(name)
+    source = name if is_elsewhere else str(path.parent / name)
+    return _item(name, source, True if field == "video" else None, prompt)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield number, json.loads(line)
+                except (json.JSONDecodeError, RecursionError) as error:
+                    raise ValueError(f"{path}, line {number} is not JSON: {error}") from None
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file, strict=True)
+        try:
+            columns = rows.fieldnames or []
+            if columns and not set(PATH_FIELDS) & set(columns):
+                named = ", ".join(columns)[:200]
+                raise ValueError(f"{path} begins with the columns {named}; expected {' or '.join(PATH_FIELDS)} among them")
+            for row in rows:
+                if None in row or None in row.values():
+                    raise ValueError(f"{path}, line {rows.line_num}: as many values as columns ({len(columns)}) expected")
+                yield rows.line_num, row
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {rows.line_num} is not CSV: {error}") from None
+
+
+_READERS: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {".jsonl": _json_lines, ".csv": _csv_rows}
