@@ -11,9 +11,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..engine.prefill import tiles_per_step
 from ..generation import stream_generate
 from ..model import SmolVLM
-from ..prefill import tiles_per_step
 from ..processing import END_OF_UTTERANCE, Processor
 
 MAX_ANSWER_TOKENS = 48

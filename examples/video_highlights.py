@@ -27,7 +27,7 @@ from highlights.segments import Segment, laid_end_to_end, split
 from mlx_smolvlm.command_line import CommandLine, refuse_tracebacks
 
 if TYPE_CHECKING:
-    from mlx_smolvlm.video import VideoInfo
+    from mlx_smolvlm.video.probing import VideoInfo
 
 DEMO = "the demo model"
 QUESTION = "Describe what happens in this video in one or two sentences."
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> None:
     _check(arguments)
     files = _files(arguments)
-    from mlx_smolvlm.video import probe  # slow to import, and only now is it known that the arguments are good
+    from mlx_smolvlm.video.probing import probe  # slow to import, and only now is it known that the arguments are good
 
     info = probe(arguments.video)
     if info.packets is None:
@@ -137,7 +137,7 @@ def _described(info: "VideoInfo", arguments: argparse.Namespace) -> list[Segment
     from highlights.describe import Narrator
 
     from mlx_smolvlm import DEMO_MODEL, load
-    from mlx_smolvlm.media_options import MediaOptions
+    from mlx_smolvlm.media.options import MediaOptions
 
     options = MediaOptions(fps=arguments.fps, max_frames=arguments.max_frames)
     model, processor = load(arguments.model or DEMO_MODEL)

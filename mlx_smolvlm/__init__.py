@@ -7,37 +7,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .feature_cache import FeatureCache
-    from .fetch import FetchPolicy
+    from .engine.feature_cache import FeatureCache
+    from .engine.prompt_cache import PromptCache
     from .generation import GenerationResponse, generate_text, stream_generate
     from .generation_options import GenerationOptions
-    from .live_captions import Caption, stream_captions
+    from .live.captions import Caption, stream_captions
     from .loading import DEMO_MODEL, load
-    from .media_options import MediaOptions
+    from .media.fetch import FetchPolicy
+    from .media.options import MediaOptions
     from .model import SmolVLM
     from .processing import Processor
-    from .prompt import Inputs
-    from .prompt_cache import PromptCache
-    from .prompt_media import SampledVideo
+    from .prompting.prompt import Inputs
+    from .prompting.prompt_media import SampledVideo
     from .session import Session
 
 _HOME = {
-    "Caption": "live_captions",
+    "Caption": "live.captions",
     "DEMO_MODEL": "loading",
-    "FeatureCache": "feature_cache",
-    "FetchPolicy": "fetch",
+    "FeatureCache": "engine.feature_cache",
+    "FetchPolicy": "media.fetch",
     "GenerationOptions": "generation_options",
     "GenerationResponse": "generation",
-    "Inputs": "prompt",
-    "MediaOptions": "media_options",
+    "Inputs": "prompting.prompt",
+    "MediaOptions": "media.options",
     "Processor": "processing",
-    "PromptCache": "prompt_cache",
-    "SampledVideo": "prompt_media",
+    "PromptCache": "engine.prompt_cache",
+    "SampledVideo": "prompting.prompt_media",
     "Session": "session",
     "SmolVLM": "model",
     "generate_text": "generation",
     "load": "loading",
-    "stream_captions": "live_captions",
+    "stream_captions": "live.captions",
     "stream_generate": "generation",
 }
 

@@ -9,19 +9,19 @@ from typing import Any
 
 import mlx.core as mx
 
-from .batch_cache import BatchCache
-from .decoding import logits_after
-from .feature_cache import FeatureCache
+from .caches.batch import BatchCache
+from .engine.decoding import logits_after
+from .engine.feature_cache import FeatureCache
+from .engine.prefill import read_inputs
+from .engine.structured import GrammarConstraint, make_constraint
+from .engine.text_stream import TextStream
 from .generation_options import GenerationOptions
-from .media_options import MediaOptions
+from .media.options import MediaOptions
 from .model import SmolVLM
 from .prefetch import Lookahead
-from .prefill import read_inputs
 from .processing import Processor
-from .prompt import Inputs
+from .prompting.prompt import Inputs
 from .sampling import Sampler, check_finite, make_sampler
-from .structured import GrammarConstraint, make_constraint
-from .text_stream import TextStream
 
 PREPARING_THREADS = min(4, os.cpu_count() or 1)  # prompts in work, each with its pictures at full size in memory
 

@@ -52,7 +52,7 @@ def _run(arguments: argparse.Namespace) -> None:
     media = media_options(arguments)
     from .generation_options import GenerationOptions
     from .loading import DEMO_MODEL, load
-    from .media_options import MediaOptions
+    from .media.options import MediaOptions
     from .session import Session
 
     model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, dtype=arguments.dtype)
@@ -121,14 +121,14 @@ class _Chat:
         """Add a picture or video to the next question. Raises what opening it raises."""
         source = _path(source)
         if kind == "image":
-            from .image_loading import load_image
+            from .media.image_loading import load_image
 
             picture = load_image(source)
             # Only a file can be opened again; what came from elsewhere is kept.
             self._shown[kind].append(source if Path(source).expanduser().is_file() else picture)
         else:
             if not source.startswith(("http://", "https://")):  # those are downloaded with the question
-                from .video import probe
+                from .video.probing import probe
 
                 probe(Path(source))
             self._shown[kind].append(source)

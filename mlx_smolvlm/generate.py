@@ -40,7 +40,7 @@ def main() -> None:
 def _run(arguments: argparse.Namespace) -> None:
     messages = _messages(arguments)
     from . import DEMO_MODEL, load, stream_generate  # after the arguments are known to be good
-    from .structured import check_form
+    from .engine.structured import check_form
 
     # What is out of range is said before a model is downloaded.
     check_form(arguments.json_schema, arguments.regex, arguments.speculate, arguments.max_kv_size)

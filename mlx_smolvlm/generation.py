@@ -12,21 +12,21 @@ from typing import Any
 
 import mlx.core as mx
 
-from .cache_options import CacheOptions
-from .decoding import decode
-from .feature_cache import FeatureCache
+from .caches.options import CacheOptions
+from .engine.decoding import decode
+from .engine.feature_cache import FeatureCache
+from .engine.prefill import read_prompt
+from .engine.prompt_cache import PromptCache
+from .engine.prompt_lookup import PromptLookup, check_prompt_lookup
+from .engine.structured import check_form, constrained_tokens, make_constraint
+from .engine.text_stream import TextStream
+from .engine.timing import Stopwatch, Timing
 from .generation_options import GenerationOptions
-from .media_options import MediaOptions
+from .media.options import MediaOptions
 from .model import SmolVLM
-from .prefill import read_prompt
 from .processing import Processor
-from .prompt_cache import PromptCache
-from .prompt_lookup import PromptLookup, check_prompt_lookup
-from .prompt_media import Medium
+from .prompting.prompt_media import Medium
 from .sampling import check_finite, make_sampler
-from .structured import check_form, constrained_tokens, make_constraint
-from .text_stream import TextStream
-from .timing import Stopwatch, Timing
 
 
 @dataclass(frozen=True)

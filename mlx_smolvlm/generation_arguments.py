@@ -63,7 +63,7 @@ def add_form_arguments(parser: argparse.ArgumentParser) -> None:
 
 def media_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fields of `MediaOptions` from `add_media_arguments`. Raises ValueError if one is out of range."""
-    from .media_options import MediaOptions
+    from .media.options import MediaOptions
 
     options = MediaOptions(
         do_image_splitting=False if arguments.no_split else None,
@@ -79,7 +79,7 @@ def media_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def form_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """`json_schema` and `regex` from `add_form_arguments`. Raises ValueError if an answer cannot keep to them."""
-    from .structured import read_grammar
+    from .engine.structured import read_grammar
 
     schema = arguments.json_schema
     if schema is not None and not schema.lstrip().startswith("{"):
@@ -108,8 +108,8 @@ def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def speed_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Options of `stream_generate` from `add_speed_arguments`. Raises ValueError if they do not go together."""
-    from .cache_options import CacheOptions
-    from .prompt_lookup import check_prompt_lookup
+    from .caches.options import CacheOptions
+    from .engine.prompt_lookup import check_prompt_lookup
     from .sampling import SamplingOptions
 
     names = ("kv_bits", "kv_group_size", "quantized_kv_start", "max_kv_size")
@@ -127,7 +127,7 @@ def with_system_prompt(prompt: str, system: str | None, num_images: int, num_vid
         return prompt
     if not system.strip():
         raise ValueError("--system is empty; leave it out")
-    from .messages import user_content
+    from .prompting.messages import user_content
 
     return [
         {"role": "system", "content": [{"type": "text", "text": system}]},

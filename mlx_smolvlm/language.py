@@ -12,12 +12,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .activations import swiglu
 from .cache import KVCache
-from .cache_options import CacheOptions
+from .caches.options import CacheOptions
 from .config import TextConfig
-from .projections import fuse, project, project_all, project_onto
-from .rotary import RotaryEmbedding
+from .layers.activations import swiglu
+from .layers.projections import fuse, project, project_all, project_onto
+from .layers.rotary import RotaryEmbedding
 
 Rotate = Callable[[mx.array], mx.array]
 

@@ -5,7 +5,7 @@ import mlx.nn as nn
 import numpy as np
 
 from .cache import KVCache
-from .cache_options import CacheOptions
+from .caches.options import CacheOptions
 from .config import ModelConfig
 from .connector import Connector
 from .language import LanguageModel

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from .chat_template import FAMILY_TEMPLATE, render
 from .config import ModelConfig
-from .expansion import layout_marker
-from .image_loading import load_image
 from .image_processing import squeeze
-from .kept_media import KeptMedium
-from .media_options import MediaOptions
-from .messages import IMAGE_MARKER, VIDEO_MARKER, Conversation, read_conversation, read_rendered
+from .media.image_loading import load_image
+from .media.options import MediaOptions
 from .processor_config import ProcessorConfig, read_processor_config
-from .prompt import MARKER, Inputs, Prompt, PromptMedium
-from .prompt_media import Clip, FrameSeries, Picture, open_clip, open_picture
+from .prompting.chat_template import FAMILY_TEMPLATE, render
+from .prompting.expansion import layout_marker
+from .prompting.kept_media import KeptMedium
+from .prompting.messages import IMAGE_MARKER, VIDEO_MARKER, Conversation, read_conversation, read_rendered
+from .prompting.prompt import MARKER, Inputs, Prompt, PromptMedium
+from .prompting.prompt_media import Clip, FrameSeries, Picture, open_clip, open_picture
 
 END_OF_UTTERANCE = "<end_of_utterance>"
 

@@ -6,15 +6,15 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from .feature_cache import FeatureCache
+from .engine.feature_cache import FeatureCache
+from .engine.prompt_cache import PromptCache
 from .generation import GenerationResponse, stream_generate
 from .generation_options import GenerationOptions
-from .kept_media import KeptMedium
-from .media_options import MediaOptions
-from .messages import IMAGE_MARKER, VIDEO_MARKER, read_conversation
+from .media.options import MediaOptions
 from .model import SmolVLM
 from .processing import Processor
-from .prompt_cache import PromptCache
+from .prompting.kept_media import KeptMedium
+from .prompting.messages import IMAGE_MARKER, VIDEO_MARKER, read_conversation
 from .session_file import SavedSession, read_session, write_session
 
 Content = list[dict[str, Any]]

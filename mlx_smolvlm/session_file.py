@@ -17,12 +17,12 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
+from .engine.prompt_cache import PromptCache, ReadMedium
 from .image_processing import Layout
-from .kept_media import KeptMedium, KeptPicture, KeptVideo
-from .media_options import MediaOptions
+from .media.options import MediaOptions
 from .model import SmolVLM
-from .prompt_cache import PromptCache, ReadMedium
-from .prompt_media import SampledVideo
+from .prompting.kept_media import KeptMedium, KeptPicture, KeptVideo
+from .prompting.prompt_media import SampledVideo
 
 FORMAT = "mlx-smolvlm session 1"
 _RECORD, _CHECKSUM = "record", "checksum"

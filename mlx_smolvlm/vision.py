@@ -7,8 +7,8 @@ square here, so position ids are 0..n-1 in row-major order and no patch is ever 
 import mlx.core as mx
 import mlx.nn as nn
 
-from .activations import gelu_tanh
 from .config import VisionConfig
+from .layers.activations import gelu_tanh
 
 
 class PatchEmbeddings(nn.Module):

@@ -24,7 +24,7 @@ from .generation_arguments import (
 )
 
 if TYPE_CHECKING:
-    from .live_captions import Caption
+    from .live.captions import Caption
 
 POLL_MS = 50  # how often the reader of our output is looked after
 
@@ -40,10 +40,10 @@ def _run(arguments: argparse.Namespace, interruption: "_Interruption") -> None:
     if prompt is None:
         prompt = DEFAULT_VIDEO_QUESTION if arguments.model else DEMO_VIDEO_QUESTION
     messages = with_system_prompt(prompt, arguments.system, 0, 1)
-    from .live_captions import check_timing, stream_captions
-    from .live_source import read_source
+    from .live.captions import check_timing, stream_captions
+    from .live.source import read_source
     from .loading import DEMO_MODEL, load
-    from .media_options import MediaOptions
+    from .media.options import MediaOptions
 
     # What is wrong is said before a model is downloaded.
     options = generation_options(arguments)

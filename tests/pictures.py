@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mlx_smolvlm.image_loading import describe_source, load_image
+from mlx_smolvlm.media.image_loading import describe_source, load_image
 
 ORIENTATION = 0x0112
 

@@ -7,11 +7,11 @@ from conftest import golden_cases
 
 from mlx_smolvlm import DEMO_MODEL, PromptCache, load, stream_generate
 from mlx_smolvlm.cache import KVCache
-from mlx_smolvlm.cache_options import CacheOptions
+from mlx_smolvlm.caches.options import CacheOptions
+from mlx_smolvlm.caches.quantized import QuantizedKVCache
+from mlx_smolvlm.caches.rotating import KEEP, RotatingKVCache
 from mlx_smolvlm.config import TextConfig
 from mlx_smolvlm.language import LanguageModel
-from mlx_smolvlm.quantized_cache import QuantizedKVCache
-from mlx_smolvlm.rotating_cache import KEEP, RotatingKVCache
 
 TOKENS, HEADS, KV_HEADS, HEAD_DIM = 40, 4, 2, 32
 QUERIES = mx.random.normal((1, HEADS, TOKENS, HEAD_DIM), key=mx.random.key(0))

@@ -14,7 +14,7 @@ from command_lines import assert_refused, run
 from media import picture, video_path
 
 from mlx_smolvlm import stream_generate
-from mlx_smolvlm.text_stream import TextStream
+from mlx_smolvlm.engine.text_stream import TextStream
 
 ROOT = Path(__file__).parent.parent
 

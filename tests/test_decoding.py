@@ -8,7 +8,7 @@ from conftest import CHECKPOINT_NAMES, golden_cases, with_media
 from planted import Planted
 
 from mlx_smolvlm import PromptCache, stream_generate
-from mlx_smolvlm.prompt_lookup import PromptLookup
+from mlx_smolvlm.engine.prompt_lookup import PromptLookup
 
 PROMPT = "Copy: 3141592653589793 and 2718281828459045."
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from http_server import BODY, Server, serving
 
-from mlx_smolvlm.fetch import (
+from mlx_smolvlm.media.fetch import (
     FetchError,
     FetchPolicy,
     fetch,

@@ -7,7 +7,7 @@ import pytest
 from conftest import golden_cases, with_media
 
 from mlx_smolvlm import generate_text, stream_generate
-from mlx_smolvlm.text_stream import TextStream
+from mlx_smolvlm.engine.text_stream import TextStream
 
 
 class Scripted:

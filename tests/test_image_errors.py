@@ -10,8 +10,8 @@ import pytest
 from pictures import error_line, picture, pixels, png, saved
 from PIL import Image, ImageFile
 
-from mlx_smolvlm.fetch import FetchError
-from mlx_smolvlm.image_loading import MAX_IMAGE_PIXELS, describe_source, load_image
+from mlx_smolvlm.media.fetch import FetchError
+from mlx_smolvlm.media.image_loading import MAX_IMAGE_PIXELS, describe_source, load_image
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import pytest
 from pictures import ORIENTATION, error_line, palettes_with_transparency, picture, pixels, reference, saved
 from PIL import Image
 
-from mlx_smolvlm.fetch import FetchError, FetchPolicy, refuse_private_addresses
-from mlx_smolvlm.image_loading import describe_source, load_image
+from mlx_smolvlm.media.fetch import FetchError, FetchPolicy, refuse_private_addresses
+from mlx_smolvlm.media.image_loading import describe_source, load_image
 
 # Sources
 

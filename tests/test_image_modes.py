@@ -8,7 +8,7 @@ import pytest
 from pictures import error_line, palettes_with_transparency, picture, pixels, png, reference, saved
 from PIL import Image
 
-from mlx_smolvlm.image_loading import load_image
+from mlx_smolvlm.media.image_loading import load_image
 
 
 @pytest.mark.parametrize("index", range(4))

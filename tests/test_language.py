@@ -13,11 +13,11 @@ from conftest import CHECKPOINT_NAMES, golden_cases
 from mlx.utils import tree_flatten
 
 import mlx_smolvlm
-from mlx_smolvlm import rotary
 from mlx_smolvlm.config import RopeScaling, TextConfig
 from mlx_smolvlm.language import LanguageModel
-from mlx_smolvlm.projections import fuse, project
-from mlx_smolvlm.rotary import RotaryEmbedding
+from mlx_smolvlm.layers import rotary
+from mlx_smolvlm.layers.projections import fuse, project
+from mlx_smolvlm.layers.rotary import RotaryEmbedding
 
 VIEWS = {"Broadcast", "ExpandDims", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unflatten"}
 DEEP = TextConfig(512, 64, 160, 30, 4, 2, 16, 8192, 1e-5, 1e5)  # 30 layers so narrow that only overhead counts
@@ -66,9 +66,9 @@ def test_the_fast_decoder_computes_what_the_plain_one_computes(checkpoint, name,
 def test_rotation_is_the_same_on_both_devices_and_leaves_values_alone(monkeypatch, scaling):
     config = TextConfig(512, 64, 160, 1, 4, 2, 16, 8192, 1e-5, 1e5, scaling)
     heads = mx.random.normal((3 * 8, 1, 16), key=mx.random.key(1))
-    on_cpu = RotaryEmbedding(config).at(200, 3)(heads)
+    on_cpu = RotaryEmbedding(config).at(np.arange(200, 203))(heads)
     monkeypatch.setattr(rotary.mx, "default_device", lambda: mx.gpu)
-    on_gpu = RotaryEmbedding(config).at(200, 3)(heads)
+    on_gpu = RotaryEmbedding(config).at(np.arange(200, 203))(heads)
     assert mx.abs(on_cpu - on_gpu).max().item() < 1e-4  # sines of angles of up to 200
     values = on_gpu.reshape(3, 8, 16)[:, 6:]
     assert mx.array_equal(values, heads.reshape(3, 8, 16)[:, 6:])

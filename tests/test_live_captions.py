@@ -12,7 +12,8 @@ import pytest
 from live_servers import http, nothing_left_behind, serving, stall, transport_stream
 from media import video_path
 
-from mlx_smolvlm import live_captions, stream_captions
+from mlx_smolvlm import stream_captions
+from mlx_smolvlm.live import captions as live_captions
 
 ENDLESS = "lavfi:testsrc2=size=64x48:rate=30"
 

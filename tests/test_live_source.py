@@ -12,10 +12,10 @@ import pytest
 from live_servers import http, nothing_left_behind, rtp_packets, rtsp, send, serving, stall, transport_stream
 from media import video_path
 
-from mlx_smolvlm import live_reader
-from mlx_smolvlm.frame_buffer import FrameBuffer, LiveFrame, StreamClock
-from mlx_smolvlm.live_reader import LiveReader
-from mlx_smolvlm.live_source import Source, read_source
+from mlx_smolvlm.live import reader as live_reader
+from mlx_smolvlm.live.frame_buffer import FrameBuffer, LiveFrame, StreamClock
+from mlx_smolvlm.live.reader import LiveReader
+from mlx_smolvlm.live.source import Source, read_source
 
 STREAM = transport_stream(2)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from media import picture, video_path
 
-import mlx_smolvlm.prefill
+import mlx_smolvlm.engine.prefill
 from mlx_smolvlm import PromptCache, SampledVideo, SmolVLM, stream_generate
-from mlx_smolvlm.prompt_media import Clip, Picture
+from mlx_smolvlm.prompting.prompt_media import Clip, Picture
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def all_at_once(pair, inputs) -> list[int]:
 @pytest.mark.parametrize("chunk", [1, 7, 512])
 @pytest.mark.parametrize("tiles_per_step", [1, 3, 100])
 def test_reading_bit_by_bit_gives_the_tokens_of_reading_at_once(pair, monkeypatch, chunk, tiles_per_step):
-    monkeypatch.setattr(mlx_smolvlm.prefill, "tiles_per_step", lambda _: tiles_per_step)
+    monkeypatch.setattr(mlx_smolvlm.engine.prefill, "tiles_per_step", lambda _: tiles_per_step)
     media = {"images": [picture("landscape"), picture("tiny")], "videos": [str(video_path("clip"))]}
     inputs = pair[1]("What happens?", **media)
     assert answer(pair, prefill_chunk=chunk, **media) == (inputs.input_ids, all_at_once(pair, inputs))
@@ -86,7 +86,7 @@ def test_encoding_begins_with_the_first_tile_and_steps_stay_within_memory(pair, 
     states = 3 * vision.intermediate_size + 4 * vision.hidden_size
     tile_bytes = 4 * patches * (states + 2 * vision.num_attention_heads * patches)
     for budget, most in ((3 * tile_bytes, 3), (tile_bytes // 2, 1)):
-        monkeypatch.setattr(mlx_smolvlm.prefill, "ENCODER_BYTES", budget)
+        monkeypatch.setattr(mlx_smolvlm.engine.prefill, "ENCODER_BYTES", budget)
         sizes.clear()
         answer(pair, images=[picture("landscape")])
         assert (sum(sizes), max(sizes)) == (13, most)
@@ -123,7 +123,7 @@ class BreaksOff:
 @pytest.mark.parametrize("tiles_per_step", [1, 4])
 def test_a_video_that_breaks_off_is_told_as_long_as_it_is(pair, monkeypatch, tiles_per_step):
     """The prompt states the number of frames before the frames: it is read anew, with one warning."""
-    monkeypatch.setattr(mlx_smolvlm.prefill, "tiles_per_step", lambda _: tiles_per_step)
+    monkeypatch.setattr(mlx_smolvlm.engine.prefill, "tiles_per_step", lambda _: tiles_per_step)
     BreaksOff(monkeypatch, 2)
     media = {"videos": [str(video_path("long"))], "images": [picture("landscape")]}
     with pytest.warns(UserWarning, match="breaks off: 2 of") as caught:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from media import picture, video_path
 
-import mlx_smolvlm.prompt_media
+import mlx_smolvlm.prompting.prompt_media
 from mlx_smolvlm import FeatureCache, PromptCache, stream_generate
 
 QUESTIONS = ["What happens?", "And then?", "Which colours are there?"]
@@ -42,8 +42,8 @@ def work(pair, monkeypatch):
 
         monkeypatch.setattr(module, name, wrapper)
 
-    counting(mlx_smolvlm.prompt_media, "read_frames", "videos", lambda *_: 1)
-    counting(mlx_smolvlm.prompt_media, "cut", "pictures", lambda *_: 1)
+    counting(mlx_smolvlm.prompting.prompt_media, "read_frames", "videos", lambda *_: 1)
+    counting(mlx_smolvlm.prompting.prompt_media, "cut", "pictures", lambda *_: 1)
     model = type(pair[0])
     counting(model, "image_features", "tiles", lambda _, pixels: len(pixels))
     counting(model, "input_embeddings", "tokens", lambda _, ids, features: len(ids))

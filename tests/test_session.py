@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from media import picture, sized_picture, video_path
 
-import mlx_smolvlm.image_loading
+import mlx_smolvlm.media.image_loading
 import mlx_smolvlm.processing
-import mlx_smolvlm.prompt_media
+import mlx_smolvlm.prompting.prompt_media
 from mlx_smolvlm import GenerationOptions, MediaOptions, SampledVideo, Session, stream_generate
-from mlx_smolvlm.prompt_media import Clip
+from mlx_smolvlm.prompting.prompt_media import Clip
 
 OPTIONS = GenerationOptions(max_tokens=6)
 
@@ -42,9 +42,9 @@ def work(pair, monkeypatch):
 
     counting(mlx_smolvlm.processing, "open_picture", "opened")
     counting(mlx_smolvlm.processing, "open_clip", "opened")
-    counting(mlx_smolvlm.prompt_media, "read_frames", "decoded")
-    counting(mlx_smolvlm.prompt_media, "cut", "cut")
-    counting(mlx_smolvlm.prompt_media, "_digest", "digested")
+    counting(mlx_smolvlm.prompting.prompt_media, "read_frames", "decoded")
+    counting(mlx_smolvlm.prompting.prompt_media, "cut", "cut")
+    counting(mlx_smolvlm.prompting.prompt_media, "_digest", "digested")
     counting(type(pair[0]), "image_features", "encoded", lambda _, pixels: len(pixels))
     counting(type(pair[0]), "input_embeddings", "tokens", lambda _, ids, features: len(ids))
     return counts
@@ -254,8 +254,8 @@ def test_what_came_from_an_address_is_downloaded_once(pair, session, monkeypatch
         fetched.append(url)
         yield video_path("short").read_bytes()
 
-    monkeypatch.setattr(mlx_smolvlm.image_loading, "fetch", fetch)
-    monkeypatch.setattr(mlx_smolvlm.prompt_media, "stream", stream)
+    monkeypatch.setattr(mlx_smolvlm.media.image_loading, "fetch", fetch)
+    monkeypatch.setattr(mlx_smolvlm.prompting.prompt_media, "stream", stream)
     list(session.ask("What is this?", images=[image], videos=[clip]))
     list(session.ask("And then?"))
     assert fetched == [image, clip]

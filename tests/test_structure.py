@@ -12,155 +12,237 @@ import mlx_smolvlm
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mlx_smolvlm"
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+ROOMS = ("batch", "caches", "engine", "layers", "live", "media", "prompting", "video")  # benchmark, convert: no rules
+FILES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for folder in (PACKAGE, *(PACKAGE / room for room in ROOMS))
+    for path in folder.glob("*.py")
+    if path.stem != "__init__"
+}
+MODULES = sorted(FILES)
 
-# What each module may import from the package, beside what those import in turn.
-MAY_IMPORT = {
-    "activations": set(),
+# What each module may import from the package. Each stands below all that it imports: there are no circles.
+MAY_IMPORT: dict[str, set[str]] = {
+    "batch.inputs": set(),
+    "batch.ranks": set(),
+    "batch.results": set(),
     "cache": set(),
-    "chat_template": set(),
     "command_line": set(),
+    "engine.closing": set(),
+    "engine.timing": set(),
     "json_fields": set(),
-    "config": {"json_fields"},
-    "expansion": set(),
-    "urls": set(),
-    "fetch": {"urls"},
-    "messages": set(),
+    "layers.activations": set(),
+    "layers.projections": set(),
+    "media.urls": set(),
+    "prefetch": set(),
+    "prompting.chat_template": set(),
+    "prompting.expansion": set(),
+    "prompting.messages": set(),
     "sampling": set(),
-    "processor_config": {"config", "json_fields"},
-    "image_loading": {"fetch", "urls"},
-    "image_processing": {"processor_config"},
-    "animated_webp": set(),
-    "packet_table": set(),
-    "video_container": set(),
-    "video": {"animated_webp", "packet_table", "processor_config", "video_container"},
-    "video_frames": {"animated_webp", "packet_table", "video", "video_container"},
-    "media_options": {"image_processing", "processor_config"},
-    "vision": {"activations", "config"},
-    "connector": {"config"},
-    "projections": set(),
-    "rotary": {"config"},
-    "quantized_cache": {"cache"},
-    "rotating_cache": {"cache"},
-    "cache_options": {"cache", "quantized_cache", "rotating_cache"},
-    "language": {"activations", "cache", "cache_options", "config", "projections", "rotary"},
-    "model": {"cache", "cache_options", "config", "connector", "language", "vision"},
+    "video.animated_webp": set(),
+    "video.container": set(),
+    "video.packet_table": set(),
+    "caches.quantized": {"cache"},
+    "caches.rotating": {"cache"},
+    "config": {"json_fields"},
+    "media.fetch": {"media.urls"},
     "weights": {"json_fields"},
-    "prompt_media": {
-        "expansion",
-        "fetch",
-        "image_loading",
+    "caches.batch": {"cache", "config"},
+    "caches.options": {"cache", "caches.quantized", "caches.rotating"},
+    "connector": {"config"},
+    "layers.rotary": {"config"},
+    "live.transport": {"media.fetch", "media.urls"},
+    "media.image_loading": {"media.fetch", "media.urls"},
+    "processor_config": {"config", "json_fields"},
+    "vision": {"config", "layers.activations"},
+    "engine.prompt_lookup": {"caches.options", "sampling"},
+    "image_processing": {"processor_config"},
+    "language": {"cache", "caches.options", "config", "layers.activations", "layers.projections", "layers.rotary"},
+    "live.frame_buffer": {"live.transport"},
+    "live.source": {"live.transport", "media.image_loading", "media.urls", "video.container"},
+    "video.probing": {"processor_config", "video.animated_webp", "video.container", "video.packet_table"},
+    "media.options": {"image_processing", "processor_config"},
+    "model": {"cache", "caches.options", "config", "connector", "language", "vision"},
+    "video.frames": {"video.animated_webp", "video.container", "video.packet_table", "video.probing"},
+    "engine.feature_cache": {"model"},
+    "live.reader": {
+        "live.frame_buffer",
+        "live.source",
+        "live.transport",
+        "media.urls",
+        "video.container",
+        "video.frames",
+    },
+    "prompting.prompt_media": {
         "image_processing",
-        "media_options",
+        "media.fetch",
+        "media.image_loading",
+        "media.options",
         "prefetch",
         "processor_config",
-        "video",
-        "video_frames",
+        "prompting.expansion",
+        "video.frames",
+        "video.probing",
     },
-    "kept_media": {"image_loading", "image_processing", "media_options", "prompt_media"},
-    "prompt": {"kept_media", "messages", "processor_config", "prompt_media"},
+    "prompting.kept_media": {"image_processing", "media.image_loading", "media.options", "prompting.prompt_media"},
+    "prompting.prompt": {"processor_config", "prompting.kept_media", "prompting.messages", "prompting.prompt_media"},
+    "engine.prompt_cache": {"cache", "caches.options", "model", "prompting.prompt"},
     "processing": {
-        "chat_template",
         "config",
-        "expansion",
-        "image_loading",
         "image_processing",
-        "kept_media",
-        "media_options",
-        "messages",
+        "media.image_loading",
+        "media.options",
         "processor_config",
-        "prompt",
-        "prompt_media",
+        "prompting.chat_template",
+        "prompting.expansion",
+        "prompting.kept_media",
+        "prompting.messages",
+        "prompting.prompt",
+        "prompting.prompt_media",
     },
-    "prefetch": set(),
-    "timing": set(),
-    "feature_cache": {"model"},
-    "prompt_cache": {"cache", "cache_options", "model", "prompt"},
-    "prompt_lookup": {"cache_options", "sampling"},
-    "decoding": {"model", "prompt_cache", "prompt_lookup", "sampling"},
-    "prefill": {"feature_cache", "model", "prefetch", "prompt", "prompt_cache", "timing"},
-    "text_stream": {"processing"},
+    "engine.decoding": {"cache", "engine.prompt_cache", "engine.prompt_lookup", "model", "sampling"},
+    "engine.prefill": {
+        "cache",
+        "engine.feature_cache",
+        "engine.prompt_cache",
+        "engine.timing",
+        "model",
+        "prefetch",
+        "prompting.prompt",
+    },
+    "engine.text_stream": {"processing"},
     "loading": {"config", "model", "processing", "weights"},
-    "closing": set(),
-    "structured": {"closing", "decoding", "model", "processing", "prompt_cache", "sampling"},
-    "generation_options": {"sampling", "structured"},
-    "generation": {
-        "cache_options",
-        "decoding",
-        "feature_cache",
-        "generation_options",
-        "media_options",
+    "session_file": {
+        "engine.prompt_cache",
+        "image_processing",
+        "media.options",
         "model",
-        "prefill",
+        "prompting.kept_media",
+        "prompting.prompt_media",
+    },
+    "engine.structured": {
+        "engine.closing",
+        "engine.decoding",
+        "engine.prompt_cache",
+        "model",
         "processing",
-        "prompt_cache",
-        "prompt_lookup",
         "sampling",
-        "structured",
-        "text_stream",
-        "timing",
-    },
-    "live_transport": {"fetch", "urls"},
-    "live_source": {"image_loading", "live_transport", "urls", "video_container"},
-    "frame_buffer": {"live_transport"},
-    "live_reader": {"frame_buffer", "live_source", "live_transport", "urls", "video_container", "video_frames"},
-    "live_captions": {
-        "feature_cache",
-        "frame_buffer",
-        "generation",
-        "live_reader",
-        "live_source",
-        "media_options",
-        "messages",
-        "model",
-        "processing",
-        "prompt_media",
-    },
-    "session_file": {"image_processing", "kept_media", "media_options", "model", "prompt_cache", "prompt_media"},
-    "session": {
-        "feature_cache",
-        "generation",
-        "generation_options",
-        "kept_media",
-        "media_options",
-        "messages",
-        "model",
-        "processing",
-        "prompt_cache",
-        "session_file",
     },
     "generation_arguments": {
-        "cache_options",
-        "media_options",
-        "messages",
-        "prompt_lookup",
+        "caches.options",
+        "engine.prompt_lookup",
+        "engine.structured",
+        "media.options",
+        "prompting.messages",
         "sampling",
-        "structured",
     },
-    "generate": {"command_line", "generation", "generation_arguments", "loading", "structured"},
+    "generation_options": {"engine.structured", "sampling"},
+    "batching": {
+        "caches.batch",
+        "engine.decoding",
+        "engine.feature_cache",
+        "engine.prefill",
+        "engine.structured",
+        "engine.text_stream",
+        "generation_options",
+        "media.options",
+        "model",
+        "prefetch",
+        "processing",
+        "prompting.prompt",
+        "sampling",
+    },
+    "generation": {
+        "caches.options",
+        "engine.decoding",
+        "engine.feature_cache",
+        "engine.prefill",
+        "engine.prompt_cache",
+        "engine.prompt_lookup",
+        "engine.structured",
+        "engine.text_stream",
+        "engine.timing",
+        "generation_options",
+        "media.options",
+        "model",
+        "processing",
+        "prompting.prompt_media",
+        "sampling",
+    },
+    "batch.job": {
+        "batch.inputs",
+        "batch.ranks",
+        "batch.results",
+        "batching",
+        "command_line",
+        "generation_arguments",
+        "generation_options",
+        "media.options",
+        "model",
+        "processing",
+        "session_file",
+    },
+    "generate": {"command_line", "engine.structured", "generation", "generation_arguments", "loading"},
+    "live.captions": {
+        "engine.feature_cache",
+        "generation",
+        "live.frame_buffer",
+        "live.reader",
+        "live.source",
+        "media.options",
+        "model",
+        "processing",
+        "prompting.messages",
+        "prompting.prompt_media",
+    },
+    "session": {
+        "engine.feature_cache",
+        "engine.prompt_cache",
+        "generation",
+        "generation_options",
+        "media.options",
+        "model",
+        "processing",
+        "prompting.kept_media",
+        "prompting.messages",
+        "session_file",
+    },
+    "batch.__main__": {
+        "batch.inputs",
+        "batch.job",
+        "batch.ranks",
+        "command_line",
+        "generation_arguments",
+        "generation_options",
+        "loading",
+        "media.options",
+    },
     "chat": {
         "command_line",
         "generation",
         "generation_arguments",
         "generation_options",
-        "image_loading",
         "loading",
-        "media_options",
+        "media.image_loading",
+        "media.options",
         "session",
-        "video",
+        "video.probing",
     },
-    "watch": {"command_line", "generation_arguments", "live_captions", "live_source", "loading", "media_options"},
+    "watch": {"command_line", "generation_arguments", "live.captions", "live.source", "loading", "media.options"},
 }
 
 
 def imports_of(path: Path) -> set[str]:
     """The package's modules that a file imports, at its top or within functions."""
+    package = list(path.relative_to(PACKAGE).parts[:-1])
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
-            found.add(node.module.split(".")[0])
-        elif isinstance(node, ast.ImportFrom) and node.level == 1:  # `from . import DEMO_MODEL`
-            found |= {mlx_smolvlm._HOME.get(name.name, name.name) for name in node.names}
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) + 1 - node.level]
+            if node.module:
+                found.add(".".join([*base, node.module]))
+            else:  # `from . import DEMO_MODEL`
+                found |= {mlx_smolvlm._HOME.get(name.name, name.name) for name in node.names}
     return found
 
 
@@ -170,12 +252,19 @@ def test_every_module_has_its_import_rule():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_import_only_what_they_may(module):
-    assert imports_of(PACKAGE / f"{module}.py") <= MAY_IMPORT[module]
+    assert imports_of(FILES[module]) <= MAY_IMPORT[module]
+
+
+def test_imports_run_in_one_direction():
+    above: set[str] = set()
+    for module, imports in MAY_IMPORT.items():
+        assert imports <= above, module
+        above.add(module)
 
 
 def test_the_package_never_imports_the_converter_nor_the_benchmark():
-    for path in PACKAGE.glob("*.py"):
-        assert not imports_of(path) & {"convert", "benchmark"}, path
+    for path in FILES.values():
+        assert not {name.split(".")[0] for name in imports_of(path)} & {"convert", "benchmark"}, path
 
 
 def test_the_benchmark_is_imported_by_nobody_and_its_worker_runs_in_any_interpreter():
@@ -216,7 +305,7 @@ def test_public_names_are_these():
 
 
 def test_no_public_name_shadows_a_module():
-    assert not set(mlx_smolvlm.__all__) & {*MODULES, "convert", "benchmark"}
+    assert not set(mlx_smolvlm.__all__) & {*MODULES, *ROOMS, "convert", "benchmark"}
 
 
 def run_python(code: str) -> str:
@@ -267,7 +356,7 @@ print(json.dumps([middle - start, time.process_time() - middle]))
     assert own_s < libraries_s
 
 
-@pytest.mark.parametrize("folder", ["mlx_smolvlm", "mlx_smolvlm/benchmark", "convert"])
-def test_files_can_be_read_in_one_sitting(folder):
-    lengths = {path.name: path.read_text(encoding="utf-8").count("\n") for path in (ROOT / folder).glob("*.py")}
+def test_files_can_be_read_in_one_sitting():
+    files = [*FILES.values(), *(PACKAGE / "benchmark").glob("*.py"), *(ROOT / "convert").glob("*.py")]
+    lengths = {str(path): path.read_text(encoding="utf-8").count("\n") for path in files}
     assert {name: length for name, length in lengths.items() if length > 300} == {}

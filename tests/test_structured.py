@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 from media import picture
 
 from mlx_smolvlm import GenerationOptions, PromptCache, Session, generate_text, stream_generate
-from mlx_smolvlm.closing import Closer, Place
-from mlx_smolvlm.structured import GrammarConstraint, read_grammar
+from mlx_smolvlm.engine.closing import Closer, Place
+from mlx_smolvlm.engine.structured import GrammarConstraint, read_grammar
 
 CAPTION = {
     "type": "object",

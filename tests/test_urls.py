@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from mlx_smolvlm.urls import decode_data_url, redact_url
+from mlx_smolvlm.media.urls import decode_data_url, redact_url
 
 
 @pytest.mark.parametrize(

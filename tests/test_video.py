@@ -12,10 +12,10 @@ from media import video_path
 from PIL import Image
 from video_files import turned
 
-from mlx_smolvlm.expansion import expand_video
 from mlx_smolvlm.processor_config import VideoConfig
-from mlx_smolvlm.video import choose_frames, probe, sample_indices
-from mlx_smolvlm.video_frames import read_frames
+from mlx_smolvlm.prompting.expansion import expand_video
+from mlx_smolvlm.video.frames import read_frames
+from mlx_smolvlm.video.probing import choose_frames, probe, sample_indices
 
 CONFIG = VideoConfig(fps=1.0, max_frames=64, longest_edge=512)
 

@@ -23,7 +23,7 @@ from media import picture, video_path
 from video_files import EVEN_MS, FRAGMENTED, MILLISECOND, X264, X265, encode, overwritten, pixels, sound
 
 import mlx_smolvlm
-from mlx_smolvlm import prompt_media
+from mlx_smolvlm.prompting import prompt_media
 
 FASTSTART = {"movflags": "faststart"}
 LONGEST_S = 10

@@ -12,8 +12,8 @@ from PIL import Image, ImageSequence
 from video_files import DAMAGES, FPS, NUM_FRAMES, UNEVEN_MS, VIDEO_FILES, turned, write_video_file
 
 from mlx_smolvlm.processor_config import VideoConfig
-from mlx_smolvlm.video import VideoInfo, choose_frames, probe
-from mlx_smolvlm.video_frames import read_frames
+from mlx_smolvlm.video.frames import read_frames
+from mlx_smolvlm.video.probing import VideoInfo, choose_frames, probe
 
 CONFIG = VideoConfig(fps=8.0, max_frames=64, longest_edge=512)
 UNTIMED = {  # files that hold no presentation times (AVI), or none at all, and the rate that is assumed for them

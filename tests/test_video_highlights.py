@@ -18,8 +18,8 @@ import pytest
 from films import blinking, changes, heard, is_on, seen, turned_by_90, write_film
 
 from mlx_smolvlm import DEMO_MODEL, generate_text, load
-from mlx_smolvlm.video import probe
-from mlx_smolvlm.video_frames import read_frames
+from mlx_smolvlm.video.frames import read_frames
+from mlx_smolvlm.video.probing import probe
 
 ROOT = Path(__file__).parent.parent
 sys.path += [str(ROOT / "examples"), str(ROOT / "examples" / "demo_model")]

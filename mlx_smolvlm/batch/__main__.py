@@ -2,23 +2,17 @@
 
 import argparse
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
-from ..command_line import CommandLine, refuse_tracebacks
+from ..command_line import refuse_tracebacks
 from ..generation_arguments import (
     DEFAULT_QUESTION,
     DEMO_NOTE,
     DEMO_QUESTION,
-    add_form_arguments,
-    add_media_arguments,
-    add_sampling_arguments,
     form_options,
     generation_options,
     media_options,
 )
-from .inputs import PATH_FIELDS
 
 _REPORT_S = 30.0  # between lines of progress, where there is no terminal
 
@@ -57,7 +51,6 @@ def _run(arguments: argparse.Namespace) -> None:
             print(DEMO_NOTE.format(example='pictures --out captions.jsonl'), file=sys.stderr)
         model, processor = load(arguments.model or DEMO_MODEL, dtype=arguments.dtype)
         job.begin(arguments.model or "demo", model)
-        ...
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 PICTURE_SUFFIXES = frozenset(
-    ".avif .bmp .gif .heic .heif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tga .tif .tiff .webp".split()
+    [".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"]
 )
-VIDEO_SUFFIXES = frozenset(".avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split())
+VIDEO_SUFFIXES = frozenset([".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"])
 PATH_FIELDS = ("path", "file_name", "image", "video")  # the second is what Hugging Face's image folders call it
 URL_SCHEMES = ("http://", "https://", "data:", "file:")
 

@@ -13,7 +13,7 @@ from ..batching import BatchAnswer, BatchRequest, generate_batch
 from ..command_line import one_line
 from ..generation_arguments import with_system_prompt
 from ..generation_options import GenerationOptions
-from ..media_options import MediaOptions
+from ..media.options import MediaOptions
 from ..model import SmolVLM
 from ..processing import Processor
 from ..session_file import model_fingerprint

@@ -15,9 +15,9 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from ..chat_template import FAMILY_TEMPLATE
 from ..config import read_model_config
 from ..model import SmolVLM
+from ..prompting.chat_template import FAMILY_TEMPLATE
 from ..weights import PATCH_EMBEDDING_WEIGHT, hf_name
 from .tokenizer import END_OF_UTTERANCE, NUM_MARKERS, make_tokenizer
 

@@ -3,8 +3,8 @@
 import time
 
 from ..processor_config import VideoConfig
-from ..prompt_media import SampledVideo
-from ..video import choose_frames, probe
+from ..prompting.prompt_media import SampledVideo
+from ..video.probing import choose_frames, probe
 from .measurement import Measurement
 from .peers import Worker
 from .session import QUESTION, Session

@@ -228,15 +228,15 @@ class Video(Program):
     def __init__(self, folder: str, dtype: str):
         import av  # noqa: F401 - part of the base
 
-        import mlx_smolvlm.video_frames  # noqa: F401
+        import mlx_smolvlm.video.frames  # noqa: F401
 
         self._base_rss_bytes = peak_rss_bytes()
 
     def sample_video(self, request: dict[str, Any]) -> dict[str, Any]:
         """Decode the frames that a model would be shown, at most `max_frames`, and let them go."""
         from mlx_smolvlm.processor_config import VideoConfig
-        from mlx_smolvlm.video import choose_frames, probe
-        from mlx_smolvlm.video_frames import read_frames
+        from mlx_smolvlm.video.frames import read_frames
+        from mlx_smolvlm.video.probing import choose_frames, probe
 
         start = time.perf_counter()
         info = probe(request["video"])

@@ -10,7 +10,7 @@ from functools import partial
 import mlx.core as mx
 import numpy as np
 
-from .config import TextConfig
+from ..config import TextConfig
 
 
 def wavelengths(config: TextConfig) -> mx.array:

@@ -7,7 +7,7 @@ from threading import Condition
 
 import numpy as np
 
-from .live_transport import Closed
+from .transport import Closed
 
 EPSILON_S = 1e-6  # sampling times are sums of fractions
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from .cache import KVCache
-from .cache_options import CacheOptions
-from .model import SmolVLM
-from .prompt import Prompt
+from ..cache import KVCache
+from ..caches.options import CacheOptions
+from ..model import SmolVLM
+from ..prompting.prompt import Prompt
 
 
 @dataclass(frozen=True)

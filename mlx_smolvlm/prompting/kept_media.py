@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .image_loading import URL_SCHEME
-from .image_processing import Layout
-from .media_options import MediaOptions
+from ..image_processing import Layout
+from ..media.image_loading import URL_SCHEME
+from ..media.options import MediaOptions
 from .prompt_media import Clip, FrameSeries, Picture, PlannedPicture, PlannedVideo
 
 OpenMedium = Picture | Clip | FrameSeries

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ..processor_config import VideoConfig
 from .animated_webp import is_animated_webp, webp_times
+from .container import open_video, packets, video_path
 from .packet_table import PacketTable, packet_table
-from .processor_config import VideoConfig
-from .video_container import open_video, packets, video_path
 
 ASSUMED_FPS = 25  # of a stream that states none, as FFmpeg assumes
 SKIPPED_S = 1  # left out at both ends of a long video, where titles and credits are

@@ -11,12 +11,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..model import SmolVLM
+from ..processing import Processor
+from ..sampling import Sampler
 from .closing import Closer, Place, completes
 from .decoding import logits_after
-from .model import SmolVLM
-from .processing import Processor
 from .prompt_cache import PromptCache
-from .sampling import Sampler
 
 # One way to write JSON: that of json.dumps. Free white space invites small models to make nothing else.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}

@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 
-from .cache import KVCache
+from ..cache import KVCache
 
 KEEP = 4  # first tokens that are never forgotten: attention leans on them whatever they are
 

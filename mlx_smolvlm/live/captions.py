@@ -10,17 +10,17 @@ from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from .feature_cache import FeatureCache
-from .generation import GenerationResponse, stream_generate
-from .media_options import MediaOptions
-from .messages import read_conversation
-from .model import SmolVLM
-from .processing import Processor
-from .prompt_media import SampledVideo
+from ..engine.feature_cache import FeatureCache
+from ..generation import GenerationResponse, stream_generate
+from ..media.options import MediaOptions
+from ..model import SmolVLM
+from ..processing import Processor
+from ..prompting.messages import read_conversation
+from ..prompting.prompt_media import SampledVideo
 
 if TYPE_CHECKING:
     from .frame_buffer import FrameBuffer, LiveFrame
-    from .live_reader import LiveReader
+    from .reader import LiveReader
 
 LOG = logging.getLogger(__name__)
 WAIT_S = 0.05  # how long a wait may last before the cancel event is looked at
@@ -116,8 +116,8 @@ def stream_captions(
         FileNotFoundError: no such file.
     """
     from .frame_buffer import FrameBuffer  # what only live sources need
-    from .live_reader import LiveReader
-    from .live_source import read_source
+    from .reader import LiveReader
+    from .source import read_source
 
     check_timing(window_s, every_s, stall_timeout_s, retries)
     every_s = every_s or window_s

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from .cache import KVCache
-from .config import TextConfig
+from ..cache import KVCache
+from ..config import TextConfig
 
 
 class BatchCache:

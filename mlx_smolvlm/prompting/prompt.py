@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..processor_config import ProcessorConfig
 from .kept_media import KeptPicture, KeptVideo
 from .messages import IMAGE_MARKER, VIDEO_MARKER
-from .processor_config import ProcessorConfig
 from .prompt_media import Clip, FrameSeries, Medium, Picture
 
 PromptMedium = Picture | Clip | FrameSeries | KeptPicture | KeptVideo

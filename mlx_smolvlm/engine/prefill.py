@@ -7,11 +7,11 @@ from itertools import islice
 import mlx.core as mx
 import numpy as np
 
-from .cache import KVCache
+from ..cache import KVCache
+from ..model import SmolVLM
+from ..prefetch import prefetched
+from ..prompting.prompt import Inputs, Prompt
 from .feature_cache import FeatureCache
-from .model import SmolVLM
-from .prefetch import prefetched
-from .prompt import Inputs, Prompt
 from .prompt_cache import PromptCache
 from .timing import Stopwatch
 

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..image_processing import Layout, cut, plan, squeeze
+from ..media.fetch import FetchPolicy, stream
+from ..media.image_loading import describe_source, load_image, path_of_file_url
+from ..media.options import MediaOptions
+from ..prefetch import mapped_in_threads
+from ..processor_config import ImageConfig, VideoConfig
+from ..video.frames import read_frames
+from ..video.probing import FrameSample, VideoInfo, choose_frames, probe
 from .expansion import expand_image, expand_video
-from .fetch import FetchPolicy, stream
-from .image_loading import describe_source, load_image, path_of_file_url
-from .image_processing import Layout, cut, plan, squeeze
-from .media_options import MediaOptions
-from .prefetch import mapped_in_threads
-from .processor_config import ImageConfig, VideoConfig
-from .video import FrameSample, VideoInfo, choose_frames, probe
-from .video_frames import read_frames
 
 RESIZING_THREADS = min(4, os.cpu_count() or 1)  # frames in work, each at its full size in memory
 VIDEO_POLICY = FetchPolicy(max_bytes=2 * 1024**3, timeout_s=600)

@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from .cache import KVCache
+from ..cache import KVCache
 
 Quantized = tuple[mx.array, mx.array, mx.array]  # codes, scales, biases
 

@@ -17,10 +17,10 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .image_loading import path_of_file_url
-from .live_transport import Patience, Stalled, open_http, open_pipe, open_socket
-from .urls import check_size, one_line, redact_url
-from .video_container import film_stream, open_video, reason, video_path
+from ..media.image_loading import path_of_file_url
+from ..media.urls import check_size, one_line, redact_url
+from ..video.container import film_stream, open_video, reason, video_path
+from .transport import Patience, Stalled, open_http, open_pipe, open_socket
 
 if TYPE_CHECKING:
     import av

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from .cache import KVCache
-from .quantized_cache import QuantizedKVCache
-from .rotating_cache import KEEP, RotatingKVCache
+from ..cache import KVCache
+from .quantized import QuantizedKVCache
+from .rotating import KEEP, RotatingKVCache
 
 KV_BITS = (4, 8)
 KV_GROUP_SIZES = (32, 64, 128)

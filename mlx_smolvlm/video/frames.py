@@ -12,9 +12,9 @@ from typing import Any
 from PIL import Image
 
 from .animated_webp import read_webp_frames
+from .container import open_video
 from .packet_table import NO_TIME, PacketTable
-from .video import VideoInfo
-from .video_container import open_video
+from .probing import VideoInfo
 
 _SEEKS_BY_INDEX = ("mov,mp4", "matroska")  # formats in which a seek lands where it should
 # Codecs that mark frames which no other frame is predicted from. HEVC's mark is for one temporal layer only.

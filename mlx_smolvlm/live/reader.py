@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..media.urls import one_line
+from ..video.container import reason
+from ..video.frames import upright_picture
 from .frame_buffer import FrameBuffer, LiveFrame, StreamClock
-from .live_source import OpenSource, Source, open_source
-from .live_transport import Closed, Patience, Stalled
-from .urls import one_line
-from .video_container import reason
-from .video_frames import upright_picture
+from .source import OpenSource, Source, open_source
+from .transport import Closed, Patience, Stalled
 
 LOG = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.5  # before connecting again; doubled each time

@@ -1,0 +1,1 @@
+"""Reads prompts and makes tokens: the parts of `generation.py` and `batching.py`."""

@@ -1,0 +1,1 @@
+"""Messages and media -> a prompt whose tokens are known before a pixel is made."""

@@ -1,0 +1,1 @@
+"""Video files: their frames' times, the choice of frames, and the pictures."""
