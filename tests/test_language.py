@@ -7,6 +7,7 @@ from collections import Counter
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import plain_language
 import pytest
 from conftest import CHECKPOINT_NAMES, golden_cases
