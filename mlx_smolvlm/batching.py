@@ -321,7 +321,7 @@ class _Batch:
                 answers.append(row.answer(reason))
                 del self._rows[number]
         if self._rows:
-            mx.async_eval(following)  # only now, see `decoding.py`
+            mx.async_eval(following)  # only now, see `engine/decoding.py`
         self._logits = following
         self._cache.end_step(sorted(self._rows))
         yield from answers

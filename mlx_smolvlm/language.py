@@ -16,7 +16,8 @@ from .cache import KVCache
 from .caches.options import CacheOptions
 from .config import TextConfig
 from .layers.activations import swiglu
-from .layers.projections import fuse, project, project_all, project_onto
+from .layers.normalization import RMSNorm
+from .layers.projections import fuse, project, project_all, project_onto, with_columns
 from .layers.rotary import RotaryEmbedding
 
 Rotate = Callable[[mx.array], mx.array]
@@ -45,6 +46,7 @@ class Attention(nn.Module):
         if "q_proj" in self:
             self.qkv_proj = fuse([self.q_proj, self.k_proj, self.v_proj])
             del self.q_proj, self.k_proj, self.v_proj
+            with_columns(self.o_proj)
 
     def __call__(self, x: mx.array, residual: mx.array, cache: KVCache, rotate: Rotate) -> mx.array:
         """residual + attention(x), each (1, num_tokens, hidden_size)."""
@@ -52,10 +54,15 @@ class Attention(nn.Module):
         parts = project_all(self.get("qkv_proj") or (self["q_proj"], self["k_proj"], self["v_proj"]), x)
         projected = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=-1)
         heads = rotate(projected.reshape(-1, 1, self._head_dim))
-        heads = heads.reshape(1, num_tokens, self._all_heads, self._head_dim).transpose(0, 2, 1, 3)
+        if num_tokens == 1:  # two axes of which one is 1 need no swapping
+            heads = heads.reshape(1, self._all_heads, 1, self._head_dim)
+        else:
+            heads = heads.reshape(1, num_tokens, self._all_heads, self._head_dim).swapaxes(1, 2)
         queries, keys_values = mx.split(heads, [self._heads], axis=1)
         out = cache.attend(queries, keys_values, self._scale)  # (1, heads, num_tokens, head_dim)
-        return project_onto(self["o_proj"], out.transpose(0, 2, 1, 3).reshape(1, num_tokens, -1), residual)
+        if num_tokens > 1:
+            out = out.swapaxes(1, 2)
+        return project_onto(self["o_proj"], out.reshape(1, num_tokens, -1), residual)
 
 
 class MLP(nn.Module):
@@ -72,6 +79,7 @@ class MLP(nn.Module):
         if "gate_proj" in self:
             self.gate_up_proj = fuse([self.gate_proj, self.up_proj])
             del self.gate_proj, self.up_proj
+            with_columns(self.down_proj)
 
     def __call__(self, x: mx.array, residual: mx.array) -> mx.array:
         """residual + mlp(x), each (1, num_tokens, hidden_size)."""
@@ -85,9 +93,9 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: TextConfig):
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = MLP(config)
 
     def __call__(self, x: mx.array, cache: KVCache, rotate: Rotate) -> mx.array:
@@ -102,7 +110,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = [DecoderLayer(config) for _ in range(config.num_hidden_layers)]
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         if not tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self._tied = tie_word_embeddings
@@ -118,6 +126,8 @@ class LanguageModel(nn.Module):
             layer.self_attn.fuse()
             layer.mlp.fuse()
             mx.eval(layer.parameters())
+        if not self._tied:
+            with_columns(self.lm_head)
 
     def make_cache(self, options: CacheOptions | None = None) -> list[KVCache]:
         """An empty cache, one entry per layer."""
@@ -131,7 +141,7 @@ class LanguageModel(nn.Module):
         """Read tokens after those in the cache.
 
         (1, num_tokens, hidden_size) -> last hidden states of the same shape, normed; `cache` is extended. Which
-        tokens continue which is for the cache alone to know (see `batch_cache.py`).
+        tokens continue which is for the cache alone to know (see `caches/batch.py`).
         """
         x = inputs_embeds
         rotate = self.rotation(cache[0].positions(x.shape[1]))

@@ -9,6 +9,7 @@ from .caches.options import CacheOptions
 from .config import ModelConfig
 from .connector import Connector
 from .language import LanguageModel
+from .layers.streams import side_by_side
 from .vision import VisionModel
 
 
@@ -43,7 +44,7 @@ class SmolVLM(nn.Module):
         Returns:
             (num_tiles * image_seq_len, text hidden_size), one row for each image token of the prompt.
         """
-        features = self.connector(self.vision_model(mx.array(pixel_values)))
+        features = side_by_side(lambda tiles: self.connector(self.vision_model(tiles)), mx.array(pixel_values))
         return features.reshape(-1, features.shape[-1])
 
     def input_embeddings(self, input_ids: list[int] | np.ndarray, image_features: mx.array | None) -> mx.array:

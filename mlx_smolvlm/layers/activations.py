@@ -11,6 +11,8 @@ from typing import Any
 
 import mlx.core as mx
 
+_SLOPE = 2 * math.sqrt(2 / math.pi)
+
 
 def _fused_on_gpu(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
     compiled = partial(mx.compile, shapeless=True)(function)
@@ -24,8 +26,11 @@ def _fused_on_gpu(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
 
 @_fused_on_gpu
 def gelu_tanh(x: mx.array) -> mx.array:
-    """GELU by its tanh approximation, `gelu_pytorch_tanh` in configurations."""
-    return 0.5 * x * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    """GELU by its tanh approximation, `gelu_pytorch_tanh` in configurations.
+
+    (1 + tanh(z)) / 2 is sigmoid(2 z), which takes fewer operations.
+    """
+    return x * mx.sigmoid(x * (_SLOPE + _SLOPE * 0.044715 * (x * x)))
 
 
 @_fused_on_gpu

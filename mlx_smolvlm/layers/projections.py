@@ -21,7 +21,15 @@ def fuse(layers: Iterable[nn.Module]) -> list[nn.Module]:
         Layers whose outputs, concatenated along the last axis, are those of `layers`.
     """
     groups = (list(group) for _, group in groupby(layers, _storage))
-    return [_joined(group) if len(group) > 1 else group[0] for group in groups]
+    return [with_columns(_joined(group) if len(group) > 1 else group[0]) for group in groups]
+
+
+def with_columns(layer: nn.Module) -> nn.Module:
+    """Let a plain layer keep the view of its weights that a product needs, so that no step has to make it anew."""
+    if type(layer) is nn.Linear and "bias" not in layer:
+        layer._columns = layer.weight.T
+        mx.eval(layer._columns)
+    return layer
 
 
 def _storage(layer: nn.Module) -> tuple[Any, ...]:
@@ -46,6 +54,9 @@ def project(layer: nn.Module, x: mx.array) -> mx.array:
 
     Metal's quantized products are quick for any number of rows. The CPU's unpack the weights anew for every row.
     """
+    columns = layer.get("_columns")
+    if columns is not None:
+        return x @ columns
     if (
         type(layer) is nn.QuantizedLinear
         and x.shape[-2] >= ROWS_TO_DEQUANTIZE
@@ -66,6 +77,9 @@ def project_all(layers: Sequence[nn.Module], x: mx.array) -> list[mx.array]:
 
 def project_onto(layer: nn.Module, x: mx.array, residual: mx.array) -> mx.array:
     """residual + layer(x), in one kernel where the weights are not quantized."""
+    columns = layer.get("_columns")
+    if columns is not None:
+        return mx.addmm(residual, x, columns)
     if type(layer) is nn.Linear and "bias" not in layer:
         return mx.addmm(residual, x, layer["weight"].T)
     return residual + project(layer, x)
