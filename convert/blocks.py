@@ -20,7 +20,7 @@ def decoder_block(decoder: LanguageModel, index: int) -> Block:
 
     def block(x: mx.array) -> mx.array:
         cache = KVCache()
-        return decoder.layers[index](x, cache, decoder.rotation(cache.positions(x.shape[1])))
+        return decoder.layers[index](x, cache, decoder.step(x, [cache]))
 
     return block
 

@@ -37,16 +37,16 @@ class KVCache:
         Returns:
             Of the shape of `queries`.
         """
-        num_tokens = queries.shape[2]
+        mask = "causal" if queries.shape[2] > 1 else None
         keys, values = mx.split(self.append(keys_values), 2, axis=1)
-        return mx.fast.scaled_dot_product_attention(
-            queries, keys, values, scale=scale, mask="causal" if num_tokens > 1 else None
-        )
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
 
     def append(self, keys_values: mx.array) -> mx.array:
         """Write keys and values behind those held; returns all, (1, 2 * num_key_value_heads, offset, head_dim)."""
         end = self.offset + keys_values.shape[2]
-        buffer = self._with_room(end, keys_values)
+        buffer = self.buffer
+        if buffer is None or end > buffer.shape[2]:
+            buffer = self._grown(end, keys_values)
         buffer[:, :, self.offset : end] = keys_values
         self.buffer, self.offset = buffer, end
         return buffer[:, :, :end]
@@ -56,10 +56,8 @@ class KVCache:
         self.offset = min(self.offset, offset)
         return True
 
-    def _with_room(self, end: int, like: mx.array) -> mx.array:
+    def _grown(self, end: int, like: mx.array) -> mx.array:
         held = 0 if self.buffer is None else self.buffer.shape[2]
-        if self.buffer is not None and end <= held:
-            return self.buffer
         capacity = -(-max(end, held + held // 4) // self.STEP) * self.STEP
         room = mx.zeros((*like.shape[:2], capacity - held, like.shape[3]), like.dtype)
         return room if self.buffer is None else mx.concatenate([self.buffer, room], axis=2)

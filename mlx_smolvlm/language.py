@@ -6,21 +6,25 @@ values are rotated and stored as one array, and sums are left to the products be
 items, `self["mlp"]`, wherever each token passes: as attributes they take several times as long.
 """
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 
 from .cache import KVCache
 from .caches.options import CacheOptions
 from .config import TextConfig
 from .layers.activations import swiglu
-from .layers.normalization import RMSNorm
-from .layers.projections import fuse, project, project_all, project_onto, with_columns
-from .layers.rotary import RotaryEmbedding
+from .layers.normalization import Normalize, normalization
+from .layers.projections import fuse, project, project_onto, with_columns
+from .layers.rotary import RotaryEmbedding, Rotate
 
-Rotate = Callable[[mx.array], mx.array]
+
+class Step(NamedTuple):
+    """What all layers do alike to the tokens of one step: chosen once, by the device and the tokens' positions."""
+
+    normalize: Normalize
+    rotate: Rotate
 
 
 class Attention(nn.Module):
@@ -51,9 +55,7 @@ class Attention(nn.Module):
     def __call__(self, x: mx.array, residual: mx.array, cache: KVCache, rotate: Rotate) -> mx.array:
         """residual + attention(x), each (1, num_tokens, hidden_size)."""
         num_tokens = x.shape[1]
-        parts = project_all(self.get("qkv_proj") or (self["q_proj"], self["k_proj"], self["v_proj"]), x)
-        projected = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=-1)
-        heads = rotate(projected.reshape(-1, 1, self._head_dim))
+        heads = rotate(self._projected(x).reshape(-1, 1, self._head_dim))
         if num_tokens == 1:  # two axes of which one is 1 need no swapping
             heads = heads.reshape(1, self._all_heads, 1, self._head_dim)
         else:
@@ -63,6 +65,13 @@ class Attention(nn.Module):
         if num_tokens > 1:
             out = out.swapaxes(1, 2)
         return project_onto(self["o_proj"], out.reshape(1, num_tokens, -1), residual)
+
+    def _projected(self, x: mx.array) -> mx.array:
+        """Queries, keys and values, (1, num_tokens, num_heads of all three * head_dim)."""
+        layers = self.get("qkv_proj") or (self["q_proj"], self["k_proj"], self["v_proj"])
+        if len(layers) == 1:
+            return project(layers[0], x)
+        return mx.concatenate([project(layer, x) for layer in layers], axis=-1)
 
 
 class MLP(nn.Module):
@@ -83,8 +92,11 @@ class MLP(nn.Module):
 
     def __call__(self, x: mx.array, residual: mx.array) -> mx.array:
         """residual + mlp(x), each (1, num_tokens, hidden_size)."""
-        parts = project_all(self.get("gate_up_proj") or (self["gate_proj"], self["up_proj"]), x)
-        gate, up = parts if len(parts) == 2 else mx.split(parts[0], 2, axis=-1)
+        layers = self.get("gate_up_proj") or (self["gate_proj"], self["up_proj"])
+        if len(layers) == 1:
+            gate, up = mx.split(project(layers[0], x), 2, axis=-1)
+        else:
+            gate, up = (project(layer, x) for layer in layers)
         return project_onto(self["down_proj"], swiglu(gate, up), residual)
 
 
@@ -93,14 +105,15 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: TextConfig):
         super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def __call__(self, x: mx.array, cache: KVCache, rotate: Rotate) -> mx.array:
-        x = self["self_attn"](self["input_layernorm"](x), x, cache, rotate)
-        return self["mlp"](self["post_attention_layernorm"](x), x)
+    def __call__(self, x: mx.array, cache: KVCache, step: Step) -> mx.array:
+        normalize, rotate = step
+        x = self["self_attn"](normalize(self["input_layernorm"], x), x, cache, rotate)
+        return self["mlp"](normalize(self["post_attention_layernorm"], x), x)
 
 
 class LanguageModel(nn.Module):
@@ -110,10 +123,11 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = [DecoderLayer(config) for _ in range(config.num_hidden_layers)]
-        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         if not tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self._tied = tie_word_embeddings
+        self._eps = config.rms_norm_eps
         self._rope = RotaryEmbedding(config)
 
     def fuse(self) -> None:
@@ -133,9 +147,9 @@ class LanguageModel(nn.Module):
         """An empty cache, one entry per layer."""
         return (options or CacheOptions()).make(len(self.layers))
 
-    def rotation(self, positions: np.ndarray) -> Rotate:
-        """What turns the heads of a layer by the positions of their tokens, (num_tokens,)."""
-        return self._rope.at(positions)
+    def step(self, x: mx.array, cache: list[KVCache]) -> Step:
+        """How the layers treat the tokens of `x`, (1, num_tokens, hidden_size), the next ones of the cache."""
+        return Step(normalization(x, self._eps), self._rope.at(cache[0].positions(x.shape[1])))
 
     def __call__(self, inputs_embeds: mx.array, cache: list[KVCache]) -> mx.array:
         """Read tokens after those in the cache.
@@ -144,10 +158,10 @@ class LanguageModel(nn.Module):
         tokens continue which is for the cache alone to know (see `caches/batch.py`).
         """
         x = inputs_embeds
-        rotate = self.rotation(cache[0].positions(x.shape[1]))
+        step = self.step(x, cache)
         for layer, layer_cache in zip(self.layers, cache, strict=True):
-            x = layer(x, layer_cache, rotate)
-        return self.norm(x)
+            x = layer(x, layer_cache, step)
+        return step.normalize(self["norm"], x)
 
     def logits(self, hidden_states: mx.array) -> mx.array:
         """(..., hidden_size) -> (..., vocab_size)."""

@@ -102,22 +102,27 @@ def test_a_token_of_30_layers_takes_few_kernels(monkeypatch, bits, most):
 
 
 @pytest.mark.slow
-def test_a_step_is_built_within_800_microseconds(monkeypatch):
+def test_a_step_is_built_in_much_less_time_than_a_plain_one(monkeypatch):
     """Python's share: the pieces that a GPU has as one primitive are stood in for by one. The least of many tries."""
-    model, cache, spent = built(DEEP), None, []
+    models = [built(DEEP), plain_language.LanguageModel(DEEP, tie_word_embeddings=False)]
     monkeypatch.setattr(mx.fast, "rms_norm", lambda x, weight, eps: mx.depends(x, weight))
     monkeypatch.setattr(mx.fast, "rope", lambda heads, *_, **__: mx.stop_gradient(heads))
     monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda q, k, v, **_: mx.depends(q, [k, v]))
     monkeypatch.setattr("mlx_smolvlm.language.swiglu", lambda gate, up: gate * up)
     monkeypatch.setattr(rotary.mx, "default_device", lambda: mx.gpu)
-    for number in range(300):
-        if number % 100 == 0:
-            cache = model.make_cache()
-        start = time.perf_counter()
-        token = mx.argmax(model.logits(model(model.embed_tokens(mx.array([3]))[None], cache)[:, -1]), axis=-1)
-        spent.append(time.perf_counter() - start)
-        mx.eval(token)
-    assert min(spent) < 0.8e-3
+
+    def build_seconds(model) -> float:
+        cache, spent = model.make_cache(), []
+        for _ in range(100):
+            start = time.perf_counter()
+            token = mx.argmax(model.logits(model(model.embed_tokens(mx.array([3]))[None], cache)[:, -1]), axis=-1)
+            spent.append(time.perf_counter() - start)
+            mx.eval(token)
+        return min(spent)
+
+    least = [min(times) for times in zip(*([build_seconds(model) for model in models] for _ in range(4)), strict=True)]
+    print(f"{1e3 * least[0]:.2f} ms, plainly {1e3 * least[1]:.2f} ms")
+    assert least[0] < 0.75 * least[1]
 
 
 def test_layers_of_different_formats_are_joined_as_far_as_they_agree():

@@ -58,7 +58,7 @@ class RotatingKVCache(KVCache):
 
     def _write(self, keys_values: mx.array, positions: np.ndarray) -> mx.array:
         """The buffer with tokens in their slots: the latest takes that of the one it pushes out of the window."""
-        buffer = self._with_room(self._max_size, keys_values)
+        buffer = self._grown(self._max_size, keys_values) if self.buffer is None else self.buffer
         slots = np.where(positions < KEEP, positions, KEEP + (positions - KEEP) % self._window)
         if len(slots) == 1:
             buffer[:, :, slots[0] : slots[0] + 1] = keys_values

@@ -1,24 +1,31 @@
 """Root-mean-square normalization, in as few kernels as the device allows."""
 
+from collections.abc import Callable
+from functools import partial
+
 import mlx.core as mx
 import mlx.nn as nn
 
+Normalize = Callable[[nn.Module, mx.array], mx.array]
 
-class RMSNorm(nn.RMSNorm):
-    """`nn.RMSNorm`, quicker for single tokens on a CPU.
 
-    A GPU has a kernel for it. MLX's CPU backend makes it of seven, and starting them is what a token costs there; as
-    a product of the token with itself, four are enough.
+def normalization(x: mx.array, eps: float) -> Normalize:
+    """What applies `nn.RMSNorm` layers to tokens like `x`, (1, num_tokens, dims).
+
+    A GPU has a kernel for it. MLX's CPU backend makes it of seven, and starting them is what a single token costs
+    there; by a product of the token with itself, four are enough.
     """
+    if x.shape[1] == 1 and x.dtype == mx.float32 and mx.default_device() == mx.cpu:
+        return partial(_normalize_token, mx.full((1, 1, 1), eps), 1 / x.shape[2])
+    return _normalize
 
-    def __init__(self, dims: int, eps: float):
-        super().__init__(dims, eps)
-        self._share = 1 / dims
-        self._eps = mx.array([[[eps]]])
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """(1, num_tokens, dims) -> the same shape and type."""
-        if x.shape[1] == 1 and x.dtype == mx.float32 and mx.default_device() == mx.cpu:
-            mean_square = mx.addmm(self["_eps"], x, x.swapaxes(1, 2), alpha=self._share)  # eps included
-            return x * mx.rsqrt(mean_square) * self["weight"]
-        return mx.fast.rms_norm(x, self["weight"], self.eps)
+def _normalize(layer: nn.Module, x: mx.array) -> mx.array:
+    return layer(x)
+
+
+def _normalize_token(eps: mx.array, share: float, layer: nn.Module, x: mx.array) -> mx.array:
+    if type(layer) is not nn.RMSNorm:
+        return layer(x)
+    mean_square = mx.addmm(eps, x, x.swapaxes(1, 2), alpha=share)  # with eps
+    return x * mx.rsqrt(mean_square) * layer["weight"]

@@ -1,6 +1,6 @@
 """Products with the decoder's weight matrices, each in as few and as quick kernels as the device allows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from copy import copy
 from itertools import groupby
 from typing import Any
@@ -68,11 +68,6 @@ def project(layer: nn.Module, x: mx.array) -> mx.array:
         )
         return x @ weight.T
     return layer(x)
-
-
-def project_all(layers: Sequence[nn.Module], x: mx.array) -> list[mx.array]:
-    """The output of each layer for the same input."""
-    return [project(layer, x) for layer in layers]
 
 
 def project_onto(layer: nn.Module, x: mx.array, residual: mx.array) -> mx.array:

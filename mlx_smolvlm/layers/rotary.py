@@ -12,6 +12,8 @@ import numpy as np
 
 from ..config import TextConfig
 
+Rotate = Callable[[mx.array], mx.array]
+
 
 def wavelengths(config: TextConfig) -> mx.array:
     """Reciprocal rotary frequencies, (head_dim / 2,) float32, as `mx.fast.rope` takes them in `freqs`.
@@ -43,7 +45,7 @@ class RotaryEmbedding:
         turning = config.num_attention_heads + config.num_key_value_heads
         self._turns = np.array([1] * turning + [0] * config.num_key_value_heads, np.int32)
 
-    def at(self, token_positions: np.ndarray) -> Callable[[mx.array], mx.array]:
+    def at(self, token_positions: np.ndarray) -> Rotate:
         """The rotation of tokens at these positions, (num_tokens,) int32, the same in every layer.
 
         It maps (num_tokens * num_heads, 1, head_dim), the heads of a token being those of its queries, its keys and
