@@ -131,7 +131,7 @@ class LanguageModel(nn.Module):
         """Read tokens after those in the cache.
 
         (1, num_tokens, hidden_size) -> last hidden states of the same shape, normed; `cache` is extended. Which
-        tokens continue which is for the cache alone to know (see `batch_cache.py`).
+        tokens continue which is for the cache alone to know (see `caches/batch.py`).
         """
         x = inputs_embeds
         rotate = self.rotation(cache[0].positions(x.shape[1]))
