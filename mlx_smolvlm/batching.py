@@ -242,9 +242,7 @@ class _Batch:
     def _read(self, prompt: PreparedPrompt, features: list[mx.array], started: float) -> Exception | None:
         """Read a prompt into a row; returns why it cannot be answered, if so."""
         layers = self._model.make_cache()
-        logits = read_inputs(
-            self._model, prompt.inputs, features, layers, self._prefill_chunk, self._check_cancelled
-        )
+        logits = read_inputs(self._model, prompt.inputs, features, layers, self._prefill_chunk, self._check_cancelled)
         try:
             check_finite(logits)
         except ValueError as error:  # a picture may do that in float16, where all others are fine

@@ -1,5 +1,7 @@
 """This process among those that `mlx.launch` has started, on one machine or several."""
 
+from collections.abc import Iterable
+
 import mlx.core as mx
 import numpy as np
 
@@ -30,9 +32,18 @@ class Ranks:
             padded = np.zeros((1, max(sizes.max(), 1)), np.uint8)
             padded[0, : len(data)] = np.frombuffer(data, np.uint8)
             rows = self._gather(padded)
-        except RuntimeError as error:
-            raise OSError(f"another process is gone ({error}); run the same command again to do the rest") from None
+        except RuntimeError as error:  # the ring notices within moments that a connection is closed
+            raise OSError(
+                f"another process has ended ({error}); what each has done is kept: run the same command again, with "
+                "any number of processes, to do the rest"
+            ) from None
         return [row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)]
+
+    def gather(self, parts: Iterable[bytes]) -> Iterable[bytes]:
+        """The parts of all processes, a few at a time. Raises OSError as `share` does."""
+        own = iter(parts)
+        while any(shared := self.share(next(own, b""))):
+            yield from filter(None, shared)
 
     def _gather(self, array: np.ndarray) -> np.ndarray:
         """(1, n) of each process -> (size, n)."""
