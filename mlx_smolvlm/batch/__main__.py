@@ -1,6 +1,7 @@
 """`python -m mlx_smolvlm.batch`: arguments, signals and printing."""
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from ..command_line import INTERRUPTED, CommandLine, refuse_tracebacks
+from ..command_line import BAD_INPUT, INTERRUPTED, CommandLine, refuse_tracebacks
 from ..generation_arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
@@ -30,17 +31,25 @@ from .progress import Progress, duration, say
 
 if TYPE_CHECKING:
     from .job import Job
+    from .ranks import Ranks
 
 _RESULTS_PER_CLEANING = 64
 
 
 def main() -> None:
     """Run the command line; exits with 2 and one line on bad input, with 130 or 143 when interrupted."""
-    with refuse_tracebacks():
-        _run(_parser().parse_args())
+    group: list[Ranks] = []
+    try:
+        with refuse_tracebacks():
+            _run(_parser().parse_args(), group)
+    except SystemExit as ending:
+        if any(ranks.is_stuck for ranks in group):
+            os._exit(ending.code if isinstance(ending.code, int) else BAD_INPUT)
+        raise
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
+    """Do it all; `group` gets the processes that do it together, once they are known."""
     out = Path(arguments.out).expanduser()
     prompts = _prompts(arguments)
     items = _items(arguments, out)
@@ -55,6 +64,7 @@ def _run(arguments: argparse.Namespace) -> None:
     options = GenerationOptions(**generation_options(arguments), **form_options(arguments))
     question = Question(*prompts, arguments.system, options, MediaOptions(**media_options(arguments)))
     ranks = Ranks()
+    group.append(ranks)
     with Job(items, question, out, ranks, arguments.retry_errors) as job:
         model, processor = load(arguments.model or DEMO_MODEL, dtype=arguments.dtype)
         job.begin(arguments.model or "demo", model)
@@ -75,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> None:
         if received:
             say(f"stopped; what was done is kept in {job.path}. Run the same command again to do the rest")
             sys.exit(INTERRUPTED if received[0] == signal.SIGINT else 128 + received[0])
-        job.finish()
+        job.finish(time.monotonic() - start)
         if is_first:
             say(_summary(job, time.monotonic() - start, out))
 

@@ -10,9 +10,9 @@ def rank_file(out: Path, rank: int) -> Path:
 
 
 def rank_files(out: Path) -> list[Path]:
-    """Those that there are."""
+    """Those that there are, named as `rank_file` names them."""
     number = re.compile(rf"{re.escape(out.name)}\.rank\d+")
-    return sorted(path for path in out.absolute().parent.iterdir() if number.fullmatch(path.name))
+    return sorted(out.with_name(path.name) for path in out.absolute().parent.iterdir() if number.fullmatch(path.name))
 
 
 def is_results_file(path: Path, out: Path) -> bool:

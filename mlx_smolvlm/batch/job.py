@@ -1,6 +1,7 @@
 """A list of pictures -> their lines in the results file, by one process or several."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,22 @@ from ..session_file import model_fingerprint
 from .files import rank_file, rank_files
 from .inputs import Item
 from .question import Question, digest
-from .ranks import Ranks
+from .ranks import PATIENCE_S, Ranks
 from .results import BeingWritten, Result, ResultsFile, parse_line
 
 _MERGED_BYTES = 1024**2  # lines that each process sends to the others at a time
+_POLL_S = 0.2  # between two looks at whether another process is still writing
 
 
 class Job:
     """The pictures that are still to do, the results, and the other processes that share both.
 
     The first process (alone, the only one) writes the results file. Every other one writes a file of its own beside
-    it, `OUT.rankN`, which may be on another machine's disk. At the end the first one takes over all their lines, and
-    each removes its own file. Where that did not come to pass, the files stay, and the next run takes over what it
-    finds, whatever its number of processes: its lines count as done.
+    it, `OUT.rankN`, which may be on another machine's disk. At the end the first one takes over all their lines.
+
+    On one disk it needs nobody's help for that: a file is free as soon as the process that wrote it has ended, whether
+    it was done or died. From other machines the lines come through `mx.distributed`. Where that fails, files stay; the
+    next run takes over those that it finds, whatever its number of processes, and their lines count as done.
 
     Attributes:
         notes: what was found and mended, for people.
@@ -55,6 +59,7 @@ class Job:
         self._out = out
         self._retry_errors = retry_errors
         self._model_name = self._fingerprint = ""  # until `begin`
+        self._is_one_disk = self._is_begun = False
         self._file = ResultsFile(out if ranks.rank == 0 else rank_file(out, ranks.rank))
         try:
             self._check(self._file)
@@ -101,12 +106,16 @@ class Job:
         self._check(self._file)
         self._agree()  # after which every process has opened its file
         for path in rank_files(self._out):
-            if path != self._file.path:
+            # In place of a living process, none but itself: file systems of several machines may know no locks.
+            if self._ranks.rank == 0 and path not in self._others():
                 self._take_over(path)
+        beside = [path for path in self._others() if _is_being_written(path)] if self._ranks.rank == 0 else []
+        self._is_one_disk = self._ranks.share(b"1" if len(beside) == self._ranks.size - 1 else b"0")[0] == b"1"
         done = np.array([key in self._file.errors for key in self._items], bool)
         for other in self._ranks.share(np.packbits(done).tobytes()):
             done |= np.unpackbits(np.frombuffer(other, np.uint8))[: len(done)].astype(bool)
         missing = [item for item, is_done in zip(self._items.values(), done, strict=True) if not is_done]
+        self._is_begun = True
         self.num_done, self.num_missing = int(done.sum()), len(missing)
         self.todo = missing[self._ranks.rank :: self._ranks.size]
         others = len(self._file.errors.keys() - self._items.keys())
@@ -132,19 +141,42 @@ class Job:
             self._file.write(result)
             yield result
 
-    def finish(self) -> None:
+    def finish(self, seconds: float) -> None:
         """Bring the lines of all processes together, in the results file of the first one.
 
-        Raises OSError if that cannot be written, or a process has ended.
+        Args:
+            seconds: that this process has worked, by which it is judged how long others may take.
+
+        Raises:
+            OSError: that cannot be written, or a process has ended before its work was done.
         """
-        if self._ranks.size == 1:
-            return
         is_first = self._ranks.rank == 0
-        for lines in self._ranks.gather(() if is_first else _portions(self._file)):
+        if self._ranks.size > 1 and not self._is_one_disk:
+            self._exchange(max(PATIENCE_S, 3 * seconds))
+        elif is_first:
+            for path in self._others():
+                while _is_being_written(path):
+                    time.sleep(_POLL_S)
+                self._take_over(path)
+        self._file.sync()
+        if is_first and self.num_lines < self.num_items:
+            raise OSError(
+                f"another process has ended before its pictures were done; {self.num_lines} of {self.num_items} have "
+                "lines: run the same command again, with any number of processes, to do the rest"
+            )
+
+    def _others(self) -> list[Path]:
+        """The files of the other processes, where they are on this disk."""
+        return [rank_file(self._out, rank) for rank in range(1, self._ranks.size)]
+
+    def _exchange(self, patience_s: float) -> None:
+        """Let the first process have all lines, and the others remove their files then."""
+        is_first = self._ranks.rank == 0
+        for lines in self._ranks.gather(() if is_first else _portions(self._file), patience_s):
             for line in lines.splitlines() if is_first else ():
                 self._file.merge(parse_line(line))
         self._file.sync()
-        self._ranks.share(b"")  # from here on, what the others wrote is in the results file, too
+        self._ranks.share(b"", patience_s)  # from here on, what the others wrote is in the results file, too
         if not is_first:
             self._file.remove()
 
@@ -164,22 +196,15 @@ class Job:
                     )
 
     def _take_over(self, path: Path) -> None:
-        """Have the lines of a file that a process which is gone has left."""
-        if not path.exists():
-            return  # another process was quicker
-        try:
+        """Have the lines of a file whose process is gone. Raises ValueError if it is not, or if they do not go here."""
+        if path.exists():
             with ResultsFile(path) as left:
-                if not left.is_locked and self._ranks.size > 1:
-                    return  # where there are no locks, it may well be another process's own
                 self._check(left)
                 for result in left.lines():
-                    if result.error is None or not self._retry_errors:
+                    if result.error is None or not self._retry_errors or self._is_begun:
                         self._file.merge(result)
                 self._file.sync()
                 left.remove()
-        except BeingWritten:
-            if self._ranks.size == 1:
-                raise
 
     def _check(self, file: ResultsFile) -> None:
         """Refuse results that this run cannot continue; say what was mended."""
@@ -208,6 +233,17 @@ class Job:
             model=self._model_name,
             run=self._question.run(self._fingerprint, item),
         )
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether a living process has this file open for its results."""
+    try:
+        if path.exists():
+            with ResultsFile(path):
+                pass
+    except BeingWritten:
+        return True
+    return False
 
 
 def _portions(file: ResultsFile) -> Iterator[bytes]:

@@ -196,10 +196,11 @@ class ResultsFile:
                     broken = line
                 else:
                     end += len(line)
-                    if not line.endswith(b"\n"):
-                        self._file.write(b"\n")
+                    is_ended = line.endswith(b"\n")
         if broken:
             self._file.truncate(end)
+        elif end and not is_ended:
+            self._file.write(b"\n")
         return broken
 
     def _refusal(self, number: int) -> ValueError:
