@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .batching import BatchAnswer, BatchRequest, generate_batch
     from .engine.feature_cache import FeatureCache
     from .engine.prompt_cache import PromptCache
     from .generation import GenerationResponse, generate_text, stream_generate
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .session import Session
 
 _HOME = {
+    "BatchAnswer": "batching",
+    "BatchRequest": "batching",
     "Caption": "live.captions",
     "DEMO_MODEL": "loading",
     "FeatureCache": "engine.feature_cache",
@@ -35,6 +38,7 @@ _HOME = {
     "SampledVideo": "prompting.prompt_media",
     "Session": "session",
     "SmolVLM": "model",
+    "generate_batch": "batching",
     "generate_text": "generation",
     "load": "loading",
     "stream_captions": "live.captions",
@@ -46,6 +50,9 @@ __all__ = [  # noqa: RUF022 - the order in which a reader meets them
     "stream_generate",
     "generate_text",
     "GenerationResponse",
+    "generate_batch",
+    "BatchRequest",
+    "BatchAnswer",
     "Session",
     "GenerationOptions",
     "MediaOptions",

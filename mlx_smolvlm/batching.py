@@ -2,28 +2,27 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
-from .caches.batch import BatchCache
-from .engine.decoding import logits_after
 from .engine.feature_cache import FeatureCache
-from .engine.prefill import read_inputs
+from .engine.prefill import read_inputs, tiles_per_step
+from .engine.rows import PreparedPrompt, Row, Rows
 from .engine.structured import GrammarConstraint, make_constraint
-from .engine.text_stream import TextStream
 from .generation_options import GenerationOptions
 from .media.options import MediaOptions
 from .model import SmolVLM
 from .prefetch import Lookahead
 from .processing import Processor
-from .prompting.prompt import Inputs
-from .sampling import Sampler, check_finite, make_sampler
+from .sampling import check_finite
 
 PREPARING_THREADS = min(4, os.cpu_count() or 1)  # prompts in work, each with its pictures at full size in memory
+UNREADABLE = (ValueError, TypeError, OSError, MemoryError, ImportError)  # what a prompt and its media can cause
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class BatchAnswer:
         token_ids: the tokens of the answer, end token included.
         finish_reason: "stop" (an end token or stop string, or the form is complete) or "length"; None if there is an
             error.
-        error: why the prompt could not be read: what `stream_generate` would raise; None if it was answered.
+        error: why there is no answer: what `stream_generate` would raise; None if there is one.
         prompt_tokens, image_tokens: tokens of the prompt, and those of them that stand for pictures and frames.
         seconds: from the first work of the model on this prompt to its last token. Prompts that are answered at the
             same time share them.
@@ -105,73 +104,25 @@ def generate_batch(
         An answer per prompt, in the order in which they are finished.
 
     Raises:
-        ValueError: options out of range, or a model that computes values that are not finite. A prompt that cannot be
-            read raises nothing: its answer has an `error`.
+        ValueError: options out of range, or a form that no answer can keep to. A prompt that cannot be read, or after
+            which the model computes values that are not finite, raises nothing: its answer has an `error`.
     """
     for name, value in (("batch_size", batch_size), ("prefill_chunk", prefill_chunk)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
-    options = options or GenerationOptions()
     batch = _Batch(
         model,
         processor,
-        options,
+        options or GenerationOptions(),
         media_options or MediaOptions(),
         batch_size,
         max_cache_bytes,
-        FeatureCache(max_feature_bytes),
+        max_feature_bytes,
         prefill_chunk,
         cancel,
     )
-    batch.constraint(options.max_tokens)  # what fits no answer is said once, and at once
+    batch.check()
     return batch.answers(requests)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A prompt with all its pixels, and the form that its answer keeps to."""
-
-    index: int
-    inputs: Inputs
-    budget: int  # most tokens of the answer
-    constraint: GrammarConstraint | None
-
-
-@dataclass
-class _Row:
-    """A prompt that is being answered."""
-
-    prepared: _Prepared
-    started: float
-    sample: Sampler
-    text_stream: TextStream
-    text: str = ""
-    token_ids: list[int] = field(default_factory=list)
-
-    def take(self, token_id: int, stop_token_ids: frozenset[int]) -> str | None:
-        """Note a token; returns why the answer ends with it, if it does."""
-        constraint = self.prepared.constraint
-        self.token_ids.append(token_id)
-        self.text += self.text_stream.add(token_id)
-        if token_id in stop_token_ids or self.text_stream.stopped:
-            return "stop"
-        if constraint is not None and constraint.is_complete:
-            return "length" if constraint.is_cut else "stop"
-        return "length" if len(self.token_ids) == self.prepared.budget else None
-
-    def answer(self, finish_reason: str) -> BatchAnswer:
-        """What came of it."""
-        inputs = self.prepared.inputs
-        return BatchAnswer(
-            self.prepared.index,
-            self.text + self.text_stream.flush(),
-            self.token_ids,
-            finish_reason,
-            None,
-            len(inputs.input_ids),
-            inputs.image_tokens,
-            time.perf_counter() - self.started,
-        )
 
 
 class _Cancelled(Exception):
@@ -179,7 +130,7 @@ class _Cancelled(Exception):
 
 
 class _Batch:
-    """The rows of one call, and what they share."""
+    """One call: prompts are prepared in threads, read as there is room, and answered together."""
 
     def __init__(
         self,
@@ -189,7 +140,7 @@ class _Batch:
         media_options: MediaOptions,
         batch_size: int,
         max_cache_bytes: int,
-        feature_cache: FeatureCache,
+        max_feature_bytes: int,
         prefill_chunk: int,
         cancel: Event | None,
     ):
@@ -197,15 +148,17 @@ class _Batch:
         self._processor = processor
         self._options = options
         self._media_options = media_options
-        self._batch_size = batch_size
-        self._max_cache_bytes = max_cache_bytes
-        self._feature_cache = feature_cache
+        self._feature_cache = FeatureCache(max_feature_bytes)
         self._prefill_chunk = prefill_chunk
         self._cancel = cancel
-        self._cache = BatchCache(model.config.text, model.language_model.norm.weight.itemsize)
-        self._rows: dict[int, _Row] = {}  # by their row of the cache
-        self._logits = mx.zeros((0, model.config.text.vocab_size))  # after what each row holds
-        self._next: _Prepared | BatchAnswer | None = None  # for which there is no room yet
+        self._rows = Rows(model, processor, options, batch_size, max_cache_bytes)
+        self._tiles_per_step = tiles_per_step(model)
+        self._waiting: PreparedPrompt | None = None  # for room
+        self._is_exhausted = False
+
+    def check(self) -> None:
+        """Raise ValueError if no answer can keep to the form, rather than for each prompt."""
+        self._constraint(self._options.max_tokens)
 
     def answers(self, requests: Iterable[BatchRequest]) -> Iterator[BatchAnswer]:
         """See `generate_batch`."""
@@ -215,16 +168,17 @@ class _Batch:
                     yield from self._admit(prepared)
                     if not self._rows:
                         return
-                    yield from self._step()
+                    yield from map(_answer, self._rows.step())
+                    self._check_cancelled()
         except _Cancelled:
             return
 
-    def constraint(self, budget: int) -> GrammarConstraint | None:
+    def _constraint(self, budget: int) -> GrammarConstraint | None:
         """The form of an answer of at most `budget` tokens. Raises ValueError if it does not fit."""
         options, vocab_size = self._options, self._model.config.text.vocab_size
         return make_constraint(options.json_schema, options.regex, self._processor, vocab_size, budget)
 
-    def _prepare(self, numbered: tuple[int, BatchRequest]) -> _Prepared | BatchAnswer:
+    def _prepare(self, numbered: tuple[int, BatchRequest]) -> PreparedPrompt | BatchAnswer:
         """Make a prompt with all its pixels, or say why that cannot be done. Runs in a thread."""
         index, request = numbered
         try:
@@ -237,107 +191,84 @@ class _Batch:
             ) as prompt:
                 inputs = prompt.inputs()
             budget = min(self._options.max_tokens, self._processor.config.context_length - len(inputs.input_ids))
-            return _Prepared(index, inputs, budget, self.constraint(budget))
-        except (ValueError, TypeError, OSError, MemoryError) as error:
+            return PreparedPrompt(index, inputs, budget, self._constraint(budget))
+        except UNREADABLE as error:
             return BatchAnswer(index, error=error)
 
-    def _admit(self, prepared: Lookahead[Any, _Prepared | BatchAnswer]) -> Iterator[BatchAnswer]:
-        """Read prompts while there is room; wait for them only if there is nothing else to do."""
+    def _admit(self, prepared: Lookahead[Any, PreparedPrompt | BatchAnswer]) -> Iterator[BatchAnswer]:
+        """Read prompts while there is room."""
+        while group := (yield from self._next_group(prepared)):
+            started = time.perf_counter()
+            tiles = [tile for prompt in group for tile in _tiles(prompt)]
+            features: list[mx.array] = []
+            for start in range(0, len(tiles), self._tiles_per_step):
+                self._check_cancelled()
+                features += self._feature_cache.encode(self._model, tiles[start : start + self._tiles_per_step])
+            for prompt in group:
+                own, features = features[: len(_tiles(prompt))], features[len(_tiles(prompt)) :]
+                error = self._read(prompt, own, started)
+                if error is not None:
+                    yield BatchAnswer(prompt.index, error=error)
+        self._rows.give_back_room(is_last=self._is_exhausted and self._waiting is None)
+
+    def _next_group(
+        self, prepared: Lookahead[Any, PreparedPrompt | BatchAnswer]
+    ) -> Generator[BatchAnswer, None, list[PreparedPrompt]]:
+        """Prompts for which there is room, as many as the encoder takes pictures at a time; none if there are none yet.
+
+        They are waited for only if there is nothing else to do. Yields those that cannot be read.
+        """
+        group: list[PreparedPrompt] = []
+        num_tiles = 0
         while True:
             self._check_cancelled()
-            if self._next is None:
-                if self._rows and not prepared.is_ready:
-                    break
-                self._next = next(prepared, None)
-            if self._next is None:
-                break
-            if isinstance(self._next, BatchAnswer):
-                yield self._next
-            elif self._make_room(self._next):
-                self._begin(self._next)
-            else:
-                break
-            self._next = None
-        if 2 * len(self._rows) <= self._cache.num_rows:  # the end is near: empty rows cost as much as others
-            self._arrange(len(self._rows))
+            if self._waiting is None:
+                if (self._rows or group) and not prepared.is_ready:
+                    return group
+                following = next(prepared, None)
+                if following is None:
+                    self._is_exhausted = True
+                    return group
+                if isinstance(following, BatchAnswer):
+                    yield following
+                    continue
+                self._waiting = following
+            num_tiles += len(_tiles(self._waiting))
+            if (group and num_tiles > self._tiles_per_step) or not self._rows.make_room(self._waiting, group):
+                return group
+            group.append(self._waiting)
+            self._waiting = None
 
-    def _make_room(self, prepared: _Prepared) -> bool:
-        """Have an empty row, if one more keeps within the bounds though all became as long as the longest may."""
-        longest = max(
-            len(one.inputs.input_ids) + one.budget
-            for one in [prepared, *(row.prepared for row in self._rows.values())]
-        )
-        most = max(1, min(self._batch_size, self._max_cache_bytes // self._cache.bytes_per_row(longest)))
-        needed = len(self._rows) + 1
-        if needed > most:
-            return False
-        if not needed <= self._cache.num_rows <= most:
-            self._arrange(min(2 * needed, most))
-        return True
-
-    def _arrange(self, num_rows: int) -> None:
-        """Let the cache have so many rows, those in use first."""
-        used = sorted(self._rows)
-        self._cache.arrange(used, num_rows)
-        empty = mx.zeros((num_rows - len(used), self._logits.shape[1]), self._logits.dtype)
-        self._logits = mx.concatenate([self._logits[mx.array(used, mx.int32)], empty])
-        self._rows = {number: self._rows[row] for number, row in enumerate(used)}
-
-    def _begin(self, prepared: _Prepared) -> None:
-        """Read a prompt into an empty row."""
-        started = time.perf_counter()
+    def _read(self, prompt: PreparedPrompt, features: list[mx.array], started: float) -> Exception | None:
+        """Read a prompt into a row; returns why it cannot be answered, if so."""
         layers = self._model.make_cache()
-        logits = read_inputs(
-            self._model, prepared.inputs, layers, self._feature_cache, self._prefill_chunk, self._check_cancelled
-        )
-        check_finite(logits)
-        number = next(number for number in range(self._cache.num_rows) if number not in self._rows)
-        self._cache.put(number, layers)
-        self._logits[number] = logits[0]
-        self._rows[number] = _Row(
-            prepared,
-            started,
-            make_sampler(self._options.sampling, prepared.inputs.input_ids, logits.shape[1]),
-            TextStream(self._processor, list(self._options.stop), self._options.skip_special_tokens),
-        )
-
-    def _step(self) -> Iterator[BatchAnswer]:
-        """Choose a token for each row, and read them."""
-        chosen = self._chosen()
-        mx.async_eval(chosen)
-        self._cache.begin_step()
-        following = logits_after(self._model, chosen[None], self._cache.layers)[0]  # built while the device works
-        token_ids: list[int] = chosen.tolist()  # type: ignore[assignment]
-        taken = list(token_ids)
-        for number, row in self._rows.items():
-            if row.prepared.constraint is not None:
-                taken[number] = row.prepared.constraint.take(token_ids[number])
-        if taken != token_ids:  # the step would be for nothing
-            following = logits_after(self._model, mx.array([taken]), self._cache.layers)[0]
-        answers = []
-        for number, row in list(self._rows.items()):
-            reason = row.take(taken[number], self._processor.stop_token_ids)
-            if reason is not None:
-                answers.append(row.answer(reason))
-                del self._rows[number]
-        if self._rows:
-            mx.async_eval(following)  # only now, see `engine/decoding.py`
-        self._logits = following
-        self._cache.end_step(sorted(self._rows))
-        yield from answers
-
-    def _chosen(self) -> mx.array:
-        """The next token of each row, (num_rows,); any for those that are empty."""
-        is_free = self._options.json_schema is None and self._options.regex is None
-        if is_free and self._options.sampling.is_greedy:
-            return mx.argmax(self._logits, axis=-1)
-        chosen = [mx.zeros(1, mx.uint32)] * self._cache.num_rows
-        for number, row in self._rows.items():
-            constraint = row.prepared.constraint
-            allowed = None if constraint is None else constraint.allowed()
-            chosen[number] = row.sample(self._logits[number : number + 1], allowed)
-        return mx.concatenate(chosen)
+        logits = read_inputs(self._model, prompt.inputs, features, layers, self._prefill_chunk, self._check_cancelled)
+        try:
+            check_finite(logits)
+        except ValueError as error:  # a picture may do that in float16, where all others are fine
+            return error
+        self._rows.begin(prompt, layers, logits, started)
+        return None
 
     def _check_cancelled(self) -> None:
         if self._cancel is not None and self._cancel.is_set():
             raise _Cancelled
+
+
+def _tiles(prompt: PreparedPrompt) -> Sequence[np.ndarray]:
+    """(tile_size, tile_size, 3) uint8 each."""
+    return [] if prompt.inputs.pixel_values is None else list(prompt.inputs.pixel_values)
+
+
+def _answer(row: Row) -> BatchAnswer:
+    """What came of a prompt whose answer has ended."""
+    inputs = row.prompt.inputs
+    return BatchAnswer(
+        index=row.prompt.index,
+        text=row.text,
+        token_ids=row.token_ids,
+        finish_reason=row.finish_reason,
+        prompt_tokens=len(inputs.input_ids),
+        image_tokens=inputs.image_tokens,
+        seconds=time.perf_counter() - row.started,
+    )

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from .command_line import CommandLine, refuse_tracebacks
 from .generation_arguments import (
+    DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
     DEMO_NOTE,
+    DEMO_QUESTION,
     DEMO_VIDEO_QUESTION,
     add_form_arguments,
     add_media_arguments,
@@ -26,9 +28,6 @@ from .generation_arguments import (
 
 if TYPE_CHECKING:
     from .generation import GenerationResponse
-
-DEMO_QUESTION = "Describe the picture."
-DEFAULT_QUESTION = "Describe this image in detail."
 
 
 def main() -> None:

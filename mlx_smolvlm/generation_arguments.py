@@ -8,6 +8,8 @@ DEMO_NOTE = (
     "This is the embedded demo model (2.4 million parameters): it knows coloured shapes, short numbers and little\n"
     "else. For a real one: --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct {example}"
 )
+DEMO_QUESTION = "Describe the picture."
+DEFAULT_QUESTION = "Describe this image in detail."
 DEMO_VIDEO_QUESTION = "Which way does the shape move?"
 DEFAULT_VIDEO_QUESTION = "Describe this video in detail."
 

@@ -59,30 +59,54 @@ def make_sampler(options: SamplingOptions, prompt_ids: list[int], vocab_size: in
 
     It holds its own random key and its own record of tokens seen, and touches nothing global.
     """
-    key = mx.random.key(secrets.randbits(63) if options.seed is None else options.seed)
-    seen = mx.zeros((1, vocab_size), mx.bool_)
-    penalized = options.repetition_penalty != 1
-    if penalized:
-        seen[:, mx.array(prompt_ids)] = True
+    key = new_key(options)
+    seen = seen_in(prompt_ids, vocab_size) if options.repetition_penalty != 1 else None
 
     def sample(logits: mx.array, allowed: mx.array | None = None) -> mx.array:
         nonlocal key, seen
-        logits = logits.astype(mx.float32)
-        if allowed is not None:
-            logits = mx.where(allowed, logits, -mx.inf)
-        if penalized:
-            logits = mx.where(seen, penalize(logits, options.repetition_penalty), logits)
+        logits = adjusted(logits, options, allowed, seen)
         if options.temperature == 0:
             token = mx.argmax(logits, axis=-1)
         else:
             key, now = mx.random.split(key)
-            temperature = max(options.temperature, 1e-6)  # below, float32 overflows; this is greedy all but in name
-            token = mx.random.categorical(filter_logits(logits / temperature, options), key=now)
-        if penalized:
-            seen = seen | (mx.arange(vocab_size) == token[:, None])
+            token = mx.random.categorical(logits, key=now)
+        if seen is not None:
+            seen = with_tokens(seen, token)
         return token
 
     return sample
+
+
+def new_key(options: SamplingOptions) -> mx.array:
+    """Where an answer's random choices begin."""
+    return mx.random.key(secrets.randbits(63) if options.seed is None else options.seed)
+
+
+def seen_in(prompt_ids: list[int], vocab_size: int) -> mx.array:
+    """Which tokens have occurred, (1, vocab_size) bool."""
+    seen = mx.zeros((1, vocab_size), mx.bool_)
+    seen[:, mx.array(prompt_ids)] = True
+    return seen
+
+
+def with_tokens(seen: mx.array, tokens: mx.array) -> mx.array:
+    """`seen`, (n, vocab_size), after a token more of each, (n,)."""
+    return seen | (mx.arange(seen.shape[1]) == tokens[:, None])
+
+
+def adjusted(
+    logits: mx.array, options: SamplingOptions, allowed: mx.array | None = None, seen: mx.array | None = None
+) -> mx.array:
+    """The logits, (n, vocab_size), that tokens are drawn by, or the likeliest of which is taken."""
+    logits = logits.astype(mx.float32)
+    if allowed is not None:
+        logits = mx.where(allowed, logits, -mx.inf)
+    if seen is not None:
+        logits = mx.where(seen, penalize(logits, options.repetition_penalty), logits)
+    if options.temperature == 0:
+        return logits
+    temperature = max(options.temperature, 1e-6)  # below, float32 overflows; this is greedy all but in name
+    return filter_logits(logits / temperature, options)
 
 
 def penalize(logits: mx.array, penalty: float) -> mx.array:

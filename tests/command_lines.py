@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 MODULES = {
+    "batch": "mlx_smolvlm.batch.__main__",
     "benchmark": "mlx_smolvlm.benchmark.__main__",
     "convert": "mlx_smolvlm.convert.__main__",
     "generate": "mlx_smolvlm.generate",

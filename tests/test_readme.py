@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlx_smolvlm import generate, watch
+from mlx_smolvlm.batch import __main__ as batch
 from mlx_smolvlm.benchmark import __main__ as benchmark
 from mlx_smolvlm.convert import __main__ as convert
 
@@ -58,6 +59,7 @@ def test_commands_that_need_no_download_work_as_pasted(checkout, block):
 
 def test_other_commands_use_options_that_exist():
     parsers = {
+        "-m mlx_smolvlm.batch": batch._parser(),
         "-m mlx_smolvlm.benchmark": benchmark._parser(),
         "-m mlx_smolvlm.generate": generate._parser(),
         "-m mlx_smolvlm.watch": watch._parser(),
@@ -68,6 +70,8 @@ def test_other_commands_use_options_that_exist():
     assert lines
     for line in lines:
         words = shlex.split(line)
+        if words[0] == "mlx.launch":  # its own options are MLX's
+            words = words[words.index("--") + 1 :]
         assert words[0] == "python"
         first = 3 if words[1] == "-m" else 2
         parsers[" ".join(words[1:first])].parse_args(words[first:])

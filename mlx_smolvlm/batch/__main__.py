@@ -1,56 +1,185 @@
-"""`python -m mlx_smolvlm.batch`: arguments and printing."""
+"""`python -m mlx_smolvlm.batch`: arguments, signals and printing."""
 
 import argparse
+import os
+import signal
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
 
-from ..command_line import refuse_tracebacks
+from ..command_line import BAD_INPUT, INTERRUPTED, CommandLine, refuse_tracebacks
 from ..generation_arguments import (
     DEFAULT_QUESTION,
+    DEFAULT_VIDEO_QUESTION,
     DEMO_NOTE,
     DEMO_QUESTION,
+    DEMO_VIDEO_QUESTION,
+    add_form_arguments,
+    add_media_arguments,
+    add_sampling_arguments,
     form_options,
     generation_options,
     media_options,
+    with_system_prompt,
 )
+from .inputs import Item, read_items
+from .progress import Progress, duration, say
 
-_REPORT_S = 30.0  # between lines of progress, where there is no terminal
+if TYPE_CHECKING:
+    from .job import Job
+    from .ranks import Ranks
+
+_RESULTS_PER_CLEANING = 64
 
 
 def main() -> None:
-    """Run the command line; exits with 2 and one line on bad input."""
-    with refuse_tracebacks():
-        _run(_parser().parse_args())
+    """Run the command line; exits with 2 and one line on bad input, with 130 or 143 when interrupted."""
+    group: list[Ranks] = []
+    try:
+        with refuse_tracebacks():
+            _run(_parser().parse_args(), group)
+    except SystemExit as ending:
+        if any(ranks.is_stuck for ranks in group):
+            os._exit(ending.code if isinstance(ending.code, int) else BAD_INPUT)
+        raise
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    prompt = arguments.prompt
-    if prompt is None:
-        prompt = DEFAULT_QUESTION if arguments.model else DEMO_QUESTION
-    from ..generation_arguments import with_system_prompt
-
-    with_system_prompt(prompt, arguments.system, 0, 0)  # what cannot be asked is said before a model is downloaded
-    from .inputs import read_items
-
-    items = read_items(arguments.input)
-    from .. import DEMO_MODEL, GenerationOptions, MediaOptions, load
-    from .job import Job, Question
+def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
+    """Do it all; `group` gets the processes that do it together, once they are known."""
+    out = Path(arguments.out).expanduser()
+    prompts = _prompts(arguments)
+    items = _items(arguments, out)
+    # What is wrong is said before a model is downloaded, and most of it before MLX is imported.
+    from ..generation_options import GenerationOptions
+    from ..loading import DEMO_MODEL, load
+    from ..media.options import MediaOptions
+    from .job import Job
+    from .question import Question
     from .ranks import Ranks
 
-    question = Question(
-        prompt,
-        arguments.system,
-        GenerationOptions(**generation_options(arguments), **form_options(arguments)),
-        MediaOptions(**media_options(arguments)),
-    )
+    options = GenerationOptions(**generation_options(arguments), **form_options(arguments))
+    question = Question(*prompts, arguments.system, options, MediaOptions(**media_options(arguments)))
     ranks = Ranks()
-    with Job(items, question, Path(arguments.out).expanduser(), ranks, arguments.retry_errors) as job:
-        for note in job.notes:
-            print(f"note: {note}", file=sys.stderr)
-        if arguments.model is None and ranks.rank == 0:
-            print(DEMO_NOTE.format(example='pictures --out captions.jsonl'), file=sys.stderr)
+    group.append(ranks)
+    with Job(items, question, out, ranks, arguments.retry_errors) as job:
         model, processor = load(arguments.model or DEMO_MODEL, dtype=arguments.dtype)
         job.begin(arguments.model or "demo", model)
+        is_first = ranks.rank == 0
+        if arguments.model is None and is_first:
+            say(DEMO_NOTE.format(example="INPUT"))
+        for note in job.notes:
+            say(f"note: {note}")
+        import mlx.core as mx
+
+        start, cancel = time.monotonic(), Event()
+        with _stopped_by_signals(cancel) as received, Progress(len(job.todo), is_first) as progress:
+            results = job.results(model, processor, batch_size=arguments.batch_size, cancel=cancel)
+            for number, result in enumerate(results, 1):
+                progress.add(result.error is not None)
+                if number % _RESULTS_PER_CLEANING == 0:
+                    mx.clear_cache()  # buffers of lengths that may not come again
+        if received:
+            say(f"stopped; what was done is kept in {job.path}. Run the same command again to do the rest")
+            sys.exit(INTERRUPTED if received[0] == signal.SIGINT else 128 + received[0])
+        job.finish(time.monotonic() - start)
+        if is_first:
+            say(_summary(job, time.monotonic() - start, out))
+
+
+def _prompts(arguments: argparse.Namespace) -> tuple[str, str]:
+    """The questions about pictures and about videos that bring none of their own, if they can be asked."""
+    if arguments.batch_size < 1:
+        raise ValueError(f"--batch-size is {arguments.batch_size}, expected at least 1")
+    if arguments.limit is not None and arguments.limit < 1:
+        raise ValueError(f"--limit is {arguments.limit}, expected at least 1")
+    prompt = arguments.prompt
+    if prompt is None:
+        if arguments.model is None:
+            return DEMO_QUESTION, DEMO_VIDEO_QUESTION
+        return DEFAULT_QUESTION, DEFAULT_VIDEO_QUESTION
+    markers = prompt.count("<image>") + prompt.count("<video>")
+    if markers > 1:
+        raise ValueError(f"--prompt has {markers} markers, but each question is about one picture or video")
+    with_system_prompt(prompt, arguments.system, 0, 0)  # refuses what is empty
+    return prompt, prompt
+
+
+def _items(arguments: argparse.Namespace, out: Path) -> list[Item]:
+    from .files import is_results_file
+
+    return read_items(arguments.input, lambda path: is_results_file(path, out))[: arguments.limit]
+
+
+def _summary(job: "Job", seconds: float, out: Path) -> str:
+    """One line."""
+    num_errors, total = job.num_errors, job.num_items
+    line = f"{total} picture{'s' * (total != 1)}: {job.num_lines - num_errors} answered, {num_errors} with errors"
+    if num_errors:
+        line += f' (see "error" in {out})'
+    if job.num_done:
+        line += f"; {job.num_done} of them done before"
+    if not job.num_missing:
+        return f"{line}; nothing was left to do"
+    return f"{line}; {duration(seconds)}, {job.num_missing / seconds:.2g} pictures/s"
+
+
+@contextmanager
+def _stopped_by_signals(cancel: Event) -> Iterator[list[int]]:
+    """Within: Ctrl-C and SIGTERM set the event and are noted, and end the process the second time."""
+    received: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        cancel.set()
+        if len(received) > 1:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            sys.exit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandLine(
+        prog="python -m mlx_smolvlm.batch",
+        description="Ask one question about many pictures: a line of JSON for each, with path, text and error. Run the "
+        "same command again to go on after an interruption, or when pictures have been added: what has a line is not "
+        "done again.",
+        epilog="Started by mlx.launch, several processes or Macs share the work: "
+        "mlx.launch --hosts mac1,mac2 -- python -m mlx_smolvlm.batch ... (the same files and model on each).",
+    )
+    what = parser.add_argument_group("what to ask")
+    what.add_argument(
+        "input",
+        nargs="+",
+        metavar="INPUT",
+        help="a folder (with its subfolders), a glob, pictures, or a list: .jsonl with a path and, if you like, a "
+        "prompt in each line, or .csv with such columns (paths count from the list's folder)",
+    )
+    what.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
+    what.add_argument("--prompt", metavar="TEXT", help="question about each, where a list does not give one")
+    what.add_argument("--system", metavar="TEXT", help="system prompt")
+    what.add_argument("--limit", type=int, metavar="N", help="only the first N of the input, to try things out")
+
+    how = parser.add_argument_group("where results go, and how many are made at a time")
+    how.add_argument("--out", default="results.jsonl", metavar="FILE", help="results (default: results.jsonl)")
+    how.add_argument("--retry-errors", action="store_true", help="try again what has a line with an error")
+    how.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="most answers to make at a time (default: 32)"
+    )
+    add_media_arguments(parser)
+    add_sampling_arguments(parser)
+    add_form_arguments(parser)
+    return parser
 
 
 if __name__ == "__main__":

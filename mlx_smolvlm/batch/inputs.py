@@ -4,15 +4,21 @@ import csv
 import glob
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 PICTURE_SUFFIXES = frozenset(
-    [".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"]
+    f".{name}"
+    for name in (
+        *("avif", "bmp", "gif", "heic", "heif", "jp2", "jpeg", "jpg"),
+        *("pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"),
+    )
 )
-VIDEO_SUFFIXES = frozenset([".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"])
+VIDEO_SUFFIXES = frozenset(
+    f".{name}" for name in ("avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv")
+)
 PATH_FIELDS = ("path", "file_name", "image", "video")  # the second is what Hugging Face's image folders call it
 URL_SCHEMES = ("http://", "https://", "data:", "file:")
 
@@ -34,31 +40,47 @@ class Item:
     prompt: str | None = None
 
 
-def read_items(source: str) -> list[Item]:
+def read_items(sources: Sequence[str], is_left_out: Callable[[Path], bool] = lambda path: False) -> list[Item]:
     """What INPUT names, in a fixed order, each once.
 
-    A folder is searched for pictures, in its subfolders too; a glob (`**` goes into subfolders) and a list may name
+    A folder is searched for pictures, in its subfolders too. A glob (`**` goes into subfolders) and a list may name
     videos as well, told by their suffix.
+
+    Args:
+        sources: folders, globs, lists (.jsonl, .csv), pictures or videos.
+        is_left_out: says which files are none of the input, wherever they lie: those that results are kept in.
 
     Raises:
         FileNotFoundError: nothing of that name, or nothing that matches.
         ValueError: a folder without pictures, or a list that cannot be read.
     """
+    items: dict[Item, None] = {}
+    for source in sources:
+        items.update(dict.fromkeys(_read_source(source, is_left_out)))
+    return list(items)
+
+
+def _read_source(source: str, is_left_out: Callable[[Path], bool]) -> Iterator[Item]:
     path = Path(source).expanduser()
     if path.is_dir():
-        items = [_item(name) for name in sorted(_pictures_in(path))]
-        if not items:
-            raise ValueError(f"no pictures in {source} (looked for {', '.join(sorted(PICTURE_SUFFIXES))})")
+        names = [name for name in sorted(_pictures_in(path)) if not is_left_out(Path(name))]
+        if not names:
+            raise ValueError(f"no pictures in {source} (files with the suffixes {', '.join(sorted(PICTURE_SUFFIXES))})")
+        yield from map(_item, names)
     elif path.is_file():
-        items = list(_read_list(path)) if path.suffix.lower() in _READERS else [_item(source)]
+        if is_left_out(path):
+            raise ValueError(f"{source} is both the input and where results are kept; name another file with --out")
+        yield from _read_list(path) if path.suffix.lower() in _READERS else [_item(source)]
     elif glob.has_magic(source):
         names = sorted(glob.glob(os.path.expanduser(source), recursive=True))
-        items = [_item(name) for name in names if os.path.isfile(name)]
-        if not items:
-            raise FileNotFoundError(f"no file matches {source!r} (quote the pattern, so that the shell leaves it alone)")
+        names = [name for name in names if os.path.isfile(name) and not is_left_out(Path(name))]
+        if not names:
+            raise FileNotFoundError(f"no file matches {source!r}")
+        yield from map(_item, names)
+    elif path.exists():
+        raise ValueError(f"{source} is neither a folder nor a file; name a folder, a glob, a .jsonl or a .csv file")
     else:
         raise FileNotFoundError(f"no folder or file {source!r}; name a folder, a glob, a .jsonl or a .csv file")
-    return list(dict.fromkeys(items))
 
 
 def _pictures_in(folder: Path) -> Iterator[str]:
@@ -102,14 +124,15 @@ def _entry(entry: Any, path: Path) -> Item:
         raise ValueError(f"expected an object with a path, got {json.dumps(entry)[:80]}")
     field = next((field for field in PATH_FIELDS if entry.get(field)), None)
     if field is None:
-        raise ValueError(f"no path; expected one of the fields {', '.join(PATH_FIELDS)}, got {', '.join(entry) or 'none'}")
-    name, prompt = entry[field], entry.get("prompt") or None
+        found = ", ".join(entry)[:80] or "none"
+        raise ValueError(f"no path; expected one of the fields {', '.join(PATH_FIELDS)}, got {found}")
+    name, prompt = entry[field], entry.get("prompt")
     for key, value in ((field, name), ("prompt", prompt)):
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{key} is {json.dumps(value)[:80]}, expected text")
     is_elsewhere = name.lower().startswith(URL_SCHEMES) or os.path.isabs(name)
     source = name if is_elsewhere else str(path.parent / name)
-    return _item(name, source, True if field == "video" else None, prompt)
+    return _item(name, source, True if field == "video" else None, prompt if prompt and prompt.strip() else None)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -129,10 +152,11 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             columns = rows.fieldnames or []
             if columns and not set(PATH_FIELDS) & set(columns):
                 named = ", ".join(columns)[:200]
-                raise ValueError(f"{path} begins with the columns {named}; expected {' or '.join(PATH_FIELDS)} among them")
+                expected = " or ".join(PATH_FIELDS)
+                raise ValueError(f"{path} begins with the columns {named}; expected {expected} among them")
             for row in rows:
                 if None in row or None in row.values():
-                    raise ValueError(f"{path}, line {rows.line_num}: as many values as columns ({len(columns)}) expected")
+                    raise ValueError(f"{path}, line {rows.line_num}: expected {len(columns)} values, one per column")
                 yield rows.line_num, row
         except csv.Error as error:
             raise ValueError(f"{path}, line {rows.line_num} is not CSV: {error}") from None

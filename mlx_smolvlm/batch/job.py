@@ -1,137 +1,126 @@
 """A list of pictures -> their lines in the results file, by one process or several."""
 
 import json
-import re
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from ..batching import BatchAnswer, BatchRequest, generate_batch
+import numpy as np
+
+from ..batching import BatchAnswer, generate_batch
 from ..command_line import one_line
-from ..generation_arguments import with_system_prompt
-from ..generation_options import GenerationOptions
-from ..media.options import MediaOptions
 from ..model import SmolVLM
 from ..processing import Processor
 from ..session_file import model_fingerprint
+from .files import rank_file, rank_files
 from .inputs import Item
-from .ranks import Ranks
-from .results import Result, ResultsFile, parse_line, read_results
+from .question import Question, digest
+from .ranks import PATIENCE_S, Ranks
+from .results import BeingWritten, Result, ResultsFile, parse_line
 
-_DIGITS = 12  # of a digest
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked about every picture, and how."""
-
-    prompt: str
-    system: str | None
-    options: GenerationOptions
-    media_options: MediaOptions
-
-    def about(self, item: Item) -> str:
-        """The question about one picture."""
-        return self.prompt if item.prompt is None else item.prompt
-
-    def request(self, item: Item) -> BatchRequest:
-        """What the model is asked about one picture."""
-        images, videos = ([], [item.source]) if item.is_video else ([item.source], [])
-        return BatchRequest(
-            with_system_prompt(self.about(item), self.system, len(images), len(videos)), images, videos
-        )
-
-    @property
-    def digest(self) -> str:
-        """Differs between options; the prompt is in every line, so it is left out."""
-        options = [self.system, asdict(self.options), asdict(self.media_options)]
-        return _digest(json.dumps(options, sort_keys=True).encode())
+_MERGED_BYTES = 1024**2  # lines that each process sends to the others at a time
+_POLL_S = 0.2  # between two looks at whether another process is still writing
 
 
 class Job:
-    """The pictures that are still to do, the results file, and the other processes that share both.
+    """The pictures that are still to do, the results, and the other processes that share both.
 
-    A process alone appends to the results file. Of several, each appends to a file of its own beside it, `OUT.rankN`,
-    which may be on another machine's disk; at the end the first one puts all lines into its results file. Lines that
-    a run before this one has left in such files count as done.
+    The first process (alone, the only one) writes the results file. Every other one writes a file of its own beside
+    it, `OUT.rankN`, which may be on another machine's disk. At the end the first one takes over all their lines.
+
+    On one disk it needs nobody's help for that: a file is free as soon as the process that wrote it has ended, whether
+    it was done or died. From other machines the lines come through `mx.distributed`. Where that fails, files stay; the
+    next run takes over those that it finds, whatever its number of processes, and their lines count as done.
 
     Attributes:
         notes: what was found and mended, for people.
-        num_items: pictures of the input.
-        num_done: those of them that had a line before.
-        todo: those that this process is to do.
+        num_done: pictures of the input that had a line before.
+        num_missing: those that had none, for all processes together.
+        todo: those of them that this process is to do.
     """
 
     def __init__(self, items: list[Item], question: Question, out: Path, ranks: Ranks, retry_errors: bool):
         """Open the results.
 
         Raises:
-            ValueError: another process writes them, or they are no results of this command.
+            ValueError: another process writes them, or they are no results of this command, of another prompt or of
+                other options.
             OSError: they cannot be read or written.
         """
         self.notes: list[str] = []
-        self.num_items = len(items)
-        self.num_done = 0
+        self.num_done = self.num_missing = 0
         self.todo: list[Item] = []
-        self._items = {(item.path, question.about(item)): item for item in items}
+        self._items = {question.key(item): item for item in items}
+        if len(self._items) < len(items):
+            self.notes.append(f"{len(items) - len(self._items)} pictures are listed twice; each is done once")
         self._question = question
         self._ranks = ranks
         self._out = out
-        with ExitStack() as files:
-            self._main = files.enter_context(ResultsFile(out)) if ranks.rank == 0 else None
-            own = out if ranks.size == 1 else _rank_file(out, ranks.rank)
-            self._own = self._main if self._main and ranks.size == 1 else files.enter_context(ResultsFile(own))
-            self._left = [path for path in _rank_files(out) if path != own]  # by runs of several processes
-            for file in {self._main, self._own} - {None}:
-                self._mend(file, retry_errors)
-            in_main = self._main.results if self._main else read_results(out)
-            self._in_main = {result.key for result in in_main}
-            found = [*in_main, *([] if self._own is self._main else self._own.results)]
-            found += [result for path in self._left for result in read_results(path)]
-            self._found = [result for result in found if result.error is None or not retry_errors]
-            self._made: list[Result] = []
-            self._files = files.pop_all()
+        self._retry_errors = retry_errors
+        self._model_name = self._fingerprint = ""  # until `begin`
+        self._is_one_disk = self._is_begun = False
+        self._file = ResultsFile(out if ranks.rank == 0 else rank_file(out, ranks.rank))
+        try:
+            self._check(self._file)
+            if retry_errors and (dropped := self._file.drop_errors()):
+                self.notes.append(f"{dropped} pictures of {self._file.path} that had an error are tried again")
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> "Job":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._files.close()
+        self._file.close()
+
+    @property
+    def path(self) -> Path:
+        """The file that this process writes."""
+        return self._file.path
+
+    @property
+    def num_items(self) -> int:
+        """Pictures of the input."""
+        return len(self._items)
+
+    @property
+    def num_errors(self) -> int:
+        """Lines with errors that the results file has for pictures of the input."""
+        return sum(self._file.errors.get(key, False) for key in self._items)
+
+    @property
+    def num_lines(self) -> int:
+        """Lines that the results file has for pictures of the input."""
+        return sum(key in self._file.errors for key in self._items)
 
     def begin(self, model_name: str, model: SmolVLM) -> None:
         """Find out what is still to do, and what of it is for this process.
 
         Raises:
-            ValueError: the results are of another model, prompt or other options; or the processes do not agree on
-                what there is to do.
+            ValueError: the results are of another model; or the processes do not agree on what there is to do.
             OSError: another process has ended.
         """
-        self._model_name = model_name
-        self._run = f"{model_fingerprint(model)[:_DIGITS]}-{self._question.digest}"
-        for result in self._found:
-            self._refuse_others(result)
-        done = {result.key for result in self._found}
-        own = {
-            "pictures": self.num_items,
-            "inputs": _digest(json.dumps(list(self._items)).encode()),
-            "models and options": self._run,
-            "done": [number for number, key in enumerate(self._items) if key in done],
-        }
-        all_done: set[int] = set()
-        for other in map(json.loads, self._ranks.share(json.dumps(own).encode())):
-            for what in ("pictures", "inputs", "models and options"):
-                if other[what] != own[what]:
-                    raise ValueError(
-                        f"the processes have different {what} ({own[what]} and {other[what]}); every machine needs the "
-                        "same files at the same paths, the same model and the same command"
-                    )
-            all_done.update(other["done"])
-        missing = [item for number, item in enumerate(self._items.values()) if number not in all_done]
-        self.num_done = len(all_done)
+        self._model_name, self._fingerprint = model_name, model_fingerprint(model)
+        self._check(self._file)
+        self._agree()  # after which every process has opened its file
+        for path in rank_files(self._out):
+            # In place of a living process, none but itself: file systems of several machines may know no locks.
+            if self._ranks.rank == 0 and path not in self._others():
+                self._take_over(path)
+        beside = [path for path in self._others() if _is_being_written(path)] if self._ranks.rank == 0 else []
+        self._is_one_disk = self._ranks.share(b"1" if len(beside) == self._ranks.size - 1 else b"0")[0] == b"1"
+        done = np.array([key in self._file.errors for key in self._items], bool)
+        for other in self._ranks.share(np.packbits(done).tobytes()):
+            done |= np.unpackbits(np.frombuffer(other, np.uint8))[: len(done)].astype(bool)
+        missing = [item for item, is_done in zip(self._items.values(), done, strict=True) if not is_done]
+        self._is_begun = True
+        self.num_done, self.num_missing = int(done.sum()), len(missing)
         self.todo = missing[self._ranks.rank :: self._ranks.size]
+        others = len(self._file.errors.keys() - self._items.keys())
+        if others:
+            self.notes.append(f"{self._file.path} has {others} lines about what is not in the input; they stay")
 
     def results(self, model: SmolVLM, processor: Processor, **batch_options: Any) -> Iterator[Result]:
         """Do what is to do; each result is in the file before it is yielded.
@@ -149,48 +138,86 @@ class Job:
         )
         for answer in answers:
             result = self._result(self.todo[answer.index], answer)
-            self._own.write(result)
-            self._made.append(result)
+            self._file.write(result)
             yield result
 
-    def finish(self) -> None:
-        """Bring the lines of all processes together. Raises OSError if that cannot be written, or a process has ended."""
-        apart = [*self._found, *([] if self._own is self._main else self._made)]
-        lines = b"".join(result.line() for result in apart if result.key not in self._in_main)
-        for result in map(parse_line, b"".join(self._ranks.share(lines)).splitlines()):
-            if self._main and result.key not in self._in_main:
-                self._main.write(result)
-                self._in_main.add(result.key)
-        self._ranks.share(b"")  # from here on, what the others wrote is in the results file too
-        for path in self._left if self._own is self._main else [*self._left, self._own.path]:
-            path.unlink(missing_ok=True)
+    def finish(self, seconds: float) -> None:
+        """Bring the lines of all processes together, in the results file of the first one.
 
-    def _mend(self, file: ResultsFile, retry_errors: bool) -> None:
+        Args:
+            seconds: that this process has worked, by which it is judged how long others may take.
+
+        Raises:
+            OSError: that cannot be written, or a process has ended before its work was done.
+        """
+        is_first = self._ranks.rank == 0
+        if self._ranks.size > 1 and not self._is_one_disk:
+            self._exchange(max(PATIENCE_S, 3 * seconds))
+        elif is_first:
+            for path in self._others():
+                while _is_being_written(path):
+                    time.sleep(_POLL_S)
+                self._take_over(path)
+        self._file.sync()
+        if is_first and self.num_lines < self.num_items:
+            raise OSError(
+                f"another process has ended before its pictures were done; {self.num_lines} of {self.num_items} have "
+                "lines: run the same command again, with any number of processes, to do the rest"
+            )
+
+    def _others(self) -> list[Path]:
+        """The files of the other processes, where they are on this disk."""
+        return [rank_file(self._out, rank) for rank in range(1, self._ranks.size)]
+
+    def _exchange(self, patience_s: float) -> None:
+        """Let the first process have all lines, and the others remove their files then."""
+        is_first = self._ranks.rank == 0
+        for lines in self._ranks.gather(() if is_first else _portions(self._file), patience_s):
+            for line in lines.splitlines() if is_first else ():
+                self._file.merge(parse_line(line))
+        self._file.sync()
+        self._ranks.share(b"", patience_s)  # from here on, what the others wrote is in the results file, too
+        if not is_first:
+            self._file.remove()
+
+    def _agree(self) -> None:
+        """Raise ValueError if the processes have not the same to do."""
+        own = {
+            "numbers of pictures": self.num_items,
+            "inputs": digest(b"".join(self._items).hex()),
+            "models or options": self._question.run(self._fingerprint, Item("", "", False)),
+        }
+        for other in map(json.loads, self._ranks.share(json.dumps(own).encode())):
+            for what, value in own.items():
+                if other[what] != value:
+                    raise ValueError(
+                        f"the processes have different {what} ({value} and {other[what]}); every machine needs the "
+                        "same files at the same paths, the same model and the same command"
+                    )
+
+    def _take_over(self, path: Path) -> None:
+        """Have the lines of a file whose process is gone. Raises ValueError if it is not, or if they do not go here."""
+        if path.exists():
+            with ResultsFile(path) as left:
+                self._check(left)
+                for result in left.lines():
+                    if result.error is None or not self._retry_errors or self._is_begun:
+                        self._file.merge(result)
+                self._file.sync()
+                left.remove()
+
+    def _check(self, file: ResultsFile) -> None:
+        """Refuse results that this run cannot continue; say what was mended."""
         if file.repaired:
             self.notes.append(
-                f"{file.path} ended with a line that was not written whole; it is cut off, and its picture done again"
+                f"{file.path} ended with a line that was not written whole ({len(file.repaired)} bytes); it is cut "
+                "off, and its picture done again"
             )
-        failed = [result for result in file.results if result.error is not None]
-        if retry_errors and failed:
-            file.keep([result for result in file.results if result.error is None])
-            self.notes.append(f"{len(failed)} pictures of {file.path} that had an error are tried again")
-
-    def _refuse_others(self, result: Result) -> None:
-        """Results that this run cannot continue."""
-        advice = "name another file, or remove this one"
-        if result.prompt not in {prompt for _, prompt in self._items}:
-            raise ValueError(f"{self._out} answers another prompt, {result.prompt[:200]!r}; {advice}")
-        model, options = result.run.split("-")
-        if model != self._run.split("-")[0]:
-            raise ValueError(
-                f"{self._out} holds answers of another model, {result.model}, or of other types of numbers (dtype); "
-                f"this is {self._model_name}; {advice}"
-            )
-        if options != self._run.split("-")[1]:
-            raise ValueError(
-                f"{self._out} was made with other options (system prompt, sampling, form of the answer, reading of "
-                f"pictures); {advice}"
-            )
+            file.repaired = b""
+        for result in file.runs.values():
+            self._question.check(file.path, result)
+            if self._fingerprint:
+                self._question.check_model(file.path, result, self._model_name, self._fingerprint)
 
     def _result(self, item: Item, answer: BatchAnswer) -> Result:
         return Result(
@@ -204,19 +231,27 @@ class Job:
             completion_tokens=answer.completion_tokens,
             seconds=round(answer.seconds, 3),
             model=self._model_name,
-            run=self._run,
+            run=self._question.run(self._fingerprint, item),
         )
 
 
-def _rank_file(out: Path, rank: int) -> Path:
-    return out.with_name(f"{out.name}.rank{rank}")
+def _is_being_written(path: Path) -> bool:
+    """Whether a living process has this file open for its results."""
+    try:
+        if path.exists():
+            with ResultsFile(path):
+                pass
+    except BeingWritten:
+        return True
+    return False
 
 
-def _rank_files(out: Path) -> list[Path]:
-    """Those that there are beside a results file."""
-    number = re.compile(rf"{re.escape(out.name)}\.rank\d+")
-    return sorted(path for path in out.absolute().parent.iterdir() if number.fullmatch(path.name))
-
-
-def _digest(data: bytes) -> str:
-    return blake2b(data).hexdigest()[:_DIGITS]
+def _portions(file: ResultsFile) -> Iterator[bytes]:
+    """The lines of a file, some at a time."""
+    lines = bytearray()
+    for result in file.lines():
+        lines += result.line()
+        if len(lines) >= _MERGED_BYTES:
+            yield bytes(lines)
+            lines.clear()
+    yield bytes(lines)

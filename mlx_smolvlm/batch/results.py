@@ -3,11 +3,14 @@
 import fcntl
 import json
 import os
-import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import IO
+
+_BEGINNING = b'{"path": '  # of every line
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Result:
         prompt_tokens, image_tokens, completion_tokens: as `generate --json` counts them.
         seconds: from the model's first work on the picture to the last token; pictures of one batch share them.
         model: what the model was called.
-        run: tells models, as they are in memory, and options from others: MODEL-OPTIONS, in hexadecimal.
+        run: tells models as they are in memory, options and prompts from others: MODEL-OPTIONS-PROMPT.
     """
 
     path: str
@@ -39,9 +42,9 @@ class Result:
     run: str
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> bytes:
         """What is not done twice: a picture with a question."""
-        return self.path, self.prompt
+        return key_of(self.path, self.prompt)
 
     def line(self) -> bytes:
         """As it stands in the file."""
@@ -52,26 +55,20 @@ class Result:
             return (json.dumps(record) + "\n").encode()
 
 
+def key_of(path: str, prompt: str) -> bytes:
+    """Stands for a picture with a question; results are remembered by it, since texts would fill the memory."""
+    return blake2b(f"{path}\0{prompt}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 def parse_line(line: bytes) -> Result:
     """The inverse of `Result.line`. Raises ValueError if it is not a result."""
     try:
         result = Result(**json.loads(line))
-        if not (isinstance(result.path, str) and isinstance(result.prompt, str) and result.run.count("-") == 1):
+        if not (isinstance(result.path, str) and isinstance(result.prompt, str) and result.run.count("-") == 2):
             raise ValueError
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise ValueError("not a result of this command") from None
     return result
-
-
-def read_results(path: Path) -> list[Result]:
-    """The lines of a file that another process may be writing; none if there is no file."""
-    if not path.is_file():
-        return []
-    results = []
-    for line in path.read_bytes().split(b"\n")[:-1]:  # behind the last line break, nothing or half a line
-        with suppress(ValueError):  # the process that writes it will see to it
-            results.append(parse_line(line))
-    return results
 
 
 class ResultsFile:
@@ -79,7 +76,9 @@ class ResultsFile:
 
     Attributes:
         path: the file.
-        results: the lines that it had when it was opened.
+        is_locked: False where the file system knows no locks.
+        errors: for each line, by `Result.key`, whether it has an error.
+        runs: one line for each `Result.run` there is.
         repaired: what was left of a line that had not been written whole, if anything; it has been cut off.
     """
 
@@ -95,10 +94,12 @@ class ResultsFile:
             raise ValueError(f"{path} is not a file that results can be kept in; name another one")
         if not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"no folder {path.parent} to write {path.name} in; make it first")
+        self.errors: dict[bytes, bool] = {}
+        self.runs: dict[str, Result] = {}
         self._file: IO[bytes] = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by `close`
         try:
-            _lock(self._file, path)
-            self.results, self.repaired = self._read()
+            self.is_locked = _lock(self._file, path)
+            self.repaired = self._repair()
         except BaseException:
             self._file.close()
             raise
@@ -124,59 +125,109 @@ class ResultsFile:
                 f"{self.path} cannot be written: {error.strerror}. What it holds is kept; make room and run the same "
                 "command again"
             ) from None
+        self._note(result)
 
-    def close(self) -> None:
-        """Let other processes write it."""
-        self._file.close()
+    def merge(self, other: Result) -> None:
+        """Append a line that another file holds, unless it is here."""
+        if other.key not in self.errors:
+            self.write(other)
 
-    def keep(self, results: list[Result]) -> None:
-        """Have these lines and no others: the file is replaced as a whole."""
-        descriptor, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".partial", dir=self.path.parent)
+    def lines(self) -> Iterator[Result]:
+        """What is in the file, one by one."""
+        with open(self.path, "rb") as file:
+            yield from map(parse_line, file)
+
+    def drop_errors(self) -> int:
+        """Forget the lines with errors; returns how many. The file is replaced as a whole."""
+        if not any(self.errors.values()):
+            return 0
+        path = self.path.with_name(f".{self.path.name}.partial")
+        new: IO[bytes] = open(path, "w+b", buffering=0)  # noqa: SIM115 - closed by `close`
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.writelines(result.line() for result in results)
+            _lock(new, self.path)
+            with open(path, "ab") as file:
+                file.writelines(result.line() for result in self.lines() if result.error is None)
                 file.flush()
                 os.fsync(file.fileno())
-            new: IO[bytes] = open(name, "a+b", buffering=0)  # noqa: SIM115 - closed by `close`
-            _lock(new, self.path)
-            os.replace(name, self.path)
+            os.replace(path, self.path)
         except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(name)
+            new.close()
+            path.unlink(missing_ok=True)
             raise
         self._file.close()
-        self._file, self.results = new, results
+        self._file = new
+        kept = {key: False for key, is_error in self.errors.items() if not is_error}
+        dropped, self.errors = len(self.errors) - len(kept), kept
+        return dropped
 
-    def _read(self) -> tuple[list[Result], bytes]:
-        """The lines, and what was cut off behind them."""
-        self._file.seek(0)
-        content = self._file.read()
-        *lines, last = content.split(b"\n")
-        if not last and lines:
-            last = lines.pop()
-        results = []
-        for number, line in enumerate(lines, 1):
-            try:
-                results.append(parse_line(line))
-            except ValueError as error:
-                raise ValueError(f"{self.path}, line {number} is {error}; remove it, or write to another file") from None
-        if not last:
-            return results, b""
-        try:
-            results.append(parse_line(last))
-        except ValueError:
-            self._file.truncate(sum(len(line) + 1 for line in lines))
-            return results, last
-        if not content.endswith(b"\n"):
+    def sync(self) -> None:
+        """Wait until all of it is on the disk."""
+        os.fsync(self._file.fileno())
+
+    def remove(self) -> None:
+        """Delete the file."""
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let other processes write it. A file without a line is not left behind."""
+        if not self._file.closed:
+            with suppress(OSError):
+                if os.fstat(self._file.fileno()).st_size == 0:
+                    self.remove()
+        self._file.close()
+
+    def _note(self, result: Result) -> None:
+        self.errors[result.key] = result.error is not None
+        self.runs.setdefault(result.run, result)
+
+    def _repair(self) -> bytes:
+        """Read the lines; returns what was cut off behind them."""
+        end, broken = 0, b""
+        with open(self.path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if broken:
+                    raise self._refusal(number - 1)
+                try:
+                    self._note(parse_line(line))
+                except ValueError:
+                    # What does not begin as our lines do was hardly written by us, unless it stands behind such.
+                    if not (self.errors or line.startswith(_BEGINNING) or _BEGINNING.startswith(line)):
+                        raise self._refusal(number) from None
+                    broken = line
+                else:
+                    end += len(line)
+                    is_ended = line.endswith(b"\n")
+        if broken:
+            self._file.truncate(end)
+        elif end and not is_ended:
             self._file.write(b"\n")
-        return results, b""
+        return broken
+
+    def _refusal(self, number: int) -> ValueError:
+        return ValueError(
+            f"{self.path}, line {number} is not a result of this command; remove it, or write to another file"
+        )
 
 
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Let no other process write it until it is closed, or this process dies."""
+def _lock(file: IO[bytes], path: Path) -> bool:
+    """Let no other process write it until it is closed, or this process dies; False if there are no locks here."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ValueError(f"another process is writing {path}; wait for it to end, or name another file") from None
+        raise BeingWritten(path) from None
     except OSError:
-        pass  # a file system without locks
+        return False
+    try:
+        is_there = os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+    except FileNotFoundError:
+        is_there = False
+    if not is_there:  # it was replaced or removed between being opened and being locked
+        raise BeingWritten(path)
+    return True
+
+
+class BeingWritten(ValueError):
+    """Another process has a results file open."""
+
+    def __init__(self, path: Path):
+        super().__init__(f"another process is writing {path}; wait for it to end, or name another file")

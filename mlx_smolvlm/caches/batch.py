@@ -77,8 +77,10 @@ class BatchCache:
         self.rows = mx.arange(self.num_rows * self._kv_heads)
 
     def end_step(self, rows: Sequence[int]) -> None:
-        """After a step: these rows are a token longer."""
-        self.lengths[list(rows)] += 1
+        """After a step: these rows are a token longer, and nothing is left in the others."""
+        lengths = np.zeros_like(self.lengths)
+        lengths[list(rows)] = self.lengths[list(rows)] + 1
+        self.lengths = lengths
 
 
 class BatchLayer(KVCache):
@@ -111,19 +113,22 @@ class BatchLayer(KVCache):
         return out.reshape(1, num_rows, num_heads, head_dim).transpose(0, 2, 1, 3)
 
     def put(self, row: int, source: KVCache) -> None:
-        """Fill a row, beginning with its first column."""
+        """Fill a row, beginning with its first column; the rest of it becomes zero."""
         assert source.buffer is not None
         kv_heads = source.buffer.shape[1] // 2
         held = source.buffer[0, :, : source.offset].reshape(2, kv_heads, source.offset, -1)
         if self.buffer is None:
             self.buffer = mx.zeros((2, self._batch.num_rows * kv_heads, 0, held.shape[3]), held.dtype)
         buffer = self._with_capacity(self.buffer, source.offset + 1)
-        buffer[:, row * kv_heads : (row + 1) * kv_heads, : source.offset] = held
+        heads = slice(row * kv_heads, (row + 1) * kv_heads)
+        buffer[:, heads, : source.offset] = held
+        buffer[:, heads, source.offset :] = 0  # a masked value that is not finite would still spoil the sum
         self.buffer = buffer
 
     def arrange(self, rows: Sequence[int], num_rows: int, end: int) -> None:
         """As `BatchCache.arrange`, with room for `end` tokens."""
-        if self.buffer is None:
+        if self.buffer is None or not num_rows:
+            self.buffer = None
             return
         _, all_heads, capacity, head_dim = self.buffer.shape
         kv_heads = all_heads // self._batch.num_rows

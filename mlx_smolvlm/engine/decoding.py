@@ -29,8 +29,8 @@ def decode(
     """Yield up to `max_tokens` tokens, beginning with `token`, (1,), which the cache does not hold yet.
 
     The next step is built before a token is read, so that the device does not wait for Python; and started, too,
-    unless the cache is large (`RUN_AHEAD_BYTES`). At each yield the cache notes exactly the tokens that its layers hold,
-    so that it can go on from there.
+    unless the cache is large (`RUN_AHEAD_BYTES`). At each yield the cache notes exactly the tokens that its layers
+    hold, so that it can go on from there.
 
     With `lookup`, `sample` must take the likeliest token: drafts are read in one step and those of their tokens
     that it would have chosen are kept, with the one it chooses after them.

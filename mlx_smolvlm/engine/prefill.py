@@ -68,18 +68,16 @@ def read_prompt(
 def read_inputs(
     model: SmolVLM,
     inputs: Inputs,
+    features: list[mx.array],
     layers: list[KVCache],
-    feature_cache: FeatureCache,
     prefill_chunk: int,
     check_cancelled: Callable[[], None],
 ) -> mx.array:
-    """Read a prompt whose pixels are all there into an empty cache. Returns logits as `read_prompt` does."""
-    tiles = [] if inputs.pixel_values is None else list(inputs.pixel_values)
-    features: list[mx.array] = []
-    at_a_time = tiles_per_step(model)
-    for start in range(0, len(tiles), at_a_time):
-        check_cancelled()
-        features += feature_cache.encode(model, tiles[start : start + at_a_time])
+    """Read a whole prompt, the features of whose tiles are there, into an empty cache.
+
+    Returns:
+        Logits after the last token, (1, vocab_size).
+    """
     embeddings = model.input_embeddings(inputs.input_ids, mx.concatenate(features) if features else None)
     for start in range(0, len(inputs.input_ids), prefill_chunk):
         check_cancelled()

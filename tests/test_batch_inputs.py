@@ -1,0 +1,155 @@
+"""What INPUT of the batch command may be, and which faults in it are refused."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from mlx_smolvlm.batch.files import is_results_file, rank_file, rank_files
+from mlx_smolvlm.batch.inputs import Item, read_items
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures at two depths, and what is no picture."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    for name in ("b.png", "a.JPG", "sub/c.webp", "notes.txt", "clip.mp4", ".d.png", ".hidden/e.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    return tmp_path
+
+
+def names(items, folder):
+    return [os.path.relpath(item.path, folder) for item in items]
+
+
+def test_a_folder_is_its_pictures_in_order(folder):
+    assert names(read_items([str(folder)]), folder) == ["a.JPG", "b.png", "sub/c.webp"]
+
+
+def test_a_glob_names_files_of_any_kind(folder):
+    items = read_items([f"{folder}/*"])
+    assert names(items, folder) == ["a.JPG", "b.png", "clip.mp4", "notes.txt"]
+    assert [item.is_video for item in items] == [False, False, True, False]
+    assert names(read_items([f"{folder}/**/*.webp"]), folder) == ["sub/c.webp"]
+
+
+def test_several_inputs_are_one_list_without_doubles(folder):
+    items = read_items([str(folder / "b.png"), str(folder / "clip.mp4"), str(folder)])
+    assert names(items, folder) == ["b.png", "clip.mp4", "a.JPG", "sub/c.webp"]
+
+
+def test_a_name_with_the_characters_of_patterns_is_a_name(tmp_path):
+    (tmp_path / "a[1].png").touch()
+    assert names(read_items([str(tmp_path / "a[1].png")]), tmp_path) == ["a[1].png"]
+
+
+def test_results_are_no_input(folder):
+    for name in ("out.png", "out.png.rank1", ".out.png.partial"):
+        (folder / name).touch()
+
+    def is_left_out(path):
+        return is_results_file(path, folder / "sub" / ".." / "out.png")
+
+    assert "out.png" not in names(read_items([str(folder)], is_left_out), folder)
+    assert names(read_items([f"{folder}/out*"]), folder) == ["out.png", "out.png.rank1"]
+    with pytest.raises(FileNotFoundError, match="no file matches"):
+        read_items([f"{folder}/out*"], is_left_out)
+    with pytest.raises(ValueError, match="both the input and where results are kept"):
+        read_items([str(folder / "out.png")], is_left_out)
+
+
+def test_files_of_other_processes_bear_the_name_that_was_given(folder, monkeypatch):
+    (folder / "sub" / "out.jsonl.rank2").touch()
+    (folder / "sub" / "out.jsonl.rank").touch()
+    monkeypatch.chdir(folder / "sub")
+    for out in (Path("out.jsonl"), folder / "sub" / "out.jsonl"):
+        assert rank_files(out) == [rank_file(out, 2)]
+
+
+def test_a_jsonl_list(tmp_path):
+    path = tmp_path / "list.jsonl"
+    entries = [
+        {"path": "a.png", "label": 1},
+        {"image": "/b.png", "prompt": "What?"},
+        {"video": "frames.bin", "prompt": " "},
+        {"file_name": "https://example.org/c.png?x=1"},
+        "d.mp4",
+        {"path": "a.png"},
+    ]
+    path.write_text("\ufeff" + "\n\n".join(map(json.dumps, entries)), encoding="utf-8")
+    assert read_items([str(path)]) == [
+        Item("a.png", str(tmp_path / "a.png"), False),
+        Item("/b.png", "/b.png", False, "What?"),
+        Item("frames.bin", str(tmp_path / "frames.bin"), True),
+        Item("https://example.org/c.png?x=1", "https://example.org/c.png?x=1", False),
+        Item("d.mp4", str(tmp_path / "d.mp4"), True),
+    ]
+
+
+def test_a_csv_list(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text('id,path,prompt\n1,a.png,"Two\nlines?"\n2,"b, c.png",\n', encoding="utf-8")
+    assert read_items([str(path)]) == [
+        Item("a.png", str(tmp_path / "a.png"), False, "Two\nlines?"),
+        Item("b, c.png", str(tmp_path / "b, c.png"), False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("x.jsonl", b"", "names nothing"),
+        ("x.jsonl", b'{"path": "a.png"}\n{"path": ', "line 2 is not JSON"),
+        ("x.jsonl", b"[" * 100_000, "line 1 is not JSON"),
+        ("x.jsonl", b"3", "line 1: expected an object with a path"),
+        ("x.jsonl", b'{"picture": "a.png"}', "line 1: no path; expected one of the fields path, file_name"),
+        ("x.jsonl", b'{"path": "a.png", "prompt": 3}', "line 1: prompt is 3"),
+        ("x.jsonl", b'{"path": ["a.png"]}', "line 1: path is"),
+        ("x.jsonl", b'{"path": "\xff"}', "not UTF-8"),
+        ("x.csv", b"", "names nothing"),
+        ("x.csv", b"path\n", "names nothing"),
+        ("x.csv", b"picture,prompt\na.png,b\n", "begins with the columns picture, prompt"),
+        ("x.csv", b"path,prompt\na.png\n", "line 2: expected 2 values"),
+        ("x.csv", b'path\n"a.png', "is not CSV"),
+        ("x.csv", b"path\n\xff\n", "not UTF-8"),
+        ("x.csv", b"path,prompt\n,b\n", "line 2: no path"),
+    ],
+)
+def test_a_faulty_list_is_refused_with_its_line(tmp_path, name, content, problem):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=r".+") as caught:
+        read_items([str(tmp_path / name)])
+    assert problem in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [("empty", "no pictures in"), ("no such", "no folder or file"), ("no*", "no file matches"), ("pipe", "neither")],
+)
+def test_what_names_nothing_is_refused(tmp_path, source, problem):
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises((ValueError, FileNotFoundError), match=problem):
+        read_items([str(tmp_path / source)])
+
+
+def test_names_that_are_not_unicode_are_kept(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.png")).touch()
+    except OSError:
+        pytest.skip("this file system takes Unicode names alone")
+    (item,) = read_items([str(tmp_path)])
+    assert os.fsencode(item.path).endswith(b"caf\xe9.png")
+
+
+def test_a_long_list_is_read_in_no_time(tmp_path):
+    path = tmp_path / "list.jsonl"
+    path.write_text("".join(f'{{"path": "{number}.png"}}\n' for number in range(10_000)))
+    start = time.process_time()
+    assert len(read_items([str(path)])) == 10_000
+    assert time.process_time() - start < 2
