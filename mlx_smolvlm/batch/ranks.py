@@ -1,7 +1,9 @@
 """This process among those that `mlx.launch` has started, on one machine or several."""
 
+import os
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -22,9 +24,9 @@ class Ranks:
     """
 
     def __init__(self) -> None:
-        self._group = mx.distributed.init()
-        self.rank = self._group.rank()
-        self.size = self._group.size()
+        self._group = None if _is_alone() else mx.distributed.init()
+        self.rank = self._group.rank() if self._group else 0
+        self.size = self._group.size() if self._group else 1
         self.is_stuck = False
         self._exchanges = 0
 
@@ -83,6 +85,12 @@ class Ranks:
             if not is_sound:
                 raise _gone("what came of it is damaged")
         return gathered
+
+
+def _is_alone() -> bool:
+    """Whether `mlx.launch -n 1` has started this process: MLX cannot read the empty list of hosts that it writes."""
+    hosts = Path(os.environ.get("MLX_HOSTFILE", ""))
+    return hosts.is_file() and not hosts.read_text().strip()
 
 
 def _gone(reason: str) -> OSError:
