@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .batching import BatchAnswer, BatchRequest, generate_batch
     from .engine.feature_cache import FeatureCache
+    from .engine.generation_options import GenerationOptions
     from .engine.prompt_cache import PromptCache
     from .generation import GenerationResponse, generate_text, stream_generate
-    from .generation_options import GenerationOptions
     from .live.captions import Caption, stream_captions
     from .loading import DEMO_MODEL, load
     from .media.fetch import FetchPolicy
@@ -29,7 +29,7 @@ _HOME = {
     "DEMO_MODEL": "loading",
     "FeatureCache": "engine.feature_cache",
     "FetchPolicy": "media.fetch",
-    "GenerationOptions": "generation_options",
+    "GenerationOptions": "engine.generation_options",
     "GenerationResponse": "generation",
     "Inputs": "prompting.prompt",
     "MediaOptions": "media.options",

@@ -11,10 +11,10 @@ import mlx.core as mx
 import numpy as np
 
 from .engine.feature_cache import FeatureCache
+from .engine.generation_options import GenerationOptions
 from .engine.prefill import read_inputs, tiles_per_step
 from .engine.rows import PreparedPrompt, Row, Rows
 from .engine.structured import GrammarConstraint, make_constraint
-from .generation_options import GenerationOptions
 from .media.options import MediaOptions
 from .model import SmolVLM
 from .prefetch import Lookahead

@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> None:
     # What is out of range is said before a model is downloaded.
     options = {**generation_options(arguments), **form_options(arguments)}
     media = media_options(arguments)
-    from .generation_options import GenerationOptions
+    from .engine.generation_options import GenerationOptions
     from .loading import DEMO_MODEL, load
     from .media.options import MediaOptions
     from .session import Session

@@ -15,13 +15,13 @@ import mlx.core as mx
 from .caches.options import CacheOptions
 from .engine.decoding import decode
 from .engine.feature_cache import FeatureCache
+from .engine.generation_options import GenerationOptions
 from .engine.prefill import read_prompt
 from .engine.prompt_cache import PromptCache
 from .engine.prompt_lookup import PromptLookup, check_prompt_lookup
 from .engine.structured import check_form, constrained_tokens, make_constraint
 from .engine.text_stream import TextStream
 from .engine.timing import Stopwatch, Timing
-from .generation_options import GenerationOptions
 from .media.options import MediaOptions
 from .model import SmolVLM
 from .processing import Processor

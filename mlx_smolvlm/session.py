@@ -7,9 +7,9 @@ from threading import Event
 from typing import Any
 
 from .engine.feature_cache import FeatureCache
+from .engine.generation_options import GenerationOptions
 from .engine.prompt_cache import PromptCache
 from .generation import GenerationResponse, stream_generate
-from .generation_options import GenerationOptions
 from .media.options import MediaOptions
 from .model import SmolVLM
 from .processing import Processor

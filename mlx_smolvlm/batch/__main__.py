@@ -54,7 +54,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
     prompts = _prompts(arguments)
     items = _items(arguments, out)
     # What is wrong is said before a model is downloaded, and most of it before MLX is imported.
-    from ..generation_options import GenerationOptions
+    from ..engine.generation_options import GenerationOptions
     from ..loading import DEMO_MODEL, load
     from ..media.options import MediaOptions
     from .job import Job

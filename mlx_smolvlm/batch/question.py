@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 
 from ..batching import BatchRequest
+from ..engine.generation_options import GenerationOptions
 from ..generation_arguments import with_system_prompt
-from ..generation_options import GenerationOptions
 from ..media.options import MediaOptions
 from .inputs import Item
 from .results import Result, key_of

@@ -7,11 +7,11 @@ import mlx.core as mx
 
 from ..cache import KVCache
 from ..caches.batch import BatchCache
-from ..generation_options import GenerationOptions
 from ..model import SmolVLM
 from ..processing import Processor
 from ..prompting.prompt import Inputs
 from .decoding import logits_after
+from .generation_options import GenerationOptions
 from .row_sampling import RowSampler
 from .structured import GrammarConstraint
 from .text_stream import TextStream

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .engine.structured import read_grammar
-from .sampling import SamplingOptions
+from ..sampling import SamplingOptions
+from .structured import read_grammar
 
 
 @dataclass(frozen=True)
