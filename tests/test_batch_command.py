@@ -1,4 +1,7 @@
-"""`python -m mlx_smolvlm.batch`: what it writes, how it goes on, what it refuses, and how it is stopped."""
+"""`python -m mlx_smolvlm.batch`: what it writes, how it goes on, what it refuses, and how it is stopped.
+
+One file: each test runs the whole command with the helpers at its top.
+"""
 
 import json
 import os

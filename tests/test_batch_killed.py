@@ -68,7 +68,7 @@ def wait_for_lines(path: Path, number: int, process: subprocess.Popen) -> None:
     raise AssertionError(f"no {number} lines in {path}")
 
 
-def killed_again_and_again(tmp_path: Path, number: int, num_broken: int, kills: int) -> None:
+def check_nothing_is_lost(tmp_path: Path, number: int, num_broken: int, kills: int) -> None:
     folder, out = make_pictures(tmp_path / "pictures", number, num_broken), tmp_path / "out.jsonl"
     draw = random.Random(1)
     for _ in range(kills):
@@ -88,12 +88,12 @@ def killed_again_and_again(tmp_path: Path, number: int, num_broken: int, kills: 
 
 
 def test_a_killed_run_loses_nothing(tmp_path):
-    killed_again_and_again(tmp_path, number=30, num_broken=3, kills=2)
+    check_nothing_is_lost(tmp_path, number=30, num_broken=3, kills=2)
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_ten_times_loses_nothing(tmp_path):
-    killed_again_and_again(tmp_path, number=1000, num_broken=20, kills=10)
+    check_nothing_is_lost(tmp_path, number=1000, num_broken=20, kills=10)
 
 
 @pytest.mark.slow

@@ -1,4 +1,7 @@
-"""What the house promises: light imports, one direction of dependence, short files, public names."""
+"""What the house promises: light imports, one direction of dependence, short files, public names.
+
+One file, though long: most of it is the table of what each module may import.
+"""
 
 import ast
 import json
