@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from ..layers.projections import project
+from ..layers.projections import product
 from ..model import SmolVLM
 
 # The patch embedding with its positions, which no other layer calls: seen as one.
@@ -26,7 +26,7 @@ class Probe:
         self._path, self._layer, self._observe = path, layer, observe
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self._observe(self._path, self._layer, "__call__", x, project(self._layer, x))
+        return self._observe(self._path, self._layer, "__call__", x, product([self._layer])(x))
 
     def as_linear(self, x: mx.array) -> mx.array:
         """The head, where embeddings are tied."""
@@ -38,7 +38,10 @@ class Probe:
 
 @contextmanager
 def probed(model: SmolVLM, observe: Observe, under: str = "") -> Iterator[None]:
-    """Within: every layer with parameters of its own, whose path begins with `under`, reports its calls."""
+    """Within: every layer with parameters of its own, whose path begins with `under`, reports its calls.
+
+    The model is one loaded with `fuse=False`: joined layers are not called one by one.
+    """
     named = model.named_modules()
     layers = {path: layer for path, layer in named if path.startswith(under) and _is_layer(path, layer)}
     for path, layer in layers.items():

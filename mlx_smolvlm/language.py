@@ -14,17 +14,35 @@ import mlx.nn as nn
 from .cache import KVCache
 from .caches.options import CacheOptions
 from .config import TextConfig
-from .layers.activations import swiglu
+from .layers.activations import Activation, fused, swiglu
 from .layers.normalization import Normalize, normalization
-from .layers.projections import fuse, project, project_onto, with_columns
+from .layers.projections import (
+    Product,
+    ProductOnto,
+    ProductPair,
+    fuse,
+    product,
+    product_onto,
+    product_pair,
+    with_columns,
+)
 from .layers.rotary import RotaryEmbedding, Rotate
 
 
 class Step(NamedTuple):
-    """What all layers do alike to the tokens of one step: chosen once, by the device and the tokens' positions."""
+    """What all layers do alike to the tokens of one step: chosen once, by the device and the tokens' positions.
 
+    Attributes:
+        num_tokens: of the step.
+        normalize: see `layers/normalization.py`.
+        rotate: see `layers/rotary.py`.
+        swiglu: see `layers/activations.py`.
+    """
+
+    num_tokens: int
     normalize: Normalize
     rotate: Rotate
+    swiglu: Activation
 
 
 class Attention(nn.Module):
@@ -44,18 +62,23 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(hidden_size, kv_size, bias=False)
         self.v_proj = nn.Linear(hidden_size, kv_size, bias=False)
         self.o_proj = nn.Linear(self._heads * config.head_dim, hidden_size, bias=False)
+        self._project: Product | None = None
+        self._project_onto: ProductOnto | None = None
 
     def fuse(self) -> None:
         """Join the projections, as far as they are stored alike."""
         if "q_proj" in self:
             self.qkv_proj = fuse([self.q_proj, self.k_proj, self.v_proj])
             del self.q_proj, self.k_proj, self.v_proj
-            with_columns(self.o_proj)
+            self._project = product(self.qkv_proj)
+            self._project_onto = product_onto(with_columns(self.o_proj))
 
-    def __call__(self, x: mx.array, residual: mx.array, cache: KVCache, rotate: Rotate) -> mx.array:
+    def __call__(self, x: mx.array, residual: mx.array, cache: KVCache, step: Step) -> mx.array:
         """residual + attention(x), each (1, num_tokens, hidden_size)."""
-        num_tokens = x.shape[1]
-        heads = rotate(self._projected(x).reshape(-1, 1, self._head_dim))
+        num_tokens = step.num_tokens
+        project = self._project or product([self.q_proj, self.k_proj, self.v_proj])
+        project_onto = self._project_onto or product_onto(self.o_proj)
+        heads = step.rotate(project(x).reshape(-1, 1, self._head_dim))
         if num_tokens == 1:  # two axes of which one is 1 need no swapping
             heads = heads.reshape(1, self._all_heads, 1, self._head_dim)
         else:
@@ -64,14 +87,7 @@ class Attention(nn.Module):
         out = cache.attend(queries, keys_values, self._scale)  # (1, heads, num_tokens, head_dim)
         if num_tokens > 1:
             out = out.swapaxes(1, 2)
-        return project_onto(self["o_proj"], out.reshape(1, num_tokens, -1), residual)
-
-    def _projected(self, x: mx.array) -> mx.array:
-        """Queries, keys and values, (1, num_tokens, num_heads of all three * head_dim)."""
-        layers = self.get("qkv_proj") or (self["q_proj"], self["k_proj"], self["v_proj"])
-        if len(layers) == 1:
-            return project(layers[0], x)
-        return mx.concatenate([project(layer, x) for layer in layers], axis=-1)
+        return project_onto(out.reshape(1, num_tokens, -1), residual)
 
 
 class MLP(nn.Module):
@@ -82,22 +98,23 @@ class MLP(nn.Module):
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self._project_pair: ProductPair | None = None
+        self._project_onto: ProductOnto | None = None
 
     def fuse(self) -> None:
         """Join the two projections, if they are stored alike."""
         if "gate_proj" in self:
             self.gate_up_proj = fuse([self.gate_proj, self.up_proj])
             del self.gate_proj, self.up_proj
-            with_columns(self.down_proj)
+            self._project_pair = product_pair(self.gate_up_proj)
+            self._project_onto = product_onto(with_columns(self.down_proj))
 
-    def __call__(self, x: mx.array, residual: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, residual: mx.array, step: Step) -> mx.array:
         """residual + mlp(x), each (1, num_tokens, hidden_size)."""
-        layers = self.get("gate_up_proj") or (self["gate_proj"], self["up_proj"])
-        if len(layers) == 1:
-            gate, up = mx.split(project(layers[0], x), 2, axis=-1)
-        else:
-            gate, up = (project(layer, x) for layer in layers)
-        return project_onto(self["down_proj"], swiglu(gate, up), residual)
+        project_pair = self._project_pair or product_pair([self.gate_proj, self.up_proj])
+        project_onto = self._project_onto or product_onto(self.down_proj)
+        gate, up = project_pair(x)
+        return project_onto(step.swiglu(gate, up), residual)
 
 
 class DecoderLayer(nn.Module):
@@ -111,9 +128,8 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(config)
 
     def __call__(self, x: mx.array, cache: KVCache, step: Step) -> mx.array:
-        normalize, rotate = step
-        x = self["self_attn"](normalize(self["input_layernorm"], x), x, cache, rotate)
-        return self["mlp"](normalize(self["post_attention_layernorm"], x), x)
+        x = self["self_attn"](step.normalize(self["input_layernorm"], x), x, cache, step)
+        return self["mlp"](step.normalize(self["post_attention_layernorm"], x), x, step)
 
 
 class LanguageModel(nn.Module):
@@ -126,7 +142,7 @@ class LanguageModel(nn.Module):
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         if not tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self._tied = tie_word_embeddings
+        self._head: Product | None = None
         self._eps = config.rms_norm_eps
         self._rope = RotaryEmbedding(config)
 
@@ -140,8 +156,8 @@ class LanguageModel(nn.Module):
             layer.self_attn.fuse()
             layer.mlp.fuse()
             mx.eval(layer.parameters())
-        if not self._tied:
-            with_columns(self.lm_head)
+        if "lm_head" in self:
+            self._head = product([with_columns(self.lm_head)])
 
     def make_cache(self, options: CacheOptions | None = None) -> list[KVCache]:
         """An empty cache, one entry per layer."""
@@ -149,7 +165,9 @@ class LanguageModel(nn.Module):
 
     def step(self, x: mx.array, cache: list[KVCache]) -> Step:
         """How the layers treat the tokens of `x`, (1, num_tokens, hidden_size), the next ones of the cache."""
-        return Step(normalization(x, self._eps), self._rope.at(cache[0].positions(x.shape[1])))
+        num_tokens = x.shape[1]
+        rotate = self._rope.at(cache[0].positions(num_tokens))
+        return Step(num_tokens, normalization(x, self._eps), rotate, fused(swiglu))
 
     def __call__(self, inputs_embeds: mx.array, cache: list[KVCache]) -> mx.array:
         """Read tokens after those in the cache.
@@ -165,4 +183,6 @@ class LanguageModel(nn.Module):
 
     def logits(self, hidden_states: mx.array) -> mx.array:
         """(..., hidden_size) -> (..., vocab_size)."""
-        return self.embed_tokens.as_linear(hidden_states) if self._tied else project(self.lm_head, hidden_states)
+        if "lm_head" not in self:
+            return self.embed_tokens.as_linear(hidden_states)
+        return (self._head or product([self.lm_head]))(hidden_states)

@@ -17,7 +17,7 @@ import mlx_smolvlm
 from mlx_smolvlm.config import RopeScaling, TextConfig
 from mlx_smolvlm.language import LanguageModel
 from mlx_smolvlm.layers import rotary
-from mlx_smolvlm.layers.projections import fuse, project
+from mlx_smolvlm.layers.projections import fuse, product
 from mlx_smolvlm.layers.rotary import RotaryEmbedding
 
 VIEWS = {"Broadcast", "ExpandDims", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unflatten"}
@@ -85,7 +85,7 @@ def kernels_per_token(model: LanguageModel, monkeypatch) -> int:
     monkeypatch.setattr(mx.fast, "rms_norm", lambda x, weight, eps: mx.depends(x, weight))
     monkeypatch.setattr(mx.fast, "rope", lambda heads, *_, **__: mx.sort(heads))
     monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda q, k, v, **_: mx.depends(q, [k, v]))
-    monkeypatch.setattr("mlx_smolvlm.language.swiglu", lambda gate, up: gate * up)
+    monkeypatch.setattr("mlx_smolvlm.language.fused", lambda _: lambda gate, up: gate * up)
     monkeypatch.setattr(rotary.mx, "default_device", lambda: mx.gpu)
     embeddings = mx.zeros((1, 1, 64))  # looking one up is a kernel or two, or several for codes on a CPU
     token = mx.argmax(model.logits(model(embeddings, cache)[:, -1]).astype(mx.float32), axis=-1)
@@ -108,7 +108,7 @@ def test_a_step_is_built_in_much_less_time_than_a_plain_one(monkeypatch):
     monkeypatch.setattr(mx.fast, "rms_norm", lambda x, weight, eps: mx.depends(x, weight))
     monkeypatch.setattr(mx.fast, "rope", lambda heads, *_, **__: mx.stop_gradient(heads))
     monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda q, k, v, **_: mx.depends(q, [k, v]))
-    monkeypatch.setattr("mlx_smolvlm.language.swiglu", lambda gate, up: gate * up)
+    monkeypatch.setattr("mlx_smolvlm.language.fused", lambda _: lambda gate, up: gate * up)
     monkeypatch.setattr(rotary.mx, "default_device", lambda: mx.gpu)
 
     def build_seconds(model) -> float:
@@ -181,8 +181,8 @@ def test_many_rows_give_what_few_rows_give_on_a_cpu(mode, bits, group_size):
     layer = nn.QuantizedLinear(64, 24, False, group_size, bits, mode)
     x = mx.random.normal((1, 9, 64), key=mx.random.key(2))
     rows = mx.concatenate([layer(x[:, i : i + 1]) for i in range(9)], axis=1)
-    assert project(layer, x).dtype == mx.float32
-    assert mx.abs(project(layer, x) - rows).max().item() < 1e-5
+    assert product([layer])(x).dtype == mx.float32
+    assert mx.abs(product([layer])(x) - rows).max().item() < 1e-5
 
 
 def test_loading_holds_no_more_than_one_layer_twice(checkpoint):

@@ -6,25 +6,25 @@ waiting for a tiny gain, and an error where there is no compiler. There the plai
 
 import math
 from collections.abc import Callable
-from functools import partial, wraps
-from typing import Any
+from functools import cache
 
 import mlx.core as mx
+
+Activation = Callable[..., mx.array]
 
 _SLOPE = 2 * math.sqrt(2 / math.pi)
 
 
-def _fused_on_gpu(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    compiled = partial(mx.compile, shapeless=True)(function)
-
-    @wraps(function)
-    def choose(*arrays: Any) -> mx.array:
-        return compiled(*arrays) if mx.default_device() == mx.gpu else function(*arrays)
-
-    return choose
+def fused(function: Activation) -> Activation:
+    """An element-wise chain, one of those here, in the form that the device runs best."""
+    return _compiled(function) if mx.default_device() == mx.gpu else function
 
 
-@_fused_on_gpu
+@cache
+def _compiled(function: Activation) -> Activation:
+    return mx.compile(function, shapeless=True)
+
+
 def gelu_tanh(x: mx.array) -> mx.array:
     """GELU by its tanh approximation, `gelu_pytorch_tanh` in configurations.
 
@@ -33,7 +33,6 @@ def gelu_tanh(x: mx.array) -> mx.array:
     return x * mx.sigmoid(x * (_SLOPE + _SLOPE * 0.044715 * (x * x)))
 
 
-@_fused_on_gpu
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """silu(gate) * up."""
     return gate * mx.sigmoid(gate) * up

@@ -17,11 +17,11 @@ def normalization(x: mx.array, eps: float) -> Normalize:
     """
     if x.shape[1] == 1 and x.dtype == mx.float32 and mx.default_device() == mx.cpu:
         return partial(_normalize_token, mx.full((1, 1, 1), eps), 1 / x.shape[2])
-    return _normalize
+    return partial(_normalize, eps)
 
 
-def _normalize(layer: nn.Module, x: mx.array) -> mx.array:
-    return layer(x)
+def _normalize(eps: float, layer: nn.Module, x: mx.array) -> mx.array:
+    return mx.fast.rms_norm(x, layer["weight"], eps) if type(layer) is nn.RMSNorm else layer(x)
 
 
 def _normalize_token(eps: mx.array, share: float, layer: nn.Module, x: mx.array) -> mx.array:

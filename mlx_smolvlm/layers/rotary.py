@@ -6,6 +6,7 @@ Port of transformers, `models/llama/modeling_llama.py`; Llama 3's frequency scal
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -39,9 +40,16 @@ class RotaryEmbedding:
     """
 
     def __init__(self, config: TextConfig):
-        self._config = config
         self._wavelengths = wavelengths(config)
         mx.eval(self._wavelengths)  # an unevaluated array could not be used in another thread
+        scaled = config.rope_scaling is not None
+        self._options: dict[str, Any] = {  # of MLX's kernel
+            "dims": config.head_dim,
+            "traditional": False,
+            "base": None if scaled else config.rope_theta,
+            "scale": 1.0,
+            "freqs": self._wavelengths if scaled else None,
+        }
         turning = config.num_attention_heads + config.num_key_value_heads
         self._turns = np.array([1] * turning + [0] * config.num_key_value_heads, np.int32)
 
@@ -53,22 +61,10 @@ class RotaryEmbedding:
         """
         positions = mx.array(np.outer(token_positions, self._turns).ravel())
         if mx.default_device() == mx.gpu:
-            return partial(self._rotate, positions)
+            return partial(mx.fast.rope, offset=positions, **self._options)
         angles = positions[:, None, None] / self._wavelengths
         cos, sin = mx.cos(angles), mx.sin(angles)
         return partial(_turn, mx.concatenate([cos, cos], axis=-1), mx.concatenate([-sin, sin], axis=-1))
-
-    def _rotate(self, positions: mx.array, heads: mx.array) -> mx.array:
-        scaled = self._config.rope_scaling is not None
-        return mx.fast.rope(
-            heads,
-            self._config.head_dim,
-            traditional=False,
-            base=None if scaled else self._config.rope_theta,
-            scale=1.0,
-            offset=positions,
-            freqs=self._wavelengths if scaled else None,
-        )
 
 
 def _turn(cos: mx.array, sin: mx.array, heads: mx.array) -> mx.array:
