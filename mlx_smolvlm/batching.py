@@ -1,9 +1,11 @@
 """Many prompts -> their texts, several decoded at a time; a finished one makes room for the next."""
 
+import errno
 import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -22,7 +24,7 @@ from .processing import Processor
 from .sampling import check_finite
 
 PREPARING_THREADS = min(4, os.cpu_count() or 1)  # prompts in work, each with its pictures at full size in memory
-UNREADABLE = (ValueError, TypeError, OSError, MemoryError, ImportError)  # what a prompt and its media can cause
+NO_PROMPTS_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # it would be so for all that follow
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,13 @@ def generate_batch(
     Raises:
         ValueError: options out of range, or a form that no answer can keep to. A prompt that cannot be read, or after
             which the model computes values that are not finite, raises nothing: its answer has an `error`.
+        OSError: prompts cannot be prepared for lack of disk space or open files.
     """
-    for name, value in (("batch_size", batch_size), ("prefill_chunk", prefill_chunk)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
+    bounds = {"batch_size": (batch_size, 1), "prefill_chunk": (prefill_chunk, 1)}
+    bounds |= {"max_cache_bytes": (max_cache_bytes, 0), "max_feature_bytes": (max_feature_bytes, 0)}
+    for name, (value, least) in bounds.items():
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
     batch = _Batch(
         model,
         processor,
@@ -151,7 +156,9 @@ class _Batch:
         self._feature_cache = FeatureCache(max_feature_bytes)
         self._prefill_chunk = prefill_chunk
         self._cancel = cancel
-        self._rows = Rows(model, processor, options, batch_size, max_cache_bytes)
+        self._closing = Event()
+        self._rows: Rows  # from the first `next()` on, see `answers`
+        self._make_rows = partial(Rows, model, processor, options, batch_size, max_cache_bytes)
         self._tiles_per_step = tiles_per_step(model)
         self._waiting: PreparedPrompt | None = None  # for room
         self._is_exhausted = False
@@ -162,14 +169,18 @@ class _Batch:
 
     def answers(self, requests: Iterable[BatchRequest]) -> Iterator[BatchAnswer]:
         """See `generate_batch`."""
+        self._rows = self._make_rows()  # here, since arrays belong to the thread that makes them
         try:
             with Lookahead(self._prepare, enumerate(requests), PREPARING_THREADS) as prepared:
-                while True:
-                    yield from self._admit(prepared)
-                    if not self._rows:
-                        return
-                    yield from map(_answer, self._rows.step())
-                    self._check_cancelled()
+                try:
+                    while True:
+                        yield from self._admit(prepared)
+                        if not self._rows:
+                            return
+                        yield from map(_answer, self._rows.step())
+                        self._check_cancelled()
+                finally:
+                    self._closing.set()  # for the threads, which are waited for
         except _Cancelled:
             return
 
@@ -182,6 +193,8 @@ class _Batch:
         """Make a prompt with all its pixels, or say why that cannot be done. Runs in a thread."""
         index, request = numbered
         try:
+            if not isinstance(request, BatchRequest):
+                raise TypeError(f"the request is {type(request).__name__}, expected a BatchRequest")
             with self._processor.prepare(
                 request.messages_or_prompt,
                 request.images,
@@ -192,7 +205,11 @@ class _Batch:
                 inputs = prompt.inputs()
             budget = min(self._options.max_tokens, self._processor.config.context_length - len(inputs.input_ids))
             return PreparedPrompt(index, inputs, budget, self._constraint(budget))
-        except UNREADABLE as error:
+        except _Cancelled:
+            raise
+        except Exception as error:  # whatever it is, others can still be answered
+            if isinstance(error, OSError) and error.errno in NO_PROMPTS_FAULT:
+                raise
             return BatchAnswer(index, error=error)
 
     def _admit(self, prepared: Lookahead[Any, PreparedPrompt | BatchAnswer]) -> Iterator[BatchAnswer]:
@@ -204,8 +221,10 @@ class _Batch:
             for start in range(0, len(tiles), self._tiles_per_step):
                 self._check_cancelled()
                 features += self._feature_cache.encode(self._model, tiles[start : start + self._tiles_per_step])
-            for prompt in group:
+            del tiles  # the features stand for them from here on
+            for number, prompt in enumerate(group):
                 own, features = features[: len(_tiles(prompt))], features[len(_tiles(prompt)) :]
+                group[number] = prompt = replace(prompt, inputs=replace(prompt.inputs, pixel_values=None))
                 error = self._read(prompt, own, started)
                 if error is not None:
                     yield BatchAnswer(prompt.index, error=error)
@@ -251,7 +270,7 @@ class _Batch:
         return None
 
     def _check_cancelled(self) -> None:
-        if self._cancel is not None and self._cancel.is_set():
+        if self._closing.is_set() or (self._cancel is not None and self._cancel.is_set()):
             raise _Cancelled
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 BAD_INPUT = 2
@@ -51,4 +51,5 @@ def one_line(error: BaseException) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    with suppress(OSError):  # whoever read it may be gone, which must not become an error of the work
+        print(f"warning: {message}", file=sys.stderr)

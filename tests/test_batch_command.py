@@ -23,7 +23,7 @@ from mlx_smolvlm.batch.results import ResultsFile
 ROOT = Path(__file__).parent.parent
 DEMO = DEMO_MODEL.parent
 FIELDS = [
-    *("path", "prompt", "text", "error", "finish_reason"),
+    *("path", "source", "prompt", "text", "error", "finish_reason"),
     *("prompt_tokens", "image_tokens", "completion_tokens", "seconds", "model", "run"),
 ]
 
@@ -57,7 +57,7 @@ def lines(path):
         return {}
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     by_path = {record["path"]: record for record in records}
-    assert len(by_path) == len(records)
+    assert len({record["source"] or record["path"] for record in records}) == len(records)
     return by_path
 
 
@@ -105,6 +105,37 @@ def test_errors_can_be_tried_again(batch, pictures):
     assert "note: 1 pictures of out.jsonl that had an error are tried again" in result.err
     assert done[str(pictures / "broken.png")]["text"] == done[str(pictures / "first.png")]["text"]
     assert "4 answered, 0 with errors" in result.err
+
+
+def test_only_what_the_input_names_is_tried_again_and_nothing_is_dropped_before_it_can_be(batch, pictures, tmp_path):
+    (pictures / "gone.png").write_bytes(b"")
+    _, before = batch(pictures)
+    assert sum(record["error"] is not None for record in before.values()) == 2
+    prompt = ("--prompt", "Describe the picture.")  # the demo's own
+    assert_refused(batch(pictures, "--retry-errors", *prompt, "--model", "no such folder")[0], "no such folder")
+    assert lines(tmp_path / "out.jsonl") == before
+    result, after = batch(pictures / "broken.png", "--retry-errors")
+    assert "note: 1 pictures of out.jsonl that had an error are tried again" in result.err
+    assert after.keys() == before.keys()
+
+
+def test_lists_may_give_the_same_name_to_different_pictures(batch, pictures, tmp_path):
+    for folder, name in (("train", "first"), ("val", "second"), ("test", "picture")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.png").write_bytes((DEMO / f"{name}.png").read_bytes())
+        (tmp_path / folder / "list.csv").write_text("path\n0.png\n")
+    for lists, count in ((("train/list.csv", "val/list.csv"), 2), (("test/list.csv",), 3), (("val/list.csv",), 3)):
+        run_result = run_batch(batch, *lists)
+        assert len(run_result) == count
+    assert {record["path"] for record in run_result.values()} == {"0.png"}
+    assert len({record["text"] for record in run_result.values()}) == 3
+
+
+def run_batch(batch, *arguments):
+    """The lines by the files that were read."""
+    assert batch(*arguments)[0].status == 0
+    records = map(json.loads, Path("out.jsonl").read_text(encoding="utf-8").splitlines())
+    return {record["source"]: record for record in records}
 
 
 def test_lists_bring_videos_and_questions(batch, tmp_path):
@@ -183,6 +214,9 @@ def test_a_line_that_was_not_written_whole_is_made_anew(batch, pictures, tmp_pat
         (("faulty.csv",), "line 2: expected 2 values"),
         (("pictures", "--prompt", ""), "--prompt is empty"),
         (("pictures", "--prompt", "<image> <image>"), "2 markers, but each question is about one picture"),
+        (("pictures", "--prompt", "<video> What?"), "--prompt has the marker <video>, but is about pictures only"),
+        (("pictures", "--system", " "), "--system is empty"),
+        (("list.txt",), "list.txt is no picture; a list is a .jsonl or a .csv file"),
         (("pictures", "--batch-size", "0"), "--batch-size is 0"),
         (("pictures", "--limit", "0"), "--limit is 0"),
         (("pictures", "--temperature", "-1"), "temperature is -1.0"),
@@ -195,6 +229,7 @@ def test_a_line_that_was_not_written_whole_is_made_anew(batch, pictures, tmp_pat
 def test_bad_input_ends_with_one_line(batch, pictures, tmp_path, arguments, problem):
     (tmp_path / "empty").mkdir()
     (tmp_path / "faulty.csv").write_text("path,prompt\na.png\n")
+    (tmp_path / "list.txt").write_text("a.png\n")
     assert_refused(batch(*arguments)[0], problem)
     assert not (tmp_path / "out.jsonl").exists()
 

@@ -30,6 +30,24 @@ def test_a_folder_is_its_pictures_in_order(folder):
     assert names(read_items([str(folder)]), folder) == ["a.JPG", "b.png", "sub/c.webp"]
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "e.png").touch()
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    (folder / "again").symlink_to(folder / "sub")
+    assert names(read_items([str(folder)]), folder) == ["a.JPG", "b.png", "linked/e.png", "sub/c.webp"]
+
+
+def test_a_question_mark_in_a_name_is_part_of_it(tmp_path):
+    (tmp_path / "What is this?.mp4").touch()
+    (item,) = read_items([str(tmp_path / "What is this?.mp4")])
+    assert item.is_video
+    (tmp_path / "list.jsonl").write_text('"https://example.org/clip.mp4?size=2"')
+    (item,) = read_items([str(tmp_path / "list.jsonl")])
+    assert item.is_video
+
+
 def test_a_glob_names_files_of_any_kind(folder):
     items = read_items([f"{folder}/*"])
     assert names(items, folder) == ["a.JPG", "b.png", "clip.mp4", "notes.txt"]

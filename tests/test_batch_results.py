@@ -7,7 +7,7 @@ import pytest
 
 from mlx_smolvlm.batch.results import BeingWritten, Result, ResultsFile, parse_line
 
-RESULT = Result("a.png", "What?", "Ein Bär\nund", None, "stop", 10, 5, 3, 0.5, "demo", "1-2-3")
+RESULT = Result("a.png", None, "What?", "Ein Bär\nund", None, "stop", 10, 5, 3, 0.5, "demo", "1-2-3")
 ERROR = replace(RESULT, path="b.png", text=None, error="no such file", finish_reason=None)
 
 
@@ -95,15 +95,31 @@ def test_two_cannot_write_at_a_time(path):
         with pytest.raises(BeingWritten, match="another process is writing"):
             ResultsFile(path)
         file.write(RESULT)
-        assert file.drop_errors() == 0
+        assert file.drop_errors([ERROR.key]) == 0
     write(path, ERROR)
     with ResultsFile(path) as file:
-        assert file.drop_errors() == 1
+        assert file.drop_errors([RESULT.key]) == 0
+        assert file.drop_errors([ERROR.key]) == 1
         with pytest.raises(BeingWritten, match="another process is writing"):
             ResultsFile(path)
         file.write(replace(RESULT, path="c.png"))
     assert [parse_line(line).path for line in path.read_bytes().splitlines()] == ["a.png", "c.png"]
     assert [file.name for file in path.parent.iterdir()] == ["out.jsonl"]
+
+
+def test_a_link_to_the_file_stays_one(path, tmp_path):
+    write(path, RESULT, ERROR)
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(path)
+    with ResultsFile(link) as file:
+        assert file.drop_errors([ERROR.key]) == 1
+        file.write(replace(RESULT, path="c.png"))
+    assert link.is_symlink()
+    assert [parse_line(line).path for line in path.read_bytes().splitlines()] == ["a.png", "c.png"]
+
+
+def test_a_file_that_a_list_names_is_known_by_its_place():
+    assert replace(RESULT, source="/one/a.png").key != replace(RESULT, source="/two/a.png").key != RESULT.key
 
 
 def test_merging_adds_what_is_not_there(path):

@@ -1,6 +1,9 @@
 """Many prompts answered together: each answer is the one that its prompt gets alone, in memory that is bounded."""
 
+import errno
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from threading import Event
 
@@ -211,6 +214,75 @@ def test_what_a_row_held_before_does_not_spoil_the_next_answer():
     assert np.allclose(np.array(out[0, :, 0]), 1.0)
     cache.end_step([1])
     assert cache.lengths.tolist() == [0, 10]
+
+
+@pytest.mark.parametrize(("raised", "is_fatal"), [(LookupError("odd"), False), (OSError(errno.ENOSPC, "full"), True)])
+def test_what_a_prompt_raises_is_its_own_error_but_a_full_disk_is_not(demo, monkeypatch, raised, is_fatal):
+    model, processor = demo
+
+    class Raising:
+        def prepare(self, messages_or_prompt, *arguments, **options):
+            if messages_or_prompt == "odd":
+                raise raised
+            return processor.prepare(messages_or_prompt, *arguments, **options)
+
+        def __getattr__(self, name):
+            return getattr(processor, name)
+
+    answers = generate_batch(model, Raising(), [BatchRequest("odd"), BatchRequest("Hello"), "text"])
+    if is_fatal:
+        with pytest.raises(OSError, match="full"):
+            list(answers)
+        return
+    errors = {answer.index: answer.error for answer in answers}
+    assert errors[0] is raised
+    assert errors[1] is None
+    assert str(errors[2]) == "the request is str, expected a BatchRequest"
+
+
+def test_answers_may_be_taken_in_another_thread(demo):
+    answers = generate_batch(*demo, REQUESTS[:2])
+    with ThreadPoolExecutor(1) as pool:
+        assert {answer.index for answer in pool.submit(list, answers).result()} == {0, 1}
+
+
+def test_closing_does_not_wait_for_whole_prompts(demo, monkeypatch):
+    model, processor = demo
+    ended = []
+
+    class Slow:
+        @contextmanager
+        def prepare(self, messages_or_prompt, *arguments, check_cancelled, **options):
+            if messages_or_prompt == "slow":
+                for _ in range(1000):
+                    time.sleep(0.02)
+                    check_cancelled()
+                ended.append("whole")
+            with processor.prepare(messages_or_prompt, *arguments, check_cancelled=check_cancelled, **options) as prompt:
+                yield prompt
+
+        def __getattr__(self, name):
+            return getattr(processor, name)
+
+    answers = generate_batch(model, Slow(), [BatchRequest("Hello"), BatchRequest("slow")], batch_size=1)
+    next(answers)
+    start = time.monotonic()
+    answers.close()
+    assert time.monotonic() - start < 5
+    assert not ended
+
+
+def test_pixels_are_not_kept_while_an_answer_is_made(demo, monkeypatch):
+    begin, kept = Rows.begin, []
+
+    def noted(self, prompt, *arguments):
+        kept.append(prompt.inputs.pixel_values)
+        begin(self, prompt, *arguments)
+
+    monkeypatch.setattr(Rows, "begin", noted)
+    answers = list(generate_batch(*demo, REQUESTS[1:4]))
+    assert kept == [None] * 3
+    assert [answer.image_tokens > 0 for answer in answers] == [True] * 3
 
 
 def test_cancelling_ends_it(demo):

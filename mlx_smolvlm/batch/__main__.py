@@ -53,6 +53,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
     out = Path(arguments.out).expanduser()
     prompts = _prompts(arguments)
     items = _items(arguments, out)
+    _check_marker(arguments.prompt, items)
     # What is wrong is said before a model is downloaded, and most of it before MLX is imported.
     from ..engine.generation_options import GenerationOptions
     from ..loading import DEMO_MODEL, load
@@ -97,6 +98,7 @@ def _prompts(arguments: argparse.Namespace) -> tuple[str, str]:
     if arguments.limit is not None and arguments.limit < 1:
         raise ValueError(f"--limit is {arguments.limit}, expected at least 1")
     prompt = arguments.prompt
+    with_system_prompt(DEFAULT_QUESTION if prompt is None else prompt, arguments.system, 0, 0)  # refuses what is empty
     if prompt is None:
         if arguments.model is None:
             return DEMO_QUESTION, DEMO_VIDEO_QUESTION
@@ -104,8 +106,16 @@ def _prompts(arguments: argparse.Namespace) -> tuple[str, str]:
     markers = prompt.count("<image>") + prompt.count("<video>")
     if markers > 1:
         raise ValueError(f"--prompt has {markers} markers, but each question is about one picture or video")
-    with_system_prompt(prompt, arguments.system, 0, 0)  # refuses what is empty
     return prompt, prompt
+
+
+def _check_marker(prompt: str | None, items: list[Item]) -> None:
+    """Refuse a marker that is none for any of those that the prompt is about."""
+    kinds = {item.is_video for item in items if item.prompt is None}
+    for marker, is_video in (("<image>", False), ("<video>", True)):
+        if prompt is not None and marker in prompt and kinds == {not is_video}:
+            other = "pictures" if is_video else "videos"
+            raise ValueError(f"--prompt has the marker {marker}, but is about {other} only; leave it out")
 
 
 def _items(arguments: argparse.Namespace, out: Path) -> list[Item]:
@@ -129,16 +139,18 @@ def _summary(job: "Job", seconds: float, out: Path) -> str:
 
 @contextmanager
 def _stopped_by_signals(cancel: Event) -> Iterator[list[int]]:
-    """Within: Ctrl-C and SIGTERM set the event and are noted, and end the process the second time."""
+    """Within: Ctrl-C and SIGTERM set the event and are noted, and end the process at once the second time.
+
+    Threads may be in the middle of a download then, and Python would wait for them. A line that is half written is
+    mended by the next run.
+    """
     received: list[int] = []
 
     def stop(number: int, _: object) -> None:
         received.append(number)
         cancel.set()
         if len(received) > 1:
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            sys.exit(128 + number)
+            os._exit(128 + number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -174,7 +186,11 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--out", default="results.jsonl", metavar="FILE", help="results (default: results.jsonl)")
     how.add_argument("--retry-errors", action="store_true", help="try again what has a line with an error")
     how.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="most answers to make at a time (default: 32)"
+        "--batch-size",
+        type=int,
+        default=32,
+        metavar="N",
+        help="most answers to make at a time, as far as their keys and values fit into 2 GiB (default: 32)",
     )
     add_media_arguments(parser)
     add_sampling_arguments(parser)

@@ -19,6 +19,7 @@ PICTURE_SUFFIXES = frozenset(
 VIDEO_SUFFIXES = frozenset(
     f".{name}" for name in ("avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv")
 )
+OTHER_LISTS = frozenset({".txt", ".json", ".tsv", ".ndjson", ".parquet", ".xlsx"})  # what a list may be taken to be
 PATH_FIELDS = ("path", "file_name", "image", "video")  # the second is what Hugging Face's image folders call it
 URL_SCHEMES = ("http://", "https://", "data:", "file:")
 
@@ -29,7 +30,7 @@ class Item:
 
     Attributes:
         path: as the input names it, and as the results will.
-        source: where it is read from: `path`, or for lists, whose paths count from their own folder, that path.
+        source: where it is read from: `path`, or in full where that counts from the folder of a list.
         is_video: whether it is a video.
         prompt: the question about it; None for that of the command.
     """
@@ -70,7 +71,10 @@ def _read_source(source: str, is_left_out: Callable[[Path], bool]) -> Iterator[I
     elif path.is_file():
         if is_left_out(path):
             raise ValueError(f"{source} is both the input and where results are kept; name another file with --out")
-        yield from _read_list(path) if path.suffix.lower() in _READERS else [_item(source)]
+        suffix = path.suffix.lower()
+        if suffix in OTHER_LISTS:
+            raise ValueError(f"{source} is no picture; a list is a .jsonl or a .csv file")
+        yield from _read_list(path) if suffix in _READERS else [_item(source)]
     elif glob.has_magic(source):
         names = sorted(glob.glob(os.path.expanduser(source), recursive=True))
         names = [name for name in names if os.path.isfile(name) and not is_left_out(Path(name))]
@@ -89,8 +93,15 @@ def _pictures_in(folder: Path) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         raise error
 
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen: set[tuple[int, int]] = set()  # links may lead in a circle
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        shown = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(shown, key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
         for name in names:
             if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES:
                 yield os.path.join(parent, name)
@@ -98,7 +109,8 @@ def _pictures_in(folder: Path) -> Iterator[str]:
 
 def _item(name: str, source: str | None = None, is_video: bool | None = None, prompt: str | None = None) -> Item:
     if is_video is None:
-        is_video = Path(name.split("?")[0]).suffix.lower() in VIDEO_SUFFIXES
+        address = name.partition("?")[0] if name.lower().startswith(URL_SCHEMES) else name
+        is_video = Path(address).suffix.lower() in VIDEO_SUFFIXES
     return Item(name, source or name, is_video, prompt)
 
 
@@ -131,7 +143,7 @@ def _entry(entry: Any, path: Path) -> Item:
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{key} is {json.dumps(value)[:80]}, expected text")
     is_elsewhere = name.lower().startswith(URL_SCHEMES) or os.path.isabs(name)
-    source = name if is_elsewhere else str(path.parent / name)
+    source = name if is_elsewhere else os.path.abspath(path.parent / name)
     return _item(name, source, True if field == "video" else None, prompt if prompt and prompt.strip() else None)
 
 
@@ -159,7 +171,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     raise ValueError(f"{path}, line {rows.line_num}: expected {len(columns)} values, one per column")
                 yield rows.line_num, row
         except csv.Error as error:
-            raise ValueError(f"{path}, line {rows.line_num} is not CSV: {error}") from None
+            advice = "; keep so much in a .jsonl list" if "field limit" in str(error) else ""
+            raise ValueError(f"{path}, line {rows.line_num} is not CSV: {error}{advice}") from None
 
 
 _READERS: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {".jsonl": _json_lines, ".csv": _csv_rows}

@@ -63,8 +63,6 @@ class Job:
         self._file = ResultsFile(out if ranks.rank == 0 else rank_file(out, ranks.rank))
         try:
             self._check(self._file)
-            if retry_errors and (dropped := self._file.drop_errors()):
-                self.notes.append(f"{dropped} pictures of {self._file.path} that had an error are tried again")
         except BaseException:
             self._file.close()
             raise
@@ -104,6 +102,8 @@ class Job:
         """
         self._model_name, self._fingerprint = model_name, model_fingerprint(model)
         self._check(self._file)
+        if self._retry_errors and (dropped := self._file.drop_errors(self._items)):
+            self.notes.append(f"{dropped} pictures of {self._file.path} that had an error are tried again")
         self._agree()  # after which every process has opened its file
         for path in rank_files(self._out):
             # In place of a living process, none but itself: file systems of several machines may know no locks.
@@ -201,7 +201,8 @@ class Job:
             with ResultsFile(path) as left:
                 self._check(left)
                 for result in left.lines():
-                    if result.error is None or not self._retry_errors or self._is_begun:
+                    is_retried = self._retry_errors and not self._is_begun and result.key in self._items
+                    if result.error is None or not is_retried:
                         self._file.merge(result)
                 self._file.sync()
                 left.remove()
@@ -222,6 +223,7 @@ class Job:
     def _result(self, item: Item, answer: BatchAnswer) -> Result:
         return Result(
             path=item.path,
+            source=None if item.source == item.path else item.source,
             prompt=self._question.about(item),
             text=None if answer.error else answer.text,
             error=one_line(answer.error) if answer.error else None,

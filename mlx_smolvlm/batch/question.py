@@ -33,7 +33,7 @@ class Question:
 
     def key(self, item: Item) -> bytes:
         """As `Result.key` of its line."""
-        return key_of(item.path, self.about(item))
+        return key_of(item.source, self.about(item))
 
     def request(self, item: Item) -> BatchRequest:
         """What the model is asked about one picture or video."""

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -19,6 +19,7 @@ class Result:
 
     Attributes:
         path: of the picture or video, as the input names it.
+        source: the same in full, where `path` counts from the folder of a list; else None.
         prompt: what was asked.
         text: the answer; None if there is an error.
         error: why there is no answer; None if there is one.
@@ -30,6 +31,7 @@ class Result:
     """
 
     path: str
+    source: str | None
     prompt: str
     text: str | None
     error: str | None
@@ -44,7 +46,7 @@ class Result:
     @property
     def key(self) -> bytes:
         """What is not done twice: a picture with a question."""
-        return key_of(self.path, self.prompt)
+        return key_of(self.source or self.path, self.prompt)
 
     def line(self) -> bytes:
         """As it stands in the file."""
@@ -55,9 +57,9 @@ class Result:
             return (json.dumps(record) + "\n").encode()
 
 
-def key_of(path: str, prompt: str) -> bytes:
+def key_of(source: str, prompt: str) -> bytes:
     """Stands for a picture with a question; results are remembered by it, since texts would fill the memory."""
-    return blake2b(f"{path}\0{prompt}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return blake2b(f"{source}\0{prompt}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def parse_line(line: bytes) -> Result:
@@ -137,28 +139,32 @@ class ResultsFile:
         with open(self.path, "rb") as file:
             yield from map(parse_line, file)
 
-    def drop_errors(self) -> int:
-        """Forget the lines with errors; returns how many. The file is replaced as a whole."""
-        if not any(self.errors.values()):
+    def drop_errors(self, keys: Container[bytes]) -> int:
+        """Forget the lines with errors whose `Result.key` is among `keys`; returns how many.
+
+        The file is replaced as a whole, where it lies if `path` is a link to it.
+        """
+        dropped = {key for key, is_error in self.errors.items() if is_error and key in keys}
+        if not dropped:
             return 0
-        path = self.path.with_name(f".{self.path.name}.partial")
+        target = Path(os.path.realpath(self.path))
+        path = target.with_name(f".{target.name}.partial")
         new: IO[bytes] = open(path, "w+b", buffering=0)  # noqa: SIM115 - closed by `close`
         try:
             _lock(new, self.path)
             with open(path, "ab") as file:
-                file.writelines(result.line() for result in self.lines() if result.error is None)
+                file.writelines(result.line() for result in self.lines() if result.key not in dropped)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(path, self.path)
+            os.replace(path, target)
         except BaseException:
             new.close()
             path.unlink(missing_ok=True)
             raise
         self._file.close()
         self._file = new
-        kept = {key: False for key, is_error in self.errors.items() if not is_error}
-        dropped, self.errors = len(self.errors) - len(kept), kept
-        return dropped
+        self.errors = {key: is_error for key, is_error in self.errors.items() if key not in dropped}
+        return len(dropped)
 
     def sync(self) -> None:
         """Wait until all of it is on the disk."""
@@ -166,6 +172,7 @@ class ResultsFile:
 
     def remove(self) -> None:
         """Delete the file."""
+        Path(os.path.realpath(self.path)).unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:

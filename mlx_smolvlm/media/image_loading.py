@@ -282,7 +282,7 @@ def _other_content(head: bytes) -> str:
         return f"empty; expected {EXPECTED}"
     video_box = head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide") or head[8:12] == b"AVI "
     if video_box or head.startswith(VIDEO_SIGNATURES):
-        return "a video, not a picture; pass it with --video (in Python videos=)"
+        return "a video, not a picture; pass it with --video (in Python videos=, in a list of batch as \"video\")"
     if head.startswith((b"%PDF", b"%!PS", b"8BPS")):
         return "a PDF, PostScript or Photoshop document, not a picture; export it as PNG"
     if b"<svg" in text:

@@ -49,3 +49,5 @@ def _opened(path: Path) -> Image.Image:
         return Image.open(path)
     except OSError:
         raise ValueError(f"{path} is a damaged WebP file") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} is larger than Pillow reads: {error}") from None

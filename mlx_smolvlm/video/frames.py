@@ -201,10 +201,16 @@ def _decoded(packet: Any) -> list[Any]:
 
 
 def upright_picture(frame: Any) -> Image.Image:
-    """A decoded frame as an upright RGB picture."""
-    if frame.format.name in _HARDWARE_FORMATS:  # the planes that a software decoder gives, so that colours are equal
-        frame = frame.reformat(format=_HARDWARE_FORMATS[frame.format.name])
-    plane = frame.reformat(format="rgb24").planes[0]
+    """A decoded frame as an upright RGB picture. Raises ValueError if its pixels are of a kind that FFmpeg cannot turn."""
+    import av
+
+    kind = frame.format.name
+    try:
+        if kind in _HARDWARE_FORMATS:  # the planes that a software decoder gives, so that colours are equal
+            frame = frame.reformat(format=_HARDWARE_FORMATS[kind])
+        plane = frame.reformat(format="rgb24").planes[0]
+    except av.FFmpegError as error:
+        raise ValueError(f"frames with pixels of the kind {kind} cannot be read: {error}") from None
     size = (frame.width, frame.height)
     image = Image.frombuffer("RGB", size, plane, "raw", "RGB", plane.line_size, 1)  # without an array between
     turns = round(frame.rotation / 90) % 4  # counter-clockwise
