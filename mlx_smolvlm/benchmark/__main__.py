@@ -49,16 +49,18 @@ def main() -> None:
         session.folder.mkdir(parents=True, exist_ok=True)
         measurements: list[Measurement] = []
         comparisons: list[Comparison] = []
-        if not arguments.peers_only:
-            for name in arguments.only:
+        try:
+            for name in () if arguments.peers_only else arguments.only:
                 session.progress(name)
                 measurements += SECTIONS[name](session)
-        if arguments.against:
-            comparisons = compare(session, arguments.against, pythons, arguments.only)
-        report = as_json(session, measurements, comparisons)
-        print(table(report))
-        if arguments.json is not None:
-            write_json(report, Path(arguments.json))
+            for found in compare(session, arguments.against, pythons, arguments.only):
+                comparisons.append(found)
+        finally:  # what has been measured is not lost to what could not be
+            report = as_json(session, measurements, comparisons)
+            if measurements or comparisons:
+                print(table(report))
+                if arguments.json is not None:
+                    write_json(report, Path(arguments.json))
         if arguments.plot is not None:
             draw(report, Path(arguments.plot))
 

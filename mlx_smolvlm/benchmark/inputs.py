@@ -1,5 +1,6 @@
 """Pictures, a clip and prompts to measure with; the same on every machine."""
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,7 +21,9 @@ def write_picture(path: Path, size: tuple[int, int], seed: int = 0) -> Path:
     noise = np.random.default_rng(seed).integers(0, 48, (height, width, 3), dtype=np.uint8)
     across = np.linspace(0, 200, width).astype(np.uint8)[None, :, None]
     down = np.linspace(0, 200, height).astype(np.uint8)[:, None, None]
-    Image.fromarray(noise + across // 2 + down // 2).save(path, format="JPEG", quality=90)
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    Image.fromarray(noise + across // 2 + down // 2).save(unfinished, format="JPEG", quality=90)
+    os.replace(unfinished, path)
     return path
 
 
@@ -44,16 +47,22 @@ def write_clip(path: Path, length_s: float) -> Path:
 
 
 def prompt_of(processor: Processor, num_tokens: int) -> str:
-    """A question that makes a prompt of exactly, or hardly more than, this many tokens."""
+    """A question that makes a prompt of exactly, or hardly more than, this many tokens.
 
-    def length(characters: int) -> int:
-        return len(processor(text[:characters]).input_ids)
+    Raises:
+        ValueError: the model's context is not that long.
+    """
 
-    text = "?"
-    while length(len(text)) < num_tokens:
-        text += SENTENCE * (len(text) // len(SENTENCE) + 1)
+    def length(text: str) -> int:
+        return len(processor(text).input_ids)
+
+    text = "?" + SENTENCE
+    per_sentence = length(text + SENTENCE) - length(text)
+    text += SENTENCE * (max(0, num_tokens - length(text)) // per_sentence)
+    while length(text) < num_tokens:  # by no more than a sentence, as the context may end soon
+        text += SENTENCE
     low, high = 1, len(text)
     while low < high:
         middle = (low + high) // 2
-        low, high = (middle + 1, high) if length(middle) < num_tokens else (low, middle)
+        low, high = (middle + 1, high) if length(text[:middle]) < num_tokens else (low, middle)
     return text[:low]

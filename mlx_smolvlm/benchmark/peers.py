@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,27 +107,25 @@ def check_peer(peer: str, python: str) -> None:
         raise ValueError(f"{python} cannot import {peer}; name an interpreter that can: --peer-python {peer}=PATH")
 
 
-def compare(session: Session, peers: list[str], pythons: dict[str, str], sections: list[str]) -> list[Comparison]:
+def compare(session: Session, peers: list[str], pythons: dict[str, str], sections: list[str]) -> Iterator[Comparison]:
     """Every case of the sections, against every peer. One that fails is reported as such."""
-    results = []
     for peer in peers:
         python = pythons.get(peer, sys.executable)
         wanted = [section for section in sections if section in _PEER_CASES[peer]]
         if "start" in wanted:
-            results.append(_start(session, peer, python, []))
+            yield _start(session, peer, python, [])
         if "start-picture" in wanted:
-            results.append(_start(session, peer, python, ["--image", str(session.picture)]))
+            yield _start(session, peer, python, ["--image", str(session.picture)])
         for case in (case for section in wanted for case in _cases(session, section)):
             session.progress(f"{peer}: {case.section}, {case.what}")
             with Worker("own", session) as own:  # each case anew, for peak memory
                 try:
                     other = Worker(peer, session, python)
                 except ValueError as error:  # a quantized checkpoint is not for transformers
-                    results += _comparisons(case, peer, [], [], str(error))
+                    yield from _comparisons(case, peer, [], [], str(error))
                     continue
                 with other:
-                    results += _rounds(case, own, other, session.settings.runs)
-    return results
+                    yield from _rounds(case, own, other, session.settings.runs)
 
 
 def _cases(session: Session, section: str) -> list[_Case]:

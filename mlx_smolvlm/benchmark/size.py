@@ -6,23 +6,34 @@ from .session import QUESTION, Session
 
 
 def size(session: Session) -> list[Measurement]:
-    """Time to the first token and peak memory for each number of pictures and each context, and decoding after it."""
+    """Time to the first token and peak memory for each number of pictures and each context, and decoding after it.
+
+    What does not fit into the model's context is left out.
+    """
     settings = session.settings
+    session.answer(QUESTION, images=[str(session.picture)], max_tokens=2)  # does not count
     results = []
     for count in settings.pictures:
-        session.progress(f"size: {count} pictures")
         paths = [str(path) for path in session.pictures(count)]
         results += _answers(session, f"{count} pictures", QUESTION, images=paths, max_tokens=1)
     for context in settings.contexts:
-        session.progress(f"size: {context} tokens")
-        prompt = prompt_of(session.pair[1], context)
+        try:
+            prompt = prompt_of(session.pair[1], context)
+        except ValueError as error:
+            session.progress(f"size: {context} tokens left out: {error}")
+            continue
         results += _answers(session, f"{context} tokens", prompt, max_tokens=settings.new_tokens)
     return results
 
 
 def _answers(session: Session, name: str, prompt: str, **options: object) -> list[Measurement]:
+    session.progress(f"size: {name}")
     base = reset_memory()
-    answers = [session.answer(prompt, **options) for _ in range(session.settings.runs)]
+    try:
+        answers = [session.answer(prompt, **options) for _ in range(session.settings.runs)]
+    except ValueError as error:
+        session.progress(f"size: {name} left out: {error}")
+        return []
     note = f"{answers[0].prompt_tokens} tokens"
     found = [
         Measurement("size", f"{name}: first token", "s", [a.timing.time_to_first_token for a in answers], note),
@@ -30,6 +41,7 @@ def _answers(session: Session, name: str, prompt: str, **options: object) -> lis
     ]
     if answers[0].timing.vision:
         found.append(Measurement("size", f"{name}: vision", "s", [a.timing.vision for a in answers], note))
+    found.append(Measurement("size", f"{name}: prefill", "s", [a.timing.prefill for a in answers], note))
     if answers[0].completion_tokens > 1:
         speeds = [answer.decode_tokens_per_second for answer in answers]
         found.append(Measurement("size", f"{name}: decode", "tokens/s", speeds, note))

@@ -201,7 +201,7 @@ def _decoded(packet: Any) -> list[Any]:
 
 
 def upright_picture(frame: Any) -> Image.Image:
-    """A decoded frame as an upright RGB picture. Raises ValueError if its pixels are of a kind that FFmpeg cannot turn."""
+    """A decoded frame as an upright RGB picture. Raises ValueError if FFmpeg cannot turn its pixels into such."""
     import av
 
     kind = frame.format.name
