@@ -57,29 +57,31 @@ class Sampler(Protocol):
 def make_sampler(options: SamplingOptions, prompt_ids: list[int], vocab_size: int) -> Sampler:
     """A sampler that stays on the device throughout.
 
-    It holds its own random key and its own record of tokens seen, and touches nothing global.
+    It holds its own random keys and its own record of tokens seen, and touches nothing global. What it holds between
+    two calls is computed when the token is, so that the next call may come from another thread.
     """
-    key = new_key(options)
+    keys = new_keys(options)
     seen = seen_in(prompt_ids, vocab_size) if options.repetition_penalty != 1 else None
+    latest: mx.array | None = None
 
     def sample(logits: mx.array, allowed: mx.array | None = None) -> mx.array:
-        nonlocal key, seen
+        nonlocal keys, seen, latest
+        if seen is not None and latest is not None:
+            seen = with_tokens(seen, latest)
         logits = adjusted(logits, options, allowed, seen)
         if options.temperature == 0:
-            token = mx.argmax(logits, axis=-1)
+            latest = mx.argmax(logits, axis=-1)
         else:
-            key, now = mx.random.split(key)
-            token = mx.random.categorical(logits, key=now)
-        if seen is not None:
-            seen = with_tokens(seen, token)
-        return token
+            keys = mx.random.split(keys[0])
+            latest = mx.random.categorical(logits, key=keys[1])
+        return latest
 
     return sample
 
 
-def new_key(options: SamplingOptions) -> mx.array:
-    """Where an answer's random choices begin."""
-    return mx.random.key(secrets.randbits(63) if options.seed is None else options.seed)
+def new_keys(options: SamplingOptions) -> mx.array:
+    """Where an answer's random choices begin: keys of which each step splits the first and draws by the second."""
+    return mx.random.key(secrets.randbits(63) if options.seed is None else options.seed)[None]
 
 
 def seen_in(prompt_ids: list[int], vocab_size: int) -> mx.array:

@@ -258,7 +258,7 @@ def test_closing_does_not_wait_for_whole_prompts(demo, monkeypatch):
                     time.sleep(0.02)
                     check_cancelled()
                 ended.append("whole")
-            with processor.prepare(messages_or_prompt, *arguments, check_cancelled=check_cancelled, **options) as prompt:
+            with processor.prepare(messages_or_prompt, *arguments, **options) as prompt:
                 yield prompt
 
         def __getattr__(self, name):

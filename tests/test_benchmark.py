@@ -11,6 +11,7 @@ import pytest
 from command_lines import assert_refused, run
 
 from mlx_smolvlm import load, stream_generate
+from mlx_smolvlm.benchmark.__main__ import SECTIONS
 from mlx_smolvlm.benchmark.geometries import GEOMETRIES, make_checkpoint
 from mlx_smolvlm.benchmark.inputs import prompt_of, write_picture
 from mlx_smolvlm.benchmark.kernels import kernels_per_token
@@ -32,7 +33,7 @@ __version__ = "9.9"
 
 
 def load(folder):
-    return SimpleNamespace(config={}), SimpleNamespace()
+    return SimpleNamespace(config={}, set_dtype=lambda dtype: None), SimpleNamespace()
 
 
 def stream_generate(model, processor, prompt, images, max_tokens, temperature):
@@ -81,6 +82,27 @@ def test_every_section_reports_figures_in_the_table_and_in_json(monkeypatch, cap
     )
     assert {"1 pictures: first token", "2 pictures: vision", "60 tokens: decode"} <= set(named)
     assert result.err == ""
+
+
+def test_sizes_beyond_the_context_are_left_out(monkeypatch, capsys, folder):
+    options = ["--only", "size", "--contexts", "60,9000", "--pictures", "1", "--folder", folder]
+    quick = [option for option in QUICK if option != "--quiet"]
+    result = run(monkeypatch, capsys, "benchmark", *quick, *options)
+    assert result.status == 0, result.err
+    assert "60 tokens: prefill" in result.out
+    assert "size: 9000 tokens left out: the prompt has" in result.err
+
+
+def test_what_was_measured_is_not_lost_to_a_later_failure(monkeypatch, capsys, folder, tmp_path):
+    def fail(_):
+        raise MemoryError("no room")
+
+    monkeypatch.setitem(SECTIONS, "decode", fail)
+    options = ["--only", "load,decode", "--folder", folder, "--json", tmp_path / "r.json"]
+    result = run(monkeypatch, capsys, "benchmark", *QUICK, *options)
+    assert (result.status, result.err) == (2, "error: no room\n")
+    assert "MB of weights" in result.out
+    assert [found["section"] for found in json.loads((tmp_path / "r.json").read_text())["measurements"]] == ["load"]
 
 
 def test_a_command_is_timed_from_its_start_to_its_end(monkeypatch, capsys, folder):
@@ -199,7 +221,7 @@ def test_kernels_grow_by_the_same_number_with_every_layer(folder):
     assert mx.fast.rope(mx.ones((1, 1, 1, 4)), 4, traditional=False, base=10.0, scale=1.0, offset=1)[0, 0, 0, 0] != 1
 
 
-@pytest.mark.parametrize("num_tokens", [20, 41, 300])
+@pytest.mark.parametrize("num_tokens", [20, 41, 300, 8190])
 def test_prompts_have_the_length_asked_for(tiny, num_tokens):
     processor = load(tiny)[1]
     assert len(processor(prompt_of(processor, num_tokens)).input_ids) == num_tokens
@@ -225,6 +247,7 @@ def test_no_two_tiles_of_a_picture_are_alike(tiny, tmp_path):
         (["--video", "missing.mp4"], "no video missing.mp4"),
         (["--model", "somewhere", "--bits", "4"], "do not go with --model"),
         (["--model", "/nonexistent", "--only", "load"], "/nonexistent"),
+        (["--against", "mlx-vlm", "--only", "size,load"], "has nothing that mlx-vlm can be compared in"),
         (["--against", "ollama"], "'ollama' is none of"),
         (["--against", "mlx-vlm", "--peer-python", "/usr/bin/python3"], "expected PEER=PATH"),
         (["--json", "/nonexistent/report.json"], "no folder /nonexistent"),
@@ -245,9 +268,15 @@ def test_plots_need_matplotlib_and_a_known_ending(monkeypatch, capsys):
     """Said before hours of measuring, not after them."""
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "matplotlib.figure", None)
-        assert_refused(run(without, capsys, "benchmark", "--plot", "plot.png"), "mlx-smolvlm[plot]")
+        assert_refused(
+            run(without, capsys, "benchmark", "--only", "size", "--plot", "plot.png"), "mlx-smolvlm[plot]"
+        )
     pytest.importorskip("matplotlib")
-    assert_refused(run(monkeypatch, capsys, "benchmark", "--plot", "plot.docx"), "the file's ending")
+    for options, problem in (
+        (["--plot", "plot.docx", "--only", "size"], "the file's ending"),
+        (["--plot", "plot.png"], "nothing to draw"),
+    ):
+        assert_refused(run(monkeypatch, capsys, "benchmark", *options), problem)
 
 
 def test_plots_are_drawn_of_what_was_measured(tmp_path):

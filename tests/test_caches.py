@@ -56,6 +56,22 @@ def test_a_rotating_cache_sees_its_window_in_whatever_portions_it_reads(size, po
     assert cache.offset == TOKENS
 
 
+def test_a_rotating_cache_has_room_for_its_window_however_it_grew():
+    """A buffer that holds less grows first: MLX does not check where it writes."""
+    count = 359
+    queries, keys_values = (mx.random.normal((1, 2, count, 8), key=mx.random.key(number)) for number in (2, 3))
+    cache, parts = RotatingKVCache(300), []
+    for start, end in ((0, 200), (200, 350), (350, 358), (358, 359)):
+        parts.append(cache.attend(queries[:, :, start:end], keys_values[:, :, start:end], 0.3))
+        mx.eval(cache.state)
+        assert cache.buffer.shape[2] >= min(300, end)
+    place = np.arange(count)
+    visible = (place <= place[:, None]) & ((place < KEEP) | (place > place[:, None] - (300 - KEEP)))
+    keys, values = mx.split(keys_values, 2, axis=1)
+    expected = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=0.3, mask=mx.array(visible))
+    assert mx.abs(mx.concatenate(parts, axis=2) - expected).max().item() < 1e-5
+
+
 @pytest.mark.parametrize("start", [0, 15])
 @pytest.mark.parametrize("portion", [1, 7, 12, 40])
 @pytest.mark.parametrize("bits", [8, 4])

@@ -8,7 +8,9 @@ from conftest import CHECKPOINT_NAMES, golden_cases, with_media
 from planted import Planted
 
 from mlx_smolvlm import PromptCache, stream_generate
-from mlx_smolvlm.engine.prompt_lookup import PromptLookup
+from mlx_smolvlm.caches.options import CacheOptions
+from mlx_smolvlm.engine.prompt_lookup import PromptLookup, check_prompt_lookup
+from mlx_smolvlm.sampling import SamplingOptions
 
 PROMPT = "Copy: 3141592653589793 and 2718281828459045."
 
@@ -178,3 +180,10 @@ def test_a_cache_can_go_on_wherever_an_answer_was_left(pair, monkeypatch, after,
 def test_drafts_that_cannot_be_checked_are_refused(pair, options, message):
     with pytest.raises(ValueError, match=message):
         stream_generate(*pair, "Hello.", **options)
+
+
+def test_drafts_do_not_go_with_a_cache_that_begins_to_round_later():
+    """A rejected draft beyond that point would leave what stays before it rounded."""
+    with pytest.raises(ValueError, match="quantized from the start"):
+        check_prompt_lookup(4, SamplingOptions(), CacheOptions(kv_bits=8, quantized_kv_start=9))
+    check_prompt_lookup(4, SamplingOptions(), CacheOptions(kv_bits=8))

@@ -1,8 +1,10 @@
 """Streaming, stopping and cancelling."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import mlx.core as mx
 import pytest
 from conftest import golden_cases, with_media
 
@@ -144,6 +146,47 @@ def test_several_threads_generate_at_once_without_mixing(loaded):
     for thread in threads:
         thread.join()
     assert results == {number: case["generated_ids"] for number, case in enumerate(cases)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.8, "seed": 3, "top_p": 0.9},
+        {"repetition_penalty": 1.3},
+        {"prompt_lookup_tokens": 4},
+        {"regex": "[a-z ]{1,90}"},
+    ],
+)
+def test_every_token_may_be_asked_for_by_another_thread(loaded, options):
+    """As servers do that hand a generator to a pool of threads."""
+
+    def steps():
+        return stream_generate(*loaded("smolvlm_256m"), "Red red red red red.", max_tokens=12, **options)
+
+    stream, token_ids = steps(), []
+    while True:
+        with ThreadPoolExecutor(1) as thread:  # a new one each time
+            step = thread.submit(next, stream, None).result()
+        if step is None:
+            break
+        token_ids.append(step.token_id)
+    assert token_ids == [step.token_id for step in steps()]
+
+
+@pytest.mark.parametrize("options", [{}, {"regex": "[a-z ]{1,90}"}])
+def test_a_token_is_enqueued_before_the_step_after_it(loaded, monkeypatch, options):
+    """What MLX enqueues together is ready together: the first token would wait for the second one's step."""
+    model, processor = loaded("smolvlm_256m")
+    enqueued = []
+    evaluate, read = mx.async_eval, type(model.language_model).__call__
+    monkeypatch.setattr(mx, "async_eval", lambda *arrays: (enqueued.append("token"), evaluate(*arrays)))
+    monkeypatch.setattr(
+        type(model.language_model), "__call__", lambda self, *given: (enqueued.append("step"), read(self, *given))[1]
+    )
+    next(stream_generate(model, processor, "Count.", max_tokens=5, **options))
+    first_step = len(enqueued) - 1 - enqueued[::-1].index("step")
+    assert enqueued[first_step - 1] == "token"
 
 
 def test_a_prompt_beyond_the_context_is_refused_before_any_work(loaded):

@@ -4,6 +4,7 @@ One file, though long: each test plays turns of one conversation with the helper
 """
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from threading import Event
 
@@ -420,6 +421,15 @@ def test_a_loaded_session_goes_on_where_it_was_left(pair, session, saved, work, 
     assert follow_up == ids(session.ask("And then?"))
     loaded.undo(), session.undo()
     assert ids(loaded.edit("Why?")) == ids(session.edit("Why?"))
+
+
+def test_a_session_loaded_in_one_thread_goes_on_in_another(pair, saved):
+    def load_and_ask(ask):
+        session = Session.load(saved, *pair)
+        return ask(lambda: ids(session.ask("And now?")))
+
+    with ThreadPoolExecutor(1) as thread:
+        assert load_and_ask(lambda answer: thread.submit(answer).result()) == load_and_ask(lambda answer: answer())
 
 
 def test_a_loaded_session_can_make_all_pixels_again(pair, session, saved, work):

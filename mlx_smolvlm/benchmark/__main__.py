@@ -11,7 +11,7 @@ from ..command_line import CommandLine, refuse_tracebacks
 from ..loading import DTYPES, default_dtype
 from .geometries import GEOMETRIES
 from .measurement import Comparison, Measurement, Progress
-from .peers import PEERS, check_peer, compare
+from .peers import PEERS, check_peer, compare, is_compared
 from .report import as_json, draw, table, write_json
 from .session import Session, Settings
 from .size import size
@@ -43,7 +43,7 @@ def main() -> None:
             if not path.parent.is_dir():
                 raise FileNotFoundError(f"no folder {path.parent} to write {path.name} into")
         if arguments.plot is not None:
-            _check_plot(arguments.plot)
+            _check_plot(arguments.plot, bool(arguments.against) or "size" in arguments.only)
         folder = arguments.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="mlx_smolvlm_benchmark_"))
         session = Session(settings, Path(folder).expanduser(), Progress(arguments.quiet))
         session.folder.mkdir(parents=True, exist_ok=True)
@@ -65,8 +65,10 @@ def main() -> None:
             draw(report, Path(arguments.plot))
 
 
-def _check_plot(name: str) -> None:
+def _check_plot(name: str, has_something: bool) -> None:
     """Before hours of measuring, not after them."""
+    if not has_something:
+        raise ValueError("--plot has nothing to draw: compare with peers (--against), or measure sizes (--only size)")
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
@@ -109,6 +111,8 @@ def _pythons(arguments: argparse.Namespace) -> dict[str, str]:
             raise ValueError(f"--peer-python is {entry!r}, expected PEER=PATH with a peer of {', '.join(PEERS)}")
         pythons[peer] = str(Path(path).expanduser())
     for peer in arguments.against:
+        if not is_compared(peer, arguments.only):
+            raise ValueError(f"--only {','.join(arguments.only)} has nothing that {peer} can be compared in")
         check_peer(peer, pythons.get(peer, sys.executable))
     return pythons
 

@@ -53,16 +53,18 @@ def prompt_of(processor: Processor, num_tokens: int) -> str:
         ValueError: the model's context is not that long.
     """
 
-    def length(text: str) -> int:
-        return len(processor(text).input_ids)
+    def is_short(text: str) -> bool:
+        try:
+            return len(processor(text).input_ids) < num_tokens
+        except ValueError:  # beyond the context
+            return False
 
     text = "?" + SENTENCE
-    per_sentence = length(text + SENTENCE) - length(text)
-    text += SENTENCE * (max(0, num_tokens - length(text)) // per_sentence)
-    while length(text) < num_tokens:  # by no more than a sentence, as the context may end soon
-        text += SENTENCE
+    while is_short(text):
+        text += text
     low, high = 1, len(text)
     while low < high:
         middle = (low + high) // 2
-        low, high = (middle + 1, high) if length(text[:middle]) < num_tokens else (low, middle)
+        low, high = (middle + 1, high) if is_short(text[:middle]) else (low, middle)
+    processor(text[:low])  # says so if there is no such prompt
     return text[:low]

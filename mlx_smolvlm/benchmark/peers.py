@@ -78,7 +78,7 @@ class Worker:
 
     def _last_words(self) -> str:
         self._errors.seek(0)
-        return (self._errors.read().strip() or "without a word").splitlines()[-1]
+        return _last_line(self._errors.read())
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,14 @@ def check_peer(peer: str, python: str) -> None:
         raise ValueError(f"{python} cannot import {peer}; name an interpreter that can: --peer-python {peer}=PATH")
 
 
+def is_compared(peer: str, sections: list[str]) -> bool:
+    """Whether there is anything in these sections that a peer can be asked."""
+    return bool(_PEER_CASES[peer] & set(sections))
+
+
 def compare(session: Session, peers: list[str], pythons: dict[str, str], sections: list[str]) -> Iterator[Comparison]:
     """Every case of the sections, against every peer. One that fails is reported as such."""
+    session.forget_model()  # two programs have one each
     for peer in peers:
         python = pythons.get(peer, sys.executable)
         wanted = [section for section in sections if section in _PEER_CASES[peer]]
@@ -145,7 +151,7 @@ def _cases(session: Session, section: str) -> list[_Case]:
     if section == "vision":
         picture = {"task": "ask", "prompt": QUESTION, "images": [str(session.picture)], "max_tokens": 1}
         return [_Case(section, "picture", picture, picture, [first_token, peak, rss])]
-    if section == "video" and session.pair[1].config.video is not None:
+    if section == "video" and session.processor.config.video is not None:
         stills = {"task": "ask", "prompt": QUESTION, "video": str(session.clip), "max_tokens": 1, "max_frames": _STILLS}
         sampled = stills | {"max_frames": settings.max_frames}
         against = f"up to {settings.max_frames} frames against {_STILLS}"
@@ -157,13 +163,12 @@ def _cases(session: Session, section: str) -> list[_Case]:
 
 
 def _rounds(case: _Case, own: Worker, other: Worker, runs: int) -> list[Comparison]:
-    """The case in turn, after a short question to both that does not count."""
+    """The case in turn, after a round that does not count."""
     answers: dict[str, list[dict[str, Any]]] = {own.name: [], other.name: []}
-    warm_up = {"task": "ask", "prompt": QUESTION, "max_tokens": 2}
     failure = ""
     for number in range(runs + 1):
         for worker in (own, other) if number % 2 else (other, own):
-            request = warm_up if number == 0 else case.own if worker is own else case.theirs
+            request = case.own if worker is own else case.theirs
             try:
                 answers[worker.name].append(worker.request(**request))
             except ValueError as error:
@@ -193,7 +198,7 @@ def _comparisons(
             note,
         )
         for name, unit, value in case.values
-        if not their_answers or value(their_answers[0])  # a program may not count its memory
+        if unit != "MB" or not their_answers or value(their_answers[0])  # a program may not count its memory
     ]
 
 
@@ -207,6 +212,11 @@ def _note(own: dict[str, Any], theirs: dict[str, Any], version: str) -> str:
         agreeing = same.index(False) if False in same else len(same)
         tokens = f"{own['prompt_tokens']} tokens, the first {agreeing} of {len(same)} chosen are the same"
     return f"{version}, {tokens}"
+
+
+def _last_line(text: str) -> str:
+    """Of what a program has printed, without the name of the user's folder."""
+    return (text.strip() or "without a word").splitlines()[-1].replace(str(Path.home()), "~")
 
 
 def _start(session: Session, peer: str, python: str, options: list[str]) -> Comparison:
@@ -226,7 +236,10 @@ def _start(session: Session, peer: str, python: str, options: list[str]) -> Comp
             done = subprocess.run([*command, *shared], env=environment, capture_output=True, text=True, check=False)
             spent.append(time.perf_counter() - start)
             if done.returncode:
-                failure = (done.stderr.strip() or "?").splitlines()[-1]
+                failure = f"{'mlx-smolvlm' if command is own else peer}: {_last_line(done.stderr)}"
+        if failure:
+            break
         turns.reverse()
     own_s, their_s = ([], []) if failure else (own_s[1:], their_s[1:])  # the first reads files into memory
-    return Comparison("start", f"command for one token, {case}", peer, "s", own_s, their_s, failure)
+    note = failure or f"{session.settings.dtype} against the type of the files"
+    return Comparison("start", f"command for one token, {case}", peer, "s", own_s, their_s, note)

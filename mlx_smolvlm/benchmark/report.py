@@ -49,7 +49,8 @@ def _processor_name() -> str:
 
 def as_json(session: Session, measurements: list[Measurement], comparisons: list[Comparison]) -> dict[str, Any]:
     """The whole report."""
-    settings = asdict(session.settings) | {"model": str(session.settings.model or "random weights")}
+    model = session.settings.model or "random weights"
+    settings = asdict(session.settings) | {"model": Path(model).name if Path(model).expanduser().is_dir() else model}
     if session.settings.video:
         settings["video"] = Path(session.settings.video).name
     return {

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import mlx.core as mx
+
+from ..config import read_model_config
 from ..generation import GenerationResponse, stream_generate
-from ..loading import load
+from ..loading import find_checkpoint, load
 from ..model import SmolVLM
-from ..processing import Processor
+from ..processing import Processor, load_processor
 from .geometries import GEOMETRIES, make_checkpoint
 from .inputs import prompt_of, write_clip, write_picture
 from .measurement import Progress
@@ -73,9 +76,20 @@ class Session:
         return quantized
 
     @cached_property
-    def pair(self) -> tuple[SmolVLM, Processor]:
-        """The loaded model and its processor."""
-        return load(self.checkpoint, dtype=self.settings.dtype)
+    def model(self) -> SmolVLM:
+        """The loaded model."""
+        return load(self.checkpoint, dtype=self.settings.dtype)[0]
+
+    @cached_property
+    def processor(self) -> Processor:
+        """The model's, for which no weights are read."""
+        folder = find_checkpoint(self.checkpoint)
+        return load_processor(folder, read_model_config(folder))
+
+    def forget_model(self) -> None:
+        """Give its memory to others; it is loaded again when it is needed."""
+        self.__dict__.pop("model", None)
+        mx.clear_cache()
 
     @cached_property
     def picture(self) -> Path:
@@ -106,11 +120,11 @@ class Session:
     @cached_property
     def long_prompt(self) -> str:
         """Text of as many tokens as asked for."""
-        return prompt_of(self.pair[1], self.settings.prompt_tokens)
+        return prompt_of(self.processor, self.settings.prompt_tokens)
 
     def answer(self, prompt: str, **options: object) -> GenerationResponse:
         """The last step of a greedy answer, with its times."""
-        for step in stream_generate(*self.pair, prompt, **options):  # type: ignore[arg-type]
+        for step in stream_generate(self.model, self.processor, prompt, **options):  # type: ignore[arg-type]
             last = step
         return last
 

@@ -18,7 +18,7 @@ def size(session: Session) -> list[Measurement]:
         results += _answers(session, f"{count} pictures", QUESTION, images=paths, max_tokens=1)
     for context in settings.contexts:
         try:
-            prompt = prompt_of(session.pair[1], context)
+            prompt = prompt_of(session.processor, context)
         except ValueError as error:
             session.progress(f"size: {context} tokens left out: {error}")
             continue

@@ -32,14 +32,15 @@ def _start(session: Session, case: str, *options: str) -> Measurement:
 
 def loading(session: Session) -> list[Measurement]:
     """Reading the weights, which the system holds in memory after the first time."""
-    size_mb = weight_bytes(session.pair[0]) / 1e6
+    size_mb = weight_bytes(session.model) / 1e6
+    session.forget_model()
     spent = timed(lambda: load(session.checkpoint, dtype=session.settings.dtype), session.settings.runs)
     return [Measurement("load", "load", "s", spent, f"{size_mb:.0f} MB of weights")]
 
 
 def preprocessing(session: Session) -> list[Measurement]:
     """From a photo to tiles."""
-    processor = session.pair[1]
+    processor = session.processor
     with Image.open(session.picture) as file:
         image = file.convert("RGB")
     tiles = processor("", [image]).media[0].num_tiles
@@ -53,7 +54,7 @@ def preprocessing(session: Session) -> list[Measurement]:
 
 def vision(session: Session) -> list[Measurement]:
     """One picture, from its file to the first token."""
-    session.pair  # noqa: B018 - loaded before memory is counted
+    session.model  # noqa: B018 - loaded before memory is counted
     base = reset_memory()
     answers = [
         session.answer(QUESTION, images=[str(session.picture)], max_tokens=1) for _ in range(session.settings.runs + 1)
@@ -83,7 +84,7 @@ def prefill(session: Session) -> list[Measurement]:
 
 def decode(session: Session) -> list[Measurement]:
     """Tokens after the first, and what bounds them: bytes to read, kernels to launch, Python."""
-    settings, model = session.settings, session.pair[0]
+    settings, model = session.settings, session.model
     prompt = session.long_prompt
     answers = [session.answer(prompt, max_tokens=settings.new_tokens) for _ in range(settings.runs + 1)][1:]
     speeds = [step.decode_tokens_per_second for step in answers]

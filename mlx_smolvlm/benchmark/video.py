@@ -19,10 +19,12 @@ def _sampling(session: Session) -> list[Measurement]:
     """In processes of their own: most memory of a process is known for the whole of it only."""
     path, frames = str(session.clip), session.settings.max_frames
     sampling, whole, memory = [], [], []
-    for _ in range(session.settings.runs):
+    for number in range(session.settings.runs + 1):
         with Worker("video", session) as worker:
             sampled = worker.request("sample_video", video=path, max_frames=frames)
             decoded = worker.request("decode_video", video=path)
+        if number == 0:  # reads the file into the system's memory
+            continue
         sampling.append(sampled["spent_s"])
         whole.append(decoded["spent_s"])
         memory.append((sampled["peak_rss_bytes"] - sampled["base_rss_bytes"]) / 1e6)
@@ -38,7 +40,7 @@ def _sampling(session: Session) -> list[Measurement]:
 
 def _pipeline(session: Session) -> list[Measurement]:
     """To the first token: while frames are decoded, and after they have been."""
-    processor = session.pair[1]
+    processor = session.processor
     path, frames = str(session.clip), session.settings.max_frames
     sampling = processor.config.video
     if sampling is None:

@@ -133,10 +133,12 @@ class MlxVlm(MlxProgram):
     """mlx-vlm; videos as its command line has them: stills, as its processor for this model takes none."""
 
     def __init__(self, folder: str, dtype: str):
+        import mlx.core as mx
         import mlx_vlm
 
         self.version = mlx_vlm.__version__
         self._model, self._processor = mlx_vlm.load(folder)
+        self._model.set_dtype(getattr(mx, dtype))  # it takes the file's
 
     def answer(self, request: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
         """See `Program.answer`."""

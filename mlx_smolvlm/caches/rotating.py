@@ -58,7 +58,9 @@ class RotatingKVCache(KVCache):
 
     def _write(self, keys_values: mx.array, positions: np.ndarray) -> mx.array:
         """The buffer with tokens in their slots: the latest takes that of the one it pushes out of the window."""
-        buffer = self._grown(self._max_size, keys_values) if self.buffer is None else self.buffer
+        buffer = self.buffer
+        if buffer is None or buffer.shape[2] < self._max_size:  # MLX does not check where it writes
+            buffer = self._grown(self._max_size, keys_values)
         slots = np.where(positions < KEEP, positions, KEEP + (positions - KEEP) % self._window)
         if len(slots) == 1:
             buffer[:, :, slots[0] : slots[0] + 1] = keys_values

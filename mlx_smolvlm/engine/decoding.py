@@ -35,6 +35,7 @@ def decode(
     With `lookup`, `sample` must take the likeliest token: drafts are read in one step and those of their tokens
     that it would have chosen are kept, with the one it chooses after them.
     """
+    mx.async_eval(token)  # on its own: what is enqueued together is ready together
     left = max_tokens
     while left:
         drafting = lookup is not None and lookup.is_sure and left > 1
@@ -54,7 +55,8 @@ def decode(
             cache.extend(read)
             yield token_id
             left -= 1
-            accepted = _accepted(read[1:], chosen.tolist())  # type: ignore[arg-type]
+            choices: list[int] = chosen.tolist()  # type: ignore[assignment]
+            accepted = _accepted(read[1:], choices)
             if len(read) > 1:
                 lookup.judge(len(read) - 1, len(accepted))
                 cache.trim(len(cache.token_ids) - len(read) + 1 + len(accepted))
@@ -62,7 +64,7 @@ def decode(
                 lookup.add(token_id)
                 yield token_id
                 left -= 1
-            following = chosen[len(accepted), None]
+            following = mx.array([choices[len(accepted)]])
         else:
             if left > 1:
                 cache.extend([token_id])

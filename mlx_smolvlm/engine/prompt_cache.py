@@ -104,6 +104,7 @@ class PromptCache:
         if token_ids:
             for number, layer in enumerate(self.layers):
                 layer.append(arrays[str(number)])
+            mx.eval([layer.state for layer in self.layers])  # another thread may go on from here
 
 
 def _shared_length(left: list[int], right: list[int]) -> int:

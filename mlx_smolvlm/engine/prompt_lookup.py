@@ -21,6 +21,8 @@ def check_prompt_lookup(max_draft: int | None, sampling: SamplingOptions, cache:
         )
     if cache.max_kv_size is not None:
         raise ValueError("prompt_lookup_tokens and max_kv_size do not go together; choose one")
+    if cache.kv_bits is not None and cache.quantized_kv_start:  # a draft beyond it would round what stays before it
+        raise ValueError("prompt_lookup_tokens needs a cache that is quantized from the start; leave out either option")
 
 
 class PromptLookup:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import mlx.core as mx
 
-from ..sampling import SamplingOptions, adjusted, new_key, seen_in, with_tokens
+from ..sampling import SamplingOptions, adjusted, new_keys, seen_in, with_tokens
 
 
 class RowSampler:
@@ -16,6 +16,11 @@ class RowSampler:
         self._keys: dict[int, mx.array] = {}  # by row
         self._seen = mx.zeros((0, vocab_size), mx.bool_) if options.repetition_penalty != 1 else None
 
+    @property
+    def state(self) -> list[mx.array]:
+        """The arrays that are held. They are to be evaluated before another thread goes on."""
+        return [*self._keys.values(), *([] if self._seen is None else [self._seen])]
+
     def arrange(self, rows: Sequence[int], num_rows: int) -> None:
         """Keep some rows, in this order, and have `num_rows`."""
         self._keys = {number: self._keys[row] for number, row in enumerate(rows)}
@@ -25,7 +30,7 @@ class RowSampler:
 
     def begin(self, row: int, prompt_ids: list[int]) -> None:
         """Begin an answer in a row."""
-        self._keys[row] = new_key(self._options)
+        self._keys[row] = new_keys(self._options)
         if self._seen is not None:
             self._seen[row] = seen_in(prompt_ids, self._vocab_size)[0]
 
@@ -49,11 +54,12 @@ class RowSampler:
         else:
             drawn = [mx.zeros(1, mx.uint32)] * len(logits)
             for row in rows:
-                self._keys[row], now = mx.random.split(self._keys[row])
-                drawn[row] = mx.random.categorical(logits[row : row + 1], key=now)
+                self._keys[row] = keys = mx.random.split(self._keys[row][0])
+                drawn[row] = mx.random.categorical(logits[row : row + 1], key=keys[1])
             tokens = mx.concatenate(drawn)
         if self._seen is not None:
             self._seen = with_tokens(self._seen, tokens)
+        mx.async_eval(tokens, self.state)
         return tokens
 
     def _all_allowed(self, allowed: Mapping[int, mx.array], num_rows: int) -> mx.array | None:

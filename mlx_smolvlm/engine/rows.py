@@ -113,6 +113,7 @@ class Rows:
         self._cache.put(number, layers)
         self._logits[number] = logits[0]
         self._sampler.begin(number, prompt.inputs.input_ids)
+        mx.eval(self._logits, self._sampler.state)  # another thread may ask for the next answer
         text_stream = TextStream(self._processor, list(self._options.stop), self._options.skip_special_tokens)
         self._rows[number] = Row(prompt, started, text_stream)
 
@@ -152,4 +153,5 @@ class Rows:
         self._sampler.arrange(used, num_rows)
         empty = mx.zeros((num_rows - len(used), self._logits.shape[1]), self._logits.dtype)
         self._logits = mx.concatenate([self._logits[mx.array(used, mx.int32)], empty])
+        mx.eval(self._logits, self._sampler.state)
         self._rows = {number: self._rows[row] for number, row in enumerate(used)}

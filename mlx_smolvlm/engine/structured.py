@@ -144,10 +144,11 @@ def constrained_tokens(
 ) -> Iterator[int]:
     """Yield the tokens of an answer that keeps to its form, `logits` (1, vocab_size) being those after the prompt.
 
-    The next step is enqueued before the constraint looks at a token, which it does while the device works.
+    The constraint looks at a token while the device works on the step after it.
     """
     for count in range(1, max_tokens + 1):
         token = sample(logits, constraint.allowed())
+        mx.async_eval(token)  # on its own: what is enqueued together is ready together
         if count < max_tokens:
             logits = logits_after(model, token[None], cache.layers)[:, -1]
             mx.async_eval(logits)
@@ -157,6 +158,7 @@ def constrained_tokens(
             if token_id != sampled:  # the step was for nothing
                 cache.trim(len(cache.token_ids))
                 logits = logits_after(model, mx.array([[token_id]]), cache.layers)[:, -1]
+                mx.async_eval(logits)
             cache.extend([token_id])
         yield token_id
         if constraint.is_complete:
