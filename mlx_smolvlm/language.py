@@ -14,7 +14,7 @@ import mlx.nn as nn
 from .cache import KVCache
 from .caches.options import CacheOptions
 from .config import TextConfig
-from .layers.activations import Activation, fused, swiglu
+from .layers.activations import Activation, compiled_on_gpu, swiglu
 from .layers.normalization import Normalize, normalization
 from .layers.projections import (
     Product,
@@ -167,7 +167,7 @@ class LanguageModel(nn.Module):
         """How the layers treat the tokens of `x`, (1, num_tokens, hidden_size), the next ones of the cache."""
         num_tokens = x.shape[1]
         rotate = self._rope.at(cache[0].positions(num_tokens))
-        return Step(num_tokens, normalization(x, self._eps), rotate, fused(swiglu))
+        return Step(num_tokens, normalization(x, self._eps), rotate, compiled_on_gpu(swiglu))
 
     def __call__(self, inputs_embeds: mx.array, cache: list[KVCache]) -> mx.array:
         """Read tokens after those in the cache.

@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .config import VisionConfig
-from .layers.activations import fused, gelu_tanh
+from .layers.activations import compiled_on_gpu, gelu_tanh
 
 
 class PatchEmbeddings(nn.Module):
@@ -78,7 +78,7 @@ class VisionMLP(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.fc2(fused(gelu_tanh)(self.fc1(x)))
+        return self.fc2(compiled_on_gpu(gelu_tanh)(self.fc1(x)))
 
 
 class VisionEncoderLayer(nn.Module):

@@ -85,7 +85,7 @@ def kernels_per_token(model: LanguageModel, monkeypatch) -> int:
     monkeypatch.setattr(mx.fast, "rms_norm", lambda x, weight, eps: mx.depends(x, weight))
     monkeypatch.setattr(mx.fast, "rope", lambda heads, *_, **__: mx.sort(heads))
     monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda q, k, v, **_: mx.depends(q, [k, v]))
-    monkeypatch.setattr("mlx_smolvlm.language.fused", lambda _: lambda gate, up: gate * up)
+    monkeypatch.setattr("mlx_smolvlm.language.compiled_on_gpu", lambda _: lambda gate, up: gate * up)
     monkeypatch.setattr(rotary.mx, "default_device", lambda: mx.gpu)
     embeddings = mx.zeros((1, 1, 64))  # looking one up is a kernel or two, or several for codes on a CPU
     token = mx.argmax(model.logits(model(embeddings, cache)[:, -1]).astype(mx.float32), axis=-1)
@@ -108,7 +108,7 @@ def test_a_step_is_built_in_much_less_time_than_a_plain_one(monkeypatch):
     monkeypatch.setattr(mx.fast, "rms_norm", lambda x, weight, eps: mx.depends(x, weight))
     monkeypatch.setattr(mx.fast, "rope", lambda heads, *_, **__: mx.stop_gradient(heads))
     monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda q, k, v, **_: mx.depends(q, [k, v]))
-    monkeypatch.setattr("mlx_smolvlm.language.fused", lambda _: lambda gate, up: gate * up)
+    monkeypatch.setattr("mlx_smolvlm.language.compiled_on_gpu", lambda _: lambda gate, up: gate * up)
     monkeypatch.setattr(rotary.mx, "default_device", lambda: mx.gpu)
 
     def build_seconds(model) -> float:
@@ -122,7 +122,7 @@ def test_a_step_is_built_in_much_less_time_than_a_plain_one(monkeypatch):
 
     least = [min(times) for times in zip(*([build_seconds(model) for model in models] for _ in range(4)), strict=True)]
     print(f"{1e3 * least[0]:.2f} ms, plainly {1e3 * least[1]:.2f} ms")
-    assert least[0] < 0.75 * least[1]
+    assert least[0] < 0.65 * least[1]
 
 
 def test_layers_of_different_formats_are_joined_as_far_as_they_agree():

@@ -15,8 +15,8 @@ Activation = Callable[..., mx.array]
 _SLOPE = 2 * math.sqrt(2 / math.pi)
 
 
-def fused(function: Activation) -> Activation:
-    """An element-wise chain, one of those here, in the form that the device runs best."""
+def compiled_on_gpu(function: Activation) -> Activation:
+    """An element-wise chain, one of those here, as one kernel where that is a gain."""
     return _compiled(function) if mx.default_device() == mx.gpu else function
 
 
