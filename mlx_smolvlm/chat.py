@@ -1,7 +1,6 @@
 """`python -m mlx_smolvlm.chat`: arguments, commands and printing."""
 
 import argparse
-import io
 import shlex
 import signal
 import sys
@@ -17,10 +16,11 @@ from .generation_arguments import (
     add_form_arguments,
     add_media_arguments,
     add_sampling_arguments,
-    form_options,
+    check_files,
     generation_options,
     media_options,
 )
+from .media.urls import is_url
 
 if TYPE_CHECKING:
     from .generation import GenerationResponse
@@ -32,6 +32,7 @@ HELP = """\
 /system TEXT         set the system prompt; without TEXT, remove it
 /undo                take back the last question with its answer
 /retry               answer the last question anew (another answer needs --temperature above 0)
+/new                 begin a new conversation; the system prompt stays
 /save FILE           save the conversation with all that the model has read
 /load FILE           go on with a saved one
 /help                these lines
@@ -47,8 +48,9 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    # What is out of range is said before a model is downloaded.
-    options = {**generation_options(arguments), **form_options(arguments)}
+    # What is out of range or not there is said before a model is downloaded.
+    check_files([*arguments.image, *arguments.video, *filter(None, [arguments.load])])
+    options = generation_options(arguments)
     media = media_options(arguments)
     from .engine.generation_options import GenerationOptions
     from .loading import DEMO_MODEL, load
@@ -59,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> None:
     session = Session(model, processor, system=arguments.system, options=GenerationOptions(**options))
     chat = _Chat(session, MediaOptions(**media), arguments.verbose)
     if arguments.load is not None:
-        chat.load(arguments.load)
+        chat.load(arguments.load, arguments.system)
     for kind in ("image", "video"):
         for source in getattr(arguments, kind):
             chat.show(kind, source)
@@ -85,6 +87,7 @@ class _Chat:
             "/retry": lambda _: self._answer(self._session.regenerate),
             "/save": self._save,
             "/load": self.load,
+            "/new": self._begin_anew,
             "/help": lambda _: _say(HELP),
         }
 
@@ -94,8 +97,6 @@ class _Chat:
             with suppress(ImportError):
                 import readline  # noqa: F401 - editing and history for `input`
             _say("/help lists the commands.")
-        elif isinstance(sys.stdin, io.TextIOWrapper):
-            sys.stdin.reconfigure(errors="replace")
         while True:
             try:
                 line = self._line()
@@ -125,22 +126,27 @@ class _Chat:
 
             picture = load_image(source)
             # Only a file can be opened again; what came from elsewhere is kept.
-            self._shown[kind].append(source if Path(source).expanduser().is_file() else picture)
+            self._shown[kind].append(picture if is_url(source) else source)
         else:
-            if not source.startswith(("http://", "https://")):  # those are downloaded with the question
+            if not is_url(source):  # those are downloaded with the question
                 from .video.probing import probe
 
                 probe(Path(source))
             self._shown[kind].append(source)
         if self._is_interactive:
-            _say(f"(goes with the next question: {Path(source).name})")
+            _say(f"(goes with the next question: {Path(source).name[:100]})")
 
-    def load(self, path: str) -> None:
-        """Go on with a saved conversation. Raises what `Session.load` raises."""
+    def load(self, path: str, system: str | None = None) -> None:
+        """Go on with a saved conversation, with another system prompt if one is given.
+
+        Raises what `Session.load` raises.
+        """
         from .session import Session
 
         loaded = Session.load(_path(path), self._session.model, self._session.processor)
         loaded.options = self._session.options
+        if system is not None:
+            loaded.system = system
         self._session = loaded
         _say(f"(a conversation of {len(loaded.turns)} question{'s' * (len(loaded.turns) != 1)})")
 
@@ -162,7 +168,7 @@ class _Chat:
                 raise ValueError(f"no command {name.strip()}; /help lists them (a question may begin with a space)")
             self._commands[name.strip()](rest.strip())
             return
-        shown, self._shown = self._shown, {"image": [], "video": []}
+        shown, num_turns = self._shown, len(self._session.turns)
 
         def ask(**options: Any) -> Iterator["GenerationResponse"]:
             return self._session.ask(
@@ -173,7 +179,11 @@ class _Chat:
                 **options,
             )
 
-        self._answer(ask)
+        try:
+            self._answer(ask)
+        finally:
+            if len(self._session.turns) > num_turns:  # else it goes with the question when it is asked again
+                self._shown = {"image": [], "video": []}
 
     def _answer(self, ask: Callable[..., Iterator["GenerationResponse"]]) -> None:
         cancel = Event()
@@ -190,7 +200,10 @@ class _Chat:
         if step.finish_reason == "cancelled":
             _say("(stopped)" if step.completion_tokens else "(stopped; the question is taken back)")
         elif step.finish_reason == "length":
-            _say(f"(cut at {step.completion_tokens} tokens; see --max-tokens)")
+            length = step.prompt_tokens + step.completion_tokens
+            is_full = length >= self._session.processor.config.context_length
+            advice = "the model's context is full; /new begins a new conversation" if is_full else "see --max-tokens"
+            _say(f"(cut at {step.completion_tokens} tokens; {advice})")
         if self._verbose:
             timing = step.timing
             _say(
@@ -201,6 +214,11 @@ class _Chat:
     def _save(self, path: str) -> None:
         self._session.save(_path(path))
         _say("(saved)")
+
+    def _begin_anew(self, _: str) -> None:
+        self._session.turns = []
+        self._shown = {"image": [], "video": []}
+        _say("(a new conversation)")
 
     def _set_system(self, text: str) -> None:
         self._session.system = text or None
@@ -231,7 +249,7 @@ def _path(text: str) -> str:
     """A file's name as typed, or as terminals paste it: in quotes, or with backslashes before spaces."""
     if not text:
         raise ValueError("name a file after the command, as in /image photo.jpg")
-    if Path(text).exists():
+    if is_url(text) or Path(text).exists():
         return text
     with suppress(ValueError):
         words = shlex.split(text)

@@ -1,6 +1,8 @@
 """What the command lines share: one clear line instead of a traceback, and exit statuses."""
 
 import argparse
+import io
+import json
 import os
 import sys
 import warnings
@@ -28,6 +30,9 @@ class CommandLine(argparse.ArgumentParser):
 @contextmanager
 def refuse_tracebacks() -> Iterator[None]:
     """Within: what a user can cause ends the process with one line on stderr and status 2."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):  # what its encoding has not is shown or read as a question mark
+            stream.reconfigure(errors="replace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -41,6 +46,12 @@ def refuse_tracebacks() -> Iterator[None]:
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def print_json(record: Any) -> None:
+    """Print an object as one line, in ASCII where the output is not UTF-8."""
+    encoding = (sys.stdout.encoding or "utf-8").lower().replace("-", "")
+    print(json.dumps(record, ensure_ascii=encoding != "utf8"), flush=True)
 
 
 def one_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .command_line import CommandLine, refuse_tracebacks
+from .command_line import CommandLine, print_json, refuse_tracebacks
 from .generation_arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
@@ -19,7 +19,7 @@ from .generation_arguments import (
     add_media_arguments,
     add_sampling_arguments,
     add_speed_arguments,
-    form_options,
+    check_files,
     generation_options,
     media_options,
     speed_options,
@@ -41,14 +41,10 @@ def _run(arguments: argparse.Namespace) -> None:
     from . import DEMO_MODEL, load, stream_generate  # after the arguments are known to be good
     from .engine.structured import check_form
 
-    # What is out of range is said before a model is downloaded.
+    # What is out of range or not there is said before a model is downloaded.
     check_form(arguments.json_schema, arguments.regex, arguments.speculate, arguments.max_kv_size)
-    options = {
-        **generation_options(arguments),
-        **form_options(arguments),
-        **speed_options(arguments),
-        **media_options(arguments),
-    }
+    check_files([*arguments.image, *arguments.video])
+    options = {**generation_options(arguments), **speed_options(arguments), **media_options(arguments)}
     is_demo = arguments.model is None
     if is_demo:
         print(DEMO_NOTE.format(example='--image YOUR.jpg --prompt "..."'), file=sys.stderr)
@@ -74,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> None:
         if not arguments.json:
             print(step.text, end="", flush=True)
     if arguments.json:
-        print(json.dumps(_report(steps, load_s, arguments.model or "demo"), ensure_ascii=False))
+        print_json(_report(steps, load_s, arguments.model or "demo"))
     else:
         print()
     if arguments.verbose:

@@ -285,10 +285,10 @@ def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationRespo
             stopwatch.token()
             text = text_stream.add(token_id)
             reason = None
-            if token_id in processor.stop_token_ids or text_stream.stopped:
-                reason = "stop"
-            elif constraint is not None and constraint.is_complete:
+            if constraint is not None and constraint.is_complete:
                 reason = "length" if constraint.is_cut else "stop"
+            elif token_id in processor.stop_token_ids or text_stream.stopped:
+                reason = "stop"
             elif count == budget:
                 reason = "length"
             if reason:

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .media.urls import is_url
+
 DEMO_NOTE = (
     "This is the embedded demo model (2.4 million parameters): it knows coloured shapes, short numbers and little\n"
     "else. For a real one: --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct {example}"
@@ -94,18 +96,20 @@ def form_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Options of `stream_generate` from `add_sampling_arguments`. Raises ValueError if one is out of range."""
-    from .sampling import SamplingOptions
+    """Options of `stream_generate` from `add_sampling_arguments` and, where a command has it, `add_form_arguments`.
 
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
-    sampling = {name: getattr(arguments, name) for name in names}
-    SamplingOptions(**sampling)  # what is out of range is said before a model is downloaded
-    return {
-        **sampling,
-        "max_tokens": arguments.max_tokens,
-        "stop": arguments.stop,
-        "skip_special_tokens": not arguments.keep_special_tokens,
-    }
+    Raises:
+        ValueError: one is out of range, or they do not go together.
+    """
+    from .engine.generation_options import GenerationOptions
+
+    names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
+    options = {name: getattr(arguments, name) for name in names}
+    options["skip_special_tokens"] = not arguments.keep_special_tokens
+    if hasattr(arguments, "json_schema"):
+        options |= form_options(arguments)
+    GenerationOptions(**options)  # what is out of range is said before a model is downloaded
+    return options
 
 
 def speed_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -119,6 +123,13 @@ def speed_options(arguments: argparse.Namespace) -> dict[str, Any]:
     sampling = SamplingOptions(arguments.temperature, repetition_penalty=arguments.repetition_penalty)
     check_prompt_lookup(arguments.speculate, sampling, CacheOptions(**cache))
     return {"prompt_lookup_tokens": arguments.speculate, **cache}
+
+
+def check_files(sources: list[str]) -> None:
+    """Raise FileNotFoundError for a picture or video that is neither there nor an address."""
+    for source in sources:
+        if not is_url(source) and not Path(source).expanduser().exists():
+            raise FileNotFoundError(f"{source}: no such file")
 
 
 def with_system_prompt(prompt: str, system: str | None, num_images: int, num_videos: int) -> list[dict[str, Any]] | str:

@@ -190,11 +190,14 @@ class Processor:
         length = len(prompt.input_ids)
         if length < self.config.context_length:
             return
-        spent = "; ".join(f"{cost.name}: {cost.image_tokens} tokens ({cost.layout})" for cost in prompt.costs)
+        costs = prompt.costs
+        spent = "; ".join(f"{cost.name}: {cost.image_tokens} tokens ({cost.layout})" for cost in costs)
+        advice = "Shorten the text, or leave out earlier turns of the conversation"
+        if 2 * sum(cost.image_tokens for cost in costs) > length:
+            advice = "Send fewer pictures or frames, do not split pictures, or choose a smaller longest edge"
         raise ValueError(
             f"the prompt has {length} tokens and the model's context is {self.config.context_length}: "
-            f"{spent or 'text alone'}. Send fewer pictures or frames, do not split pictures, "
-            "or choose a smaller longest edge"
+            f"{spent or 'text alone'}. {advice}"
         )
 
 

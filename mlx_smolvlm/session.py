@@ -227,9 +227,16 @@ class Session:
         for turn in turns:
             messages += [
                 {"role": "user", "content": turn.content},
-                {"role": "assistant", "content": [_text(_without_markers(turn.answer))]},
+                {"role": "assistant", "content": [_text(_without_markers(self._without_end(turn.answer)))]},
             ]
         return [*messages, {"role": "user", "content": content}]
+
+    def _without_end(self, answer: str) -> str:
+        """The template ends answers itself; they bring an end of their own where special tokens are not skipped."""
+        ends = [self.processor.tokenizer.id_to_token(token_id) for token_id in self.processor.stop_token_ids]
+        for end in filter(None, ends):
+            answer = answer.removesuffix(end)
+        return answer
 
     def _last_turn(self) -> Turn:
         if not self.turns:

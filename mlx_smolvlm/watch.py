@@ -1,7 +1,6 @@
 """`python -m mlx_smolvlm.watch`: arguments, signals and printing."""
 
 import argparse
-import json
 import logging
 import select
 import signal
@@ -12,7 +11,7 @@ from dataclasses import asdict
 from threading import Event, Thread
 from typing import TYPE_CHECKING, NoReturn
 
-from .command_line import CommandLine, refuse_tracebacks
+from .command_line import CommandLine, print_json, refuse_tracebacks
 from .generation_arguments import (
     DEFAULT_VIDEO_QUESTION,
     DEMO_NOTE,
@@ -165,7 +164,7 @@ def _print(caption: "Caption", as_json: bool) -> None:
             file=sys.stderr,
         )
     if as_json:
-        print(json.dumps(asdict(caption), ensure_ascii=False), flush=True)
+        print_json(asdict(caption))
     else:
         text = " ".join(caption.text.split())
         print(f"[{_clock(caption.start_s)} - {_clock(caption.end_s)}] {text}", flush=True)

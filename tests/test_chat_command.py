@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from media import picture, video_path
 
 from mlx_smolvlm import stream_generate
 from mlx_smolvlm.engine.text_stream import TextStream
+from mlx_smolvlm.processing import Processor
 
 ROOT = Path(__file__).parent.parent
 
@@ -155,14 +157,53 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(chat, image, monkeypatch, pres
     assert signal.getsignal(signal.SIGINT) is handler
     assert "(stopped)" in result.err
     assert ("(taken back: What is this?)" if presses == 1 else "error: the conversation has no question") in result.err
+    kept = (f"/image {image}",) if presses == 2 else ()  # the picture goes with the question when it is asked again
+    assert result.out.endswith(chat(*kept, "Hello there").out)
+
+
+def test_a_picture_stays_until_a_question_about_it_is_answered(chat, image):
+    result = chat(f"/image {image}", "Here <image> and <image>?", "What is this?")
+    assert "error: " in result.err
+    assert result.out == chat(f"/image {image}", "What is this?").out
+
+
+def test_a_new_conversation_knows_nothing_of_the_old_one(chat, image):
+    result = chat("Name a colour.", f"/image {image}", "/new", "Hello there")
+    assert "(a new conversation)" in result.err
     assert result.out.endswith(chat("Hello there").out)
+    assert result.out.count("\n") == 2
+
+
+def test_a_full_context_is_named_as_what_ends_an_answer(chat, loaded, monkeypatch):
+    length = len(loaded("smolvlm_256m")[1]("Hello there").input_ids)
+    original = Processor.__init__
+
+    def short(self, *arguments, **options):
+        original(self, *arguments, **options)
+        self.config = replace(self.config, context_length=length + 2)
+
+    monkeypatch.setattr(Processor, "__init__", short)
+    assert "(cut at 2 tokens; the model's context is full; /new begins" in chat("Hello there").err
+
+
+def test_a_saved_conversation_takes_the_system_prompt_that_is_given(chat, tmp_path):
+    chat("Hello there", f"/save {tmp_path / 'saved'}")
+    options = ("--load", tmp_path / "saved", "--system", "Answer in French.")
+    given = chat("/undo", "Hello there", options=options).out
+    assert given == chat("Hello there", options=("--system", "Answer in French.")).out
+
+
+def test_addresses_are_no_files(chat):
+    result = chat("/image data:image/png;base64," + "A" * 5000, "/video data:video/mp4;base64,AAAA", "/new")
+    assert "File name too long" not in result.err
+    assert len(result.err) < 1000
 
 
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
         (("--image", "no such.png"), "no such.png: no such file"),
-        (("--load", "no such"), "no file no such"),
+        (("--load", "no such"), "no such: no such file"),
         (("--temperature", "-1"), "temperature"),
         (("--max-edge", "0"), "longest_edge"),
         (("--regex", "a(b"), "unclosed group"),

@@ -1,5 +1,6 @@
 """`python -m mlx_smolvlm.generate`: what it prints, and how it refuses."""
 
+import io
 import json
 import os
 import subprocess
@@ -10,6 +11,8 @@ import pytest
 from command_lines import assert_refused, run
 from conftest import golden_cases
 from media import picture, video_path
+
+from mlx_smolvlm.command_line import print_json, refuse_tracebacks
 
 ROOT = Path(__file__).parent.parent
 TIMING = {"load", "processing", "vision", "prefill", "time_to_first_token", "decode"}
@@ -44,7 +47,7 @@ def test_json_is_one_object_with_the_promised_fields(generate, image, checkpoint
     assert report.pop("decode_tokens_per_second") > 0
     assert report.pop("peak_memory_bytes") > 0
     assert report == {
-        "text": case["text"].lstrip(" "),
+        "text": case["text"].removeprefix(" "),
         "token_ids": case["generated_ids"],
         "prompt_token_ids": case["input_ids"],
         "finish_reason": "length",
@@ -188,6 +191,30 @@ def test_faulty_forms_are_refused(generate, options, problem):
 def test_without_llguidance_one_line_says_what_to_install(generate, monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     assert_refused(generate("--prompt", "hi", "--regex", "a"), "pip install llguidance")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--max-tokens", 0), "max_tokens is 0"),
+        (("--stop", ""), "not empty"),
+        (("--regex", "a", "--stop", "b"), "stop string"),
+        (("--image", "no such.png"), "no such.png: no such file"),
+        (("--video", "no such.mp4"), "no such.mp4: no such file"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_model_is_loaded(generate, monkeypatch, options, problem):
+    monkeypatch.setattr("mlx_smolvlm.loading.load", None)
+    assert_refused(generate("--prompt", "What?", *options), problem)
+
+
+def test_an_output_that_is_not_utf_8_ends_no_answer(monkeypatch, checkpoint):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", write_through=True)
+    monkeypatch.setattr(sys, "stdout", output)
+    with refuse_tracebacks():
+        print("It\u2019s caf\u00e9")
+        print_json({"text": "It\u2019s"})
+    assert output.buffer.getvalue() == b'It?s caf\xe9\n{"text": "It\\u2019s"}\n'
 
 
 def test_a_prompt_longer_than_the_context_says_what_pictures_cost(generate, image):

@@ -18,6 +18,7 @@ import mlx_smolvlm.processing
 import mlx_smolvlm.prompting.prompt_media
 from mlx_smolvlm import GenerationOptions, MediaOptions, SampledVideo, Session, stream_generate
 from mlx_smolvlm.prompting.prompt_media import Clip
+from mlx_smolvlm.session import Turn
 
 OPTIONS = GenerationOptions(max_tokens=6)
 
@@ -421,6 +422,15 @@ def test_a_loaded_session_goes_on_where_it_was_left(pair, session, saved, work, 
     assert follow_up == ids(session.ask("And then?"))
     loaded.undo(), session.undo()
     assert ids(loaded.edit("Why?")) == ids(session.edit("Why?"))
+
+
+def test_an_end_that_an_answer_spells_out_is_not_doubled(pair, session):
+    end = pair[1].tokenizer.id_to_token(min(pair[1].stop_token_ids))
+    session.turns = [Turn([{"type": "text", "text": "Hello"}], f"Hi.{end}", "stop")]
+    (prompt_ids,) = {tuple(step.prompt_ids) for step in session.ask("And now?")}
+    text = pair[1].decode(prompt_ids, skip_special_tokens=False)
+    assert f"Hi.{end}" in text
+    assert f"{end}{end}" not in text
 
 
 def test_a_session_loaded_in_one_thread_goes_on_in_another(pair, saved):

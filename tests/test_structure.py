@@ -27,7 +27,6 @@ MODULES = sorted(FILES)
 # What each module may import from the package. Each stands below all that it imports: there are no circles.
 MAY_IMPORT: dict[str, set[str]] = {
     "batch.files": set(),
-    "batch.inputs": set(),
     "batch.progress": set(),
     "batch.ranks": set(),
     "batch.results": set(),
@@ -49,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "video.animated_webp": set(),
     "video.container": set(),
     "video.packet_table": set(),
+    "batch.inputs": {"media.urls"},
     "caches.quantized": {"cache"},
     "caches.rotating": {"cache"},
     "config": {"json_fields"},
@@ -100,7 +100,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "video.frames",
         "video.probing",
     },
-    "prompting.kept_media": {"image_processing", "media.image_loading", "media.options", "prompting.prompt_media"},
+    "prompting.kept_media": {"image_processing", "media.options", "media.urls", "prompting.prompt_media"},
     "prompting.prompt": {"processor_config", "prompting.kept_media", "prompting.messages", "prompting.prompt_media"},
     "engine.prompt_cache": {"cache", "caches.options", "model", "prompting.prompt"},
     "processing": {
@@ -145,14 +145,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sampling",
     },
     "engine.generation_options": {"engine.structured", "sampling"},
-    "generation_arguments": {
-        "caches.options",
-        "engine.prompt_lookup",
-        "engine.structured",
-        "media.options",
-        "prompting.messages",
-        "sampling",
-    },
     "engine.rows": {
         "cache",
         "caches.batch",
@@ -180,6 +172,16 @@ MAY_IMPORT: dict[str, set[str]] = {
         "model",
         "processing",
         "prompting.prompt_media",
+        "sampling",
+    },
+    "generation_arguments": {
+        "caches.options",
+        "engine.generation_options",
+        "engine.prompt_lookup",
+        "engine.structured",
+        "media.options",
+        "media.urls",
+        "prompting.messages",
         "sampling",
     },
     "batching": {
@@ -235,6 +237,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "loading",
         "media.image_loading",
         "media.options",
+        "media.urls",
         "session",
         "video.probing",
     },

@@ -111,6 +111,43 @@ def test_every_answer_matches_its_expression(pair, regex):
         assert re.fullmatch(regex, text), text
 
 
+@pytest.mark.parametrize(
+    "regex", ["[a-z]+( [a-z]+)*", "[a-z]+(, [a-z]+)*", "(ab)*", r"- .*(\n- .*)*", r"[0-9]+(\.[0-9]+)?"]
+)
+@pytest.mark.parametrize("max_tokens", [1, 2, 3, 8])
+def test_a_complete_answer_that_could_go_on_is_left_at_that_in_time(pair, regex, max_tokens):
+    for seed in range(8):
+        try:
+            text, steps = answer(pair, regex=regex, max_tokens=max_tokens, seed=seed)
+        except ValueError as error:
+            assert "raise max_tokens" in str(error)
+            return
+        assert re.fullmatch(regex, text), text
+        assert len(steps) <= max_tokens
+
+
+def test_a_token_that_would_open_a_complete_answer_again_too_late_ends_it(pair):
+    processor = pair[1]
+    grammar = read_grammar(None, "[a-z]+( [a-z]+)*")
+    constraint = GrammarConstraint(processor, pair[0].config.text.vocab_size, grammar, max_tokens=2)
+    letter, space = (processor.tokenizer.encode(text, add_special_tokens=False).ids[-1] for text in ("a", "a "))
+    assert constraint.take(letter) == letter
+    assert not constraint.is_complete
+    assert constraint.take(space) in processor.stop_token_ids
+    assert constraint.is_complete
+    assert constraint.is_cut
+
+
+@pytest.mark.parametrize(
+    "regex",
+    [r"[^.]{20,200}\.", r".{30,120}[.!?]", r"[A-Z][^\n]{10,}\.", r"Title: .{10,60}\nSummary: .{20,200}\."],
+)
+def test_some_characters_and_then_a_certain_one_can_be_closed(pair, regex):
+    for seed in range(2):
+        text, _ = answer(pair, regex=regex, max_tokens=140, seed=seed)
+        assert re.fullmatch(regex, text), text
+
+
 def test_an_answer_that_has_room_ends_by_itself(pair):
     _, steps = answer(pair, regex="(yes|no)", max_tokens=25)
     assert steps[-1].finish_reason == "stop"

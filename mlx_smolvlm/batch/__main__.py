@@ -21,7 +21,6 @@ from ..generation_arguments import (
     add_form_arguments,
     add_media_arguments,
     add_sampling_arguments,
-    form_options,
     generation_options,
     media_options,
     with_system_prompt,
@@ -62,7 +61,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
     from .question import Question
     from .ranks import Ranks
 
-    options = GenerationOptions(**generation_options(arguments), **form_options(arguments))
+    options = GenerationOptions(**generation_options(arguments))
     question = Question(*prompts, arguments.system, options, MediaOptions(**media_options(arguments)))
     ranks = Ranks()
     group.append(ranks)

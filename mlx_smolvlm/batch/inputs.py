@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..media.urls import is_url
+
 PICTURE_SUFFIXES = frozenset(
     f".{name}"
     for name in (
@@ -21,7 +23,6 @@ VIDEO_SUFFIXES = frozenset(
 )
 OTHER_LISTS = frozenset({".txt", ".json", ".tsv", ".ndjson", ".parquet", ".xlsx"})  # what a list may be taken to be
 PATH_FIELDS = ("path", "file_name", "image", "video")  # the second is what Hugging Face's image folders call it
-URL_SCHEMES = ("http://", "https://", "data:", "file:")
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _pictures_in(folder: Path) -> Iterator[str]:
 
 def _item(name: str, source: str | None = None, is_video: bool | None = None, prompt: str | None = None) -> Item:
     if is_video is None:
-        address = name.partition("?")[0] if name.lower().startswith(URL_SCHEMES) else name
+        address = name.partition("?")[0] if is_url(name) else name
         is_video = Path(address).suffix.lower() in VIDEO_SUFFIXES
     return Item(name, source or name, is_video, prompt)
 
@@ -142,7 +143,7 @@ def _entry(entry: Any, path: Path) -> Item:
     for key, value in ((field, name), ("prompt", prompt)):
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{key} is {json.dumps(value)[:80]}, expected text")
-    is_elsewhere = name.lower().startswith(URL_SCHEMES) or os.path.isabs(name)
+    is_elsewhere = is_url(name) or os.path.isabs(name)
     source = name if is_elsewhere else os.path.abspath(path.parent / name)
     return _item(name, source, True if field == "video" else None, prompt if prompt and prompt.strip() else None)
 

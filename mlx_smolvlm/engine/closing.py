@@ -3,6 +3,7 @@
 import re
 import string
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ _OUTSIDE = '}],:0123456789ntf.-"[{'  # what ends soonest comes first; n, t and f
 _WITHIN = '"0123456789'  # digits, which Unicode escapes ask for
 _MAX_STATES = 500  # followed in search of another
 _MAX_ALIKE = 8  # of them, that cannot be told apart by what may come next
+_MAX_ENDINGS = 16  # characters of the form, from its end, that are tried as what ends it
+_MAX_ENDING_TOKENS = 1000  # on the way there
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,9 @@ class Closer:
     """Finds tokens that complete an answer from where an llguidance matcher stands.
 
     First the obvious way: outside of strings close what is open and take the shortest values, within one end it.
-    Where that does not get to the end, as in expressions that wait for a certain character, breadth-first search
-    over the words and characters that the grammar names, and other characters. What is found need not be the shortest.
+    Where that does not get to the end, the same with a character that the grammar names whenever it may come: that ends
+    "some characters, then a full stop". Then breadth-first search over the words and characters that the grammar names,
+    and other characters. What is found need not be the shortest.
     """
 
     def __init__(self, tokenizer: Any, grammar: str):
@@ -48,6 +52,8 @@ class Closer:
         self._outside, self._within = ([self._tokens(c)[0] for c in order] for order in (_OUTSIDE, _WITHIN))
         words = [*re.findall(r"[\w ]+", grammar), *re.findall(r"\w+", grammar)]
         pieces = dict.fromkeys([*words, *grammar, *string.printable])
+        endings = [tokens for character in dict.fromkeys(reversed(grammar)) if (tokens := self._tokens(character))]
+        self._endings = [tokens[0] for tokens in endings[:_MAX_ENDINGS] if len(tokens) == 1]
         self._pieces = [tokens for piece in pieces if (tokens := self._tokens(piece))]
 
     def closing(self, matcher: Any, place: Place, max_tokens: int) -> list[int] | None:
@@ -61,16 +67,24 @@ class Closer:
         if matcher.is_accepting():
             return []
         found = self._greedy(matcher.deep_copy(), place, max_tokens)
-        return self._search(matcher, place, max_tokens) if found is None else found
+        if found is not None:
+            return found
+        for ending in self._endings:
+            found = self._greedy(matcher.deep_copy(), place, min(max_tokens, _MAX_ENDING_TOKENS), [ending])
+            if found is not None:
+                return found
+        return self._search(matcher, place, max_tokens)
 
-    def _greedy(self, matcher: Any, place: Place, max_tokens: int) -> list[int] | None:
+    def _greedy(
+        self, matcher: Any, place: Place, max_tokens: int, endings: Sequence[int] = ()
+    ) -> list[int] | None:
         tokens: list[int] = []
         while not matcher.is_accepting():
             forced = matcher.compute_ff_bytes()
             step = self._tokens(forced.decode()) if _is_text(forced) else []
             if not step:
                 allowed = _allowed(matcher)
-                wanted = self._within if place.in_string else self._outside
+                wanted = [*endings, *(self._within if place.in_string else self._outside)]
                 step = [next((token for token in wanted if allowed[token]), int(np.argmax(allowed)))]  # or any
             if len(tokens) + len(step) > max_tokens or not matcher.consume_tokens(step):
                 return None

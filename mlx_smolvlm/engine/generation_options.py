@@ -18,7 +18,8 @@ class GenerationOptions:
         stop: strings that end the answer; they are not part of the text.
         skip_special_tokens: False keeps special tokens in the text (SmolDocling's layout tags are such).
         json_schema: the answer is JSON that is valid under this schema, given as an object or as JSON text.
-        regex: the answer, as a whole, matches this regular expression (the syntax of Rust's `regex` crate).
+        regex: the answer, as a whole, matches this regular expression (the syntax of Rust's `regex` crate). A
+            first space is taken for the one that models begin with, and left out.
 
     Raises:
         ValueError: an option out of range, a schema or expression that cannot be kept to, or contradictory options.

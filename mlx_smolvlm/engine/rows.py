@@ -50,10 +50,10 @@ class Row:
         constraint = self.prompt.constraint
         self.token_ids.append(token_id)
         self.text += self.text_stream.add(token_id)
-        if token_id in stop_token_ids or self.text_stream.stopped:
-            self.finish_reason = "stop"
-        elif constraint is not None and constraint.is_complete:
+        if constraint is not None and constraint.is_complete:
             self.finish_reason = "length" if constraint.is_cut else "stop"
+        elif token_id in stop_token_ids or self.text_stream.stopped:
+            self.finish_reason = "stop"
         elif len(self.token_ids) == self.prompt.budget:
             self.finish_reason = "length"
         if self.finish_reason is not None:

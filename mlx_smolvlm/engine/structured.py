@@ -69,12 +69,14 @@ class GrammarConstraint:
         self._closer = Closer(self._tokenizer, grammar)
         self._place = Place()
         self._vocab_size = vocab_size
+        self._end = min(processor.stop_token_ids)
         self._left = max_tokens
         self.is_complete = self.is_cut = False
         closing = self._closer.closing(self._matcher, self._place, max_tokens)
         if closing is None:
             raise ValueError(
-                f"no answer of the form that is asked for was found within {max_tokens} tokens; raise max_tokens"
+                f"no answer of the form that is asked for was found within {max_tokens} tokens; raise max_tokens, "
+                "or shorten the prompt if the context ends there"
             )
         self._closing: list[int] = closing
 
@@ -98,7 +100,7 @@ class GrammarConstraint:
                 self.is_complete = after.is_stopped()
                 return token_id
             self.is_cut = True
-        token_id = self._closing.pop(0)
+        token_id = self._closing.pop(0) if self._closing else self._end  # which is all that a complete answer needs
         self.is_complete = not self._closing
         return token_id
 

@@ -18,7 +18,8 @@ class TextStream:
         self._skip_special_tokens = skip_special_tokens
         self._stop = stop
         self._ids: list[int] = []
-        self._decoded = ""  # all text that is certain
+        self._decoded = ""  # all text that is certain, but the space that prompts end before
+        self._is_begun = False
         self._given = 0  # characters handed out
         self.stopped = False
 
@@ -34,13 +35,14 @@ class TextStream:
     def flush(self) -> str:
         """What was held back: the beginning of a stop string that did not come, bytes of a broken character."""
         if not self.stopped:
-            whole = self._processor.decode(self._ids, skip_special_tokens=self._skip_special_tokens).lstrip(" ")
+            whole = self._processor.decode(self._ids, skip_special_tokens=self._skip_special_tokens).removeprefix(" ")
             self._extend(whole[len(self._decoded) :])
         return self._hand_out(len(self._decoded))
 
     def _extend(self, text: str) -> None:
         before = len(self._decoded)
-        self._decoded = (self._decoded + text).lstrip(" ")
+        self._decoded += text if self._is_begun else text.removeprefix(" ")
+        self._is_begun = self._is_begun or bool(text)
         search_from = max(0, before - max(map(len, self._stop), default=0))
         found = [place for string in self._stop if (place := self._decoded.find(string, search_from)) >= 0]
         if found:

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from .fetch import DEFAULT_POLICY, FetchPolicy, fetch
-from .urls import decode_data_url, one_line, redact_url
+from .urls import URL_SCHEME, decode_data_url, is_url, one_line, redact_url
 
 MAX_IMAGE_PIXELS = 178_956_970  # 2/3 GiB as Pillow stores RGB; where Pillow, too, refuses by default
 
@@ -50,7 +50,6 @@ UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright
 }
 CHANNELS = (1, 3, 4)
 VIDEO_SIGNATURES = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"FLV\x01", b"OggS")  # Matroska, MPEG
-URL_SCHEME = re.compile(r"(?:data|file)(?=:)|[a-z][a-z0-9+.-]*(?=://)", re.IGNORECASE)
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
@@ -109,7 +108,7 @@ def describe_source(source: object) -> str:
         return f"numpy array ({source.dtype}, shape {source.shape})"
     if not isinstance(source, (str, os.PathLike)):
         return f"{type(source).__name__} object"
-    if isinstance(source, str) and URL_SCHEME.match(source):
+    if isinstance(source, str) and is_url(source):
         return redact_url(source)
     return one_line(os.fspath(source), 200) or "empty path"
 

@@ -4,11 +4,17 @@ import binascii
 import re
 from urllib.parse import unquote_to_bytes, urlsplit
 
+URL_SCHEME = re.compile(r"(?:data|file)(?=:)|[a-z][a-z0-9+.-]*(?=://)", re.IGNORECASE)
 DEFAULT_MAX_BYTES = 64 * 1024**2  # enough for any picture
 
 
 class FetchError(ValueError):
     """A transfer that was refused or that failed. One line, without the address's password or query."""
+
+
+def is_url(source: str) -> bool:
+    """Whether a source's name is an address, and not that of a file."""
+    return URL_SCHEME.match(source) is not None
 
 
 def redact_url(url: str) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..image_processing import Layout
-from ..media.image_loading import URL_SCHEME
 from ..media.options import MediaOptions
+from ..media.urls import URL_SCHEME
 from .prompt_media import Clip, FrameSeries, Picture, PlannedPicture, PlannedVideo
 
 OpenMedium = Picture | Clip | FrameSeries
