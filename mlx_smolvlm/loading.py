@@ -99,9 +99,9 @@ def load_model(folder: Path, config: ModelConfig, dtype: str, *, fuse: bool = Tr
         ValueError: tensors that are missing, extra or misshaped; all of them are listed.
     """
     model = _filled(folder, config, DTYPES[dtype])
+    mx.eval(model.parameters())  # read at once, which is quickest; and evaluated arrays belong to all threads
     if fuse:
         model.language_model.fuse()
-    mx.eval(model.parameters())  # lazy arrays belong to this thread, evaluated ones to all
     return model
 
 
