@@ -263,15 +263,10 @@ def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationRespo
                 constraint = make_constraint(options.json_schema, options.regex, processor, vocab_size, budget)
             cache.open(model, request.cache_options)
             logits = read_prompt(
-                model,
-                prompt,
-                cache,
-                request.feature_cache,
-                request.prefill_chunk,
-                stopwatch,
-                request.check_cancelled,
+                model, prompt, cache, request.feature_cache, request.prefill_chunk, stopwatch, request.check_cancelled
             )
             prompt_ids, media = prompt.input_ids, prompt.costs
+        del prompt  # and with it all pictures
         with stopwatch.stage("prefill"):
             sample = make_sampler(options.sampling, prompt_ids, vocab_size)
             check_finite(logits)

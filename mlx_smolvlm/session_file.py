@@ -24,7 +24,7 @@ from .model import SmolVLM
 from .prompting.kept_media import KeptMedium, KeptPicture, KeptVideo
 from .prompting.prompt_media import SampledVideo
 
-FORMAT = "mlx-smolvlm session 1"
+FORMAT = "mlx-smolvlm session 2"
 _RECORD, _CHECKSUM = "record", "checksum"
 _PROBE = 64  # values of each parameter that tell a model from others of the same shape
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from conftest import GOLDENS
 from media import picture, sized_picture
+from PIL import Image
 
-from mlx_smolvlm.image_processing import cut, fit, plan, squeeze
+from mlx_smolvlm.image_processing import cut, fit, plan, resize, squeeze
 from mlx_smolvlm.processor_config import ImageConfig
 
 RECORDS = json.loads((GOLDENS / "tiling.json").read_text())
@@ -66,3 +67,13 @@ def test_fit_makes_the_longest_side_exact_and_the_other_even():
 
 def test_a_frame_is_one_tile_and_never_split():
     assert squeeze(picture("panorama"), 512, 128).shape == (128, 128, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "to"),
+    [((4000, 3000), (2048, 1536)), ((1601, 2399), (1366, 2048)), ((3000, 1000), (2999, 3)), ((2100, 2100), (1, 7))],
+)
+def test_large_pictures_are_resized_by_several_threads_to_the_same_pixels(size, to):
+    pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    assert np.array_equal(np.asarray(resize(image, to)), np.asarray(image.resize(to, Image.Resampling.LANCZOS)))

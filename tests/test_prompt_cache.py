@@ -43,7 +43,7 @@ def work(pair, monkeypatch):
         monkeypatch.setattr(module, name, wrapper)
 
     counting(mlx_smolvlm.prompting.prompt_media, "read_frames", "videos", lambda *_: 1)
-    counting(mlx_smolvlm.prompting.prompt_media, "cut", "pictures", lambda *_: 1)
+    counting(mlx_smolvlm.prompting.prompt_media, "cut_grid", "pictures", lambda *_: 1)
     model = type(pair[0])
     counting(model, "image_features", "tiles", lambda _, pixels: len(pixels))
     counting(model, "input_embeddings", "tokens", lambda _, ids, features: len(ids))

@@ -45,7 +45,7 @@ def work(pair, monkeypatch):
     counting(mlx_smolvlm.processing, "open_picture", "opened")
     counting(mlx_smolvlm.processing, "open_clip", "opened")
     counting(mlx_smolvlm.prompting.prompt_media, "read_frames", "decoded")
-    counting(mlx_smolvlm.prompting.prompt_media, "cut", "cut")
+    counting(mlx_smolvlm.prompting.prompt_media, "cut_grid", "cut")
     counting(mlx_smolvlm.prompting.prompt_media, "_digest", "digested")
     counting(type(pair[0]), "image_features", "encoded", lambda _, pixels: len(pixels))
     counting(type(pair[0]), "input_embeddings", "tokens", lambda _, ids, features: len(ids))

@@ -94,6 +94,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "media.fetch",
         "media.image_loading",
         "media.options",
+        "media.urls",
         "prefetch",
         "processor_config",
         "prompting.expansion",

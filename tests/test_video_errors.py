@@ -3,6 +3,7 @@
 One file: all cases share the check that nothing is left behind.
 """
 
+import base64
 import contextlib
 import gc
 import os
@@ -103,7 +104,7 @@ REFUSED = {
     "folder": (lambda path, intact: path.mkdir(), "is a folder, expected a video file"),
     "pipe": (lambda path, intact: os.mkfifo(path), "is not a file but a pipe or device"),
     "device": (lambda path, intact: path.symlink_to("/dev/zero"), "is not a file but a pipe or device"),
-    "link to nothing": (lambda path, intact: path.symlink_to("nothing"), "no video file"),
+    "link to nothing": (lambda path, intact: path.symlink_to("nothing"), "no such file"),
     "png": (lambda path, intact: picture("tiny").save(path, format="PNG"), "a picture, not a video"),
     "jpeg": (lambda path, intact: picture("tiny").save(path, format="JPEG"), "a picture, not a video"),
     "webp": (lambda path, intact: picture("tiny").save(path, format="WEBP"), "a picture, not a video"),
@@ -297,12 +298,26 @@ def test_a_server_that_never_delivers_is_given_up(generate, impatient, words):
 )
 def test_a_server_that_delivers_no_video_is_refused(generate, path, problem):
     with serving() as server:
-        assert_refused(generate("--video", f"http://127.0.0.1:{server.server_port}/{path}"), problem)
+        address = f"http://127.0.0.1:{server.server_port}/{path}"
+        result = generate("--video", address)
+        assert_refused(result, problem)
+        assert address in result.err
 
 
 def test_other_schemes_are_refused(generate):
-    for url in ("rtsp://127.0.0.1:9/live", "ftp://127.0.0.1/clip.mp4", "tcp://127.0.0.1:9", "concat:a|b", "pipe:0"):
-        assert_refused(generate("--video", url), "")
+    for url in ("rtsp://127.0.0.1:9/live", "ftp://127.0.0.1/clip.mp4", "tcp://127.0.0.1:9"):
+        assert_refused(generate("--video", url), "videos are not read from there")
+    for name in ("concat:a|b", "pipe:0"):
+        assert_refused(generate("--video", name), "no such file")
+
+
+def test_a_data_url_may_hold_a_video(generate):
+    clip = video_path("short")
+    content = base64.b64encode(clip.read_bytes()).decode()
+    options = ("--prompt", "What happens?", "--max-tokens", 4)
+    shown = generate("--video", f"data:video/mp4;base64,{content}", *options)
+    assert shown.status == 0, shown.err
+    assert shown.out == generate("--video", clip, *options).out
 
 
 def test_the_rate_of_a_file_does_not_matter(generate, tmp_path):

@@ -78,7 +78,8 @@ class KeptMedium:
         """What stands for it in a prompt; `opener` opens the source if it is needed."""
         if self.known is None:
             medium = opener(self.source, self.options)
-            _ = medium.digest  # of the whole medium, even if it turns out to break off
+            if not isinstance(medium, Picture):
+                _ = medium.digest  # of the whole video, even if it turns out to break off
             self._in_prompt = medium
         else:
             self._in_prompt = replace(self.known, reopen=lambda: opener(self.source, self.options))

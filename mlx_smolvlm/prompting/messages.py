@@ -137,7 +137,7 @@ def _items(content: Any, where: str) -> list[tuple[str, Any]]:
             sources = [item[key] for key in _SOURCE_KEYS[kind] if item.get(key) is not None]
             if len(sources) > 1:
                 raise ValueError(f"{where} has {kind} item with {len(sources)} sources, expected one")
-            if sources and "base64" in item and isinstance(sources[0], str):
+            if item.get("base64") is not None and isinstance(sources[0], str):
                 sources = [f"data:;base64,{sources[0].rpartition(',')[2]}"]
             items.append((kind, sources[0] if sources else None))
         else:

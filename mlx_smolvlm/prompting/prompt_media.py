@@ -5,6 +5,7 @@ refused before any work.
 """
 
 import hashlib
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +17,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..image_processing import Layout, cut, plan, squeeze
+from ..image_processing import Layout, cut_grid, on_grid, plan, squeeze
 from ..media.fetch import FetchPolicy, stream
 from ..media.image_loading import describe_source, load_image, path_of_file_url
 from ..media.options import MediaOptions
+from ..media.urls import URL_SCHEME, decode_data_url
 from ..prefetch import mapped_in_threads
 from ..processor_config import ImageConfig, VideoConfig
 from ..video.frames import read_frames
@@ -68,6 +70,11 @@ class SampledVideo:
                 f"{self.name} has {len(self.frames)} frames and {len(self.timestamps_s)} time stamps, "
                 "expected at least one frame, and one time stamp each"
             )
+        if not all(map(math.isfinite, [*self.timestamps_s, self.duration_s])) or self.duration_s < 0:
+            raise ValueError(
+                f"{self.name} has time stamps {list(self.timestamps_s)} and a duration of {self.duration_s}, "
+                "expected seconds"
+            )
         if list(self.timestamps_s) != sorted(self.timestamps_s) or self.timestamps_s[0] < 0:
             raise ValueError(f"{self.name} has time stamps {list(self.timestamps_s)}, expected ascending seconds")
 
@@ -104,15 +111,20 @@ class Picture(PlannedPicture):
     tile_size: int
 
     @cached_property
+    def _on_grid(self) -> Image.Image:
+        return on_grid(self.image, self.layout)
+
+    @cached_property
     def digest(self) -> bytes:
-        """Equal for equal pixels cut alike."""
-        return _digest(repr(self.layout).encode(), self.image.tobytes())
+        """Equal for equal tiles."""
+        return _digest(repr(self.layout).encode(), self._on_grid.tobytes())
 
     def tiles(self, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
         """Resize and cut: (tile_size, tile_size, 3) uint8 each."""
         check_cancelled()
-        yield from cut(self.image, self.layout, self.tile_size)
+        yield from cut_grid(self._on_grid, self.layout, self.tile_size)
         _ = self.digest  # needed once all is read: made here, by the thread that works ahead
+        del self._on_grid
 
 
 class PlannedVideo(ABC):
@@ -219,27 +231,48 @@ def open_clip(
 ) -> Clip | FrameSeries:
     """Probe and sample a video file, or take frames as they are.
 
-    A video behind a URL is downloaded into `folder`.
+    A video behind a URL, or in a data URL, is written into `folder`.
 
     Raises:
-        ValueError: neither path, http(s) URL nor SampledVideo; and what `probe` and `stream` raise.
+        ValueError: neither path, URL nor SampledVideo; and what `probe` and `stream` raise.
     """
     if isinstance(source, SampledVideo):
         return FrameSeries(source, config.longest_edge, tile_size)
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
-        path = folder / f"video{len(list(folder.iterdir()))}"
+    if not isinstance(source, str | Path):
+        raise ValueError(f"a video is {type(source).__name__}, expected a path, an http(s) URL or a SampledVideo")
+    path = _video_file(source, folder, check)
+    try:
+        info = probe(path, check_cancelled=check)
+        sample = choose_frames(info, config, start_s=options.start_s, end_s=options.end_s)
+    except ValueError as error:
+        if path.parent != folder:
+            raise
+        raise ValueError(str(error).replace(str(path), describe_source(source))) from None  # what the user knows
+    return Clip(describe_source(source), info, sample, config.longest_edge, tile_size, options.hardware_decoding)
+
+
+def _video_file(source: str | Path, folder: Path, check: Callable[[], None]) -> Path:
+    """Where a video can be read; in `folder`, if it had to be written to a file first."""
+    scheme = URL_SCHEME.match(source) if isinstance(source, str) else None
+    if scheme is None:
+        return Path(source)
+    kind, address = scheme[0].lower(), str(source)
+    if kind == "file":
+        return Path(path_of_file_url(address, address))
+    path = folder / f"video{len(list(folder.iterdir()))}"
+    if kind in ("http", "https"):
         with path.open("wb") as file:
-            for chunk in stream(source, VIDEO_POLICY):
+            for chunk in stream(address, VIDEO_POLICY):
                 check()
                 file.write(chunk)
-    elif isinstance(source, str | Path):
-        is_url = str(source).startswith("file://")
-        path = Path(path_of_file_url(str(source), str(source)) if is_url else source)
+    elif kind == "data":
+        path.write_bytes(decode_data_url(address, VIDEO_POLICY.max_bytes))
     else:
-        raise ValueError(f"a video is {type(source).__name__}, expected a path, an http(s) URL or a SampledVideo")
-    info = probe(path, check_cancelled=check)
-    sample = choose_frames(info, config, start_s=options.start_s, end_s=options.end_s)
-    return Clip(describe_source(source), info, sample, config.longest_edge, tile_size, options.hardware_decoding)
+        raise ValueError(
+            f"{describe_source(source)}: videos are not read from there; expected a file, http(s):// or data:, "
+            "or for a live stream python -m mlx_smolvlm.watch"
+        )
+    return path
 
 
 def _digest(*parts: Any) -> bytes:

@@ -117,7 +117,9 @@ def choose_frames(
         indices = np.unique(first + positions.astype(int))
     else:
         even_s = times_s[first] + positions / rate
-        indices = np.unique(np.abs(times_s[None] - even_s[:, None]).argmin(axis=1))
+        after = np.searchsorted(times_s, even_s).clip(1, info.frame_count - 1)
+        is_before = even_s - times_s[after - 1] <= times_s[after] - even_s  # the nearest, and of two the earlier one
+        indices = np.unique(after - is_before)
     return FrameSample(indices.tolist(), times_s[indices].tolist(), duration_s)
 
 
