@@ -108,7 +108,9 @@ def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Lanczos; a picture that has the size already is returned as it is, as Pillow would copy it."""
     if image.size == size:
         return image
-    if image.width * image.height >= BANDED_PIXELS and image.width > size[0] and image.height > size[1]:
+    fewer_columns, fewer_rows = image.width - size[0], image.height - size[1]
+    is_large = image.width * image.height >= BANDED_PIXELS
+    if is_large and fewer_columns > 0 and 0 < fewer_rows <= 2 * fewer_columns:
         return _resized_in_bands(image, size)
     return image.resize(size, Image.Resampling.LANCZOS)
 
@@ -116,7 +118,8 @@ def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def _resized_in_bands(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The same pixels, made by several threads, of a picture that shrinks in both directions.
 
-    Pillow resizes rows and then columns there, with 8-bit pixels between, so rows can be shared out, and then columns.
+    Pillow resizes along rows and then along columns, with 8-bit pixels between, so rows can be shared out, and then
+    columns. (From version 13 on the other way round, where more than twice as many rows as columns go.)
     """
     with ThreadPoolExecutor(BANDS) as pool:
         for across, step in ((1, (size[0], image.height)), (0, size)):

@@ -71,7 +71,13 @@ def test_a_frame_is_one_tile_and_never_split():
 
 @pytest.mark.parametrize(
     ("size", "to"),
-    [((4000, 3000), (2048, 1536)), ((1601, 2399), (1366, 2048)), ((3000, 1000), (2999, 3)), ((2100, 2100), (1, 7))],
+    [
+        ((4000, 3000), (2048, 1536)),
+        ((1601, 2399), (1366, 2048)),
+        ((3000, 1000), (2999, 3)),
+        ((2100, 2100), (1, 7)),
+        ((1500, 3000), (768, 1536)),
+    ],
 )
 def test_large_pictures_are_resized_by_several_threads_to_the_same_pixels(size, to):
     pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
