@@ -144,8 +144,12 @@ def _quantization(arguments: argparse.Namespace) -> QuantizationOptions | None:
 
 def _command(words: list[str]) -> str:
     """The command line as others could run it: of paths on this machine, only the last name is told."""
-    told = [Path(word).name if Path(word).is_absolute() or Path(word).exists() else word for word in words]
-    return f"python -m mlx_smolvlm.convert {shlex.join(told)}"
+
+    def told(word: str) -> str:
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        return option + equals + (Path(value).name if Path(value).is_absolute() or Path(value).exists() else value)
+
+    return f"python -m mlx_smolvlm.convert {shlex.join(map(told, words))}"
 
 
 def _print(report: ConversionReport, verbose: bool) -> None:

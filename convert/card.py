@@ -85,10 +85,12 @@ In Swift, with [mlx-swift-lm](https://github.com/ml-explore/mlx-swift-lm):
 
 
 def refresh_quality(folder: Path) -> None:
-    """Bring a card's section on quality up to date with the folder's `quality.json`."""
+    """Bring a card's section on quality up to date with the folder's `quality.json`; a card without one stays."""
     path = folder / QUALITY
     section = quality_table(read_json(path)) if path.is_file() else "Not measured."
     card = (folder / CARD).read_text(encoding="utf-8")
+    if not (_QUALITY_START in card and _QUALITY_END in card):  # another program's, or edited
+        return
     start, end = card.index(_QUALITY_START) + len(_QUALITY_START), card.index(_QUALITY_END)
     (folder / CARD).write_text(f"{card[:start]}\n{section}\n{card[end:]}", encoding="utf-8")
 

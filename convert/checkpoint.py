@@ -98,7 +98,7 @@ def convert_checkpoint(
         finally:
             progress.close()
         copy_companions(source.folder, folder)
-        write_json(folder / "config.json", converted_config(raw_config, source.config, entry))
+        write_json(folder / "config.json", converted_config(raw_config, source.config, entry, dtype))
         report.write(folder)
         write_card(folder, source.folder, report, command, repo_id)
     return report

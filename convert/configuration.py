@@ -5,11 +5,14 @@ from typing import Any
 from ..config import ModelConfig
 
 
-def converted_config(raw: dict[str, Any], config: ModelConfig, quantization: dict[str, Any] | None) -> dict[str, Any]:
+def converted_config(
+    raw: dict[str, Any], config: ModelConfig, quantization: dict[str, Any] | None, dtype: str | None = None
+) -> dict[str, Any]:
     """`config.json` of the new folder: the original's, with what it left to defaults written out.
 
     Other readers fill gaps differently (mlx-vlm takes rope_theta 1e6 where only `rope_parameters` is given) or not at
-    all (mlx-swift-lm), and look for `quantization`, see `config_entry`, under two names.
+    all (mlx-swift-lm), and look for `quantization`, see `config_entry`, under two names. A `dtype` of the weights
+    is told wherever the original tells its own: mlx-vlm converts to what stands there.
     """
     raw = {key: value for key, value in raw.items() if key not in ("quantization", "quantization_config")}
     text, vision = config.text, config.vision
@@ -42,4 +45,6 @@ def converted_config(raw: dict[str, Any], config: ModelConfig, quantization: dic
             "layer_norm_eps": vision.layer_norm_eps,
         },
     }
+    for section in (out, out["text_config"], out["vision_config"]) if dtype else ():
+        section.update({name: dtype for name in ("dtype", "torch_dtype") if name in section})
     return out | ({"quantization": quantization, "quantization_config": quantization} if quantization else {})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..loading import find_checkpoint
 from ..processing import load_processor
+from .adapter import open_adapter
 from .calibration import calibrate, float16_warnings, quality_data
 from .calibration_data import check_samples, read_samples
 from .card import CARD, refresh_quality
@@ -130,7 +131,11 @@ def report_quality(arguments: argparse.Namespace, folder: Path, command: str, pr
 def check_float16_samples(arguments: argparse.Namespace) -> None:
     """Before `--dtype float16 --data DIR`: refuse samples that cannot be read."""
     if arguments.data:
-        source = _source(arguments)
+        base = arguments.hf_path or open_adapter(arguments.adapter_path).base
+        if base is None:
+            return  # which `convert_checkpoint` refuses
+        source = open_source(base, revision=arguments.revision)
+        check_target(Path(arguments.mlx_path).expanduser().absolute(), source.folder, arguments.force)
         check_samples(load_processor(source.folder, source.config), read_samples(arguments.data))
 
 

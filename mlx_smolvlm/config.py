@@ -211,7 +211,7 @@ def _quantization(raw: dict[str, Any], path: Path) -> dict[str, Any] | None:
     entry = Fields(raw, str(path)).section(name, {})
     if not entry:
         return None
-    if not {"group_size", "bits"} <= entry.keys():
+    if not {"group_size", "bits"} <= entry.keys() or entry.get("quant_method"):  # which MLX does not write
         method = entry.get("quant_method", "unknown")
         raise ValueError(f"{path}: weights quantized by {method!r} cannot be read; convert the original checkpoint")
     layers = {layer: choice for layer, choice in entry.items() if isinstance(choice, dict)}

@@ -76,14 +76,28 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
 
 def _download(repo_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download  # slow to import
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=_HUB_FILES))
+        return Path(
+            snapshot_download(
+                repo_id,
+                revision=revision,
+                allow_patterns=_HUB_FILES,
+                ignore_patterns="*/*",  # folders within hold other checkpoints
+            )
+        )
     except GatedRepoError:
         reason = f"access to {repo_id} is gated: accept its terms on the Hub, then log in with `hf auth login`"
     except RepositoryNotFoundError:
         reason = f"no folder {repo_id!r} here and no such repository on the Hub (if it is private: `hf auth login`)"
+    except RevisionNotFoundError:
+        reason = f"{repo_id} has no branch, tag or commit {revision!r} on the Hub; its page lists them"
     except LocalEntryNotFoundError:
         reason = f"no folder {repo_id!r} here, and the Hub cannot be reached to download it"
     except Exception as error:  # those of the HTTP and storage clients beneath have no common base

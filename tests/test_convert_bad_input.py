@@ -214,7 +214,7 @@ def test_absurd_options_are_refused(convert, tmp_path, options, problem):
     [
         (errors.GatedRepoError("403", response=RESPONSE), "is gated: accept its terms"),
         (errors.RepositoryNotFoundError("401", response=RESPONSE), "no such repository on the Hub"),
-        (errors.RevisionNotFoundError("404 no such revision", response=RESPONSE), "404 no such revision"),
+        (errors.RevisionNotFoundError("404 Client Error", response=RESPONSE), "has no branch, tag or commit"),
         (errors.LocalEntryNotFoundError("offline"), "the Hub cannot be reached"),
     ],
 )

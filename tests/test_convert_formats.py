@@ -10,6 +10,7 @@ from editing import WEIGHTS, copied, set_field
 from mlx.utils import tree_flatten
 
 from mlx_smolvlm import load, stream_generate
+from mlx_smolvlm.config import read_model_config
 from mlx_smolvlm.convert import (
     LayerFormat,
     QuantizationOptions,
@@ -18,6 +19,7 @@ from mlx_smolvlm.convert import (
     open_source,
     plan_quantization,
 )
+from mlx_smolvlm.convert.configuration import converted_config
 from mlx_smolvlm.convert.plan import RECIPES, config_entry
 from mlx_smolvlm.convert.quantize import FORMATS, parse_format
 
@@ -260,3 +262,13 @@ def test_quantized_positions_of_other_converters_load(checkpoint, tmp_path):
         *load(tmp_path / "mlx", dtype="float32"), with_media(case["messages"]), max_tokens=8, **case["options"]
     )
     assert [step.token_id for step in steps] == case["generated_ids"][:8]
+
+
+def test_the_configuration_tells_the_type_that_was_asked_for(checkpoint):
+    raw = json.loads((checkpoint("smolvlm_256m") / "config.json").read_text())
+    raw |= {"torch_dtype": "float32", "text_config": raw["text_config"] | {"dtype": "float32"}}
+    config = read_model_config(checkpoint("smolvlm_256m"))
+    told = converted_config(raw, config, None, "bfloat16")
+    assert (told["torch_dtype"], told["text_config"]["dtype"]) == ("bfloat16", "bfloat16")
+    assert "dtype" not in told
+    assert converted_config(raw, config, None)["torch_dtype"] == "float32"

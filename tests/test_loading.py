@@ -235,10 +235,7 @@ RESPONSE = SimpleNamespace(headers={}, request=None, status_code=403)
     [
         (errors.GatedRepoError("403\n\nrestricted", response=RESPONSE), "is gated: accept its terms"),
         (errors.RepositoryNotFoundError("401\n\nnot found", response=RESPONSE), "no such repository on the Hub"),
-        (
-            errors.RevisionNotFoundError("404 no revision\n\nx", response=RESPONSE),
-            "could not download .*: 404 no revis",
-        ),
+        (errors.RevisionNotFoundError("404 Client Error.\n\nx", response=RESPONSE), "has no branch, tag or commit"),
         (errors.LocalEntryNotFoundError("offline"), "the Hub cannot be reached"),
         (errors.HFValidationError("bad id"), "could not download owner/name from the Hub: bad id"),
         (OSError(28, "No space left on device"), "No space left on device"),
