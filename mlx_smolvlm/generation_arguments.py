@@ -129,7 +129,7 @@ def check_files(sources: list[str]) -> None:
     """Raise FileNotFoundError for a picture or video that is neither there nor an address."""
     for source in sources:
         if not is_url(source) and not Path(source).expanduser().exists():
-            raise FileNotFoundError(f"{source}: no such file")
+            raise FileNotFoundError(f"{source}: no such file; check the path")
 
 
 def with_system_prompt(prompt: str, system: str | None, num_images: int, num_videos: int) -> list[dict[str, Any]] | str:

@@ -238,7 +238,7 @@ def test_a_real_process_refuses_with_status_2(checkpoint):
     options = ("--model", checkpoint("smolvlm_256m"), "--image", "no such.png")
     done = subprocess.run(command(*options), cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: no such.png: no such file; check the path of the picture\n"
+    assert done.stderr == "error: no such.png: no such file; check the path\n"
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
