@@ -187,3 +187,14 @@ def test_drafts_do_not_go_with_a_cache_that_begins_to_round_later():
     with pytest.raises(ValueError, match="quantized from the start"):
         check_prompt_lookup(4, SamplingOptions(), CacheOptions(kv_bits=8, quantized_kv_start=9))
     check_prompt_lookup(4, SamplingOptions(), CacheOptions(kv_bits=8))
+
+
+def test_a_copy_goes_on_where_it_was_right():
+    """Rows of a table begin alike: the latest beginning is not the one that is being copied."""
+    rows = [[1, 2, 3, 100 + number, 4, 200 + number, 5] for number in range(6)]
+    table = [token for row in rows for token in row]
+    lookup = PromptLookup([*table, 7], 6)
+    for count, token in enumerate(table[:-6], 1):
+        lookup.add(token)
+        if count > 5:
+            assert lookup.draft(6) == table[count : count + 6]

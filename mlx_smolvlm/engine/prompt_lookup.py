@@ -59,7 +59,10 @@ class PromptLookup:
         right = self._place is not None and self._tokens[self._place] == token
         self._right_guesses = self._right_guesses + 1 if right else 0
         self._append(token)
-        self._place = self._find()
+        if right and self._place is not None:
+            self._place += 1  # a copy goes on where it was right, though its end may have occurred elsewhere since
+        else:
+            self._place = self._find()
 
     def draft(self, at_most: int) -> list[int]:
         """The next tokens, if the text goes on as it did; none if it has never read like this."""
