@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.library
+from torch import library
 
 
 def allow_torchvision() -> None:
@@ -20,7 +20,7 @@ def allow_torchvision() -> None:
     torchvision installed with --no-deps, the import fails on registering shapes for operators that do not exist;
     nothing here calls those, so their registration is skipped. Call it before transformers is imported.
     """
-    register_fake = torch.library.register_fake
+    register_fake = library.register_fake
     if register_fake.__name__ == "register_fake_but_torchvision":
         return
 
@@ -29,7 +29,7 @@ def allow_torchvision() -> None:
             return lambda function: function
         return register_fake(op, *args, **kwargs)
 
-    torch.library.register_fake = register_fake_but_torchvision
+    library.register_fake = register_fake_but_torchvision
 
 
 def load_reference(folder: str | Path):

@@ -1,4 +1,7 @@
-"""Many prompts answered together: each answer is the one that its prompt gets alone, in memory that is bounded."""
+"""Many prompts answered together: each answer is the one that its prompt gets alone, in memory that is bounded.
+
+One file: every test answers the same few requests, by the helpers at its top.
+"""
 
 import errno
 import time

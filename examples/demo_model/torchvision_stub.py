@@ -4,9 +4,9 @@ The video processor uses only its transforms, which are pure Python; registering
 what fails, so that is skipped.
 """
 
-import torch.library
+from torch import library
 
-_register_fake = torch.library.register_fake
+_register_fake = library.register_fake
 
 
 def _skip_torchvision(operator, *args, **options):
@@ -15,4 +15,4 @@ def _skip_torchvision(operator, *args, **options):
     return _register_fake(operator, *args, **options)
 
 
-torch.library.register_fake = _skip_torchvision
+library.register_fake = _skip_torchvision
