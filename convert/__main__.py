@@ -5,8 +5,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from ..command_line import CommandLine, refuse_tracebacks
-from ..loading import DTYPES
+from ..api.loading import DTYPES
+from ..command_line.runner import CommandLine, refuse_tracebacks
 from .checkpoint import convert_checkpoint
 from .plan import RECIPES, QuantizationOptions
 from .progress import StderrProgress

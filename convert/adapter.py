@@ -13,9 +13,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..json_fields import Fields, read_json
-from ..loading import find_checkpoint
-from ..weights import mlx_name
+from ..api.loading import find_checkpoint
+from ..model.json_fields import Fields, read_json
+from ..model.weights import mlx_name
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

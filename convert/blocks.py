@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from ..cache import KVCache
-from ..config import ModelConfig
-from ..language import LanguageModel
+from ..model.caches.kv_cache import KVCache
+from ..model.config import ModelConfig
+from ..model.language import LanguageModel
 
 EMBEDDINGS = "language_model.embed_tokens"
 HEAD = "language_model.lm_head"

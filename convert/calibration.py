@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ..loading import DTYPES, load
+from ..api.loading import DTYPES, load
 from .calibration_data import Sample, read_samples, score_samples
 from .overflow import largest_activations, overflow_warnings
 from .plan import Plan, QuantizationOptions, plan_quantization

@@ -11,10 +11,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..api.generation import stream_generate
 from ..engine.prefill import tiles_per_step
-from ..generation import stream_generate
-from ..model import SmolVLM
-from ..processing import END_OF_UTTERANCE, Processor
+from ..model.smolvlm import SmolVLM
+from ..processor.processor import END_OF_UTTERANCE, Processor
 
 MAX_ANSWER_TOKENS = 48
 MAX_TEXT_TOKENS = 96

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ..json_fields import read_json
+from ..model.json_fields import read_json
 from .report import ConversionReport
 
 CARD = "README.md"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ..json_fields import read_json
-from ..loading import DTYPES
+from ..api.loading import DTYPES
+from ..model.json_fields import read_json
 from .adapter import open_adapter
 from .card import write_card
 from .configuration import converted_config

@@ -9,10 +9,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..config import ModelConfig, read_model_config
-from ..loading import find_checkpoint, load, open_checkpoint
-from ..model import SmolVLM
-from ..processing import Processor
+from ..api.loading import find_checkpoint, load, open_checkpoint
+from ..model.config import ModelConfig, read_model_config
+from ..model.smolvlm import SmolVLM
+from ..processor.processor import Processor
 from .calibration_data import Sample, ScoredSample, answer_logits, score_samples
 from .probes import probed
 from .source import open_source

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..config import ModelConfig
+from ..model.config import ModelConfig
 
 
 def converted_config(

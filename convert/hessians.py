@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..model import SmolVLM
+from ..model.smolvlm import SmolVLM
 from .blocks import Block, decoder_block, head_path
 from .calibration_data import ScoredSample, embed
 from .probes import probed

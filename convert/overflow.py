@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..model import SmolVLM
+from ..model.smolvlm import SmolVLM
 from .calibration_data import ScoredSample, answer_logits
 from .probes import probed
 

@@ -8,8 +8,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from ..layers.projections import product
-from ..model import SmolVLM
+from ..model.layers.projections import product
+from ..model.smolvlm import SmolVLM
 
 # The patch embedding with its positions, which no other layer calls: seen as one.
 _UNITS = ("vision_model.embeddings",)

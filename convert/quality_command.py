@@ -6,8 +6,8 @@ import sys
 import warnings
 from pathlib import Path
 
-from ..loading import find_checkpoint
-from ..processing import load_processor
+from ..api.loading import find_checkpoint
+from ..processor.processor import load_processor
 from .adapter import open_adapter
 from .calibration import calibrate, float16_warnings, quality_data
 from .calibration_data import check_samples, read_samples

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from ..model import SmolVLM
+from ..model.smolvlm import SmolVLM
 from .calibration_data import ScoredSample
 from .hessians import Hessian, decoder_hessians
 from .plan import Plan

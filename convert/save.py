@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..weights import INDEX
+from ..model.weights import INDEX
 from .card import QUALITY
 from .report import REPORT_FILE
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 
-from ..model import SmolVLM
+from ..model.smolvlm import SmolVLM
 from .blocks import EMBEDDINGS, Block, decoder_block, head_path
 from .calibration_data import ScoredSample, embed
 from .plan import Plan, part_of

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import mlx.core as mx
 
-from ..weights import INDEX
+from ..model.weights import INDEX
 from .save import write_json
 
 MAX_SHARD_BYTES = 5 * 1024**3  # as the ecosystem's other converters

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ..config import ModelConfig, read_model_config
-from ..loading import find_checkpoint, open_checkpoint
-from ..processing import load_processor
+from ..api.loading import find_checkpoint, open_checkpoint
+from ..model.config import ModelConfig, read_model_config
+from ..processor.processor import load_processor
 from .plan import Plan, plan_from_entry
 
 _NORM = "language_model.norm.weight"  # never quantized, in any file

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from highlights.segments import Segment, laid_end_to_end, split
 
-from mlx_smolvlm.command_line import CommandLine, refuse_tracebacks
+from mlx_smolvlm.command_line.runner import CommandLine, refuse_tracebacks
 
 if TYPE_CHECKING:
-    from mlx_smolvlm.video.probing import VideoInfo
+    from mlx_smolvlm.media.video.probing import VideoInfo
 
 DEMO = "the demo model"
 QUESTION = "Describe what happens in this video in one or two sentences."
@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> None:
     _check(arguments)
     files = _files(arguments)
-    from mlx_smolvlm.video.probing import probe  # slow to import, and only now is it known that the arguments are good
+    from mlx_smolvlm.media.video.probing import (
+        probe,  # slow to import, and only now is it known that the arguments are good
+    )
 
     info = probe(arguments.video)
     if info.packets is None:

@@ -7,42 +7,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .batching import BatchAnswer, BatchRequest, generate_batch
+    from .api.batching import BatchAnswer, BatchRequest, generate_batch
+    from .api.captioning import Caption, stream_captions
+    from .api.generation import GenerationResponse, generate_text, stream_generate
+    from .api.loading import DEMO_MODEL, load
+    from .api.session import Session
     from .engine.feature_cache import FeatureCache
     from .engine.generation_options import GenerationOptions
     from .engine.prompt_cache import PromptCache
-    from .generation import GenerationResponse, generate_text, stream_generate
-    from .live.captions import Caption, stream_captions
-    from .loading import DEMO_MODEL, load
     from .media.fetch import FetchPolicy
     from .media.options import MediaOptions
-    from .model import SmolVLM
-    from .processing import Processor
-    from .prompting.prompt import Inputs
-    from .prompting.prompt_media import SampledVideo
-    from .session import Session
+    from .model.smolvlm import SmolVLM
+    from .processor.processor import Processor
+    from .processor.prompt import Inputs
+    from .processor.prompt_media import SampledVideo
 
 _HOME = {
-    "BatchAnswer": "batching",
-    "BatchRequest": "batching",
-    "Caption": "live.captions",
-    "DEMO_MODEL": "loading",
+    "BatchAnswer": "api.batching",
+    "BatchRequest": "api.batching",
+    "Caption": "api.captioning",
+    "DEMO_MODEL": "api.loading",
     "FeatureCache": "engine.feature_cache",
     "FetchPolicy": "media.fetch",
     "GenerationOptions": "engine.generation_options",
-    "GenerationResponse": "generation",
-    "Inputs": "prompting.prompt",
+    "GenerationResponse": "api.generation",
+    "Inputs": "processor.prompt",
     "MediaOptions": "media.options",
-    "Processor": "processing",
+    "Processor": "processor.processor",
     "PromptCache": "engine.prompt_cache",
-    "SampledVideo": "prompting.prompt_media",
-    "Session": "session",
-    "SmolVLM": "model",
-    "generate_batch": "batching",
-    "generate_text": "generation",
-    "load": "loading",
-    "stream_captions": "live.captions",
-    "stream_generate": "generation",
+    "SampledVideo": "processor.prompt_media",
+    "Session": "api.session",
+    "SmolVLM": "model.smolvlm",
+    "generate_batch": "api.batching",
+    "generate_text": "api.generation",
+    "load": "api.loading",
+    "stream_captions": "api.captioning",
+    "stream_generate": "api.generation",
 }
 
 __all__ = [  # noqa: RUF022 - the order in which a reader meets them

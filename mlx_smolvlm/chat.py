@@ -10,8 +10,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from .command_line import REPORTED, CommandLine, one_line, refuse_tracebacks
-from .generation_arguments import (
+from .command_line.arguments import (
     DEMO_NOTE,
     add_form_arguments,
     add_media_arguments,
@@ -20,11 +19,12 @@ from .generation_arguments import (
     generation_options,
     media_options,
 )
+from .command_line.runner import REPORTED, CommandLine, one_line, refuse_tracebacks
 from .media.urls import is_url
 
 if TYPE_CHECKING:
-    from .generation import GenerationResponse
-    from .session import Session
+    from .api.generation import GenerationResponse
+    from .api.session import Session
 
 HELP = """\
 /image FILE_OR_URL   show a picture with the next question
@@ -52,10 +52,10 @@ def _run(arguments: argparse.Namespace) -> None:
     check_files([*arguments.image, *arguments.video, *filter(None, [arguments.load])])
     options = generation_options(arguments)
     media = media_options(arguments)
+    from .api.loading import DEMO_MODEL, load
+    from .api.session import Session
     from .engine.generation_options import GenerationOptions
-    from .loading import DEMO_MODEL, load
     from .media.options import MediaOptions
-    from .session import Session
 
     model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, dtype=arguments.dtype)
     session = Session(model, processor, system=arguments.system, options=GenerationOptions(**options))
@@ -122,14 +122,14 @@ class _Chat:
         """Add a picture or video to the next question. Raises what opening it raises."""
         source = _path(source)
         if kind == "image":
-            from .media.image_loading import load_image
+            from .media.images import load_image
 
             picture = load_image(source)
             # Only a file can be opened again; what came from elsewhere is kept.
             self._shown[kind].append(picture if is_url(source) else source)
         else:
             if not is_url(source):  # those are downloaded with the question
-                from .video.probing import probe
+                from .media.video.probing import probe
 
                 probe(Path(source))
             self._shown[kind].append(source)
@@ -141,7 +141,7 @@ class _Chat:
 
         Raises what `Session.load` raises.
         """
-        from .session import Session
+        from .api.session import Session
 
         loaded = Session.load(_path(path), self._session.model, self._session.processor)
         loaded.options = self._session.options

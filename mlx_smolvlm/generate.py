@@ -8,8 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .command_line import CommandLine, print_json, refuse_tracebacks
-from .generation_arguments import (
+from .command_line.arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
     DEMO_NOTE,
@@ -25,9 +24,10 @@ from .generation_arguments import (
     speed_options,
     with_system_prompt,
 )
+from .command_line.runner import CommandLine, print_json, refuse_tracebacks
 
 if TYPE_CHECKING:
-    from .generation import GenerationResponse
+    from .api.generation import GenerationResponse
 
 
 def main() -> None:

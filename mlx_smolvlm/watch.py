@@ -11,8 +11,7 @@ from dataclasses import asdict
 from threading import Event, Thread
 from typing import TYPE_CHECKING, NoReturn
 
-from .command_line import CommandLine, print_json, refuse_tracebacks
-from .generation_arguments import (
+from .command_line.arguments import (
     DEFAULT_VIDEO_QUESTION,
     DEMO_NOTE,
     DEMO_VIDEO_QUESTION,
@@ -21,9 +20,10 @@ from .generation_arguments import (
     generation_options,
     with_system_prompt,
 )
+from .command_line.runner import CommandLine, print_json, refuse_tracebacks
 
 if TYPE_CHECKING:
-    from .live.captions import Caption
+    from .api.captioning import Caption
 
 POLL_MS = 50  # how often the reader of our output is looked after
 
@@ -39,9 +39,9 @@ def _run(arguments: argparse.Namespace, interruption: "_Interruption") -> None:
     if prompt is None:
         prompt = DEFAULT_VIDEO_QUESTION if arguments.model else DEMO_VIDEO_QUESTION
     messages = with_system_prompt(prompt, arguments.system, 0, 1)
-    from .live.captions import check_timing, stream_captions
-    from .live.source import read_source
-    from .loading import DEMO_MODEL, load
+    from .api.captioning import check_timing, stream_captions
+    from .api.loading import DEMO_MODEL, load
+    from .media.live.source import read_source
     from .media.options import MediaOptions
 
     # What is wrong is said before a model is downloaded.

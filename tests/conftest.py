@@ -1,17 +1,13 @@
 """Shared fixtures: tiny checkpoints of every geometry, and the reference's answers on them."""
 
 import gc
-import json
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from checkpoints import write_checkpoint
+from support.checkpoints import write_checkpoint
 
 import mlx_smolvlm
-
-GOLDENS = Path(__file__).parent / "goldens"
-CHECKPOINT_NAMES = ("smolvlm_256m", "smolvlm2_2b", "smolvlm_2b_v1", "idefics3", "tied")
 
 
 def pytest_addoption(parser):
@@ -75,22 +71,3 @@ def trained_checkpoint() -> Path:
 def trained(trained_checkpoint):
     """The trained checkpoint's (model, processor) in float32, unfused; tests leave its weights as they are."""
     return mlx_smolvlm.load(trained_checkpoint, dtype="float32", fuse=False)
-
-
-def golden_cases(name: str) -> dict[str, dict]:
-    """The reference's cases for one checkpoint."""
-    return json.loads((GOLDENS / f"{name}.json").read_text(encoding="utf-8"))["cases"]
-
-
-def with_media(messages: list[dict]) -> list[dict]:
-    """Golden messages with pictures and videos in place of their names."""
-    from media import picture, video_path
-
-    def item(content: dict) -> dict:
-        if content["type"] == "image":
-            return {"type": "image", "image": picture(content["path"])}
-        if content["type"] == "video":
-            return {"type": "video", "path": str(video_path(content["path"]))}
-        return content
-
-    return [{**message, "content": [item(content) for content in message["content"]]} for message in messages]

@@ -6,7 +6,7 @@ from random import Random
 
 import mlx.core as mx
 import pytest
-from editing import WEIGHTS
+from support.editing import WEIGHTS
 
 from mlx_smolvlm import DEMO_MODEL, generate_text, load
 from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint

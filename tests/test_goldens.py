@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from conftest import CHECKPOINT_NAMES, GOLDENS, golden_cases, with_media
+from support.golden_cases import CHECKPOINT_NAMES, GOLDENS, golden_cases, with_media
 
 from mlx_smolvlm import stream_generate
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from make_mlx_vlm_goldens import CASES, CHECKPOINT, GOLDEN, our_answer
+from support.make_mlx_vlm_goldens import CASES, CHECKPOINT, GOLDEN, our_answer
 
 from mlx_smolvlm.convert import convert_checkpoint
 

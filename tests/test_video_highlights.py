@@ -15,11 +15,11 @@ from random import Random
 import av
 import numpy as np
 import pytest
-from films import blinking, changes, heard, is_on, seen, turned_by_90, write_film
+from support.films import blinking, changes, heard, is_on, seen, turned_by_90, write_film
 
 from mlx_smolvlm import DEMO_MODEL, generate_text, load
-from mlx_smolvlm.video.frames import read_frames
-from mlx_smolvlm.video.probing import probe
+from mlx_smolvlm.media.video.frames import read_frames
+from mlx_smolvlm.media.video.probing import probe
 
 ROOT = Path(__file__).parent.parent
 sys.path += [str(ROOT / "examples"), str(ROOT / "examples" / "demo_model")]
@@ -137,9 +137,7 @@ def test_what_is_cut_out_is_whole_and_in_sync(tmp_path, case):
     name, video, options, audio, is_copied = CUTS[case]
     times_s = np.arange(300) / 10
     loudness = lambda time_s: np.where(is_on(time_s), 0.5, 0.0)  # noqa: E731
-    path = write_film(
-        tmp_path / name, blinking(times_s), video=video, options=options, audio=audio, loudness=loudness
-    )
+    path = write_film(tmp_path / name, blinking(times_s), video=video, options=options, audio=audio, loudness=loudness)
     output = tmp_path / "out.mp4"
     ranges_s = [(4.0, 9.0), (12.0, 14.0), (21.0, 30.0)]
     spans, copied = cut_out(path, output, *ranges_s)

@@ -1,6 +1,6 @@
 """Draws the sample pictures and the sample clip that the package ships beside the demo model.
 
-    python examples/demo_model/make_samples.py mlx_smolvlm/demo
+python examples/demo_model/make_samples.py mlx_smolvlm/demo
 """
 
 import sys

@@ -200,9 +200,7 @@ def picture_of_number(rng: Random) -> Scene:
     y = (0.5 + rng.uniform(-0.06, 0.06)) * height - (top + bottom) / 2
     color = COLORS[rng.choice(("red", "green", "blue", "purple", "black"))]
     pen.text((x, y), number, fill=color, font=font)
-    return Scene(
-        "picture", [grain(image, rng)], [("number", rng.choice(QUESTIONS["number"]), f"{number}.")], [], 0.0
-    )
+    return Scene("picture", [grain(image, rng)], [("number", rng.choice(QUESTIONS["number"]), f"{number}.")], [], 0.0)
 
 
 def pair(rng: Random) -> Scene:

@@ -11,9 +11,9 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace
 
-from mlx_smolvlm.video.container import open_video, packets, reason
-from mlx_smolvlm.video.frames import read_frames
-from mlx_smolvlm.video.probing import VideoInfo
+from mlx_smolvlm.media.video.container import open_video, packets, reason
+from mlx_smolvlm.media.video.frames import read_frames
+from mlx_smolvlm.media.video.probing import VideoInfo
 
 from .segments import Span, cut_points
 from .sound import sound_packets

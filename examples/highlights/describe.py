@@ -9,8 +9,8 @@ import numpy as np
 
 from mlx_smolvlm import Processor, PromptCache, SampledVideo, SmolVLM, generate_text
 from mlx_smolvlm.media.options import MediaOptions
-from mlx_smolvlm.video.frames import read_frames
-from mlx_smolvlm.video.probing import VideoInfo, choose_frames
+from mlx_smolvlm.media.video.frames import read_frames
+from mlx_smolvlm.media.video.probing import VideoInfo, choose_frames
 
 from .segments import Segment
 

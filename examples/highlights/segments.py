@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mlx_smolvlm.video.probing import VideoInfo
+from mlx_smolvlm.media.video.probing import VideoInfo
 
 SNAP = 0.25  # how far a boundary may move to lie on a keyframe, as a share of a segment's length
 TICK_S = 1e-6  # far less than any frame lasts: times are compared with this tolerance

@@ -8,8 +8,8 @@ from typing import Any
 import av
 import numpy as np
 
-from mlx_smolvlm.video.container import open_video
-from mlx_smolvlm.video.probing import VideoInfo
+from mlx_smolvlm.media.video.container import open_video
+from mlx_smolvlm.media.video.probing import VideoInfo
 
 from .segments import Span
 

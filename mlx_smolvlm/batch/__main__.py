@@ -11,8 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from ..command_line import BAD_INPUT, INTERRUPTED, CommandLine, refuse_tracebacks
-from ..generation_arguments import (
+from ..command_line.arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
     DEMO_NOTE,
@@ -25,6 +24,7 @@ from ..generation_arguments import (
     media_options,
     with_system_prompt,
 )
+from ..command_line.runner import BAD_INPUT, INTERRUPTED, CommandLine, refuse_tracebacks
 from .inputs import Item, read_items
 from .progress import Progress, duration, say
 
@@ -54,8 +54,8 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
     items = _items(arguments, out)
     _check_marker(arguments.prompt, items)
     # What is wrong is said before a model is downloaded, and most of it before MLX is imported.
+    from ..api.loading import DEMO_MODEL, load
     from ..engine.generation_options import GenerationOptions
-    from ..loading import DEMO_MODEL, load
     from ..media.options import MediaOptions
     from .job import Job
     from .question import Question

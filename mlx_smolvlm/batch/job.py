@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..batching import BatchAnswer, generate_batch
-from ..command_line import one_line
-from ..model import SmolVLM
-from ..processing import Processor
-from ..session_file import model_fingerprint
+from ..api.batching import BatchAnswer, generate_batch
+from ..api.session_file import model_fingerprint
+from ..command_line.runner import one_line
+from ..model.smolvlm import SmolVLM
+from ..processor.processor import Processor
 from .files import rank_file, rank_files
 from .inputs import Item
 from .question import Question, digest

@@ -4,9 +4,9 @@ import json
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 
-from ..batching import BatchRequest
+from ..api.batching import BatchRequest
+from ..command_line.arguments import with_system_prompt
 from ..engine.generation_options import GenerationOptions
-from ..generation_arguments import with_system_prompt
 from ..media.options import MediaOptions
 from .inputs import Item
 from .results import Result, key_of

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from ..command_line import CommandLine, refuse_tracebacks
-from ..loading import DTYPES, default_dtype
+from ..api.loading import DTYPES, default_dtype
+from ..command_line.runner import CommandLine, refuse_tracebacks
+from .benchmark_run import Session, Settings
 from .geometries import GEOMETRIES
 from .measurement import Comparison, Measurement, Progress
 from .peers import PEERS, check_peer, compare, is_compared
 from .report import as_json, draw, table, write_json
-from .session import Session, Settings
 from .size import size
 from .stages import decode, loading, prefill, preprocessing, start, start_picture, vision
 from .video import video
@@ -170,8 +170,13 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--folder", metavar="PATH", help="keeps checkpoints and inputs for the next time")
 
     what = parser.add_argument_group("what to measure")
-    what.add_argument("--only", type=_names(list(SECTIONS)), default=DEFAULT_SECTIONS, metavar="SECTION,...",
-                      help=f"of {', '.join(SECTIONS)} (default: all but size)")
+    what.add_argument(
+        "--only",
+        type=_names(list(SECTIONS)),
+        default=DEFAULT_SECTIONS,
+        metavar="SECTION,...",
+        help=f"of {', '.join(SECTIONS)} (default: all but size)",
+    )
     what.add_argument("--runs", type=_positive, default=5, metavar="N", help="runs of each (default: 5)")
     what.add_argument("--prompt-tokens", type=_positive, default=851, metavar="N", help="default: 851")
     what.add_argument("--new-tokens", type=_positive, default=64, metavar="N", help="default: 64")
@@ -180,14 +185,25 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--clip-seconds", type=_seconds, default=60.0, metavar="S", help="length of it (default: 60)")
     what.add_argument("--max-frames", type=_positive, default=64, metavar="N", help="of the video (default: 64)")
     what.add_argument("--pictures", type=_positives, default=[1, 2, 4, 8], metavar="N,...", help="for size")
-    what.add_argument("--contexts", type=_positives, default=[256, 512, 1024, 2048, 4096, 8000], metavar="N,...",
-                      help="tokens, for size")
+    what.add_argument(
+        "--contexts",
+        type=_positives,
+        default=[256, 512, 1024, 2048, 4096, 8000],
+        metavar="N,...",
+        help="tokens, for size",
+    )
 
     peers = parser.add_argument_group("other programs")
-    peers.add_argument("--against", type=_names(list(PEERS)), default=[], metavar="PEER,...",
-                       help=f"of {', '.join(PEERS)}")
-    peers.add_argument("--peer-python", action="append", default=[], metavar="PEER=PATH",
-                       help="interpreter that has a peer, if it is another one; repeatable")
+    peers.add_argument(
+        "--against", type=_names(list(PEERS)), default=[], metavar="PEER,...", help=f"of {', '.join(PEERS)}"
+    )
+    peers.add_argument(
+        "--peer-python",
+        action="append",
+        default=[],
+        metavar="PEER=PATH",
+        help="interpreter that has a peer, if it is another one; repeatable",
+    )
     peers.add_argument("--peers-only", action="store_true", help="compare, and measure nothing else")
 
     output = parser.add_argument_group("what is written")

@@ -15,10 +15,10 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from ..config import read_model_config
-from ..model import SmolVLM
-from ..prompting.chat_template import FAMILY_TEMPLATE
-from ..weights import PATCH_EMBEDDING_WEIGHT, hf_name
+from ..model.config import read_model_config
+from ..model.smolvlm import SmolVLM
+from ..model.weights import PATCH_EMBEDDING_WEIGHT, hf_name
+from ..processor.chat_template import FAMILY_TEMPLATE
 from .tokenizer import END_OF_UTTERANCE, NUM_MARKERS, make_tokenizer
 
 MAX_FRAMES = 64

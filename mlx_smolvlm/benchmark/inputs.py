@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..processing import Processor
+from ..processor.processor import Processor
 
 SENTENCE = "A picture shows more than words can say, and yet words are what we have to tell of it. "
 CLIP_FPS = 30

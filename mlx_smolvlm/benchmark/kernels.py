@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..model import SmolVLM
+from ..model.smolvlm import SmolVLM
 
 VIEWS = {"Reshape", "Flatten", "Unflatten", "Transpose", "Slice", "ExpandDims", "Squeeze", "Broadcast", "Split"}
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .benchmark_run import QUESTION, Session
 from .measurement import Comparison
-from .session import QUESTION, Session
 
 PEERS = {"mlx-vlm": "mlx_vlm", "transformers": "transformers"}  # name -> module
 _STILLS = 16  # frames that mlx-vlm shows of a video

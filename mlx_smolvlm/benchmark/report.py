@@ -17,8 +17,8 @@ from typing import Any
 import mlx.core as mx
 
 from .. import __version__
+from .benchmark_run import Session
 from .measurement import Comparison, Measurement
-from .session import Session
 
 FORMAT = 1
 

@@ -1,8 +1,8 @@
 """Cost against size: more pictures, longer contexts."""
 
+from .benchmark_run import QUESTION, Session
 from .inputs import prompt_of
 from .measurement import Measurement, peak_over, reset_memory
-from .session import QUESTION, Session
 
 
 def size(session: Session) -> list[Measurement]:

@@ -6,11 +6,11 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from ..loading import load
-from ..model import SmolVLM
+from ..api.loading import load
+from ..model.smolvlm import SmolVLM
+from .benchmark_run import QUESTION, Session
 from .kernels import build_seconds, kernels_per_token
 from .measurement import Measurement, copy_bandwidth, peak_over, reset_memory, timed
-from .session import QUESTION, Session
 
 
 def start(session: Session) -> list[Measurement]:

@@ -2,12 +2,12 @@
 
 import time
 
-from ..processor_config import VideoConfig
-from ..prompting.prompt_media import SampledVideo
-from ..video.probing import choose_frames, probe
+from ..media.video.probing import choose_frames, probe
+from ..processor.processor_config import VideoConfig
+from ..processor.prompt_media import SampledVideo
+from .benchmark_run import QUESTION, Session
 from .measurement import Measurement
 from .peers import Worker
-from .session import QUESTION, Session
 
 
 def video(session: Session) -> list[Measurement]:

@@ -152,9 +152,7 @@ class MlxVlm(MlxProgram):
             images = resolve_video_inputs(
                 self._processor, [request["video"]], max_frames=request.get("max_frames") or 16
             ).images
-        prompt = apply_chat_template(
-            self._processor, self._model.config, request["prompt"], num_images=len(images)
-        )
+        prompt = apply_chat_template(self._processor, self._model.config, request["prompt"], num_images=len(images))
         token_ids: list[int] = []
         steps = mlx_vlm.stream_generate(
             self._model, self._processor, prompt, images or None, max_tokens=request["max_tokens"], temperature=0.0
@@ -230,15 +228,15 @@ class Video(Program):
     def __init__(self, folder: str, dtype: str):
         import av  # noqa: F401 - part of the base
 
-        import mlx_smolvlm.video.frames  # noqa: F401
+        import mlx_smolvlm.media.video.frames  # noqa: F401
 
         self._base_rss_bytes = peak_rss_bytes()
 
     def sample_video(self, request: dict[str, Any]) -> dict[str, Any]:
         """Decode the frames that a model would be shown, at most `max_frames`, and let them go."""
-        from mlx_smolvlm.processor_config import VideoConfig
-        from mlx_smolvlm.video.frames import read_frames
-        from mlx_smolvlm.video.probing import choose_frames, probe
+        from mlx_smolvlm.media.video.frames import read_frames
+        from mlx_smolvlm.media.video.probing import choose_frames, probe
+        from mlx_smolvlm.processor.processor_config import VideoConfig
 
         start = time.perf_counter()
         info = probe(request["video"])

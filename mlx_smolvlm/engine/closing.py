@@ -75,9 +75,7 @@ class Closer:
                 return found
         return self._search(matcher, place, max_tokens)
 
-    def _greedy(
-        self, matcher: Any, place: Place, max_tokens: int, endings: Sequence[int] = ()
-    ) -> list[int] | None:
+    def _greedy(self, matcher: Any, place: Place, max_tokens: int, endings: Sequence[int] = ()) -> list[int] | None:
         tokens: list[int] = []
         while not matcher.is_accepting():
             forced = matcher.compute_ff_bytes()

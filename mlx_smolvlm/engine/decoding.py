@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import mlx.core as mx
 
-from ..cache import KVCache
-from ..model import SmolVLM
-from ..sampling import Sampler
+from ..model.caches.kv_cache import KVCache
+from ..model.smolvlm import SmolVLM
 from .prompt_cache import PromptCache
 from .prompt_lookup import PromptLookup
+from .sampling import Sampler
 
 RUN_AHEAD_BYTES = 64 * 1024**2
 """Most memory of keys and values up to which a step is started before the one before it has ended.

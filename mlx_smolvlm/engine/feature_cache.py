@@ -6,7 +6,7 @@ from hashlib import blake2b
 import mlx.core as mx
 import numpy as np
 
-from ..model import SmolVLM
+from ..model.smolvlm import SmolVLM
 
 
 class FeatureCache:

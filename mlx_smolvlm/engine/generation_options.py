@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..sampling import SamplingOptions
+from .sampling import SamplingOptions
 from .structured import read_grammar
 
 
@@ -50,6 +50,4 @@ class GenerationOptions:
     @property
     def sampling(self) -> SamplingOptions:
         """How each token is chosen."""
-        return SamplingOptions(
-            self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty, self.seed
-        )
+        return SamplingOptions(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty, self.seed)

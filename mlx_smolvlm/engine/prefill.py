@@ -7,10 +7,10 @@ from itertools import islice
 import mlx.core as mx
 import numpy as np
 
-from ..cache import KVCache
-from ..model import SmolVLM
-from ..prefetch import prefetched
-from ..prompting.prompt import Inputs, Prompt
+from ..media.prefetch import prefetched
+from ..model.caches.kv_cache import KVCache
+from ..model.smolvlm import SmolVLM
+from ..processor.prompt import Inputs, Prompt
 from .feature_cache import FeatureCache
 from .prompt_cache import PromptCache
 from .timing import Stopwatch

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from ..cache import KVCache
-from ..caches.options import CacheOptions
-from ..model import SmolVLM
-from ..prompting.prompt import Prompt
+from ..model.caches.kv_cache import KVCache
+from ..model.caches.options import CacheOptions
+from ..model.smolvlm import SmolVLM
+from ..processor.prompt import Prompt
 
 
 @dataclass(frozen=True)

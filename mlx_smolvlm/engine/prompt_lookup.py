@@ -1,7 +1,7 @@
 """Guesses at the next tokens: what followed the last time the text read like this."""
 
-from ..caches.options import CacheOptions
-from ..sampling import SamplingOptions
+from ..model.caches.options import CacheOptions
+from .sampling import SamplingOptions
 
 LONGEST_MATCH = 3  # tokens
 SHORTEST_MATCH = 2

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import mlx.core as mx
 
-from ..sampling import SamplingOptions, adjusted, new_keys, seen_in, with_tokens
+from .sampling import SamplingOptions, adjusted, new_keys, seen_in, with_tokens
 
 
 class RowSampler:

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
-from ..cache import KVCache
-from ..caches.batch import BatchCache
-from ..model import SmolVLM
-from ..processing import Processor
-from ..prompting.prompt import Inputs
+from ..model.caches.batch import BatchCache
+from ..model.caches.kv_cache import KVCache
+from ..model.smolvlm import SmolVLM
+from ..processor.processor import Processor
+from ..processor.prompt import Inputs
 from .decoding import logits_after
 from .generation_options import GenerationOptions
 from .row_sampling import RowSampler

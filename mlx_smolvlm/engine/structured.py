@@ -11,12 +11,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..model import SmolVLM
-from ..processing import Processor
-from ..sampling import Sampler
+from ..model.smolvlm import SmolVLM
+from ..processor.processor import Processor
 from .closing import Closer, Place, completes
 from .decoding import logits_after
 from .prompt_cache import PromptCache
+from .sampling import Sampler
 
 # One way to write JSON: that of json.dumps. Free white space invites small models to make nothing else.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -125,9 +125,7 @@ def make_constraint(
     return None if grammar is None else GrammarConstraint(processor, vocab_size, grammar, max_tokens)
 
 
-def check_form(
-    json_schema: Any, regex: str | None, prompt_lookup_tokens: int | None, max_kv_size: int | None
-) -> None:
+def check_form(json_schema: Any, regex: str | None, prompt_lookup_tokens: int | None, max_kv_size: int | None) -> None:
     """Refuse what an answer in a form does not go with: drafts that know no form, caches that cannot go back."""
     if json_schema is None and regex is None:
         return

@@ -2,7 +2,7 @@
 
 from tokenizers.decoders import DecodeStream
 
-from ..processing import Processor
+from ..processor.processor import Processor
 
 
 class TextStream:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from ..image_processing import MAX_SIDE
-from ..processor_config import ImageConfig, VideoConfig
+from ..processor.processor_config import ImageConfig, VideoConfig
+from ..processor.tiling import MAX_SIDE
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What programs call: load, generate, batch, converse, caption. The public names live here."""

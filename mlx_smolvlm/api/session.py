@@ -1,0 +1,275 @@
+"""A conversation that goes on: what was read once, be it text, pictures or videos, is not read again."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from ..engine.feature_cache import FeatureCache
+from ..engine.generation_options import GenerationOptions
+from ..engine.prompt_cache import PromptCache
+from ..media.options import MediaOptions
+from ..model.smolvlm import SmolVLM
+from ..processor.kept_media import KeptMedium
+from ..processor.messages import IMAGE_MARKER, VIDEO_MARKER, read_conversation
+from ..processor.processor import Processor
+from .generation import GenerationResponse, stream_generate
+from .session_file import SavedSession, read_session, write_session
+
+Content = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question with its answer.
+
+    Attributes:
+        content: the question in Hugging Face form; its pictures and videos are `KeptMedium` objects.
+        answer: the answer's text, as far as it was made.
+        finish_reason: how it ended: "stop", "length", "cancelled", or "closed" by the consumer.
+    """
+
+    content: Content
+    answer: str
+    finish_reason: str
+
+
+class Session:
+    """A conversation with a model, and all that the model has read of it. One answer at a time.
+
+    Every question continues from the longest beginning that it shares with what was read: follow-ups, an edited or
+    repeated question and an answer made anew read only what is new. Pictures and videos of earlier turns are not
+    opened again, unless something before them changes.
+
+    An answer ends up in the conversation when its stream ends: whole, or as far as it came where the consumer closes
+    the stream or the cancel event is set. If reading or answering fails, or is cancelled before there is a word of
+    the answer, the conversation is as it was before.
+
+    Attributes:
+        model, processor: from `load`.
+        system: the system prompt, None for none; it may be changed between questions.
+        options: how answers are made where a question does not say.
+        turns: the conversation so far, without the system prompt.
+        prompt_cache: what the model has read.
+        feature_cache: image features of what was shown.
+    """
+
+    def __init__(
+        self,
+        model: SmolVLM,
+        processor: Processor,
+        *,
+        system: str | None = None,
+        options: GenerationOptions | None = None,
+        max_feature_bytes: int = 256 * 1024**2,
+    ):
+        """
+        Args:
+            model, processor: from `load`.
+            system: the system prompt.
+            options: how answers are made where a question does not say.
+            max_feature_bytes: most memory for the image features of pictures and frames that may be shown again; the
+                least recently used go first.
+        """
+        self.model = model
+        self.processor = processor
+        self.system = system
+        self.options = options or GenerationOptions()
+        self.turns: list[Turn] = []
+        self.prompt_cache = PromptCache()
+        self.feature_cache = FeatureCache(max_feature_bytes)
+        self._current: object | None = None  # stands for the answer that is being made
+
+    def ask(
+        self,
+        text: str,
+        *,
+        images: Sequence[Any] = (),
+        videos: Sequence[Any] = (),
+        media_options: MediaOptions | None = None,
+        options: GenerationOptions | None = None,
+        cancel: Event | None = None,
+    ) -> Iterator[GenerationResponse]:
+        """Ask the next question.
+
+        Args:
+            text: the question; `<image>` and `<video>` in it place the media, which otherwise go before it.
+            images: path, http(s) or data URL, bytes, PIL image or numpy array, each.
+            videos: path, http(s) URL or `SampledVideo`, each.
+            media_options: how these pictures and videos are read.
+            options: how the answer is made; None for the session's.
+            cancel: when set, the answer ends at the next frame, chunk or token.
+
+        Yields:
+            A response per token, as `stream_generate` does.
+
+        Raises:
+            ValueError: an empty question, markers without media, or another answer that is still being made; and,
+                as FileNotFoundError, all that `stream_generate` raises.
+        """
+        return self._answer(_content(text, images, videos, media_options), False, options, cancel)
+
+    def edit(
+        self,
+        text: str,
+        *,
+        images: Sequence[Any] | None = None,
+        videos: Sequence[Any] | None = None,
+        media_options: MediaOptions | None = None,
+        options: GenerationOptions | None = None,
+        cancel: Event | None = None,
+    ) -> Iterator[GenerationResponse]:
+        """Ask the last question in other words. Its pictures and videos stay, unless either are given anew.
+
+        Arguments and errors are those of `ask`; ValueError also if there is no last question.
+        """
+        last = self._last_turn()
+        if images is None and videos is None:
+            kept = {kind: [item[kind] for item in last.content if item["type"] == kind] for kind in ("image", "video")}
+            content = _content(text, kept["image"], kept["video"], None)
+        else:
+            content = _content(text, images or (), videos or (), media_options)
+        return self._answer(content, True, options, cancel)
+
+    def regenerate(
+        self, *, options: GenerationOptions | None = None, cancel: Event | None = None
+    ) -> Iterator[GenerationResponse]:
+        """Answer the last question anew; another answer needs a temperature above 0.
+
+        Raises:
+            ValueError: there is no last question; and as `ask`.
+        """
+        return self._answer(self._last_turn().content, True, options, cancel)
+
+    def undo(self) -> Turn:
+        """Take back the last question with its answer, and return them.
+
+        Raises:
+            ValueError: there is none, or an answer is still being made.
+        """
+        self._refuse_while_answering()
+        last = self._last_turn()
+        self.turns = self.turns[:-1]
+        return last
+
+    def save(self, path: str | Path) -> None:
+        """Write the session into one file, whole or not at all: conversation, media and what the model has read.
+
+        Pictures and videos that are files stay where they are, as videos behind an address do; pictures that came
+        from elsewhere are in the file. The image features are not, nor are the model and `options`.
+
+        Raises:
+            ValueError: an answer is still being made.
+            OSError: the file cannot be written.
+        """
+        self._refuse_while_answering()
+        turns = [(turn.content, turn.answer, turn.finish_reason) for turn in self.turns]
+        write_session(Path(path), self.model, SavedSession(self.system, turns, self.prompt_cache))
+
+    @classmethod
+    def load(cls, path: str | Path, model: SmolVLM, processor: Processor) -> "Session":
+        """A session that was saved; its next question reads no more than it would have.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: no session, a damaged one, or one with another model or other types of numbers.
+        """
+        saved = read_session(Path(path), model)
+        session = cls(model, processor, system=saved.system)
+        session.turns = [Turn(*turn) for turn in saved.turns]
+        session.prompt_cache = saved.prompt_cache
+        return session
+
+    def _answer(
+        self, content: Content, replaces_last: bool, options: GenerationOptions | None, cancel: Event | None
+    ) -> Iterator[GenerationResponse]:
+        self._refuse_while_answering()
+        return self._stream(content, replaces_last, options or self.options, cancel)
+
+    def _stream(
+        self, content: Content, replaces_last: bool, options: GenerationOptions, cancel: Event | None
+    ) -> Iterator[GenerationResponse]:
+        self._refuse_while_answering()
+        self._current = current = object()
+        before = self.turns[:-1] if replaces_last else self.turns
+        answer = ""
+        try:
+            steps = stream_generate(
+                self.model,
+                self.processor,
+                self._messages(before, content),
+                **{field.name: getattr(options, field.name) for field in fields(options)},
+                prompt_cache=self.prompt_cache,
+                feature_cache=self.feature_cache,
+                cancel=cancel,
+            )
+            for step in steps:
+                answer += step.text
+                if step.finish_reason is not None:
+                    self._current = None  # the consumer need not ask for what comes after the last step
+                    if step.completion_tokens:
+                        self.turns = [*before, Turn(content, answer, step.finish_reason)]
+                yield step
+        except GeneratorExit:
+            if self._current is current:
+                self.turns = [*before, Turn(content, answer, "closed")]
+            raise
+        finally:
+            if self._current is current:
+                self._current = None
+
+    def _messages(self, turns: list[Turn], content: Content) -> list[dict[str, Any]]:
+        """The conversation in Hugging Face form, with a question that has no answer yet at its end."""
+        messages = [{"role": "system", "content": [_text(self.system)]}] if self.system else []
+        for turn in turns:
+            messages += [
+                {"role": "user", "content": turn.content},
+                {"role": "assistant", "content": [_text(_without_markers(self._without_end(turn.answer)))]},
+            ]
+        return [*messages, {"role": "user", "content": content}]
+
+    def _without_end(self, answer: str) -> str:
+        """The template ends answers itself; they bring an end of their own where special tokens are not skipped."""
+        ends = [self.processor.tokenizer.id_to_token(token_id) for token_id in self.processor.stop_token_ids]
+        for end in filter(None, ends):
+            answer = answer.removesuffix(end)
+        return answer
+
+    def _last_turn(self) -> Turn:
+        if not self.turns:
+            raise ValueError("the conversation has no question yet; ask one first")
+        return self.turns[-1]
+
+    def _refuse_while_answering(self) -> None:
+        if self._current is not None:
+            raise ValueError("an answer is still being made; finish or close its stream first")
+
+
+def _content(text: str, images: Sequence[Any], videos: Sequence[Any], options: MediaOptions | None) -> Content:
+    """A question with its media in their places."""
+    sources = {}
+    for kind, media in (("image", images), ("video", videos)):
+        if not isinstance(media, list | tuple):
+            raise ValueError(f"{kind}s is {type(media).__name__}, expected a list")
+        sources[kind] = [
+            source if isinstance(source, KeptMedium) else KeptMedium(kind, source, options or MediaOptions())
+            for source in media
+        ]
+    conversation = read_conversation(text, sources["image"], sources["video"])
+    unplaced = {kind: iter(media) for kind, media in sources.items()}
+    return [
+        item if item["type"] == "text" else {"type": item["type"], item["type"]: next(unplaced[item["type"]])}
+        for item in conversation.messages[0]["content"]
+    ]
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _without_markers(answer: str) -> str:
+    """An answer may spell out a marker, which in the next prompt would ask for a picture."""
+    for marker in (IMAGE_MARKER, VIDEO_MARKER):
+        answer = answer.replace(marker, f"< {marker[1:]}")
+    return answer

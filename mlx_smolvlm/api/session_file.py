@@ -1,0 +1,223 @@
+"""A session <-> one safetensors file: JSON for the conversation, tensors for what was read and for pixels."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load, save_file
+
+from ..engine.prompt_cache import PromptCache, ReadMedium
+from ..media.options import MediaOptions
+from ..model.smolvlm import SmolVLM
+from ..processor.kept_media import KeptMedium, KeptPicture, KeptVideo
+from ..processor.prompt_media import SampledVideo
+from ..processor.tiling import Layout
+
+FORMAT = "mlx-smolvlm session 2"
+_RECORD, _CHECKSUM = "record", "checksum"
+_PROBE = 64  # values of each parameter that tell a model from others of the same shape
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """What a file holds: the system prompt, (content, answer, finish_reason) of each turn, and what was read."""
+
+    system: str | None
+    turns: list[tuple[list[dict[str, Any]], str, str]]
+    prompt_cache: PromptCache
+
+
+def model_fingerprint(model: SmolVLM) -> str:
+    """Differs between models of other configurations, weights or number types."""
+    digest = blake2b(repr(model.config).encode(), digest_size=16)
+    parameters: Any = tree_flatten(model.parameters())
+    for name, values in sorted(parameters):
+        digest.update(f"{name} {values.shape} {values.dtype}".encode())
+        digest.update(_to_numpy(values.reshape(-1)[:_PROBE]).tobytes())
+    return digest.hexdigest()
+
+
+def write_session(path: Path, model: SmolVLM, session: SavedSession) -> None:
+    """Write a session whole or not at all. Raises OSError if the file cannot be written."""
+    tensors = {f"layers.{name}": _to_numpy(array) for name, array in session.prompt_cache.arrays().items()}
+    media: list[dict[str, Any]] = []
+    turns = []
+    for content, answer, finish_reason in session.turns:
+        items = []
+        for item in content:
+            if item["type"] != "text":
+                record, pixels = _medium_record(item[item["type"]])
+                tensors |= {f"media.{len(media)}.{name}": array for name, array in pixels.items()}
+                item = {"type": item["type"], "medium": len(media)}
+                media.append(record)
+            items.append(item)
+        turns.append({"content": items, "answer": answer, "finish_reason": finish_reason})
+    record = {
+        "format": FORMAT,
+        "model": model_fingerprint(model),
+        "system": session.system,
+        "turns": turns,
+        "media": media,
+        "token_ids": session.prompt_cache.token_ids,
+        "dtypes": {name: _name_of(array.dtype) for name, array in session.prompt_cache.arrays().items()},
+        "read_media": [[medium.start, medium.end, medium.digest.hex()] for medium in session.prompt_cache.media],
+    }
+    tensors[_RECORD] = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    tensors[_CHECKSUM] = np.frombuffer(_checksum(tensors), np.uint8)
+    with _whole_file(path) as temporary:
+        try:
+            save_file(tensors, temporary)
+        except SafetensorError as error:
+            raise OSError(f"{path} could not be written: {error}") from None
+
+
+def read_session(path: Path, model: SmolVLM) -> SavedSession:
+    """What was saved.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a session, damaged, or of another model.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; name one that a session was saved in")
+    try:
+        tensors = load(path.read_bytes())
+    except (SafetensorError, KeyError, TypeError) as error:  # the latter: types of numbers that NumPy does not know
+        raise ValueError(f"{path} is not a session, or cut short: {error}") from None
+    if not {_RECORD, _CHECKSUM} <= tensors.keys():
+        raise ValueError(f"{path} is a safetensors file, but not a session")
+    if tensors.pop(_CHECKSUM).tobytes() != _checksum(tensors):
+        raise ValueError(f"{path} is damaged: its content does not match its checksum")
+    try:
+        return _restored(path, tensors, model)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path} is not a session as this version writes them: {error!r}") from None
+
+
+def _restored(path: Path, tensors: dict[str, np.ndarray], model: SmolVLM) -> SavedSession:
+    record = json.loads(tensors.pop(_RECORD).tobytes())
+    if record["format"] != FORMAT:
+        raise ValueError(f"{path} is {record['format']!r}, this version reads {FORMAT!r}")
+    if record["model"] != model_fingerprint(model):
+        raise ValueError(
+            f"{path} was saved with another model or other types of numbers (dtype); load those that it was saved with"
+        )
+    kept = [_medium(entry, _of(tensors, f"media.{number}.")) for number, entry in enumerate(record["media"])]
+    turns = [
+        (
+            [
+                item if item["type"] == "text" else {"type": item["type"], item["type"]: kept[item["medium"]]}
+                for item in turn["content"]
+            ],
+            turn["answer"],
+            turn["finish_reason"],
+        )
+        for turn in record["turns"]
+    ]
+    media = [ReadMedium(start, end, bytes.fromhex(digest)) for start, end, digest in record["read_media"]]
+    cache = PromptCache()
+    layers = {name: _to_mlx(array, record["dtypes"][name]) for name, array in _of(tensors, "layers.").items()}
+    cache.restore(model, record["token_ids"], media, layers)
+    return SavedSession(record["system"], turns, cache)
+
+
+def _medium_record(medium: KeptMedium) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What is written of a picture or video, and its pixels if it has no place of its own."""
+    known, source = medium.known, medium.source
+    if known is None:
+        raise ValueError(f"a {medium.kind} has not been read")
+    record: dict[str, Any] = {
+        "kind": medium.kind,
+        "name": known.name,
+        "digest": known.digest.hex(),
+        "options": asdict(medium.options),
+        "source": source if isinstance(source, str) else None,
+    }
+    if isinstance(known, KeptPicture):
+        record["layout"] = asdict(known.layout)
+    else:
+        record |= {"timestamps_s": list(known.timestamps_s), "duration_s": known.duration_s}
+    if isinstance(source, Image.Image):
+        return record, {"pixels": np.asarray(source)}
+    if isinstance(source, SampledVideo):
+        facts = {"timestamps_s": list(source.timestamps_s), "duration_s": source.duration_s}
+        record["sampled"] = facts | {"are_tiles": source.are_tiles, "name": source.name}
+        return record, {f"frames.{number}": np.asarray(frame) for number, frame in enumerate(source.frames)}
+    return record, {}
+
+
+def _medium(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> KeptMedium:
+    """The inverse of `_medium_record`."""
+    source, digest = record["source"], bytes.fromhex(record["digest"])
+    known: KeptPicture | KeptVideo
+    if record["kind"] == "image":
+        cut = record["layout"]
+        layout = Layout(cut["rows"], cut["columns"], tuple(cut["fitted"]), tuple(cut["grid"]))
+        known = KeptPicture(record["name"], layout, digest)
+        if "pixels" in arrays:
+            source = Image.fromarray(arrays["pixels"])
+    else:
+        known = KeptVideo(record["name"], record["timestamps_s"], record["duration_s"], digest)
+        if "sampled" in record:
+            frames = [arrays[f"frames.{number}"] for number in range(len(arrays))]
+            source = SampledVideo(frames, **record["sampled"])
+    return KeptMedium(record["kind"], source, MediaOptions(**record["options"]), known)
+
+
+def _of(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _name_of(dtype: mx.Dtype) -> str:
+    return str(dtype).removeprefix("mlx.core.")
+
+
+def _to_numpy(array: mx.array) -> np.ndarray:
+    """The values, or for bfloat16, which NumPy does not know, their bits."""
+    return np.array(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array)
+
+
+def _to_mlx(array: np.ndarray, dtype: str) -> mx.array:
+    """The inverse of `_to_numpy`, evaluated."""
+    values = mx.array(array).view(getattr(mx, dtype))
+    mx.eval(values)
+    return values
+
+
+def _checksum(tensors: dict[str, np.ndarray]) -> bytes:
+    digest = blake2b(digest_size=16)
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].shape} {tensors[name].dtype}".encode())
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return digest.digest()
+
+
+@contextmanager
+def _whole_file(target: Path) -> Iterator[Path]:
+    """A temporary file beside `target` that takes its place when the block ends well, and vanishes otherwise."""
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; name a file to save in")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"no folder {target.parent} to save {target.name} in")
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+    os.close(descriptor)
+    try:
+        yield Path(name)
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(name, target)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        raise

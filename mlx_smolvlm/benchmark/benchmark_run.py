@@ -1,0 +1,147 @@
+"""One run of the benchmark: its settings, the checkpoint, and the inputs, made when first needed."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import mlx.core as mx
+
+from ..api.generation import GenerationResponse, stream_generate
+from ..api.loading import find_checkpoint, load
+from ..model.config import read_model_config
+from ..model.smolvlm import SmolVLM
+from ..processor.processor import Processor, load_processor
+from .geometries import GEOMETRIES, make_checkpoint
+from .inputs import prompt_of, write_clip, write_picture
+from .measurement import Progress
+
+QUESTION = "What is this?"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure on, and how often; `None` layers are the geometry's, `bits` None does not quantize."""
+
+    model: str | None
+    geometry: str
+    decoder_layers: int | None
+    encoder_layers: int | None
+    bits: int | None
+    dtype: str
+    runs: int
+    prompt_tokens: int
+    new_tokens: int
+    image_size: tuple[int, int]
+    video: str | None
+    clip_s: float
+    max_frames: int
+    pictures: list[int]
+    contexts: list[int]
+
+    @property
+    def checkpoint_name(self) -> str:
+        """Of a random checkpoint's folder: says all that it depends on."""
+        geometry = GEOMETRIES[self.geometry].with_layers(self.decoder_layers, self.encoder_layers)
+        layers = f"decoder{geometry.text.num_hidden_layers}-encoder{geometry.vision.num_hidden_layers}"
+        return f"{self.geometry}-{layers}-{self.dtype}"
+
+
+@dataclass
+class Session:
+    """Settings with what follows from them. `folder` keeps checkpoints and inputs."""
+
+    settings: Settings
+    folder: Path
+    progress: Progress = field(default_factory=Progress)
+
+    @cached_property
+    def checkpoint(self) -> Path | str:
+        """Folder or Hub id of the model."""
+        settings = self.settings
+        if settings.model is not None:
+            return settings.model
+        plain = self.folder / settings.checkpoint_name
+        self.progress(f"checkpoint {plain.name}")
+        geometry = GEOMETRIES[settings.geometry].with_layers(settings.decoder_layers, settings.encoder_layers)
+        make_checkpoint(geometry, settings.dtype, plain)
+        if settings.bits is None:
+            return plain
+        quantized = self.folder / f"{plain.name}-{settings.bits}bit"
+        if not quantized.is_dir():
+            options = ["-q", "--q-bits", str(settings.bits)]
+            self.run_module("mlx_smolvlm.convert", "--hf-path", str(plain), "--mlx-path", str(quantized), *options)
+        return quantized
+
+    @cached_property
+    def model(self) -> SmolVLM:
+        """The loaded model."""
+        return load(self.checkpoint, dtype=self.settings.dtype)[0]
+
+    @cached_property
+    def processor(self) -> Processor:
+        """The model's, for which no weights are read."""
+        folder = find_checkpoint(self.checkpoint)
+        return load_processor(folder, read_model_config(folder))
+
+    def forget_model(self) -> None:
+        """Give its memory to others; it is loaded again when it is needed."""
+        self.__dict__.pop("model", None)
+        mx.clear_cache()
+
+    @cached_property
+    def picture(self) -> Path:
+        """A photo of the size asked for."""
+        return self.pictures(1)[0]
+
+    def pictures(self, count: int) -> list[Path]:
+        """As many different photos."""
+        width, height = self.settings.image_size
+        paths = [self.folder / f"photo{index}-{width}x{height}.jpg" for index in range(count)]
+        for index, path in enumerate(paths):
+            if not path.is_file():
+                write_picture(path, self.settings.image_size, index)
+        return paths
+
+    @cached_property
+    def clip(self) -> Path:
+        """The video asked for, or a generated one."""
+        if self.settings.video is not None:
+            return Path(self.settings.video)
+        path = self.folder / f"clip-{self.settings.clip_s:g}s.mp4"
+        if not path.is_file():
+            self.progress(f"clip of {self.settings.clip_s:g} s")
+            unfinished = path.with_name(f"unfinished-{path.name}")
+            os.replace(write_clip(unfinished, self.settings.clip_s), path)
+        return path
+
+    @cached_property
+    def long_prompt(self) -> str:
+        """Text of as many tokens as asked for."""
+        return prompt_of(self.processor, self.settings.prompt_tokens)
+
+    def answer(self, prompt: str, **options: object) -> GenerationResponse:
+        """The last step of a greedy answer, with its times."""
+        for step in stream_generate(self.model, self.processor, prompt, **options):  # type: ignore[arg-type]
+            last = step
+        return last
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For processes of this package: they find it where this one has found it."""
+        package_root = str(Path(__file__).parents[2])
+        entries = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(entries)}
+
+    def run_module(self, module: str, *arguments: str) -> None:
+        """`python -m module arguments`, quietly.
+
+        Raises:
+            ValueError: it failed; with its last line.
+        """
+        command = [sys.executable, "-m", module, *arguments]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            raise ValueError(f"python -m {module} failed: {(done.stderr.strip() or '?').splitlines()[-1]}")

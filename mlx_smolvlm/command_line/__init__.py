@@ -1,0 +1,1 @@
+"""What the command lines share: options, errors, signals and progress."""

@@ -1,0 +1,201 @@
+"""The thread that reads a live source: decodes, samples, makes tiles, and connects again. No MLX."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..urls import one_line
+from ..video.container import reason
+from ..video.frames import upright_picture
+from .frame_buffer import FrameBuffer, LiveFrame, StreamClock
+from .source import OpenSource, Source, open_source
+from .transport import Closed, Patience, Stalled
+
+LOG = logging.getLogger(__name__)
+FIRST_PAUSE_S = 0.5  # before connecting again; doubled each time
+LONGEST_PAUSE_S = 8.0
+CLOSING_S = 0.5  # how long a closed thread is waited for
+ROUNDING = 1e-3  # of an interval: containers round times
+ASSUMED_FPS = 25  # of a file that states none
+
+
+class LiveReader:
+    """Reads a source into a buffer until it ends or is closed.
+
+    Files are read as fast as the buffer takes them, unless `realtime` asks for their own pace; then, as from all
+    live sources, the newest frames win. Network sources that were read once are connected to again, at most
+    `retries` times in a row.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        buffer: FrameBuffer,
+        make_tile: Callable[[Image.Image], np.ndarray],
+        *,
+        sample_interval_s: float,
+        realtime: bool,
+        stall_timeout_s: float,
+        retries: int,
+    ):
+        self._source = source
+        self._buffer = buffer
+        self._make_tile = make_tile
+        self._sample_interval_s = sample_interval_s
+        self._realtime = realtime
+        self._retries = retries
+        self._closing = Event()
+        self._patience = Patience(self._closing, stall_timeout_s)
+        self._clock = StreamClock()
+        self._last_sample = -1  # counted in intervals from the first frame
+        self._frame_count = 0
+        self._begun_s = 0.0
+        self._interval_s = 0.0  # between the last two frames
+        self._unsampled: Any = None  # the last frame, if it was not sampled
+        self._can_return = False
+        self._thread = Thread(target=self._work, name="mlx_smolvlm live source", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading and wait for the thread.
+
+        One that waits within FFmpeg for a network or a device is left to end by its own time limit.
+        """
+        self._closing.set()
+        self._buffer.close()
+        self._thread.join(CLOSING_S)
+
+    def _work(self) -> None:
+        try:
+            self._read_and_reconnect()
+        except Closed:
+            pass
+        except Exception as error:  # whatever it is, it belongs to the consumer
+            self._buffer.fail(error)
+
+    def _read_and_reconnect(self) -> None:
+        attempts = 0
+        failure: Exception | None = None  # why the source was lost; None if it has ended
+        while True:
+            count = self._frame_count
+            latest = self._read()
+            if attempts == 0 or self._frame_count > count:
+                attempts, failure = 0, latest
+            if attempts == self._retries or self._frame_count == 0 or not self._can_return:
+                break
+            attempts += 1
+            what = f"is lost ({_one_line(latest)})" if latest else "has ended"
+            LOG.warning("%s %s; connecting again (%d of %d)", self._source.name, what, attempts, self._retries)
+            self._buffer.expect_nothing(True)
+            self._sleep(min(FIRST_PAUSE_S * 2 ** (attempts - 1), LONGEST_PAUSE_S))
+        if failure is not None:
+            name, text = self._source.name, _one_line(failure)
+            raise ValueError(text if name in text else f"{name}: {text}")
+        if self._unsampled is not None:  # a video is shown to its last frame
+            self._put(self._buffer.newest_s, self._buffer.newest_s, self._unsampled)
+        self._buffer.end(round(self._buffer.newest_s + self._interval_s, 6))
+
+    def _read(self) -> Exception | None:
+        """Read to the end, or to what is returned."""
+        import av
+
+        try:
+            self._buffer.expect_nothing(False)
+            with open_source(self._source, self._patience, self._buffer.expect_nothing) as opened:
+                self._can_return = self._source.is_network and opened.is_live
+                self._read_frames(opened)
+            if self._frame_count == 0:
+                raise ValueError(f"{self._source.name} holds no picture that can be decoded; is it complete?")
+        except (ValueError, OSError, av.FFmpegError) as error:
+            return error
+        return None
+
+    def _read_frames(self, opened: OpenSource) -> None:
+        is_paced = self._realtime or self._source.device_format == "lavfi"  # which would give all at once
+        self._buffer.drops = opened.is_live or self._realtime
+        self._clock.restart()
+        for frame in self._frames(opened):
+            now_s = time.monotonic()
+            if self._frame_count == 0:
+                self._begun_s = now_s
+            self._frame_count += 1
+            time_s = self._clock.time_s(_stamp_s(frame, opened, self._frame_count), now_s, is_live=opened.is_live)
+            if is_paced:
+                self._sleep(self._begun_s + time_s - now_s)
+            sample = math.floor(time_s / self._sample_interval_s + ROUNDING)
+            self._unsampled = frame
+            if sample > self._last_sample:
+                self._last_sample, self._unsampled = sample, None
+                self._put(sample * self._sample_interval_s, time_s, frame)
+            if time_s > self._buffer.newest_s >= 0:
+                self._interval_s = time_s - self._buffer.newest_s
+            self._buffer.advance(time_s)
+
+    def _put(self, sample_s: float, time_s: float, frame: Any) -> None:
+        tile = self._make_tile(upright_picture(frame))
+        self._buffer.put(LiveFrame(sample_s, time_s, tile, time.monotonic()))
+
+    def _frames(self, opened: OpenSource) -> Iterator[Any]:
+        """Decoded frames in order; those that are damaged are left out."""
+        import av
+
+        packets = opened.container.demux(opened.stream)
+        last_s = time.monotonic()
+        while not self._closing.is_set():
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.error.ExitError:  # a time limit within FFmpeg; RTSP alone can be read on
+                limit_s = self._patience.stall_timeout_s
+                if time.monotonic() - last_s >= limit_s or opened.container.format.name != "rtsp":
+                    raise Stalled(f"nothing came for {limit_s:g} s") from None
+                packets = opened.container.demux(opened.stream)
+                continue
+            except av.error.BlockingIOError:  # a device that has no frame yet
+                self._sleep(0.01)
+                packets = opened.container.demux(opened.stream)
+                continue
+            except av.FFmpegError as error:
+                if opened.is_live:
+                    raise
+                LOG.warning("%s is damaged: it ends here (%s)", self._source.name, reason(error))
+                return
+            last_s = time.monotonic()
+            yield from _decoded(packet)
+        raise Closed
+
+    def _sleep(self, seconds: float) -> None:
+        if self._closing.wait(max(seconds, 0)):
+            raise Closed
+
+
+def _decoded(packet: Any) -> list[Any]:
+    """The frames that a packet completes, without damaged ones, as there are where a stream is joined."""
+    import av
+
+    try:
+        return [frame for frame in packet.decode() if not frame.is_corrupt]
+    except av.FFmpegError:
+        return []
+
+
+def _stamp_s(frame: Any, opened: OpenSource, count: int) -> float | None:
+    """When the container says that a frame is shown; bare streams in files say nothing but their rate."""
+    if frame.time is not None:
+        return float(frame.time)
+    rate = opened.stream.guessed_rate or ASSUMED_FPS
+    return None if opened.is_live else float((count - 1) / rate)
+
+
+def _one_line(error: Exception) -> str:
+    return one_line(reason(error), 300)

@@ -1,0 +1,1 @@
+"""The networks, their configuration, weights, layers and key-value caches."""

@@ -1,0 +1,144 @@
+"""Keys and values of several conversations that are decoded together, a token of each in every step.
+
+To the decoder, such a step is one of as many tokens as there are rows; what each token sees is decided here.
+"""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import numpy as np
+
+from ..config import TextConfig
+from .kv_cache import KVCache
+
+
+class BatchCache:
+    """A row of keys and values for each conversation, in all layers.
+
+    Rows are filled with what another cache has read (`put`), grow by a token in each step, and are used again for
+    others. A row without a conversation computes along; what comes out of it means nothing.
+
+    Attributes:
+        lengths: (num_rows,) int32, tokens held by each row.
+        layers: what `LanguageModel` takes as its cache.
+    """
+
+    def __init__(self, config: TextConfig, itemsize: int):
+        """
+        Args:
+            config: the decoder's.
+            itemsize: bytes of a number that it computes with.
+        """
+        self._head_dim = config.head_dim
+        self._itemsize = itemsize
+        self._heads = config.num_attention_heads
+        self._kv_heads = config.num_key_value_heads
+        self.lengths = np.zeros(0, np.int32)
+        self._layers = [BatchLayer(self) for _ in range(config.num_hidden_layers)]
+        self.layers: list[KVCache] = list(self._layers)
+        self.end = 0  # columns that are looked at in this step
+        self.mask = mx.zeros(0)
+        self.columns = self.rows = mx.zeros(0)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows, whether or not there is a conversation in them."""
+        return len(self.lengths)
+
+    def bytes_per_row(self, length: int) -> int:
+        """Memory for a row of so many tokens."""
+        columns = -(-length // KVCache.STEP) * KVCache.STEP
+        return columns * 2 * len(self.layers) * self._kv_heads * self._head_dim * self._itemsize
+
+    def put(self, row: int, layers: Sequence[KVCache]) -> None:
+        """Fill a row with what another cache, one of `LanguageModel.make_cache`, holds."""
+        self.lengths[row] = layers[0].offset
+        for layer, source in zip(self._layers, layers, strict=True):
+            layer.put(row, source)
+        mx.eval([layer.state for layer in self.layers])
+
+    def arrange(self, rows: Sequence[int], num_rows: int) -> None:
+        """Keep some rows, in this order, and add empty ones up to `num_rows`."""
+        end = max((int(self.lengths[row]) for row in rows), default=0) + 1
+        for layer in self._layers:
+            layer.arrange(rows, num_rows, end)
+            mx.eval(layer.state)  # one layer at a time is held twice
+        lengths = np.zeros(num_rows, np.int32)
+        lengths[: len(rows)] = self.lengths[list(rows)]
+        self.lengths = lengths
+
+    def begin_step(self) -> None:
+        """Before a step: what its tokens see, the same in every layer."""
+        self.end = int(self.lengths.max()) + 1
+        lengths = mx.array(self.lengths)
+        seen = mx.arange(self.end) <= lengths[:, None]  # (num_rows, end)
+        self.mask = mx.repeat(seen, self._heads, axis=0)[None, :, None]  # (1, num_rows * heads, 1, end)
+        self.columns = mx.repeat(lengths, self._kv_heads)
+        self.rows = mx.arange(self.num_rows * self._kv_heads)
+
+    def end_step(self, rows: Sequence[int]) -> None:
+        """After a step: these rows are a token longer, and nothing is left in the others."""
+        lengths = np.zeros_like(self.lengths)
+        lengths[list(rows)] = self.lengths[list(rows)] + 1
+        self.lengths = lengths
+
+
+class BatchLayer(KVCache):
+    """One layer of a `BatchCache`.
+
+    The buffer is (2, num_rows * num_key_value_heads, capacity, head_dim), keys and values apart: each half then is
+    what attention takes without a copy, as one sequence with as many heads as all rows have together.
+    """
+
+    def __init__(self, batch: BatchCache):
+        super().__init__()
+        self._batch = batch
+
+    def positions(self, num_tokens: int) -> np.ndarray:
+        """Of the next token of each row, (num_rows,) int32."""
+        return self._batch.lengths
+
+    def attend(self, queries: mx.array, keys_values: mx.array, scale: float) -> mx.array:
+        """As `KVCache.attend`, but the tokens are those of the rows, and each sees what its own row holds."""
+        batch = self._batch
+        _, num_heads, num_rows, head_dim = queries.shape
+        assert self.buffer is not None
+        new = keys_values.reshape(2, -1, num_rows, head_dim).transpose(0, 2, 1, 3).reshape(2, -1, head_dim)
+        buffer = self._with_capacity(self.buffer, batch.end)
+        buffer[:, batch.rows, batch.columns] = new
+        self.buffer = buffer
+        held = buffer[:, None, :, : batch.end]
+        queries = queries.transpose(0, 2, 1, 3).reshape(1, num_rows * num_heads, 1, head_dim)
+        out = mx.fast.scaled_dot_product_attention(queries, held[0], held[1], scale=scale, mask=batch.mask)
+        return out.reshape(1, num_rows, num_heads, head_dim).transpose(0, 2, 1, 3)
+
+    def put(self, row: int, source: KVCache) -> None:
+        """Fill a row, beginning with its first column; the rest of it becomes zero."""
+        assert source.buffer is not None
+        kv_heads = source.buffer.shape[1] // 2
+        held = source.buffer[0, :, : source.offset].reshape(2, kv_heads, source.offset, -1)
+        if self.buffer is None:
+            self.buffer = mx.zeros((2, self._batch.num_rows * kv_heads, 0, held.shape[3]), held.dtype)
+        buffer = self._with_capacity(self.buffer, source.offset + 1)
+        heads = slice(row * kv_heads, (row + 1) * kv_heads)
+        buffer[:, heads, : source.offset] = held
+        buffer[:, heads, source.offset :] = 0  # a masked value that is not finite would still spoil the sum
+        self.buffer = buffer
+
+    def arrange(self, rows: Sequence[int], num_rows: int, end: int) -> None:
+        """As `BatchCache.arrange`, with room for `end` tokens."""
+        if self.buffer is None or not num_rows:
+            self.buffer = None
+            return
+        _, all_heads, capacity, head_dim = self.buffer.shape
+        kv_heads = all_heads // self._batch.num_rows
+        end = min(capacity, -(-end // self.STEP) * self.STEP)
+        kept = [self.buffer[:, row * kv_heads : (row + 1) * kv_heads, :end] for row in rows]
+        empty = mx.zeros((2, (num_rows - len(rows)) * kv_heads, end, head_dim), self.buffer.dtype)
+        self.buffer = mx.concatenate([*kept, empty], axis=1)
+
+    def _with_capacity(self, buffer: mx.array, end: int) -> mx.array:
+        if end <= buffer.shape[2]:
+            return buffer
+        more = -(-end // self.STEP) * self.STEP - buffer.shape[2]
+        return mx.concatenate([buffer, mx.zeros((*buffer.shape[:2], more, buffer.shape[3]), buffer.dtype)], axis=2)

@@ -1,0 +1,226 @@
+"""Messages and media -> `input_ids` and `pixel_values`. `tokenizers` alone, never transformers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from ..media.images import load_image
+from ..media.options import MediaOptions
+from ..model.config import ModelConfig
+from .chat_template import FAMILY_TEMPLATE, render
+from .expansion import layout_marker
+from .kept_media import KeptMedium
+from .messages import IMAGE_MARKER, VIDEO_MARKER, Conversation, read_conversation, read_rendered
+from .processor_config import ProcessorConfig, read_processor_config
+from .prompt import MARKER, Inputs, Prompt, PromptMedium
+from .prompt_media import Clip, FrameSeries, Picture, open_clip, open_picture
+from .tiling import squeeze
+
+END_OF_UTTERANCE = "<end_of_utterance>"
+
+
+class Processor:
+    """Prepares prompts for one checkpoint, and turns tokens back into text."""
+
+    def __init__(self, config: ProcessorConfig, tokenizer: Tokenizer):
+        self.config = config
+        self.tokenizer = tokenizer
+        end = tokenizer.token_to_id(END_OF_UTTERANCE)
+        self.stop_token_ids = frozenset([*config.eos_token_ids, *([] if end is None else [end])])
+
+    def __call__(
+        self,
+        messages_or_prompt: str | Sequence[dict[str, Any]],
+        images: Sequence[Any] = (),
+        videos: Sequence[Any] = (),
+        *,
+        apply_chat_template: bool = True,
+        do_image_splitting: bool | None = None,
+        longest_edge: int | None = None,
+        fps: float | None = None,
+        max_frames: int | None = None,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        check_cancelled: Callable[[], None] = lambda: None,
+    ) -> Inputs:
+        """Prepare a prompt, all its pixels included. See `prepare`; the options are those of `MediaOptions`."""
+        options = MediaOptions(do_image_splitting, longest_edge, fps, max_frames, start_s, end_s)
+        with self.prepare(
+            messages_or_prompt,
+            images,
+            videos,
+            options=options,
+            apply_chat_template=apply_chat_template,
+            check_cancelled=check_cancelled,
+        ) as prompt:
+            return prompt.inputs()
+
+    @contextmanager
+    def prepare(
+        self,
+        messages_or_prompt: str | Sequence[dict[str, Any]],
+        images: Sequence[Any] = (),
+        videos: Sequence[Any] = (),
+        *,
+        options: MediaOptions | None = None,
+        apply_chat_template: bool = True,
+        check_cancelled: Callable[[], None] = lambda: None,
+    ) -> Iterator[Prompt]:
+        """Plan a prompt: its tokens are known and its media open, but no pixel is resized and no frame decoded yet.
+
+        Args:
+            messages_or_prompt: chat messages in Hugging Face form, or a question as plain text (see `messages.py`).
+            images: path, http(s) or data URL, bytes, PIL image or numpy array, each; for items without a source.
+            videos: path, http(s) URL or `SampledVideo`, each. Both may also be a `KeptMedium`, in messages too.
+            options: where pictures and videos are to be read otherwise than the checkpoint asks.
+            apply_chat_template: False takes text as the whole prompt, markers included; so does text that begins
+                as rendered prompts do (`<|im_start|>`).
+            check_cancelled: called between pictures and between packets and frames of videos; it may raise to stop.
+
+        Raises:
+            ValueError: malformed messages, media that cannot be read, options out of range, or a prompt
+                longer than the model's context (with what each picture costs).
+            FileNotFoundError: a picture or video that is not there.
+        """
+        options = options or MediaOptions()
+        openings = ("<|im_start|>", self.config.special_tokens.get("bos_token") or "<|im_start|>")
+        rendered = isinstance(messages_or_prompt, str) and messages_or_prompt.startswith(openings)
+        if rendered or not apply_chat_template:
+            conversation = read_rendered(messages_or_prompt, images, videos)
+        else:
+            conversation = read_conversation(messages_or_prompt, images, videos)
+        kept = [source for source in [*conversation.images, *conversation.videos] if isinstance(source, KeptMedium)]
+        with TemporaryDirectory(prefix="mlx_smolvlm_") as downloads:
+
+            def open_video(source: Any, options: MediaOptions) -> Clip | FrameSeries:
+                tile_size = self.config.image.tile_size
+                config = options.video_config(self.config.video, tile_size)
+                return open_clip(source, Path(downloads), config, tile_size, options, check_cancelled)
+
+            def open_all(sources: Sequence[Any], opener: Callable[[Any, MediaOptions], Any]) -> list[PromptMedium]:
+                media = []
+                for source in sources:
+                    check_cancelled()
+                    is_kept = isinstance(source, KeptMedium)
+                    media.append(source.open(opener) if is_kept else opener(source, options))
+                return media
+
+            try:
+                pictures = open_all(conversation.images, self._picture)
+                clips = open_all(conversation.videos, open_video)
+                text = self._prompt(conversation)
+                media = self._in_prompt_order(text, pictures, clips)
+                prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
+                self._check_context(prompt)
+                yield prompt
+            finally:
+                for medium in kept:
+                    medium.close()
+
+    def video_tile(self, frame: Any) -> np.ndarray:
+        """One frame of a video as the encoder sees it, for a `SampledVideo` with `are_tiles`.
+
+        Args:
+            frame: PIL image or (height, width, 3) uint8 RGB array.
+
+        Returns:
+            (tile_size, tile_size, 3) uint8.
+        """
+        tile_size = self.config.image.tile_size
+        longest_edge = self.config.video.longest_edge if self.config.video else tile_size
+        return squeeze(load_image(frame), longest_edge, tile_size)
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Tokens -> text."""
+        return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+
+    def _picture(self, source: Any, options: MediaOptions) -> Picture:
+        picture = open_picture(source, options.image_config(self.config.image))
+        layout = picture.layout
+        learned = self.tokenizer.token_to_id(layout_marker(1, 1)) is not None
+        if learned and layout.rows and self.tokenizer.token_to_id(layout_marker(layout.rows, layout.columns)) is None:
+            raise ValueError(
+                f"{picture.name} would be cut into {layout.rows} x {layout.columns} tiles, but the model knows tokens "
+                "for at most 6 x 6; choose a smaller longest edge, or do not split"
+            )
+        return picture
+
+    def _prompt(self, conversation: Conversation) -> str:
+        if conversation.text is not None:
+            return conversation.text
+        # As the reference: a conversation with a video takes the family's template, whatever the checkpoint's is.
+        template = FAMILY_TEMPLATE if conversation.videos else self.config.chat_template
+        if template is None:
+            raise ValueError(
+                "the checkpoint has no chat template, so it is a base model; "
+                "pass the whole prompt as text, with apply_chat_template=False"
+            )
+        return render(template, conversation.messages, self.config.special_tokens)
+
+    def _in_prompt_order(
+        self, prompt: str, pictures: Sequence[PromptMedium], clips: Sequence[PromptMedium]
+    ) -> list[PromptMedium]:
+        """Media in the order of their markers; a template that drops or doubles markers is refused."""
+        markers = MARKER.findall(prompt)
+        sources = {IMAGE_MARKER: iter(pictures), VIDEO_MARKER: iter(clips)}
+        for marker, media in ((IMAGE_MARKER, pictures), (VIDEO_MARKER, clips)):
+            if markers.count(marker) != len(media):
+                raise ValueError(
+                    f"the rendered prompt has {markers.count(marker)} {marker} markers for {len(media)} media; "
+                    "the checkpoint's chat template does not place them"
+                )
+        return [next(sources[marker]) for marker in markers]
+
+    def _encode(self, text: str) -> list[int]:
+        # As the reference: a post-processor's tokens, unless the template wrote the first of them itself.
+        opening = self.config.special_tokens.get("bos_token")
+        add_special_tokens = opening is None or not text.startswith(opening)
+        try:
+            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        except TypeError:  # surrogates, as Python stands in for bytes that are not UTF-8
+            raise ValueError("the prompt is not valid Unicode text") from None
+
+    def _check_context(self, prompt: Prompt) -> None:
+        """Refuse, before any picture is cut or encoded, a prompt that leaves no room for an answer."""
+        length = len(prompt.input_ids)
+        if length < self.config.context_length:
+            return
+        costs = prompt.costs
+        spent = "; ".join(f"{cost.name}: {cost.image_tokens} tokens ({cost.layout})" for cost in costs)
+        advice = "Shorten the text, or leave out earlier turns of the conversation"
+        if 2 * sum(cost.image_tokens for cost in costs) > length:
+            advice = "Send fewer pictures or frames, do not split pictures, or choose a smaller longest edge"
+        raise ValueError(
+            f"the prompt has {length} tokens and the model's context is {self.config.context_length}: "
+            f"{spent or 'text alone'}. {advice}"
+        )
+
+
+def load_processor(folder: Path, model_config: ModelConfig) -> Processor:
+    """The processor of a checkpoint folder.
+
+    Raises:
+        FileNotFoundError: no `tokenizer.json` or no processor settings.
+        ValueError: a damaged file, or a tokenizer that does not know the model's image token.
+    """
+    config = read_processor_config(folder, model_config)
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no tokenizer.json in {folder}: not a model folder, or an incomplete one")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ValueError(f"{path} is not a tokenizer: {error}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if tokenizer.token_to_id(IMAGE_MARKER) != config.image_token_id:
+        raise ValueError(
+            f"{path}: {IMAGE_MARKER} is token {tokenizer.token_to_id(IMAGE_MARKER)}, "
+            f"but config.json says image_token_id {config.image_token_id}"
+        )
+    return Processor(config, tokenizer)

@@ -1,0 +1,118 @@
+"""A prompt that is planned: its tokens known, its media open, no pixel resized yet; and one that is made."""
+
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .kept_media import KeptPicture, KeptVideo
+from .messages import IMAGE_MARKER, VIDEO_MARKER
+from .processor_config import ProcessorConfig
+from .prompt_media import Clip, FrameSeries, Medium, Picture
+
+PromptMedium = Picture | Clip | FrameSeries | KeptPicture | KeptVideo
+MARKER = re.compile(f"{IMAGE_MARKER}|{VIDEO_MARKER}")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the model reads.
+
+    Attributes:
+        input_ids: the prompt's tokens.
+        pixel_values: (num_tiles, tile_size, tile_size, 3) uint8, 0..255, in prompt order; None without media.
+        media: one entry for each picture and video, in prompt order.
+    """
+
+    input_ids: list[int]
+    pixel_values: np.ndarray | None
+    media: list[Medium]
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of the prompt that stand for pictures and frames."""
+        return sum(medium.image_tokens for medium in self.media)
+
+
+class Prompt:
+    """Text with its media in order.
+
+    Attributes:
+        input_ids: the prompt's tokens; `settle` may change them.
+        media: the pictures and videos, in prompt order.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        media: list[PromptMedium],
+        encode: Callable[[str], list[int]],
+        config: ProcessorConfig,
+        check_cancelled: Callable[[], None],
+    ):
+        self.media = media
+        self.image_seq_len = config.image_seq_len
+        self._text = text
+        self._encode = encode
+        self._image_token_id = config.image_token_id
+        self._check_cancelled = check_cancelled
+        self._warnings: list[str] = []
+        self.input_ids = self._expanded()
+
+    @property
+    def costs(self) -> list[Medium]:
+        """What each medium costs."""
+        return [medium.cost(self.image_seq_len) for medium in self.media]
+
+    @property
+    def image_positions(self) -> np.ndarray:
+        """(num_tiles * image_seq_len,) positions of the image tokens in `input_ids`."""
+        return np.flatnonzero(np.asarray(self.input_ids) == self._image_token_id)
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """For each medium, where in `input_ids` its image tokens begin and end."""
+        positions, spans, first = self.image_positions, [], 0
+        for medium in self.media:
+            last = first + medium.num_tiles * self.image_seq_len - 1
+            spans.append((int(positions[first]), int(positions[last]) + 1))
+            first = last + 1
+        return spans
+
+    def tiles(self, first_medium: int = 0) -> Iterator[np.ndarray]:
+        """The tiles of the media from one on, (tile_size, tile_size, 3) uint8 each, in prompt order.
+
+        Each is made when it is asked for. A video that breaks off gives fewer than planned: call `settle` afterwards.
+        """
+        for medium in self.media[first_medium:]:
+            count = 0
+            for tile in medium.tiles(self._check_cancelled):
+                yield tile
+                count += 1
+            if count < medium.num_tiles and isinstance(medium, Clip | KeptVideo):
+                if count == 0:
+                    raise ValueError(f"{medium.name}: no frame could be decoded; the file is damaged")
+                self._warnings.append(f"{medium.name} breaks off: {count} of {medium.num_tiles} frames could be read")
+                medium.shorten(count)
+
+    def inputs(self) -> Inputs:
+        """All of it, every pixel made."""
+        tiles = list(self.tiles())
+        self.settle()
+        return Inputs(self.input_ids, np.stack(tiles) if tiles else None, self.costs)
+
+    def settle(self) -> bool:
+        """After the last tile: state the frames that there were. Warns and returns True if `input_ids` changed."""
+        for message in self._warnings:
+            warnings.warn(message, stacklevel=2)
+        if not self._warnings:
+            return False
+        self._warnings = []
+        self.input_ids = self._expanded()
+        return True
+
+    def _expanded(self) -> list[int]:
+        texts = iter([medium.expansion(self.image_seq_len) for medium in self.media])
+        return self._encode(MARKER.sub(lambda _: next(texts), self._text))
