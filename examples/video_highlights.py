@@ -138,8 +138,7 @@ def _described(info: "VideoInfo", arguments: argparse.Namespace) -> list[Segment
     """All segments with what the model says of them, and whether they are highlights."""
     from highlights.describe import Narrator
 
-    from mlx_smolvlm import DEMO_MODEL, load
-    from mlx_smolvlm.media.options import MediaOptions
+    from mlx_smolvlm import DEMO_MODEL, MediaOptions, load
 
     options = MediaOptions(fps=arguments.fps, max_frames=arguments.max_frames)
     model, processor = load(arguments.model or DEMO_MODEL)

@@ -15,9 +15,10 @@ from .command_line.arguments import (
     DEFAULT_VIDEO_QUESTION,
     DEMO_NOTE,
     DEMO_VIDEO_QUESTION,
-    add_frame_arguments,
-    add_sampling_arguments,
+    add_answer_arguments,
+    add_media_arguments,
     generation_options,
+    media_options,
     with_system_prompt,
 )
 from .command_line.runner import CommandLine, print_json, refuse_tracebacks
@@ -39,14 +40,13 @@ def _run(arguments: argparse.Namespace, interruption: "_Interruption") -> None:
     if prompt is None:
         prompt = DEFAULT_VIDEO_QUESTION if arguments.model else DEMO_VIDEO_QUESTION
     messages = with_system_prompt(prompt, arguments.system, 0, 1)
-    from .api.captioning import check_timing, stream_captions
+    from .api.captioning import check_caption_options, check_timing, stream_captions
     from .api.loading import DEMO_MODEL, load
     from .media.live.source import read_source
-    from .media.options import MediaOptions
 
     # What is wrong is said before a model is downloaded.
-    options = generation_options(arguments)
-    MediaOptions(fps=arguments.fps, max_frames=arguments.max_frames)
+    options, media = generation_options(arguments), media_options(arguments)
+    check_caption_options(options, media)
     timing = {"window_s": arguments.window, "every_s": arguments.every, "stall_timeout_s": arguments.stall_timeout}
     check_timing(**timing, retries=arguments.retries)
     read_source(arguments.source)
@@ -58,9 +58,8 @@ def _run(arguments: argparse.Namespace, interruption: "_Interruption") -> None:
         arguments.source,
         messages,
         **timing,
-        **options,
-        fps=arguments.fps,
-        max_frames=arguments.max_frames,
+        options=options,
+        media_options=media,
         realtime=arguments.realtime,
         retries=arguments.retries,
         cancel=interruption.cancel,
@@ -206,9 +205,9 @@ def _parser() -> argparse.ArgumentParser:
     windows = parser.add_argument_group("how the video is cut")
     windows.add_argument("--window", type=float, default=10.0, metavar="S", help="seconds to look at (default: 10)")
     windows.add_argument("--every", type=float, metavar="S", help="seconds between captions (default: --window)")
-    add_frame_arguments(windows)
 
-    add_sampling_arguments(parser)
+    add_media_arguments(parser)
+    add_answer_arguments(parser)
 
     output = parser.add_argument_group("what is printed")
     output.add_argument("--json", action="store_true", help="one JSON object for each caption, one per line")

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mlx_smolvlm import Processor, PromptCache, SampledVideo, SmolVLM, generate_text
-from mlx_smolvlm.media.options import MediaOptions
+from mlx_smolvlm import MediaOptions, Processor, PromptCache, SampledVideo, SmolVLM, generate_text
 from mlx_smolvlm.media.video.frames import read_frames
 from mlx_smolvlm.media.video.probing import VideoInfo, choose_frames
 

@@ -17,14 +17,14 @@ from ..command_line.arguments import (
     DEMO_NOTE,
     DEMO_QUESTION,
     DEMO_VIDEO_QUESTION,
-    add_form_arguments,
+    add_answer_arguments,
     add_media_arguments,
-    add_sampling_arguments,
     generation_options,
     media_options,
     with_system_prompt,
 )
 from ..command_line.runner import BAD_INPUT, INTERRUPTED, CommandLine, refuse_tracebacks
+from ..options import refuse_options
 from .inputs import Item, read_items
 from .progress import Progress, duration, say
 
@@ -55,14 +55,15 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
     _check_marker(arguments.prompt, items)
     # What is wrong is said before a model is downloaded, and most of it before MLX is imported.
     from ..api.loading import DEMO_MODEL, load
-    from ..engine.generation_options import GenerationOptions
-    from ..media.options import MediaOptions
+    from ..engine.rows import refuse_single_options
     from .job import Job
     from .question import Question
     from .ranks import Ranks
 
-    options = GenerationOptions(**generation_options(arguments))
-    question = Question(*prompts, arguments.system, options, MediaOptions(**media_options(arguments)))
+    options = generation_options(arguments)
+    refuse_single_options(options)
+    refuse_options(options, ("logprobs",), "lines of results have no place for them; generate --json reports them")
+    question = Question(*prompts, arguments.system, options, media_options(arguments))
     ranks = Ranks()
     group.append(ranks)
     with Job(items, question, out, ranks, arguments.retry_errors) as job:
@@ -192,8 +193,7 @@ def _parser() -> argparse.ArgumentParser:
         help="most answers to make at a time, as far as their keys and values fit into 2 GiB (default: 32)",
     )
     add_media_arguments(parser)
-    add_sampling_arguments(parser)
-    add_form_arguments(parser)
+    add_answer_arguments(parser)
     return parser
 
 

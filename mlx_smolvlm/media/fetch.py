@@ -5,17 +5,16 @@ from __future__ import annotations
 import binascii
 import contextlib
 import io
-import math
 import re
 import socket
 import string
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
-from .urls import DEFAULT_MAX_BYTES, FetchError, check_size, one_line, redact_url
+from ..options import FetchPolicy
+from .urls import FetchError, check_size, one_line, redact_url
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -24,40 +23,6 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 CHUNK_BYTES = 64 * 1024
 DOWNLOAD_IT = "download the file and pass its path"
-
-
-@dataclass(frozen=True)
-class FetchPolicy:
-    """What a transfer may cost and where it may go.
-
-    max_bytes: largest body; 64 MiB suits pictures, videos need more.
-    timeout_s: seconds for everything from the first connection to the last byte, redirects and the
-        consumer's own pauses included. Only looking up a name is left to the system's time limit.
-    connect_timeout_s: seconds for one connection, TLS handshake included.
-    stall_timeout_s: seconds without a byte.
-    max_redirects: how many times a server may send the transfer elsewhere.
-    schemes: allowed ones, a subset of ("http", "https"); redirects obey it too.
-    check_address: called with each IP address, as text, before connecting to it, on every redirect
-        too; it raises ValueError to refuse. The connection then goes to that very address, so a
-        name that resolves differently the second time gains nothing.
-    """
-
-    max_bytes: int = DEFAULT_MAX_BYTES
-    timeout_s: float = 60.0
-    connect_timeout_s: float = 8.0
-    stall_timeout_s: float = 8.0
-    max_redirects: int = 5
-    schemes: tuple[str, ...] = ("http", "https")
-    check_address: Callable[[str], None] | None = None
-
-    def __post_init__(self) -> None:
-        for field in ("max_bytes", "timeout_s", "connect_timeout_s", "stall_timeout_s"):
-            if not 0 < getattr(self, field) < math.inf:
-                raise ValueError(f"FetchPolicy.{field} is {getattr(self, field)}; pass a number above 0")
-        if self.max_redirects < 0:
-            raise ValueError(f"FetchPolicy.max_redirects is {self.max_redirects}; pass 0 or more")
-        if not set(self.schemes) <= set(DEFAULT_PORTS):
-            raise ValueError(f"FetchPolicy.schemes is {self.schemes}; only 'http' and 'https' are known")
 
 
 DEFAULT_POLICY = FetchPolicy()

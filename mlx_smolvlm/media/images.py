@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import ExifTags, Image
 
-from .fetch import DEFAULT_POLICY, FetchPolicy, fetch
+from ..options import FetchPolicy
+from .fetch import DEFAULT_POLICY, fetch
 from .urls import URL_SCHEME, decode_data_url, is_url, one_line, redact_url
 
 MAX_IMAGE_PIXELS = 178_956_970  # 2/3 GiB as Pillow stores RGB; where Pillow, too, refuses by default

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ..options import MAX_SIDE
 from .processor_config import ImageConfig
 
-MAX_SIDE = 4096  # pixels; no side is ever resized beyond this
 BANDED_PIXELS = 2 * 1024**2  # of a picture that several threads are worth starting for
 BANDS = min(4, os.cpu_count() or 1)
 

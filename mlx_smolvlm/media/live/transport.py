@@ -16,7 +16,8 @@ from threading import Event
 from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from ..fetch import REDIRECT_STATUSES, FetchPolicy, checked_parts, request
+from ...options import FetchPolicy
+from ..fetch import REDIRECT_STATUSES, checked_parts, request
 from ..urls import redact_url
 
 STEP_S = 0.05  # how long a wait may last before it is asked whether it is still wanted
