@@ -5,9 +5,8 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from .command_line.arguments import (
@@ -19,6 +18,7 @@ from .command_line.arguments import (
     media_options,
 )
 from .command_line.runner import REPORTED, CommandLine, one_line, refuse_tracebacks
+from .command_line.signals import Interruption
 from .media.urls import is_url
 from .options import refuse_options
 
@@ -183,11 +183,11 @@ class _Chat:
                 self._shown = {"image": [], "video": []}
 
     def _answer(self, ask: Callable[..., Iterator["GenerationResponse"]]) -> None:
-        cancel = Event()
         step = None
-        with _stopped_by_interrupt(cancel):
+        # Ctrl-C stops the answer; pressed twice, it also takes the question back.
+        with Interruption([signal.SIGINT], second=signal.default_int_handler) as interruption:
             try:
-                for step in ask(cancel=cancel):
+                for step in ask(cancel=interruption.cancel):
                     print(step.text, end="", flush=True)
             finally:
                 if step is not None:
@@ -224,22 +224,6 @@ class _Chat:
         undone = self._session.undo()
         question = " ".join(item["text"] for item in undone.content if item["type"] == "text")
         _say(f"(taken back: {' '.join(question.split())})")
-
-
-@contextmanager
-def _stopped_by_interrupt(cancel: Event) -> Iterator[None]:
-    """Within: Ctrl-C sets the event, and raises KeyboardInterrupt the second time."""
-
-    def stop(*_: object) -> None:
-        if cancel.is_set():
-            raise KeyboardInterrupt
-        cancel.set()
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _path(text: str) -> str:

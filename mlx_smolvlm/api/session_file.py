@@ -1,10 +1,6 @@
 """A session <-> one safetensors file: JSON for the conversation, tensors for what was read and for pixels."""
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -18,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from ..engine.prompt_cache import PromptCache, ReadMedium
+from ..files import whole_file
 from ..model.smolvlm import SmolVLM
 from ..options import FetchPolicy, MediaOptions
 from ..processor.kept_media import KeptMedium, KeptPicture, KeptVideo
@@ -75,7 +72,7 @@ def write_session(path: Path, model: SmolVLM, session: SavedSession) -> None:
     }
     tensors[_RECORD] = np.frombuffer(json.dumps(record).encode(), np.uint8)
     tensors[_CHECKSUM] = np.frombuffer(_checksum(tensors), np.uint8)
-    with _whole_file(path) as temporary:
+    with whole_file(path) as temporary:
         try:
             save_file(tensors, temporary)
         except SafetensorError as error:
@@ -205,23 +202,3 @@ def _checksum(tensors: dict[str, np.ndarray]) -> bytes:
         digest.update(f"{name} {tensors[name].shape} {tensors[name].dtype}".encode())
         digest.update(np.ascontiguousarray(tensors[name]).data)
     return digest.digest()
-
-
-@contextmanager
-def _whole_file(target: Path) -> Iterator[Path]:
-    """A temporary file beside `target` that takes its place when the block ends well, and vanishes otherwise."""
-    if target.is_dir():
-        raise IsADirectoryError(f"{target} is a folder; name a file to save in")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"no folder {target.parent} to save {target.name} in")
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    os.close(descriptor)
-    try:
-        yield Path(name)
-        with open(name, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(name, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-        raise

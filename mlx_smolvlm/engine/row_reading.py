@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from ..model.smolvlm import SmolVLM
 from .cancelling import Cancelled
 from .feature_cache import FeatureCache
@@ -75,7 +77,8 @@ class RowReading:
 
     def _encode(self, rows: Sequence[Row], most: int) -> None:
         """Encode tiles of the first row, and with them those that others have ready, since many cost little more."""
-        tiles, readers = [], []
+        tiles: list[np.ndarray] = []
+        readers: list[PromptReader] = []
         for row in rows:
             reader = row.reader
             assert reader is not None

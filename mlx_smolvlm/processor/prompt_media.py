@@ -246,7 +246,7 @@ def open_clip(
     path = _video_file(source, folder, options.fetch_policy or VIDEO_POLICY, check)
     try:
         info = probe(path, check_cancelled=check)
-        sample = choose_frames(info, config, start_s=options.start_s, end_s=options.end_s)
+        sample = choose_frames(info, config.fps, config.max_frames, start_s=options.start_s, end_s=options.end_s)
     except ValueError as error:
         if path.parent != folder:
             raise

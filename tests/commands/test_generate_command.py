@@ -198,7 +198,7 @@ def test_without_llguidance_one_line_says_what_to_install(generate, monkeypatch)
     [
         (("--max-tokens", 0), "max_tokens is 0"),
         (("--stop", ""), "not empty"),
-        (("--regex", "a", "--stop", "b"), "stop string"),
+        (("--regex", "a", "--stop", "b"), "stop cannot be combined"),
         (("--image", "no such.png"), "no such.png: no such file"),
         (("--video", "no such.mp4"), "no such.mp4: no such file"),
     ],
