@@ -17,8 +17,8 @@ import pytest
 from support.media import picture, video_path
 
 from mlx_smolvlm import DEMO_MODEL, BatchRequest, GenerationOptions, MediaOptions, generate_batch, load, stream_generate
+from mlx_smolvlm.benchmark.generated_inputs import write_picture
 from mlx_smolvlm.benchmark.geometries import GEOMETRIES, make_checkpoint
-from mlx_smolvlm.benchmark.inputs import write_picture
 from mlx_smolvlm.engine import rows as rows_module
 from mlx_smolvlm.engine.row_decoding import RowDecoder
 from mlx_smolvlm.engine.sampling import Sampler, choose

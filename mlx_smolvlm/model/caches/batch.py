@@ -158,3 +158,31 @@ class BatchLayer(KVCache):
             return buffer
         more = -(-end // self.STEP) * self.STEP - buffer.shape[2]
         return mx.concatenate([buffer, mx.zeros((*buffer.shape[:2], more, buffer.shape[3]), buffer.dtype)], axis=2)
+
+
+class GroupedLayer(KVCache):
+    """One layer of several `BatchCache`s whose rows take a step together, those of the first cache first."""
+
+    def __init__(self, layers: Sequence[KVCache], num_rows: Sequence[int]):
+        super().__init__()
+        self._layers = layers
+        self._ends = np.cumsum(num_rows).tolist()
+
+    def positions(self, num_tokens: int) -> np.ndarray:
+        """Of the next token of each row, (num_rows,) int32."""
+        return np.concatenate([layer.positions(num_tokens) for layer in self._layers])
+
+    def attend(self, queries: mx.array, keys_values: mx.array, scale: float) -> mx.array:
+        """As `BatchLayer.attend`, for each cache apart."""
+        all_queries = mx.split(queries, self._ends[:-1], axis=2)
+        all_new = mx.split(keys_values, self._ends[:-1], axis=2)
+        parts = zip(self._layers, all_queries, all_new, strict=True)
+        return mx.concatenate([layer.attend(own, new, scale) for layer, own, new in parts], axis=2)
+
+
+def grouped_layers(caches: Sequence[BatchCache]) -> list[KVCache]:
+    """What `LanguageModel` takes as its cache when the rows of several `BatchCache`s take a step together."""
+    if len(caches) == 1:
+        return caches[0].layers
+    num_rows = [cache.num_rows for cache in caches]
+    return [GroupedLayer(layers, num_rows) for layers in zip(*(cache.layers for cache in caches), strict=True)]
