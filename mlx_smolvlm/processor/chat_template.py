@@ -35,7 +35,7 @@ def render(template: str, messages: list[dict[str, Any]], special_tokens: dict[s
     """
     variables = {**special_tokens, "messages": messages, "add_generation_prompt": True}
     try:
-        return _compiled(template).render(variables)
+        return str(_compiled(template).render(variables))
     except Exception as error:  # it is a program: besides jinja2's errors it may divide by zero or exhaust memory
         raise ValueError(f"the checkpoint's chat template failed: {str(error) or type(error).__name__}") from None
 
