@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import mlx.core as mx
 
+from ..files import write_json
 from ..model.weights import INDEX
-from .save import write_json
 
 MAX_SHARD_BYTES = 5 * 1024**3  # as the ecosystem's other converters
 _DTYPES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.uint8: "U8"}

@@ -10,7 +10,7 @@ from .adapter import Adapter
 from .plan import Plan
 from .quantize import Rounding
 from .shards import TensorSpec
-from .source import Source
+from .source_checkpoint import Source
 
 _CHUNK_SIZE = 2**20
 _INFINITY = {  # dtype -> unsigned integers of its size, and the bits of infinity; those of NaN are above them

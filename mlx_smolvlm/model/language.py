@@ -11,8 +11,9 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..options import GenerationOptions
+from .caches import make_caches
 from .caches.kv_cache import KVCache
-from .caches.options import CacheOptions
 from .config import TextConfig
 from .layers.activations import Activation, compiled_on_gpu, swiglu
 from .layers.normalization import Normalize, normalization
@@ -159,9 +160,9 @@ class LanguageModel(nn.Module):
         if "lm_head" in self:
             self._head = product([with_columns(self.lm_head)])
 
-    def make_cache(self, options: CacheOptions | None = None) -> list[KVCache]:
-        """An empty cache, one entry per layer."""
-        return (options or CacheOptions()).make(len(self.layers))
+    def make_cache(self, options: GenerationOptions | None = None) -> list[KVCache]:
+        """An empty cache, one entry per layer, of the kind that the options ask for."""
+        return make_caches(len(self.layers), options or GenerationOptions())
 
     def step(self, x: mx.array, cache: list[KVCache]) -> Step:
         """How the layers treat the tokens of `x`, (1, num_tokens, hidden_size), the next ones of the cache."""

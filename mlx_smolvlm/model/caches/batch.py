@@ -82,6 +82,15 @@ class BatchCache:
         lengths[list(rows)] = self.lengths[list(rows)] + 1
         self.lengths = lengths
 
+    def row(self, row: int, length: int) -> list[mx.array]:
+        """Copies of the keys and values of a row's first tokens by layer, as `KVCache` holds them, evaluated.
+
+        (1, 2 * num_key_value_heads, length, head_dim) each, keys first.
+        """
+        copies = [layer.row(row, length) for layer in self._layers]
+        mx.eval(copies)
+        return copies
+
 
 class BatchLayer(KVCache):
     """One layer of a `BatchCache`.
@@ -124,6 +133,13 @@ class BatchLayer(KVCache):
         buffer[:, heads, : source.offset] = held
         buffer[:, heads, source.offset :] = 0  # a masked value that is not finite would still spoil the sum
         self.buffer = buffer
+
+    def row(self, row: int, length: int) -> mx.array:
+        """The first tokens of a row, as `KVCache` holds them."""
+        assert self.buffer is not None
+        kv_heads = self.buffer.shape[1] // self._batch.num_rows
+        held = self.buffer[:, row * kv_heads : (row + 1) * kv_heads, :length]  # (2, kv_heads, length, head_dim)
+        return mx.contiguous(held.reshape(1, 2 * kv_heads, length, -1))
 
     def arrange(self, rows: Sequence[int], num_rows: int, end: int) -> None:
         """As `BatchCache.arrange`, with room for `end` tokens."""
