@@ -15,6 +15,8 @@ from mlx_smolvlm import (
     GenerationResponse,
     MediaOptions,
     Processor,
+    RowEvent,
+    Rows,
     Session,
     SmolVLM,
     generate_batch,
@@ -52,6 +54,13 @@ def main() -> None:
 
     session = Session(model, processor, options=options)
     _expect("".join(step.text for step in typed(session.ask(QUESTION, images=[PICTURE]))), ANSWER)
+
+    with Rows(model, processor) as rows:
+        rows.add(BatchRequest(QUESTION, [PICTURE]), options)
+        events: list[RowEvent] = []
+        while len(rows):
+            events += rows.step()
+    _expect("".join(event.text for event in events), ANSWER)
     print("The demo model answers as it should.")
 
 
@@ -74,6 +83,7 @@ if TYPE_CHECKING:
     from mlx_smolvlm import stream_genrate  # type: ignore[attr-defined]  # noqa: F401
 
     stream_generate(*load(DEMO_MODEL), QUESTION, max_token=16)  # type: ignore[call-arg]
+    generate_text(*load(DEMO_MODEL), QUESTION, temprature=1.0)  # type: ignore[call-arg]
     generate_batch(*load(DEMO_MODEL), [QUESTION])  # type: ignore[list-item]
     GenerationOptions(temperature="hot")  # type: ignore[arg-type]
 
