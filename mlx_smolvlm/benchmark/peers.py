@@ -74,7 +74,8 @@ class Worker:
         if not line:
             self._process.wait()
             raise ValueError(f"{self.name} has ended with status {self._process.returncode}: {self._last_words()}")
-        return json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def _last_words(self) -> str:
         self._errors.seek(0)
