@@ -59,10 +59,10 @@ def loaded(checkpoint):
     """A function from a checkpoint's name to its (model, processor) in float32, loaded once."""
     pairs = {}
 
-    def pair(name: str):
-        if name not in pairs:
-            pairs[name] = mlx_smolvlm.load(checkpoint(name), dtype="float32")
-        return pairs[name]
+    def pair(name: str, fuse: bool = True):
+        if (name, fuse) not in pairs:
+            pairs[name, fuse] = mlx_smolvlm.load(checkpoint(name), dtype="float32", fuse=fuse)
+        return pairs[name, fuse]
 
     return pair
 
