@@ -1,6 +1,7 @@
 """Shared fixtures: tiny checkpoints of every geometry, and the reference's answers on them."""
 
 import gc
+import signal
 from pathlib import Path
 
 import mlx.core as mx
@@ -13,6 +14,11 @@ import mlx_smolvlm
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run tests that take minutes")
     parser.addoption("--network", action="store_true", help="run tests that need the internet")
+
+
+def pytest_configure():
+    """Ctrl-C works in the tests and in what they start, also where a shell started pytest in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish():

@@ -16,6 +16,7 @@ import av
 import numpy as np
 import pytest
 from support.films import blinking, changes, heard, is_on, seen, turned_by_90, write_film
+from support.frames import pixels_of
 
 from mlx_smolvlm import DEMO_MODEL, generate_text, load
 from mlx_smolvlm.media.video.frames import read_frames
@@ -90,7 +91,7 @@ def test_it_finds_the_planted_scene(planted, tmp_path):
     output = tmp_path / "highlights.mp4"
     with av.open(str(output)) as container:
         assert container.duration / 1e6 == pytest.approx(SEGMENT_S, abs=0.05)
-        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+        frames = [pixels_of(frame).astype(int) for frame in container.decode(video=0)]
     assert len(frames) == SEGMENT_S * RATE
     heights = [np.argwhere(frame[..., 0] - frame[..., 2] > 80)[:, 0].mean() for frame in frames]  # of what is red
     assert heights[0] > 70

@@ -16,6 +16,8 @@ import av
 import numpy as np
 from PIL import Image
 
+from .frames import converted
+
 SIZE = (96, 64)
 FPS = 24
 NUM_FRAMES = 48
@@ -74,7 +76,7 @@ def encode(
         packets = []
         for index, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(pixels(first_index + index, size), format="rgb24")
-            frame = frame.reformat(format=pix_fmt)
+            frame = converted(frame, pix_fmt)
             frame.pts, frame.time_base = time, time_base
             packets += stream.encode(frame)
         packets += stream.encode(None)
