@@ -68,6 +68,18 @@ def loaded(checkpoint):
 
 
 @pytest.fixture(scope="session")
+def pair(loaded):
+    """A tiny model and its processor, in float32."""
+    return loaded("smolvlm_256m")
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """The demo model and its processor, in float32: small, but it sees, and its heads can have a quantized cache."""
+    return mlx_smolvlm.load(mlx_smolvlm.DEMO_MODEL, dtype="float32")
+
+
+@pytest.fixture(scope="session")
 def trained_checkpoint() -> Path:
     """The demo model in full precision: small, but its weights and activations are those of a trained network."""
     return Path(__file__).parent.parent / "examples" / "demo_model" / "checkpoint"

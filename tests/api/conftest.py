@@ -9,11 +9,6 @@ from mlx_smolvlm import Session
 
 
 @pytest.fixture
-def pair(loaded):
-    return loaded("smolvlm_256m")
-
-
-@pytest.fixture
 def work(pair, monkeypatch):
     """Counts of pictures and videos opened, cut and decoded, of tiles encoded and prompt tokens read."""
     counts = {}
