@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 from support.frames import pixels_of
-from support.video_files import DAMAGES, FPS, NUM_FRAMES, UNEVEN_MS, VIDEO_FILES, turned, write_video_file
+from support.video_encoding import FPS, NUM_FRAMES, UNEVEN_MS
+from support.video_files import DAMAGES, VIDEO_FILES, turned, write_video_file
 
 from mlx_smolvlm.media.video.frames import read_frames
 from mlx_smolvlm.media.video.probing import VideoInfo, choose_frames, probe
