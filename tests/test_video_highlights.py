@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -34,15 +35,17 @@ def run(folder: Path, *arguments) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
+@cache
 def planted_pictures():
     """A blue circle that crosses to the right, again and again; in one segment a red one that rises."""
-    rng = Random(0)
+    rng, pictures = Random(0), []
     for number in range(SEGMENTS):
         for index in range(SEGMENT_S * RATE):
             way = 0.6 * (index / (SEGMENT_S * RATE - 1) - 0.5)
             x, y, color = (0.5, 0.5 - way, "red") if number == PLANTED else (0.5 + way, 0.5, "blue")
             shape = scenes.Shape("large", color, "circle", "", x, y, 0.235, 0.0)
-            yield np.asarray(scenes.draw([shape], (96, 96), (236, 234, 228), rng))
+            pictures.append(np.asarray(scenes.draw([shape], (96, 96), (236, 234, 228), rng)))
+    return pictures
 
 
 def is_planted(time_s):
