@@ -4,10 +4,10 @@ from .calibration import calibrate
 from .calibration_data import Sample, read_samples
 from .checkpoint import convert_checkpoint
 from .compare import Comparison, compare_checkpoints
+from .conversion_report import ConversionReport
 from .plan import Plan, QuantizationOptions, plan_quantization
 from .quantize import LayerFormat, Rounding
-from .report import ConversionReport
-from .source import Source, open_source
+from .source_checkpoint import Source, open_source
 from .synthetic_samples import built_in_samples
 
 __all__ = [

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 from ..api.loading import DTYPES
+from ..command_line.progress import Progress
 from ..command_line.runner import CommandLine, refuse_tracebacks
 from .checkpoint import convert_checkpoint
+from .conversion_report import ConversionReport
 from .plan import RECIPES, QuantizationOptions
-from .progress import StderrProgress
 from .quality_command import (
     add_quality_options,
     calibrated_plan,
@@ -20,7 +21,6 @@ from .quality_command import (
     warn_of_float16,
 )
 from .quantize import FORMATS, parse_format
-from .report import ConversionReport
 
 _PARTS = ("embeddings", "connector", "vision")
 _MODE_NAMES = ", ".join(mode for mode in FORMATS if mode != "affine")
@@ -43,7 +43,7 @@ def main() -> None:
             from huggingface_hub.utils import validate_repo_id  # slow to import
 
             validate_repo_id(arguments.upload_repo)  # before the work, not after it
-        quantization, plan, rounding, progress = _quantization(arguments), None, None, StderrProgress()
+        quantization, plan, rounding, progress = _quantization(arguments), None, None, Progress()
         if arguments.calibrate and quantization:
             plan, rounding = calibrated_plan(arguments, quantization, progress)
             quantization = None if plan else quantization

@@ -7,14 +7,14 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..api.loading import DTYPES, load
+from ..command_line.progress import Progress
 from .calibration_data import Sample, read_samples, score_samples
 from .overflow import largest_activations, overflow_warnings
 from .plan import Plan, QuantizationOptions, plan_quantization
-from .progress import Progress
 from .quantize import Rounding
 from .rounding import compensation_gains, round_decoder
 from .sensitivity import candidate_formats, check_target_bpw, choose_bits, measure_costs
-from .source import Source
+from .source_checkpoint import Source
 from .synthetic_samples import built_in_samples
 
 _HELD_OUT = 4  # of the user's samples every fourth is kept for measuring
@@ -74,7 +74,7 @@ def calibrate(
     Raises:
         ValueError: a source that is quantized already, a target out of reach, samples that cannot be read.
     """
-    progress = progress or Progress()
+    progress = progress or Progress(is_shown=False)
     if source.formats:
         raise ValueError(f"{source.folder} is quantized already: its full precision is gone; calibrate the original")
     plan, _ = plan_quantization(source.layers, options)

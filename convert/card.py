@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ..model.json_fields import read_json
-from .report import ConversionReport
+from .conversion_report import ConversionReport
 
 CARD = "README.md"
 QUALITY = "quality.json"

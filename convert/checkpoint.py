@@ -3,17 +3,18 @@
 from pathlib import Path
 
 from ..api.loading import DTYPES
+from ..command_line.progress import Progress
+from ..files import write_json
 from ..model.json_fields import read_json
 from .adapter import open_adapter
 from .card import write_card
 from .configuration import converted_config
+from .conversion_report import ConversionReport
 from .plan import Plan, QuantizationOptions, check_plan, config_entry, plan_quantization
-from .progress import Progress
 from .quantize import Rounding
-from .report import ConversionReport
-from .save import check_target, copy_companions, whole_folder, write_json
+from .save import check_target, copy_companions, whole_checkpoint
 from .shards import write_weights
-from .source import Source, open_source
+from .source_checkpoint import Source, open_source
 from .tensors import output_specs, output_tensors
 
 
@@ -60,7 +61,7 @@ def convert_checkpoint(
         ConnectionError: the Hub cannot be reached or refuses.
         OSError: the disk has no room, or cannot be written.
     """
-    progress = progress or Progress()
+    progress = progress or Progress(is_shown=False)
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     if (quantization is not None) + (plan is not None) + dequantize > 1:
@@ -90,8 +91,8 @@ def convert_checkpoint(
     specs = output_specs(source, to_apply, target_dtype)
     size_bytes = sum(spec.size_bytes for spec in specs.values())
     report = ConversionReport(target, str(origin), size_bytes, num_weights, plan, reasons, layers)
-    with whole_folder(target, source.folder, size_bytes, force) as folder:
-        progress.stage(f"writing {size_bytes / 1e6:.1f} MB", size_bytes)
+    with whole_checkpoint(target, source.folder, size_bytes, force) as folder:
+        progress.stage(f"writing {size_bytes / 1e6:.1f} MB", size_bytes, "B")
         tensors = output_tensors(source, to_apply, target_dtype, rounding or Rounding(), adapter)
         try:
             write_weights(folder, specs, tensors, progress.advance)

@@ -15,7 +15,7 @@ from ..model.smolvlm import SmolVLM
 from ..processor.processor import Processor
 from .calibration_data import Sample, ScoredSample, answer_logits, score_samples
 from .probes import probed
-from .source import open_source
+from .source_checkpoint import open_source
 
 KL_PERCENTILE = 99
 

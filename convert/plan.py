@@ -16,7 +16,6 @@ RECIPES = {f"mixed_{low}_{high}": (low, high) for low, high in ((2, 6), (3, 4), 
 
 PARTS = ("embeddings", "decoder", "connector", "vision")
 FULL_PRECISION = ("connector", "vision")  # unless asked for: they are small, and pictures suffer first
-PART_NOT_ASKED_FOR = "its part was not asked for"
 _EMBEDDINGS = ("language_model.embed_tokens", "language_model.lm_head")
 _POSITIONS = "vision_model.embeddings.position_embedding"
 _DECODER_LAYERS = "language_model.layers."
@@ -95,7 +94,7 @@ def plan_quantization(layers: Mapping[str, Sequence[int]], options: Quantization
         wanted = options.format_for(path, num_layers)
         skipped_by = next((pattern for pattern in options.skip if fnmatchcase(path, pattern)), None)
         if wanted is None:
-            reason = PART_NOT_ASKED_FOR
+            reason = "its part was not asked for"
         elif skipped_by is not None:
             reason = f"skipped by {skipped_by}"
         elif path == _POSITIONS:

@@ -40,7 +40,7 @@ class Probe:
 def probed(model: SmolVLM, observe: Observe, under: str = "") -> Iterator[None]:
     """Within: every layer with parameters of its own, whose path begins with `under`, reports its calls.
 
-    The model is one loaded with `fuse=False`: joined layers are not called one by one.
+    A fused decoder works too, but its blocks are no longer joined then, nor afterwards (see `LanguageModel.fuse`).
     """
     named = model.named_modules()
     layers = {path: layer for path, layer in named if path.startswith(under) and _is_layer(path, layer)}

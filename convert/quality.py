@@ -1,9 +1,9 @@
 """What was measured on a checkpoint: as a table, as `quality.json` in its folder, and as a plot."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ..files import whole_file, write_json
 from .compare import Comparison
 
 QUALITY = "quality.json"
@@ -24,12 +24,8 @@ def quality_json(comparison: Comparison, data: str, command: str) -> dict[str, A
 
 def write_quality(folder: Path, quality: dict[str, Any]) -> None:
     """Write `quality.json`, whole or not at all."""
-    partial = folder / f".{QUALITY}.partial"
-    try:
-        partial.write_text(json.dumps(quality, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(folder / QUALITY)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(folder / QUALITY) as path:
+        write_json(path, quality)
 
 
 def quality_text(quality: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from ..api.loading import find_checkpoint
+from ..command_line.progress import Progress
 from ..processor.processor import load_processor
 from .adapter import open_adapter
 from .calibration import calibrate, float16_warnings, quality_data
@@ -14,11 +15,10 @@ from .calibration_data import check_samples, read_samples
 from .card import CARD, refresh_quality
 from .compare import compare_checkpoints
 from .plan import Plan, QuantizationOptions
-from .progress import Progress
 from .quality import check_plot, quality_json, quality_text, write_plot, write_quality
 from .quantize import Rounding
 from .save import check_target
-from .source import Source, open_source
+from .source_checkpoint import Source, open_source
 
 _FOR_CONVERSION = ("hf_path", "quantize", "dequantize", "calibrate", "adapter_path", "revision", "force", "upload_repo")
 

@@ -102,7 +102,7 @@ def _backward(
 
 
 def _rounding_error(model: SmolVLM, path: str, layer_format: LayerFormat) -> mx.array:
-    weight = get_module(model, path).weight
+    weight: mx.array = get_module(model, path).weight
     return layer_format.dequantize(layer_format.quantize(weight), weight.dtype) - weight
 
 

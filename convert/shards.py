@@ -10,12 +10,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import mlx.core as mx
 
+from ..files import write_json
 from ..model.weights import INDEX
-from .save import write_json
 
 MAX_SHARD_BYTES = 5 * 1024**3  # as the ecosystem's other converters
 _DTYPES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.uint8: "U8"}
@@ -108,6 +108,6 @@ def _write(file: BinaryIO, name: str, spec: TensorSpec, found_name: str, array: 
         raise ValueError(
             f"{found_name} is {found.shape} {found.dtype}; announced was {name}, {spec.shape} {spec.dtype}"
         )
-    carrier = mx.contiguous(array).view(_CARRIERS[spec.dtype.size])
+    carrier: Any = mx.contiguous(array).view(_CARRIERS[spec.dtype.size])  # a buffer, as its types tell from 3.12 on
     mx.eval(carrier)
-    file.write(memoryview(carrier))  # type: ignore[arg-type]
+    file.write(memoryview(carrier))

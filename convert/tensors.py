@@ -1,6 +1,7 @@
 """Source tensors -> the tensors of the new folder: announced by name, shape and type, then computed one by one."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -9,7 +10,7 @@ from .adapter import Adapter
 from .plan import Plan
 from .quantize import Rounding
 from .shards import TensorSpec
-from .source import Source
+from .source_checkpoint import Source
 
 _CHUNK_SIZE = 2**20
 _INFINITY = {  # dtype -> unsigned integers of its size, and the bits of infinity; those of NaN are above them
@@ -73,8 +74,8 @@ def output_tensors(
 def _is_finite(array: mx.array) -> bool:
     """Whether no value's exponent is all ones; far quicker than MLX's floating-point comparisons."""
     unsigned, infinity = _INFINITY[array.dtype]
-    flat = mx.contiguous(array).reshape(-1).view(unsigned)
-    bits = np.asarray(memoryview(flat))  # type: ignore[arg-type]
+    flat: Any = mx.contiguous(array).reshape(-1).view(unsigned)  # a buffer, which its types tell from Python 3.12 on
+    bits = np.asarray(memoryview(flat))
     without_sign = bits.dtype.type(2 ** (8 * bits.itemsize - 1) - 1)
     starts = range(0, bits.size, _CHUNK_SIZE)
     return all((bits[start : start + _CHUNK_SIZE] & without_sign).max() < infinity for start in starts)

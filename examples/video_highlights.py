@@ -13,18 +13,18 @@ segments for programs (.json) and for people (.md). Without highlights there is 
 """
 
 import argparse
-import json
-import os
 import re
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from highlights.segments import Segment, laid_end_to_end, split
 
+from mlx_smolvlm.command_line.progress import Progress
 from mlx_smolvlm.command_line.runner import CommandLine, refuse_tracebacks
+from mlx_smolvlm.files import whole_file, write_json
 
 if TYPE_CHECKING:
     from mlx_smolvlm.media.video.probing import VideoInfo
@@ -73,35 +73,34 @@ def _run(arguments: argparse.Namespace) -> None:
     if info.packets is None:
         raise ValueError(f"{arguments.video} is an animated picture, of which nothing can be cut out; convert it first")
     segments = _limited(_described(info, arguments), arguments.max_highlights)
-    # Made in a folder of their own, which goes with all that is in it if anything fails or is interrupted.
-    with TemporaryDirectory(prefix=".highlights-", dir=arguments.out.parent) as folder:
-        made = {kind: Path(folder) / path.name for kind, path in files.items()}
-        summary = _write(info, segments, arguments, made)
-        if not made["mp4"].exists():
-            files["mp4"].unlink(missing_ok=True)  # of an earlier run: it would not be what the time line says
-        for kind, path in made.items():
-            if path.exists():
-                os.replace(path, files[kind])
-    print(summary)
+    print(_write(info, segments, arguments, files))
 
 
 def _write(info: "VideoInfo", segments: list[Segment], arguments: argparse.Namespace, files: dict[str, Path]) -> str:
-    """Write the time lines, and the video if there are highlights; returns what to tell the user."""
+    """Write the time lines, and the video if there are highlights; returns what to tell the user.
+
+    None of them takes its place before all are whole.
+    """
     from highlights.cut import cut
     from highlights.timeline import as_json, as_markdown, clock
 
     summary = [f"no highlights in {arguments.video}"]
     spans = laid_end_to_end(segments)
-    if spans:
-        length_s = sum(span.length_s for span in spans)
-        with _progress(desc="cutting", total=round(length_s), unit="s") as bar:
-            is_copy = cut(info, spans, files["mp4"], lambda second: bar.update(round(second) - bar.n))
-        found = (segment for segment in segments if segment.is_highlight)
-        summary = [f"{clock(segment.start_s)} - {clock(segment.end_s)}  {segment.description}" for segment in found]
-        summary.append(f"{arguments.out}: {length_s:.1f} s, {'copied as it was' if is_copy else 'encoded anew'}")
-    facts = (arguments.video, arguments.model or DEMO, segments, str(arguments.out) if spans else None)
-    files["json"].write_text(json.dumps(as_json(*facts), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    files["md"].write_text(as_markdown(*facts), encoding="utf-8")
+    with ExitStack() as whole:
+        if spans:
+            video = whole.enter_context(whole_file(files["mp4"]))
+            length_s = sum(span.length_s for span in spans)
+            with Progress() as progress:
+                progress.stage(total=round(length_s), unit="s")
+                is_copy = cut(info, spans, video, progress.reach)
+            found = (segment for segment in segments if segment.is_highlight)
+            summary = [f"{clock(segment.start_s)} - {clock(segment.end_s)}  {segment.description}" for segment in found]
+            summary.append(f"{arguments.out}: {length_s:.1f} s, {'copied as it was' if is_copy else 'encoded anew'}")
+        facts = (arguments.video, arguments.model or DEMO, segments, str(arguments.out) if spans else None)
+        write_json(whole.enter_context(whole_file(files["json"])), as_json(*facts))
+        whole.enter_context(whole_file(files["md"])).write_text(as_markdown(*facts), encoding="utf-8")
+    if not spans:
+        files["mp4"].unlink(missing_ok=True)  # of an earlier run: it would not be what the time line says
     return "\n".join(summary)
 
 
@@ -138,8 +137,7 @@ def _described(info: "VideoInfo", arguments: argparse.Namespace) -> list[Segment
     """All segments with what the model says of them, and whether they are highlights."""
     from highlights.describe import Narrator
 
-    from mlx_smolvlm import DEMO_MODEL, load
-    from mlx_smolvlm.media.options import MediaOptions
+    from mlx_smolvlm import DEMO_MODEL, MediaOptions, load
 
     options = MediaOptions(fps=arguments.fps, max_frames=arguments.max_frames)
     model, processor = load(arguments.model or DEMO_MODEL)
@@ -147,12 +145,16 @@ def _described(info: "VideoInfo", arguments: argparse.Namespace) -> list[Segment
     question = arguments.question or (QUESTION if arguments.model else DEMO_QUESTION)
     overview = narrator.overview() if arguments.find is None else None
     described, undecided = [], 0
-    for segment in _progress(split(info, arguments.segment), desc="describing", unit="segment"):
-        description, is_highlight = narrator.describe(segment, question, overview)
-        if arguments.find is not None:
-            is_highlight = re.search(arguments.find, description, re.IGNORECASE) is not None
-        undecided += is_highlight is None
-        described.append(replace(segment, description=description, is_highlight=bool(is_highlight)))
+    segments = split(info, arguments.segment)
+    with Progress() as progress:
+        progress.stage(total=len(segments), unit="segments")
+        for segment in segments:
+            description, is_highlight = narrator.describe(segment, question, overview)
+            if arguments.find is not None:
+                is_highlight = re.search(arguments.find, description, re.IGNORECASE) is not None
+            undecided += is_highlight is None
+            described.append(replace(segment, description=description, is_highlight=bool(is_highlight)))
+            progress.advance()
     if undecided:
         print(f"note: segments that got neither yes nor no, and are no highlights: {undecided}", file=sys.stderr)
     return described
@@ -168,13 +170,6 @@ def _limited(segments: list[Segment], max_highlights: int) -> list[Segment]:
     print(f"note: of {len(found)} highlights, the {max_highlights} least like the rest are kept", file=sys.stderr)
     kept = most_distinct(segments, found, max_highlights)
     return [replace(segment, is_highlight=number in kept) for number, segment in enumerate(segments)]
-
-
-def _progress(*items: Any, **options: Any) -> Any:
-    """A progress bar with rate and time left on a terminal, nothing elsewhere."""
-    from tqdm import tqdm  # comes with huggingface_hub
-
-    return tqdm(*items, disable=None, dynamic_ncols=True, **options)
 
 
 if __name__ == "__main__":

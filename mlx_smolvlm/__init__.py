@@ -7,34 +7,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api.batching import BatchAnswer, BatchRequest, generate_batch
+    from .api.batching import BatchAnswer, generate_batch
     from .api.captioning import Caption, stream_captions
     from .api.generation import GenerationResponse, generate_text, stream_generate
     from .api.loading import DEMO_MODEL, load
     from .api.session import Session
     from .engine.feature_cache import FeatureCache
-    from .engine.generation_options import GenerationOptions
     from .engine.prompt_cache import PromptCache
-    from .media.fetch import FetchPolicy
-    from .media.options import MediaOptions
+    from .engine.row import BatchRequest, RowEvent
+    from .engine.rows import Rows
     from .model.smolvlm import SmolVLM
+    from .options import FetchPolicy, GenerationOptions, MediaOptions
     from .processor.processor import Processor
     from .processor.prompt import Inputs
     from .processor.prompt_media import SampledVideo
 
 _HOME = {
     "BatchAnswer": "api.batching",
-    "BatchRequest": "api.batching",
+    "BatchRequest": "engine.row",
     "Caption": "api.captioning",
     "DEMO_MODEL": "api.loading",
     "FeatureCache": "engine.feature_cache",
-    "FetchPolicy": "media.fetch",
-    "GenerationOptions": "engine.generation_options",
+    "FetchPolicy": "options",
+    "GenerationOptions": "options",
     "GenerationResponse": "api.generation",
     "Inputs": "processor.prompt",
-    "MediaOptions": "media.options",
+    "MediaOptions": "options",
     "Processor": "processor.processor",
     "PromptCache": "engine.prompt_cache",
+    "RowEvent": "engine.row",
+    "Rows": "engine.rows",
     "SampledVideo": "processor.prompt_media",
     "Session": "api.session",
     "SmolVLM": "model.smolvlm",
@@ -53,6 +55,8 @@ __all__ = [  # noqa: RUF022 - the order in which a reader meets them
     "generate_batch",
     "BatchRequest",
     "BatchAnswer",
+    "Rows",
+    "RowEvent",
     "Session",
     "GenerationOptions",
     "MediaOptions",
@@ -70,10 +74,12 @@ __all__ = [  # noqa: RUF022 - the order in which a reader meets them
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # type checkers know the names from the imports above, and refuse any other
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            return getattr(import_module(f".{_HOME[name]}", __name__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

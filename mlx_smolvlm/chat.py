@@ -5,22 +5,22 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from .command_line.arguments import (
     DEMO_NOTE,
-    add_form_arguments,
+    add_answer_arguments,
     add_media_arguments,
-    add_sampling_arguments,
     check_files,
     generation_options,
     media_options,
 )
 from .command_line.runner import REPORTED, CommandLine, one_line, refuse_tracebacks
+from .command_line.signals import Interruption
 from .media.urls import is_url
+from .options import refuse_options
 
 if TYPE_CHECKING:
     from .api.generation import GenerationResponse
@@ -50,16 +50,15 @@ def main() -> None:
 def _run(arguments: argparse.Namespace) -> None:
     # What is out of range or not there is said before a model is downloaded.
     check_files([*arguments.image, *arguments.video, *filter(None, [arguments.load])])
-    options = generation_options(arguments)
-    media = media_options(arguments)
+    options, media = generation_options(arguments), media_options(arguments)
+    refuse_options(options, ("logprobs",), "a chat prints text alone; generate --json reports them")
     from .api.loading import DEMO_MODEL, load
-    from .api.session import Session
-    from .engine.generation_options import GenerationOptions
-    from .media.options import MediaOptions
+    from .api.session import Session, check_session_options
 
+    check_session_options(options)
     model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, dtype=arguments.dtype)
-    session = Session(model, processor, system=arguments.system, options=GenerationOptions(**options))
-    chat = _Chat(session, MediaOptions(**media), arguments.verbose)
+    session = Session(model, processor, system=arguments.system, options=options, media_options=media)
+    chat = _Chat(session, arguments.verbose)
     if arguments.load is not None:
         chat.load(arguments.load, arguments.system)
     for kind in ("image", "video"):
@@ -73,9 +72,8 @@ def _run(arguments: argparse.Namespace) -> None:
 class _Chat:
     """One conversation on the terminal, or with lines from a pipe."""
 
-    def __init__(self, session: "Session", media_options: Any, verbose: bool):
+    def __init__(self, session: "Session", verbose: bool):
         self._session = session
-        self._media_options = media_options
         self._verbose = verbose
         self._shown: dict[str, list[Any]] = {"image": [], "video": []}  # with the next question
         self._is_interactive = sys.stdin.isatty()
@@ -144,7 +142,7 @@ class _Chat:
         from .api.session import Session
 
         loaded = Session.load(_path(path), self._session.model, self._session.processor)
-        loaded.options = self._session.options
+        loaded.options, loaded.media_options = self._session.options, self._session.media_options
         if system is not None:
             loaded.system = system
         self._session = loaded
@@ -175,7 +173,6 @@ class _Chat:
                 line.strip(),
                 images=shown["image"],
                 videos=shown["video"],
-                media_options=self._media_options,
                 **options,
             )
 
@@ -186,11 +183,11 @@ class _Chat:
                 self._shown = {"image": [], "video": []}
 
     def _answer(self, ask: Callable[..., Iterator["GenerationResponse"]]) -> None:
-        cancel = Event()
         step = None
-        with _stopped_by_interrupt(cancel):
+        # Ctrl-C stops the answer; pressed twice, it also takes the question back.
+        with Interruption([signal.SIGINT], second=signal.default_int_handler) as interruption:
             try:
-                for step in ask(cancel=cancel):
+                for step in ask(cancel=interruption.cancel):
                     print(step.text, end="", flush=True)
             finally:
                 if step is not None:
@@ -229,22 +226,6 @@ class _Chat:
         _say(f"(taken back: {' '.join(question.split())})")
 
 
-@contextmanager
-def _stopped_by_interrupt(cancel: Event) -> Iterator[None]:
-    """Within: Ctrl-C sets the event, and raises KeyboardInterrupt the second time."""
-
-    def stop(*_: object) -> None:
-        if cancel.is_set():
-            raise KeyboardInterrupt
-        cancel.set()
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _path(text: str) -> str:
     """A file's name as typed, or as terminals paste it: in quotes, or with backslashes before spaces."""
     if not text:
@@ -276,8 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--load", metavar="FILE", help="a conversation that /save wrote")
     start.add_argument("--verbose", action="store_true", help="token counts and times after each answer")
     add_media_arguments(parser)
-    add_sampling_arguments(parser)
-    add_form_arguments(parser)
+    add_answer_arguments(parser)
     return parser
 
 

@@ -14,17 +14,15 @@ from .command_line.arguments import (
     DEMO_NOTE,
     DEMO_QUESTION,
     DEMO_VIDEO_QUESTION,
-    add_form_arguments,
+    add_answer_arguments,
     add_media_arguments,
-    add_sampling_arguments,
-    add_speed_arguments,
     check_files,
     generation_options,
     media_options,
-    speed_options,
     with_system_prompt,
 )
 from .command_line.runner import CommandLine, print_json, refuse_tracebacks
+from .options import refuse_options
 
 if TYPE_CHECKING:
     from .api.generation import GenerationResponse
@@ -38,13 +36,14 @@ def main() -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     messages = _messages(arguments)
-    from . import DEMO_MODEL, load, stream_generate  # after the arguments are known to be good
-    from .engine.structured import check_form
-
     # What is out of range or not there is said before a model is downloaded.
-    check_form(arguments.json_schema, arguments.regex, arguments.speculate, arguments.max_kv_size)
     check_files([*arguments.image, *arguments.video])
-    options = {**generation_options(arguments), **speed_options(arguments), **media_options(arguments)}
+    options, media = generation_options(arguments), media_options(arguments)
+    if not arguments.json:
+        refuse_options(options, ("logprobs",), "only --json reports them; add it")
+    from .api.generation import stream_generate  # after the arguments are known to be good
+    from .api.loading import DEMO_MODEL, load
+
     is_demo = arguments.model is None
     if is_demo:
         print(DEMO_NOTE.format(example='--image YOUR.jpg --prompt "..."'), file=sys.stderr)
@@ -62,7 +61,8 @@ def _run(arguments: argparse.Namespace) -> None:
         messages,
         images=shown_images,
         videos=arguments.video,
-        **options,
+        options=options,
+        media_options=media,
     ):
         if not steps and arguments.verbose:
             _print_budget(step)
@@ -91,9 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     prompt.add_argument("--messages", metavar="FILE.json", help="Hugging Face chat messages, instead of --prompt")
 
     add_media_arguments(parser)
-    add_sampling_arguments(parser)
-    add_form_arguments(parser)
-    add_speed_arguments(parser)
+    add_answer_arguments(parser)
 
     output = parser.add_argument_group("what is printed")
     output.add_argument("--json", action="store_true", help="one JSON object instead of the text")
@@ -158,7 +156,16 @@ def _report(steps: "list[GenerationResponse]", load_s: float, model: str) -> dic
         "decode_tokens_per_second": last.decode_tokens_per_second,
         "peak_memory_bytes": last.peak_memory_bytes,
         "model": model,
+        **_logprobs(steps),
     }
+
+
+def _logprobs(steps: "list[GenerationResponse]") -> dict[str, Any]:
+    """Of each token, if they were asked for."""
+    if steps[0].logprob is None:
+        return {}
+    top = [[{"token_id": token, "logprob": logprob} for token, logprob in step.top_logprobs or []] for step in steps]
+    return {"logprobs": [step.logprob for step in steps], "top_logprobs": top}
 
 
 def _print_budget(step: "GenerationResponse") -> None:

@@ -2,143 +2,71 @@
 
 import argparse
 import logging
-import select
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from threading import Event, Thread
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from .command_line.arguments import (
     DEFAULT_VIDEO_QUESTION,
     DEMO_NOTE,
     DEMO_VIDEO_QUESTION,
-    add_frame_arguments,
-    add_sampling_arguments,
+    add_answer_arguments,
+    add_media_arguments,
     generation_options,
+    media_options,
     with_system_prompt,
 )
 from .command_line.runner import CommandLine, print_json, refuse_tracebacks
+from .command_line.signals import Interruption, end_process, handled_by
 
 if TYPE_CHECKING:
     from .api.captioning import Caption
 
-POLL_MS = 50  # how often the reader of our output is looked after
-
 
 def main() -> None:
     """Run the command line; exits with 2 and one line on bad input, with 130 or 143 when interrupted."""
-    with refuse_tracebacks(), _Interruption() as interruption, _messages_on_stderr():
-        _run(_parser().parse_args(), interruption)
+    with refuse_tracebacks(), handled_by(end_process), _messages_on_stderr():
+        _run(_parser().parse_args())
 
 
-def _run(arguments: argparse.Namespace, interruption: "_Interruption") -> None:
+def _run(arguments: argparse.Namespace) -> None:
     prompt = arguments.prompt
     if prompt is None:
         prompt = DEFAULT_VIDEO_QUESTION if arguments.model else DEMO_VIDEO_QUESTION
     messages = with_system_prompt(prompt, arguments.system, 0, 1)
-    from .api.captioning import check_timing, stream_captions
+    from .api.captioning import check_caption_options, check_timing, stream_captions
     from .api.loading import DEMO_MODEL, load
     from .media.live.source import read_source
-    from .media.options import MediaOptions
 
     # What is wrong is said before a model is downloaded.
-    options = generation_options(arguments)
-    MediaOptions(fps=arguments.fps, max_frames=arguments.max_frames)
+    options, media = generation_options(arguments), media_options(arguments)
+    check_caption_options(options, media)
     timing = {"window_s": arguments.window, "every_s": arguments.every, "stall_timeout_s": arguments.stall_timeout}
     check_timing(**timing, retries=arguments.retries)
     read_source(arguments.source)
 
     model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, dtype=arguments.dtype)
+    interruption = Interruption(watches_output=True)
     captions = stream_captions(
         model,
         processor,
         arguments.source,
         messages,
         **timing,
-        **options,
-        fps=arguments.fps,
-        max_frames=arguments.max_frames,
+        options=options,
+        media_options=media,
         realtime=arguments.realtime,
         retries=arguments.retries,
         cancel=interruption.cancel,
     )
-    with interruption.is_graceful(), closing(captions):
+    with interruption, closing(captions):
         for number, caption in enumerate(captions):
             if number == 0 and arguments.model is None:  # not before an error, which is to stand alone
                 print(DEMO_NOTE.format(example="SOURCE"), file=sys.stderr)
             _print(caption, arguments.json)
     interruption.conclude()
-
-
-class _Interruption:
-    """SIGINT, SIGTERM, or a reader of our output that has gone, made known by an event.
-
-    While captions are made, the event ends them; at any other time, and the second time, a signal ends the process.
-    """
-
-    def __init__(self) -> None:
-        self.cancel = Event()
-        self._signal: int | None = None
-        self._is_graceful = False
-        self._is_output_gone = False
-        self._done = Event()
-
-    def __enter__(self) -> "_Interruption":
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    @contextmanager
-    def is_graceful(self) -> Iterator[None]:
-        """Within: signals set the event, and so does the end of who reads our output."""
-        watcher = Thread(target=self._watch_output, name="mlx_smolvlm output", daemon=True)
-        watcher.start()
-        self._is_graceful = True
-        try:
-            yield
-        finally:
-            self._is_graceful = False
-            self._done.set()
-            watcher.join()
-
-    def conclude(self) -> None:
-        """End the process as the interruption asks, if there was one."""
-        if self._signal is not None:
-            self._exit(self._signal)
-        if self._is_output_gone:
-            raise BrokenPipeError
-
-    def _handle(self, number: int, _: object) -> None:
-        is_first, self._signal = self._signal is None, number
-        self.cancel.set()
-        if not (is_first and self._is_graceful):
-            self._exit(number)
-
-    def _exit(self, number: int) -> NoReturn:
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        sys.exit(128 + number)
-
-    def _watch_output(self) -> None:
-        """Between two captions nothing is printed that could fail, so the pipe itself is asked."""
-        try:
-            output = sys.stdout.fileno()
-        except (AttributeError, OSError, ValueError):  # none, or an object without a file
-            return
-        poll = select.poll()
-        poll.register(output, 0)  # errors are reported unasked
-        while not self._done.is_set():
-            for _, event in poll.poll(POLL_MS):
-                if event & (select.POLLERR | select.POLLHUP):  # else it is closed on our side
-                    self._is_output_gone = True
-                    self.cancel.set()
-                return
 
 
 @contextmanager
@@ -206,9 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     windows = parser.add_argument_group("how the video is cut")
     windows.add_argument("--window", type=float, default=10.0, metavar="S", help="seconds to look at (default: 10)")
     windows.add_argument("--every", type=float, metavar="S", help="seconds between captions (default: --window)")
-    add_frame_arguments(windows)
 
-    add_sampling_arguments(parser)
+    add_media_arguments(parser)
+    add_answer_arguments(parser)
 
     output = parser.add_argument_group("what is printed")
     output.add_argument("--json", action="store_true", help="one JSON object for each caption, one per line")

@@ -14,6 +14,8 @@ import mlx_smolvlm
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run tests that take minutes")
     parser.addoption("--network", action="store_true", help="run tests that need the internet")
+    parser.addoption("--gpu", action="store_true", help="compute on the GPU, where sums may differ from the goldens'")
+    parser.addoption("--in-process", action="store_true", help="leave out files that start processes of their own")
 
 
 def pytest_configure():
@@ -33,12 +35,16 @@ def pytest_collection_modifyitems(config, items):
             for item in items:
                 if mark in item.keywords:
                     item.add_marker(pytest.mark.skip(reason=f"{mark}: run with --{mark}"))
+    if config.getoption("--in-process"):  # other processes compute on the machine's default device
+        for item in items:
+            if hasattr(item.module, "subprocess"):
+                item.add_marker(pytest.mark.skip(reason="starts processes: run without --in-process"))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cpu():
+def device(pytestconfig):
     """The goldens are float32 on a CPU; GPUs may compute float32 products more coarsely."""
-    mx.set_default_device(mx.cpu)
+    mx.set_default_device(mx.gpu if pytestconfig.getoption("--gpu") else mx.cpu)
 
 
 @pytest.fixture(scope="session")
@@ -59,10 +65,10 @@ def loaded(checkpoint):
     """A function from a checkpoint's name to its (model, processor) in float32, loaded once."""
     pairs = {}
 
-    def pair(name: str):
-        if name not in pairs:
-            pairs[name] = mlx_smolvlm.load(checkpoint(name), dtype="float32")
-        return pairs[name]
+    def pair(name: str, fuse: bool = True):
+        if (name, fuse) not in pairs:
+            pairs[name, fuse] = mlx_smolvlm.load(checkpoint(name), dtype="float32", fuse=fuse)
+        return pairs[name, fuse]
 
     return pair
 

@@ -1,7 +1,12 @@
-"""The whole path against the reference: prompt tokens, pixels and greedy tokens, on every geometry."""
+"""The whole path against the reference: prompt tokens, pixels and greedy tokens, on every geometry.
+
+Greedy tokens also with the plain decoder (`load(fuse=False)`), and along the code paths that layers take on a GPU.
+"""
 
 import hashlib
+import shutil
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from support.golden_cases import CHECKPOINT_NAMES, GOLDENS, golden_cases, with_media
@@ -39,28 +44,65 @@ PICTURE_CASES = [(name, case) for name, case in CASES if not golden_cases(name)[
 VIDEO_CASES = [(name, case) for name, case in CASES if golden_cases(name)[case]["videos"]]
 
 
-@pytest.mark.parametrize(("name", "case_name"), PICTURE_CASES)
-def test_greedy_tokens_and_text_equal_the_reference(loaded, name, case_name):
-    case = golden_cases(name)[case_name]
+# Enough to pass through every layer: the others are slow.
+QUICK = ("text", "tiny")
+SOME_PICTURE_CASES = [
+    pytest.param(name, case, marks=[] if case in QUICK else pytest.mark.slow) for name, case in PICTURE_CASES
+]
+SOME_VIDEO_CASES = [
+    pytest.param(name, case, marks=[] if case == "video_short" else pytest.mark.slow) for name, case in VIDEO_CASES
+]
+
+
+@pytest.fixture
+def gpu_paths(monkeypatch):
+    """Layers take the ways that they take on a GPU: MLX's rotation kernel, compiled chains, one stream."""
+    if shutil.which("g++") is None:
+        pytest.skip("MLX compiles chains for a CPU with g++")
+    monkeypatch.setattr(mx, "default_device", lambda: mx.gpu)
+
+
+def assert_greedy_tokens_equal_the_reference(model, processor, case: dict) -> None:
     prompt, options = prompt_of(case)
-    model, processor = loaded(name)
     steps = list(stream_generate(model, processor, prompt, max_tokens=32, **options))
     assert [step.token_id for step in steps] == case["generated_ids"]
     assert "".join(step.text for step in steps) == case["text"].removeprefix(" ")
     assert steps[-1].finish_reason == ("stop" if steps[-1].token_id in processor.stop_token_ids else "length")
 
 
-@pytest.mark.parametrize(("name", "case_name"), VIDEO_CASES)
-def test_the_reference_s_tokens_are_the_likeliest_on_videos_too(loaded, name, case_name):
+def assert_tokens_are_the_likeliest(model, processor, case: dict) -> None:
     """Frames may differ by one level, which moves logits of random networks by a few hundredths: as much is allowed."""
-    case = golden_cases(name)[case_name]
     prompt, options = prompt_of(case)
-    model, processor = loaded(name)
     inputs = processor(prompt, **options)
     generated = case["generated_ids"]
     logits = np.array(model(inputs.input_ids + generated[:-1], inputs.pixel_values)[0, -len(generated) :])
     behind = logits.max(axis=-1) - logits[np.arange(len(generated)), generated]
     assert behind.max() < 0.05
+
+
+@pytest.mark.parametrize(("name", "case_name"), PICTURE_CASES)
+def test_greedy_tokens_and_text_equal_the_reference(loaded, name, case_name):
+    assert_greedy_tokens_equal_the_reference(*loaded(name), golden_cases(name)[case_name])
+
+
+@pytest.mark.parametrize(("name", "case_name"), SOME_PICTURE_CASES)
+def test_greedy_tokens_of_the_plain_decoder_equal_the_reference(loaded, name, case_name):
+    assert_greedy_tokens_equal_the_reference(*loaded(name, fuse=False), golden_cases(name)[case_name])
+
+
+@pytest.mark.parametrize(("name", "case_name"), SOME_PICTURE_CASES)
+def test_greedy_tokens_along_the_gpu_s_paths_equal_the_reference(loaded, gpu_paths, name, case_name):
+    assert_greedy_tokens_equal_the_reference(*loaded(name), golden_cases(name)[case_name])
+
+
+@pytest.mark.parametrize(("name", "case_name"), VIDEO_CASES)
+def test_the_reference_s_tokens_are_the_likeliest_on_videos_too(loaded, name, case_name):
+    assert_tokens_are_the_likeliest(*loaded(name), golden_cases(name)[case_name])
+
+
+@pytest.mark.parametrize(("name", "case_name"), SOME_VIDEO_CASES)
+def test_the_reference_s_tokens_are_the_likeliest_along_the_gpu_s_paths(loaded, gpu_paths, name, case_name):
+    assert_tokens_are_the_likeliest(*loaded(name), golden_cases(name)[case_name])
 
 
 def test_video_frames_equal_the_reference_within_rounding(loaded):

@@ -50,6 +50,8 @@ def test_public_names_are_these():
         "generate_batch",
         "BatchRequest",
         "BatchAnswer",
+        "Rows",
+        "RowEvent",
         "Session",
         "GenerationOptions",
         "MediaOptions",

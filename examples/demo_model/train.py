@@ -33,7 +33,7 @@ def resized(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def fit(image: Image.Image) -> Image.Image:
+def fitted(image: Image.Image) -> Image.Image:
     """Longest side to LONGEST_EDGE, the other even: step one of the image processor."""
     scale = base.LONGEST_EDGE / max(image.size)
     sides = [base.LONGEST_EDGE if side == max(image.size) else int(side * scale) // 2 * 2 for side in image.size]
@@ -42,7 +42,7 @@ def fit(image: Image.Image) -> Image.Image:
 
 def tiles(image: Image.Image) -> list[Image.Image]:
     """2 x 2 tiles and the global image."""
-    square = resized(fit(image), base.LONGEST_EDGE, base.LONGEST_EDGE)
+    square = resized(fitted(image), base.LONGEST_EDGE, base.LONGEST_EDGE)
     boxes = [(x, y, x + base.TILE, y + base.TILE) for y in (0, base.TILE) for x in (0, base.TILE)]
     return [square.crop(box) for box in boxes] + [resized(square, base.TILE, base.TILE)]
 
@@ -105,7 +105,7 @@ class Scenes:
         scene = scenes.scene(rng, kind)
         pixels = []
         for image in scene.images:
-            pixels += [resized(fit(image), base.TILE, base.TILE)] if kind == "clip" else tiles(image)
+            pixels += [resized(fitted(image), base.TILE, base.TILE)] if kind == "clip" else tiles(image)
         text, spans = conversation(scene, rng)
         encoding = self.tokenizer.backend_tokenizer.encode(text)
         labels = [

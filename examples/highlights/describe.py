@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mlx_smolvlm import Processor, PromptCache, SampledVideo, SmolVLM, generate_text
-from mlx_smolvlm.media.options import MediaOptions
+from mlx_smolvlm import MediaOptions, Processor, PromptCache, SampledVideo, SmolVLM, generate_text
 from mlx_smolvlm.media.video.frames import read_frames
 from mlx_smolvlm.media.video.probing import VideoInfo, choose_frames
 
@@ -31,7 +30,7 @@ class Narrator:
         self._processor = processor
         self._info = info
         config = processor.config
-        self._sampling = options.video_config(config.video, config.image.tile_size)
+        self._sampling = config.video_for(options)
 
     def overview(self) -> str:
         """What the whole video is about, by frames from all over it."""
@@ -56,7 +55,8 @@ class Narrator:
         # Between two frames, so that rounding cannot move a frame into its neighbours' segment.
         start_s = float(times_s[first - 1] + times_s[first]) / 2 if first else None
         end_s = float(times_s[end - 1] + times_s[end]) / 2 if end < len(times_s) else None
-        sample = choose_frames(self._info, self._sampling, start_s=start_s, end_s=end_s)
+        fps, max_frames = self._sampling.fps, self._sampling.max_frames
+        sample = choose_frames(self._info, fps, max_frames, start_s=start_s, end_s=end_s)
         tiles = [self._processor.video_tile(frame) for frame in read_frames(self._info, sample.indices)]
         stamps_s = [max(0.0, second - segment.start_s) for second in sample.timestamps_s[: len(tiles)]]
         name = f"{self._info.path} from {segment.start_s:g} s on"

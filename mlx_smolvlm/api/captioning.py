@@ -8,12 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
+from ..engine.answer import check_options
 from ..engine.feature_cache import FeatureCache
-from ..media.options import MediaOptions
 from ..model.smolvlm import SmolVLM
-from ..processor.messages import read_conversation
+from ..options import GenerationOptions, MediaOptions, OptionKeywords, refuse_options, resolve_options
+from ..processor.messages import Message, read_conversation, read_rendered
 from ..processor.processor import Processor
 from ..processor.prompt_media import SampledVideo
 from .generation import GenerationResponse, stream_generate
@@ -60,25 +61,17 @@ def stream_captions(
     model: SmolVLM,
     processor: Processor,
     source: str,
-    messages_or_prompt: str | Sequence[dict[str, Any]],
+    messages_or_prompt: str | Sequence[Message],
     *,
     window_s: float = 10.0,
     every_s: float | None = None,
-    fps: float | None = None,
-    max_frames: int | None = None,
     realtime: bool = False,
     stall_timeout_s: float = 8.0,
     retries: int = 5,
-    max_tokens: int = 256,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
-    repetition_penalty: float = 1.0,
-    seed: int | None = None,
-    stop: Sequence[str] | None = None,
-    skip_special_tokens: bool = True,
+    options: GenerationOptions | None = None,
+    media_options: MediaOptions | None = None,
     cancel: Event | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> Generator[Caption, None, None]:
     """Describe a video again and again while it goes on.
 
@@ -96,12 +89,11 @@ def stream_captions(
         messages_or_prompt: the question, or chat messages in Hugging Face form with one video item without a source.
         window_s: length of a window.
         every_s: time from one window's end to the next one's; None is `window_s`, so that they join.
-        fps, max_frames: sampling, where it differs from the checkpoint's; long windows have fewer frames a second.
         realtime: play a file or pipe at its own pace, as a live source.
         stall_timeout_s: how long a source may give nothing. Network sources are then connected to again.
         retries: how often in a row; 0 is never. Connecting is tried again only after frames have come once.
-        max_tokens, stop, skip_special_tokens: see `stream_generate`.
-        temperature, top_p, top_k, min_p, repetition_penalty, seed: see `SamplingOptions`.
+        options, media_options, keywords: as in `stream_generate`. Of the media options only `fps` and `max_frames` are
+            heeded, and the others refused; long windows have fewer frames a second.
         cancel: when set, the captions end, without the one in work.
 
     Options are checked at once; the source is opened at the first `next()`. Lost connections are reported with
@@ -119,25 +111,14 @@ def stream_captions(
     from ..media.live.reader import LiveReader
     from ..media.live.source import read_source
 
+    options, media_options = resolve_options(options, media_options, keywords)
     check_timing(window_s, every_s, stall_timeout_s, retries)
+    check_caption_options(options, media_options)
     every_s = every_s or window_s
-    media: dict[str, Any] = {"fps": fps, "max_frames": max_frames}
-    config = MediaOptions(fps=fps, max_frames=max_frames).video_config(
-        processor.config.video, processor.config.image.tile_size
-    )
-    read_conversation(messages_or_prompt, [], [source])  # refused here rather than when the first window is full
-    sampling: dict[str, Any] = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "seed": seed,
-        "stop": stop,
-        "skip_special_tokens": skip_special_tokens,
-    }
-    stream_generate(model, processor, messages_or_prompt, **sampling, **media)  # checks the options; nothing runs
+    config = processor.config.video_for(media_options)
+    read = read_conversation if options.apply_chat_template else read_rendered
+    read(messages_or_prompt, [], [source])  # refused here rather than when the first window is full
+    check_options(model, options)
     named = read_source(source)
     # As many frames as the reference takes of a video of this length, the first and the last at its ends.
     num_frames = max(1, min(round(config.fps * window_s), config.max_frames))
@@ -150,8 +131,8 @@ def stream_captions(
             processor,
             messages_or_prompt,
             videos=[video],
-            **sampling,
-            **media,
+            options=options,
+            media_options=media_options,
             feature_cache=features,
             cancel=cancel,
         )
@@ -170,6 +151,16 @@ def stream_captions(
         buffer, named.name, window_s, every_s, sample_interval_s, num_frames, stall_timeout_s, cancel or Event()
     )
     return _captions(reader, windows, describe, named.name)
+
+
+def check_caption_options(options: GenerationOptions, media_options: MediaOptions) -> None:
+    """Raise ValueError for options that mean nothing where a source is watched."""
+    refuse_options(options, ("logprobs",), "a caption has no place for log probabilities")
+    refuse_options(
+        media_options,
+        ("do_image_splitting", "longest_edge", "start_s", "end_s", "hardware_decoding", "fetch_policy"),
+        "of a source that is watched, the frames are taken as they come",
+    )
 
 
 def check_timing(window_s: float, every_s: float | None, stall_timeout_s: float, retries: int) -> None:

@@ -1,32 +1,32 @@
 """Prompt -> text, token by token.
 
 Generation is pulled by its consumer: each `next()` computes one token, and closing the generator, or setting
-the cancel event, ends the work between two tokens, two chunks of the prompt or two pictures.
+the cancel event, ends the work between two tokens, two chunks of the prompt or two images.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event
-from typing import Any
+from typing import Unpack
 
 import mlx.core as mx
 
+from ..engine.answer import Answer, AnswerStep, check_options
+from ..engine.cancelling import Cancelled, cancel_check
 from ..engine.decoding import decode
 from ..engine.feature_cache import FeatureCache
-from ..engine.generation_options import GenerationOptions
 from ..engine.prefill import read_prompt
 from ..engine.prompt_cache import PromptCache
-from ..engine.prompt_lookup import PromptLookup, check_prompt_lookup
-from ..engine.sampling import check_finite, make_sampler
-from ..engine.structured import check_form, constrained_tokens, make_constraint
-from ..engine.text_stream import TextStream
+from ..engine.prompt_lookup import PromptLookup
+from ..engine.sampling import check_finite
 from ..engine.timing import Stopwatch, Timing
-from ..media.options import MediaOptions
-from ..model.caches.options import CacheOptions
+from ..media.images import ImageSource
 from ..model.smolvlm import SmolVLM
+from ..options import GenerationOptions, MediaOptions, OptionKeywords, resolve_options
+from ..processor.messages import Message
 from ..processor.processor import Processor
-from ..processor.prompt_media import Medium
+from ..processor.prompt_media import Medium, VideoSource
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,14 @@ class GenerationResponse:
         token_id: the token chosen in this step; None if cancelled before there was one.
         finish_reason: None while going on; then "stop" (an end token or stop string), "length" or "cancelled".
         prompt_ids: the prompt's tokens.
-        media: the pictures and videos of the prompt, with what each cost.
+        media: the images and videos of the prompt, with what each cost.
         completion_tokens: tokens chosen so far, end token included.
         timing: seconds per stage so far.
         peak_memory_bytes: most memory that MLX has held in this process.
         drafted_tokens: tokens drafted by prompt lookup so far.
         accepted_tokens: those of them that were right, and so cost no step of their own.
+        logprob: natural logarithm of the token's probability; None unless `GenerationOptions.logprobs` asks for it.
+        top_logprobs: (token id, logarithm) of the likeliest tokens, likeliest first; None unless asked for.
     """
 
     text: str
@@ -56,15 +58,17 @@ class GenerationResponse:
     peak_memory_bytes: int
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    logprob: float | None = None
+    top_logprobs: list[tuple[int, float]] | None = None
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the prompt, those of pictures and videos included."""
+        """Tokens of the prompt, those of images and videos included."""
         return len(self.prompt_ids)
 
     @property
     def image_tokens(self) -> int:
-        """Tokens of the prompt that stand for pictures and frames."""
+        """Tokens of the prompt that stand for images and frames."""
         return sum(medium.image_tokens for medium in self.media)
 
     @property
@@ -74,70 +78,19 @@ class GenerationResponse:
         return later / self.timing.decode if later > 0 and self.timing.decode > 0 else 0.0
 
 
-class _Cancelled(Exception):
-    """The cancel event was set between two units of work."""
-
-
-@dataclass(frozen=True)
-class _Request:
-    """The arguments of one call, checked."""
-
-    model: SmolVLM
-    processor: Processor
-    messages_or_prompt: str | Sequence[dict[str, Any]]
-    images: list[Any]
-    videos: list[Any]
-    media: MediaOptions
-    options: GenerationOptions
-    apply_chat_template: bool
-    prefill_chunk: int
-    prompt_lookup_tokens: int | None
-    cache_options: CacheOptions
-    prompt_cache: PromptCache
-    feature_cache: FeatureCache
-    cancel: Event | None
-
-    def check_cancelled(self) -> None:
-        """Raise if the cancel event is set."""
-        if self.cancel is not None and self.cancel.is_set():
-            raise _Cancelled
-
-
 def stream_generate(
     model: SmolVLM,
     processor: Processor,
-    messages_or_prompt: str | Sequence[dict[str, Any]],
+    messages_or_prompt: str | Sequence[Message],
     *,
-    images: Sequence[Any] | None = None,
-    videos: Sequence[Any] | None = None,
-    max_tokens: int = 256,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
-    repetition_penalty: float = 1.0,
-    seed: int | None = None,
-    stop: Sequence[str] | None = None,
-    skip_special_tokens: bool = True,
-    json_schema: dict[str, Any] | str | None = None,
-    regex: str | None = None,
-    apply_chat_template: bool = True,
-    do_image_splitting: bool | None = None,
-    longest_edge: int | None = None,
-    fps: float | None = None,
-    max_frames: int | None = None,
-    start_s: float | None = None,
-    end_s: float | None = None,
-    hardware_decoding: bool = False,
-    prefill_chunk: int = 512,
-    prompt_lookup_tokens: int | None = None,
-    kv_bits: int | None = None,
-    kv_group_size: int = 64,
-    quantized_kv_start: int = 0,
-    max_kv_size: int | None = None,
+    images: Sequence[ImageSource] | None = None,
+    videos: Sequence[VideoSource] | None = None,
+    options: GenerationOptions | None = None,
+    media_options: MediaOptions | None = None,
     prompt_cache: PromptCache | None = None,
     feature_cache: FeatureCache | None = None,
     cancel: Event | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> Iterator[GenerationResponse]:
     """Answer a prompt, one token at a time.
 
@@ -147,18 +100,13 @@ def stream_generate(
             `images` and `videos` go before the question, unless it places them with `<image>` and `<video>`.
         images: path, http(s) or data URL, bytes, PIL image or numpy array, each.
         videos: path, http(s) URL or `SampledVideo`, each.
-        max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed, stop, skip_special_tokens, json_schema,
-            regex: see `GenerationOptions`.
-        apply_chat_template: see `Processor.prepare`.
-        do_image_splitting, longest_edge, fps, max_frames, start_s, end_s, hardware_decoding: see `MediaOptions`.
-        prefill_chunk: most tokens of the prompt read at a time.
-        prompt_lookup_tokens: most tokens to draft from what the text has said before and to check in one step, for
-            answers that repeat the prompt or themselves; None drafts nothing. The answer is the greedy one all the
-            same, so the temperature must be 0 and no penalty set. Drafts stop by themselves where they fail.
-        kv_bits, kv_group_size, quantized_kv_start, max_kv_size: see `CacheOptions`.
+        options: how the answer is made.
+        media_options: how images and videos are read.
         prompt_cache: what earlier calls have read and is not read again, for follow-up questions.
-        feature_cache: image features of earlier calls, for pictures and frames that are shown again.
+        feature_cache: image features of earlier calls, for images and frames that are shown again.
         cancel: when set, generation ends with "cancelled" at the next frame, chunk or token.
+        keywords: fields of `GenerationOptions` and `MediaOptions`, in place of what the objects say:
+            `max_tokens=50, temperature=0.7, max_frames=8`.
 
     Options are checked at once; the prompt and its media are read at the first `next()`.
 
@@ -169,127 +117,141 @@ def stream_generate(
     Raises:
         ValueError: malformed messages, unreadable media, options out of range, a prompt longer than the
             context, or logits that are not finite (damaged weights, or float16 overflow).
-        FileNotFoundError: a picture or video that is not there.
+        TypeError: an option that there is not.
+        FileNotFoundError: an image or video that is not there.
+        ImportError: `json_schema` or `regex` without llguidance.
     """
-    options = GenerationOptions(
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        stop=() if stop is None else stop,
-        skip_special_tokens=skip_special_tokens,
-        json_schema=json_schema,
-        regex=regex,
-    )
-    if not isinstance(prefill_chunk, int) or prefill_chunk < 1:
-        raise ValueError(f"prefill_chunk is {prefill_chunk!r}, expected a whole number of at least 1")
+    options, media_options = resolve_options(options, media_options, keywords)
     for name, media in (("images", images), ("videos", videos)):
         if media is not None and not isinstance(media, list | tuple):
             raise ValueError(f"{name} is {type(media).__name__}, expected a list")
-    cache_options = CacheOptions(kv_bits, kv_group_size, quantized_kv_start, max_kv_size)
-    cache_options.check(model.config.text.head_dim)
-    check_prompt_lookup(prompt_lookup_tokens, options.sampling, cache_options)
-    check_form(json_schema, regex, prompt_lookup_tokens, max_kv_size)
-    return _stream(
-        _Request(
-            model=model,
-            processor=processor,
-            messages_or_prompt=messages_or_prompt,
-            images=list(images or ()),
-            videos=list(videos or ()),
-            media=MediaOptions(do_image_splitting, longest_edge, fps, max_frames, start_s, end_s, hardware_decoding),
-            options=options,
-            apply_chat_template=apply_chat_template,
-            prefill_chunk=prefill_chunk,
-            prompt_lookup_tokens=prompt_lookup_tokens,
-            cache_options=cache_options,
-            prompt_cache=PromptCache() if prompt_cache is None else prompt_cache,
-            feature_cache=FeatureCache() if feature_cache is None else feature_cache,
-            cancel=cancel,
-        ),
-        Stopwatch(),
-    )
+    check_options(model, options)
+    call = _Call(model, processor, options, media_options, prompt_cache, feature_cache, cancel)
+    return call.stream(messages_or_prompt, images or (), videos or ())
 
 
 def generate_text(
-    model: SmolVLM, processor: Processor, messages_or_prompt: str | Sequence[dict[str, Any]], **options: Any
+    model: SmolVLM,
+    processor: Processor,
+    messages_or_prompt: str | Sequence[Message],
+    *,
+    images: Sequence[ImageSource] | None = None,
+    videos: Sequence[VideoSource] | None = None,
+    options: GenerationOptions | None = None,
+    media_options: MediaOptions | None = None,
+    prompt_cache: PromptCache | None = None,
+    feature_cache: FeatureCache | None = None,
+    cancel: Event | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> str:
-    """The whole answer; `options` are those of `stream_generate`."""
-    return "".join(step.text for step in stream_generate(model, processor, messages_or_prompt, **options))
+    """The whole answer. Arguments and errors are those of `stream_generate`."""
+    steps = stream_generate(
+        model,
+        processor,
+        messages_or_prompt,
+        images=images,
+        videos=videos,
+        options=options,
+        media_options=media_options,
+        prompt_cache=prompt_cache,
+        feature_cache=feature_cache,
+        cancel=cancel,
+        **keywords,
+    )
+    return "".join(step.text for step in steps)
 
 
-def _stream(request: _Request, stopwatch: Stopwatch) -> Iterator[GenerationResponse]:
-    model, processor, cache = request.model, request.processor, request.prompt_cache
-    options = request.options
-    text_stream = TextStream(processor, list(options.stop), options.skip_special_tokens)
-    prompt_ids: list[int] = []
-    media: list[Medium] = []
-    count = 0
-    lookup: PromptLookup | None = None
+class _Call:
+    """One call of `stream_generate`, its arguments checked."""
 
-    def response(text: str, token: int | None, finish_reason: str | None) -> GenerationResponse:
-        return GenerationResponse(
-            text,
-            token,
-            finish_reason,
-            prompt_ids,
-            media,
-            count,
-            stopwatch.timing,
-            mx.get_peak_memory(),
-            lookup.drafted if lookup else 0,
-            lookup.accepted if lookup else 0,
-        )
+    def __init__(
+        self,
+        model: SmolVLM,
+        processor: Processor,
+        options: GenerationOptions,
+        media_options: MediaOptions,
+        prompt_cache: PromptCache | None,
+        feature_cache: FeatureCache | None,
+        cancel: Event | None,
+    ):
+        self._model = model
+        self._processor = processor
+        self._options = options
+        self._media_options = media_options
+        self._cache = PromptCache() if prompt_cache is None else prompt_cache
+        self._feature_cache = FeatureCache() if feature_cache is None else feature_cache
+        self._check_cancelled = cancel_check(cancel)
+        self._stopwatch = Stopwatch()
+        self._prompt_ids: list[int] = []
+        self._media: list[Medium] = []
+        self._answer: Answer | None = None
+        self._lookup: PromptLookup | None = None
 
-    try:
+    def stream(
+        self, messages_or_prompt: str | Sequence[Message], images: Sequence[ImageSource], videos: Sequence[VideoSource]
+    ) -> Iterator[GenerationResponse]:
+        """See `stream_generate`."""
+        try:
+            answer, logits = self._read(messages_or_prompt, images, videos)
+            sampler = answer.sampler(self._prompt_ids)
+            if self._options.prompt_lookup_tokens is not None:
+                self._lookup = PromptLookup(self._prompt_ids, self._options.prompt_lookup_tokens)
+            for step in decode(self._model, self._cache, answer, sampler, logits, self._lookup):
+                self._stopwatch.token()
+                yield self._response(step)
+                if step.finish_reason is None:
+                    self._check_cancelled()
+        except Cancelled:
+            text = "" if self._answer is None else self._answer.flush()
+            yield self._response(AnswerStep(None, text, "cancelled"))
+
+    def _read(
+        self, messages_or_prompt: str | Sequence[Message], images: Sequence[ImageSource], videos: Sequence[VideoSource]
+    ) -> tuple[Answer, mx.array]:
+        """Read the prompt; returns the answer at its beginning, and the logits after the prompt, (1, vocab_size)."""
+        options, stopwatch = self._options, self._stopwatch
         with ExitStack() as files:
             with stopwatch.stage("processing"):
                 prompt = files.enter_context(
-                    processor.prepare(
-                        request.messages_or_prompt,
-                        request.images,
-                        request.videos,
-                        options=request.media,
-                        apply_chat_template=request.apply_chat_template,
-                        check_cancelled=request.check_cancelled,
+                    self._processor.prepare(
+                        messages_or_prompt,
+                        images,
+                        videos,
+                        media_options=self._media_options,
+                        apply_chat_template=options.apply_chat_template,
+                        continue_final_message=options.continue_final_message,
+                        check_cancelled=self._check_cancelled,
                     )
                 )
-                prompt_ids, media = prompt.input_ids, prompt.costs
-                budget = min(options.max_tokens, processor.config.context_length - len(prompt_ids))
-                vocab_size = model.config.text.vocab_size
-                constraint = make_constraint(options.json_schema, options.regex, processor, vocab_size, budget)
-            cache.open(model, request.cache_options)
+                self._prompt_ids, self._media = prompt.input_ids, prompt.costs
+                answer = self._answer = Answer(self._model, self._processor, options, len(prompt.input_ids))
+            self._cache.open(self._model, options)
             logits = read_prompt(
-                model, prompt, cache, request.feature_cache, request.prefill_chunk, stopwatch, request.check_cancelled
+                self._model,
+                prompt,
+                self._cache,
+                self._feature_cache,
+                options.prefill_chunk,
+                stopwatch,
+                self._check_cancelled,
             )
-            prompt_ids, media = prompt.input_ids, prompt.costs
-        del prompt  # and with it all pictures
+            self._prompt_ids, self._media = prompt.input_ids, prompt.costs  # a video may have broken off
         with stopwatch.stage("prefill"):
-            sample = make_sampler(options.sampling, prompt_ids, vocab_size)
             check_finite(logits)
-        if request.prompt_lookup_tokens:
-            lookup = PromptLookup(prompt_ids, request.prompt_lookup_tokens)
-        if constraint is None:
-            tokens = decode(model, cache, sample, sample(logits), budget, lookup)
-        else:
-            tokens = constrained_tokens(model, cache, sample, logits, budget, constraint)
-        for count, token_id in enumerate(tokens, 1):
-            stopwatch.token()
-            text = text_stream.add(token_id)
-            reason = None
-            if constraint is not None and constraint.is_complete:
-                reason = "length" if constraint.is_cut else "stop"
-            elif token_id in processor.stop_token_ids or text_stream.stopped:
-                reason = "stop"
-            elif count == budget:
-                reason = "length"
-            if reason:
-                yield response(text + text_stream.flush(), token_id, reason)
-                return
-            yield response(text, token_id, None)
-            request.check_cancelled()
-    except _Cancelled:
-        yield response(text_stream.flush(), None, "cancelled")
+        return answer, logits
+
+    def _response(self, step: AnswerStep) -> GenerationResponse:
+        return GenerationResponse(
+            step.text,
+            step.token_id,
+            step.finish_reason,
+            self._prompt_ids,
+            self._media,
+            0 if self._answer is None else len(self._answer.token_ids),
+            self._stopwatch.timing,
+            mx.get_peak_memory(),
+            self._lookup.drafted if self._lookup else 0,
+            self._lookup.accepted if self._lookup else 0,
+            step.logprob,
+            step.top_logprobs,
+        )

@@ -38,7 +38,8 @@ def load(
         dtype: "bfloat16", "float16" or "float32"; None for `default_dtype()`. Quantized layers keep their codes,
             and compute in this type.
         revision: branch, tag or commit on the Hub.
-        fuse: see `LanguageModel.fuse`; False keeps every layer at its path in the files.
+        fuse: join matrices for speed (see `LanguageModel.fuse`). Layers are at their paths in the files either way, and
+            what is done to them takes effect; False saves the work where all of them are about to change.
 
     Returns:
         The model, every parameter evaluated (so that any thread may use it), and its processor.

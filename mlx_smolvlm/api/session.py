@@ -1,19 +1,28 @@
 """A conversation that goes on: what was read once, be it text, pictures or videos, is not read again."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Unpack
 
 from ..engine.feature_cache import FeatureCache
-from ..engine.generation_options import GenerationOptions
 from ..engine.prompt_cache import PromptCache
-from ..media.options import MediaOptions
+from ..media.images import ImageSource
 from ..model.smolvlm import SmolVLM
+from ..options import (
+    FetchPolicy,
+    GenerationKeywords,
+    GenerationOptions,
+    MediaOptions,
+    OptionKeywords,
+    refuse_options,
+    resolve_options,
+)
 from ..processor.kept_media import KeptMedium
 from ..processor.messages import IMAGE_MARKER, VIDEO_MARKER, read_conversation
 from ..processor.processor import Processor
+from ..processor.prompt_media import VideoSource
 from .generation import GenerationResponse, stream_generate
 from .session_file import SavedSession, read_session, write_session
 
@@ -50,6 +59,7 @@ class Session:
         model, processor: from `load`.
         system: the system prompt, None for none; it may be changed between questions.
         options: how answers are made where a question does not say.
+        media_options: how images and videos are read where a question does not say.
         turns: the conversation so far, without the system prompt.
         prompt_cache: what the model has read.
         feature_cache: image features of what was shown.
@@ -62,20 +72,24 @@ class Session:
         *,
         system: str | None = None,
         options: GenerationOptions | None = None,
+        media_options: MediaOptions | None = None,
         max_feature_bytes: int = 256 * 1024**2,
+        **keywords: Unpack[OptionKeywords],
     ):
         """
         Args:
             model, processor: from `load`.
             system: the system prompt.
-            options: how answers are made where a question does not say.
+            options, media_options, keywords: as in `stream_generate`, where a question does not say. A session makes
+                its prompts itself: `apply_chat_template=False` and `continue_final_message` are refused.
             max_feature_bytes: most memory for the image features of pictures and frames that may be shown again; the
                 least recently used go first.
         """
         self.model = model
         self.processor = processor
         self.system = system
-        self.options = options or GenerationOptions()
+        self.options, self.media_options = resolve_options(options, media_options, keywords)
+        check_session_options(self.options)
         self.turns: list[Turn] = []
         self.prompt_cache = PromptCache()
         self.feature_cache = FeatureCache(max_feature_bytes)
@@ -85,11 +99,12 @@ class Session:
         self,
         text: str,
         *,
-        images: Sequence[Any] = (),
-        videos: Sequence[Any] = (),
-        media_options: MediaOptions | None = None,
+        images: Sequence[ImageSource] = (),
+        videos: Sequence[VideoSource] = (),
         options: GenerationOptions | None = None,
+        media_options: MediaOptions | None = None,
         cancel: Event | None = None,
+        **keywords: Unpack[OptionKeywords],
     ) -> Iterator[GenerationResponse]:
         """Ask the next question.
 
@@ -97,8 +112,8 @@ class Session:
             text: the question; `<image>` and `<video>` in it place the media, which otherwise go before it.
             images: path, http(s) or data URL, bytes, PIL image or numpy array, each.
             videos: path, http(s) URL or `SampledVideo`, each.
-            media_options: how these pictures and videos are read.
-            options: how the answer is made; None for the session's.
+            options, media_options, keywords: how the answer is made and these images and videos are read, as in
+                `stream_generate`; None for the session's.
             cancel: when set, the answer ends at the next frame, chunk or token.
 
         Yields:
@@ -108,38 +123,50 @@ class Session:
             ValueError: an empty question, markers without media, or another answer that is still being made; and,
                 as FileNotFoundError, all that `stream_generate` raises.
         """
+        options, media_options = self._resolved(options, media_options, keywords)
         return self._answer(_content(text, images, videos, media_options), False, options, cancel)
 
     def edit(
         self,
         text: str,
         *,
-        images: Sequence[Any] | None = None,
-        videos: Sequence[Any] | None = None,
-        media_options: MediaOptions | None = None,
+        images: Sequence[ImageSource] | None = None,
+        videos: Sequence[VideoSource] | None = None,
         options: GenerationOptions | None = None,
+        media_options: MediaOptions | None = None,
         cancel: Event | None = None,
+        **keywords: Unpack[OptionKeywords],
     ) -> Iterator[GenerationResponse]:
         """Ask the last question in other words. Its pictures and videos stay, unless either are given anew.
 
-        Arguments and errors are those of `ask`; ValueError also if there is no last question.
+        Arguments and errors are those of `ask`; ValueError also if there is no last question, or if media that stay
+        are to be read in another way.
         """
         last = self._last_turn()
+        given = media_options
+        options, media_options = self._resolved(options, media_options, keywords)
         if images is None and videos is None:
+            if given is not None or media_options != self.media_options:
+                raise ValueError("the media of the question stay as they were read; pass them again to change that")
             kept = {kind: [item[kind] for item in last.content if item["type"] == kind] for kind in ("image", "video")}
-            content = _content(text, kept["image"], kept["video"], None)
+            content = _content(text, kept["image"], kept["video"], media_options)
         else:
             content = _content(text, images or (), videos or (), media_options)
         return self._answer(content, True, options, cancel)
 
     def regenerate(
-        self, *, options: GenerationOptions | None = None, cancel: Event | None = None
+        self,
+        *,
+        options: GenerationOptions | None = None,
+        cancel: Event | None = None,
+        **keywords: Unpack[GenerationKeywords],
     ) -> Iterator[GenerationResponse]:
         """Answer the last question anew; another answer needs a temperature above 0.
 
         Raises:
             ValueError: there is no last question; and as `ask`.
         """
+        options, _ = self._resolved(options, None, keywords)
         return self._answer(self._last_turn().content, True, options, cancel)
 
     def undo(self) -> Turn:
@@ -157,7 +184,8 @@ class Session:
         """Write the session into one file, whole or not at all: conversation, media and what the model has read.
 
         Pictures and videos that are files stay where they are, as videos behind an address do; pictures that came
-        from elsewhere are in the file. The image features are not, nor are the model and `options`.
+        from elsewhere are in the file. The image features are not, nor are the model, `options`, `media_options` and
+        fetch policies.
 
         Raises:
             ValueError: an answer is still being made.
@@ -168,24 +196,35 @@ class Session:
         write_session(Path(path), self.model, SavedSession(self.system, turns, self.prompt_cache))
 
     @classmethod
-    def load(cls, path: str | Path, model: SmolVLM, processor: Processor) -> "Session":
+    def load(
+        cls, path: str | Path, model: SmolVLM, processor: Processor, *, fetch_policy: FetchPolicy | None = None
+    ) -> "Session":
         """A session that was saved; its next question reads no more than it would have.
+
+        `fetch_policy` holds for videos of the conversation that have to be downloaded again.
 
         Raises:
             FileNotFoundError: no such file.
             ValueError: no session, a damaged one, or one with another model or other types of numbers.
         """
-        saved = read_session(Path(path), model)
+        saved = read_session(Path(path), model, fetch_policy)
         session = cls(model, processor, system=saved.system)
         session.turns = [Turn(*turn) for turn in saved.turns]
         session.prompt_cache = saved.prompt_cache
         return session
 
+    def _resolved(
+        self, options: GenerationOptions | None, media_options: MediaOptions | None, keywords: Any
+    ) -> tuple[GenerationOptions, MediaOptions]:
+        resolved = resolve_options(options or self.options, media_options or self.media_options, keywords)
+        check_session_options(resolved[0])
+        return resolved
+
     def _answer(
-        self, content: Content, replaces_last: bool, options: GenerationOptions | None, cancel: Event | None
+        self, content: Content, replaces_last: bool, options: GenerationOptions, cancel: Event | None
     ) -> Iterator[GenerationResponse]:
         self._refuse_while_answering()
-        return self._stream(content, replaces_last, options or self.options, cancel)
+        return self._stream(content, replaces_last, options, cancel)
 
     def _stream(
         self, content: Content, replaces_last: bool, options: GenerationOptions, cancel: Event | None
@@ -199,7 +238,7 @@ class Session:
                 self.model,
                 self.processor,
                 self._messages(before, content),
-                **{field.name: getattr(options, field.name) for field in fields(options)},
+                options=options,
                 prompt_cache=self.prompt_cache,
                 feature_cache=self.feature_cache,
                 cancel=cancel,
@@ -246,15 +285,21 @@ class Session:
             raise ValueError("an answer is still being made; finish or close its stream first")
 
 
-def _content(text: str, images: Sequence[Any], videos: Sequence[Any], options: MediaOptions | None) -> Content:
+def check_session_options(options: GenerationOptions) -> None:
+    """Raise ValueError for options that a session cannot heed."""
+    refuse_options(
+        options, ("apply_chat_template", "continue_final_message"), "a session makes its prompts from the conversation"
+    )
+
+
+def _content(text: str, images: Sequence[Any], videos: Sequence[Any], options: MediaOptions) -> Content:
     """A question with its media in their places."""
     sources = {}
     for kind, media in (("image", images), ("video", videos)):
         if not isinstance(media, list | tuple):
             raise ValueError(f"{kind}s is {type(media).__name__}, expected a list")
         sources[kind] = [
-            source if isinstance(source, KeptMedium) else KeptMedium(kind, source, options or MediaOptions())
-            for source in media
+            source if isinstance(source, KeptMedium) else KeptMedium(kind, source, options) for source in media
         ]
     conversation = read_conversation(text, sources["image"], sources["video"])
     unplaced = {kind: iter(media) for kind, media in sources.items()}

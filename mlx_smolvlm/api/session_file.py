@@ -1,10 +1,6 @@
 """A session <-> one safetensors file: JSON for the conversation, tensors for what was read and for pixels."""
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -18,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from ..engine.prompt_cache import PromptCache, ReadMedium
-from ..media.options import MediaOptions
+from ..files import whole_file
 from ..model.smolvlm import SmolVLM
+from ..options import FetchPolicy, MediaOptions
 from ..processor.kept_media import KeptMedium, KeptPicture, KeptVideo
 from ..processor.prompt_media import SampledVideo
 from ..processor.tiling import Layout
@@ -75,15 +72,15 @@ def write_session(path: Path, model: SmolVLM, session: SavedSession) -> None:
     }
     tensors[_RECORD] = np.frombuffer(json.dumps(record).encode(), np.uint8)
     tensors[_CHECKSUM] = np.frombuffer(_checksum(tensors), np.uint8)
-    with _whole_file(path) as temporary:
+    with whole_file(path) as temporary:
         try:
             save_file(tensors, temporary)
         except SafetensorError as error:
             raise OSError(f"{path} could not be written: {error}") from None
 
 
-def read_session(path: Path, model: SmolVLM) -> SavedSession:
-    """What was saved.
+def read_session(path: Path, model: SmolVLM, fetch_policy: FetchPolicy | None = None) -> SavedSession:
+    """What was saved; downloads of its videos keep to `fetch_policy`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -100,12 +97,14 @@ def read_session(path: Path, model: SmolVLM) -> SavedSession:
     if tensors.pop(_CHECKSUM).tobytes() != _checksum(tensors):
         raise ValueError(f"{path} is damaged: its content does not match its checksum")
     try:
-        return _restored(path, tensors, model)
+        return _restored(path, tensors, model, fetch_policy)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{path} is not a session as this version writes them: {error!r}") from None
 
 
-def _restored(path: Path, tensors: dict[str, np.ndarray], model: SmolVLM) -> SavedSession:
+def _restored(
+    path: Path, tensors: dict[str, np.ndarray], model: SmolVLM, fetch_policy: FetchPolicy | None
+) -> SavedSession:
     record = json.loads(tensors.pop(_RECORD).tobytes())
     if record["format"] != FORMAT:
         raise ValueError(f"{path} is {record['format']!r}, this version reads {FORMAT!r}")
@@ -113,7 +112,9 @@ def _restored(path: Path, tensors: dict[str, np.ndarray], model: SmolVLM) -> Sav
         raise ValueError(
             f"{path} was saved with another model or other types of numbers (dtype); load those that it was saved with"
         )
-    kept = [_medium(entry, _of(tensors, f"media.{number}.")) for number, entry in enumerate(record["media"])]
+    kept = [
+        _medium(entry, _of(tensors, f"media.{number}."), fetch_policy) for number, entry in enumerate(record["media"])
+    ]
     turns = [
         (
             [
@@ -141,7 +142,7 @@ def _medium_record(medium: KeptMedium) -> tuple[dict[str, Any], dict[str, np.nda
         "kind": medium.kind,
         "name": known.name,
         "digest": known.digest.hex(),
-        "options": asdict(medium.options),
+        "options": {name: value for name, value in vars(medium.options).items() if name != "fetch_policy"},
         "source": source if isinstance(source, str) else None,
     }
     if isinstance(known, KeptPicture):
@@ -157,7 +158,7 @@ def _medium_record(medium: KeptMedium) -> tuple[dict[str, Any], dict[str, np.nda
     return record, {}
 
 
-def _medium(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> KeptMedium:
+def _medium(record: dict[str, Any], arrays: dict[str, np.ndarray], fetch_policy: FetchPolicy | None) -> KeptMedium:
     """The inverse of `_medium_record`."""
     source, digest = record["source"], bytes.fromhex(record["digest"])
     known: KeptPicture | KeptVideo
@@ -172,7 +173,7 @@ def _medium(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> KeptMedium
         if "sampled" in record:
             frames = [arrays[f"frames.{number}"] for number in range(len(arrays))]
             source = SampledVideo(frames, **record["sampled"])
-    return KeptMedium(record["kind"], source, MediaOptions(**record["options"]), known)
+    return KeptMedium(record["kind"], source, MediaOptions(**record["options"], fetch_policy=fetch_policy), known)
 
 
 def _of(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -201,23 +202,3 @@ def _checksum(tensors: dict[str, np.ndarray]) -> bytes:
         digest.update(f"{name} {tensors[name].shape} {tensors[name].dtype}".encode())
         digest.update(np.ascontiguousarray(tensors[name]).data)
     return digest.digest()
-
-
-@contextmanager
-def _whole_file(target: Path) -> Iterator[Path]:
-    """A temporary file beside `target` that takes its place when the block ends well, and vanishes otherwise."""
-    if target.is_dir():
-        raise IsADirectoryError(f"{target} is a folder; name a file to save in")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"no folder {target.parent} to save {target.name} in")
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    os.close(descriptor)
-    try:
-        yield Path(name)
-        with open(name, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(name, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-        raise

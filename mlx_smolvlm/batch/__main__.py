@@ -2,13 +2,8 @@
 
 import argparse
 import os
-import signal
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING
 
 from ..command_line.arguments import (
@@ -17,16 +12,17 @@ from ..command_line.arguments import (
     DEMO_NOTE,
     DEMO_QUESTION,
     DEMO_VIDEO_QUESTION,
-    add_form_arguments,
+    add_answer_arguments,
     add_media_arguments,
-    add_sampling_arguments,
     generation_options,
     media_options,
     with_system_prompt,
 )
-from ..command_line.runner import BAD_INPUT, INTERRUPTED, CommandLine, refuse_tracebacks
+from ..command_line.progress import Progress, duration, say
+from ..command_line.runner import BAD_INPUT, CommandLine, refuse_tracebacks
+from ..command_line.signals import Interruption
+from ..options import refuse_options
 from .inputs import Item, read_items
-from .progress import Progress, duration, say
 
 if TYPE_CHECKING:
     from .job import Job
@@ -55,14 +51,15 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
     _check_marker(arguments.prompt, items)
     # What is wrong is said before a model is downloaded, and most of it before MLX is imported.
     from ..api.loading import DEMO_MODEL, load
-    from ..engine.generation_options import GenerationOptions
-    from ..media.options import MediaOptions
+    from ..engine.rows import refuse_single_options
     from .job import Job
     from .question import Question
     from .ranks import Ranks
 
-    options = GenerationOptions(**generation_options(arguments))
-    question = Question(*prompts, arguments.system, options, MediaOptions(**media_options(arguments)))
+    options = generation_options(arguments)
+    refuse_single_options(options)
+    refuse_options(options, ("logprobs",), "lines of results have no place for them; generate --json reports them")
+    question = Question(*prompts, arguments.system, options, media_options(arguments))
     ranks = Ranks()
     group.append(ranks)
     with Job(items, question, out, ranks, arguments.retry_errors) as job:
@@ -75,16 +72,18 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
             say(f"note: {note}")
         import mlx.core as mx
 
-        start, cancel = time.monotonic(), Event()
-        with _stopped_by_signals(cancel) as received, Progress(len(job.todo), is_first) as progress:
-            results = job.results(model, processor, batch_size=arguments.batch_size, cancel=cancel)
+        start, num_errors = time.monotonic(), 0
+        with Interruption(second=_end_at_once) as interruption, Progress(is_first) as progress:
+            progress.stage(total=len(job.todo), unit="pictures")
+            results = job.results(model, processor, batch_size=arguments.batch_size, cancel=interruption.cancel)
             for number, result in enumerate(results, 1):
-                progress.add(result.error is not None)
+                num_errors += result.error is not None
+                progress.advance(note=f"{num_errors} errors")
                 if number % _RESULTS_PER_CLEANING == 0:
                     mx.clear_cache()  # buffers of lengths that may not come again
-        if received:
+        if interruption.received is not None:
             say(f"stopped; what was done is kept in {job.path}. Run the same command again to do the rest")
-            sys.exit(INTERRUPTED if received[0] == signal.SIGINT else 128 + received[0])
+        interruption.conclude()
         job.finish(time.monotonic() - start)
         if is_first:
             say(_summary(job, time.monotonic() - start, out))
@@ -118,7 +117,7 @@ def _check_marker(prompt: str | None, items: list[Item]) -> None:
 
 
 def _items(arguments: argparse.Namespace, out: Path) -> list[Item]:
-    from .files import is_results_file
+    from .result_files import is_results_file
 
     return read_items(arguments.input, lambda path: is_results_file(path, out))[: arguments.limit]
 
@@ -136,27 +135,9 @@ def _summary(job: "Job", seconds: float, out: Path) -> str:
     return f"{line}; {duration(seconds)}, {job.num_missing / seconds:.2g} pictures/s"
 
 
-@contextmanager
-def _stopped_by_signals(cancel: Event) -> Iterator[list[int]]:
-    """Within: Ctrl-C and SIGTERM set the event and are noted, and end the process at once the second time.
-
-    Threads may be in the middle of a download then, and Python would wait for them. A line that is half written is
-    mended by the next run.
-    """
-    received: list[int] = []
-
-    def stop(number: int, _: object) -> None:
-        received.append(number)
-        cancel.set()
-        if len(received) > 1:
-            os._exit(128 + number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _end_at_once(number: int, _: object) -> None:
+    """Threads may be in the middle of a download, and Python would wait for them. The next run mends half a line."""
+    os._exit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -192,8 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         help="most answers to make at a time, as far as their keys and values fit into 2 GiB (default: 32)",
     )
     add_media_arguments(parser)
-    add_sampling_arguments(parser)
-    add_form_arguments(parser)
+    add_answer_arguments(parser)
     return parser
 
 

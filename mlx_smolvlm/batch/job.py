@@ -13,10 +13,10 @@ from ..api.session_file import model_fingerprint
 from ..command_line.runner import one_line
 from ..model.smolvlm import SmolVLM
 from ..processor.processor import Processor
-from .files import rank_file, rank_files
 from .inputs import Item
 from .question import Question, digest
 from .ranks import PATIENCE_S, Ranks
+from .result_files import rank_file, rank_files
 from .results import BeingWritten, Result, ResultsFile, parse_line
 
 _MERGED_BYTES = 1024**2  # lines that each process sends to the others at a time

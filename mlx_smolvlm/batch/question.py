@@ -1,13 +1,12 @@
 """What is asked about every picture, and whether results are answers to it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 
 from ..api.batching import BatchRequest
 from ..command_line.arguments import with_system_prompt
-from ..engine.generation_options import GenerationOptions
-from ..media.options import MediaOptions
+from ..options import GenerationOptions, MediaOptions
 from .inputs import Item
 from .results import Result, key_of
 
@@ -66,8 +65,12 @@ class Question:
 
     @property
     def _options_digest(self) -> str:
-        options = [self.system, asdict(self.options), asdict(self.media_options)]
-        return digest(json.dumps(options, sort_keys=True))
+        # Of those that differ from their defaults, so that options that come to be known change no digest.
+        given = [
+            {field.name: value for field in fields(part) if (value := getattr(part, field.name)) != field.default}
+            for part in (self.options, self.media_options)
+        ]
+        return digest(json.dumps([self.system, *given], sort_keys=True))
 
 
 _ADVICE = "name another file with --out, or remove this one"

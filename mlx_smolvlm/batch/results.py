@@ -4,11 +4,13 @@ import fcntl
 import json
 import os
 from collections.abc import Container, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO
+
+from ..files import whole_file
 
 _BEGINNING = b'{"path": '  # of every line
 
@@ -147,20 +149,13 @@ class ResultsFile:
         dropped = {key for key, is_error in self.errors.items() if is_error and key in keys}
         if not dropped:
             return 0
-        target = Path(os.path.realpath(self.path))
-        path = target.with_name(f".{target.name}.partial")
-        new: IO[bytes] = open(path, "w+b", buffering=0)  # noqa: SIM115 - closed by `close`
-        try:
-            _lock(new, self.path)
-            with open(path, "ab") as file:
-                file.writelines(result.line() for result in self.lines() if result.key not in dropped)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(path, target)
-        except BaseException:
-            new.close()
-            path.unlink(missing_ok=True)
-            raise
+        with ExitStack() as on_failure:
+            with whole_file(self.path) as path:
+                new = on_failure.enter_context(open(path, "a+b", buffering=0))
+                _lock(new, self.path)  # before others can see it
+                with open(path, "ab") as file:
+                    file.writelines(result.line() for result in self.lines() if result.key not in dropped)
+            on_failure.pop_all()  # closed by `close`
         self._file.close()
         self._file = new
         self.errors = {key: is_error for key, is_error in self.errors.items() if key not in dropped}

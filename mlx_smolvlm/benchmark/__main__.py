@@ -8,17 +8,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ..api.loading import DTYPES, default_dtype
+from ..command_line.progress import Progress
 from ..command_line.runner import CommandLine, refuse_tracebacks
-from .benchmark_run import Session, Settings
+from ..files import whole_file, write_json
+from .benchmark_run import BenchmarkRun, Settings
 from .geometries import GEOMETRIES
-from .measurement import Comparison, Measurement, Progress
+from .measurement import Measurement, PeerComparison
 from .peers import PEERS, check_peer, compare, is_compared
-from .report import as_json, draw, table, write_json
+from .report import json_report, table, write_report_plot
 from .size import size
 from .stages import decode, loading, prefill, preprocessing, start, start_picture, vision
-from .video import video
+from .video_stages import video
 
-SECTIONS: dict[str, Callable[[Session], list[Measurement]]] = {
+SECTIONS: dict[str, Callable[[BenchmarkRun], list[Measurement]]] = {
     "start": start,
     "start-picture": start_picture,
     "load": loading,
@@ -45,24 +47,25 @@ def main() -> None:
         if arguments.plot is not None:
             _check_plot(arguments.plot, bool(arguments.against) or "size" in arguments.only)
         folder = arguments.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="mlx_smolvlm_benchmark_"))
-        session = Session(settings, Path(folder).expanduser(), Progress(arguments.quiet))
-        session.folder.mkdir(parents=True, exist_ok=True)
+        run = BenchmarkRun(settings, Path(folder).expanduser(), Progress(not arguments.quiet))
+        run.folder.mkdir(parents=True, exist_ok=True)
         measurements: list[Measurement] = []
-        comparisons: list[Comparison] = []
+        comparisons: list[PeerComparison] = []
         try:
             for name in () if arguments.peers_only else arguments.only:
-                session.progress(name)
-                measurements += SECTIONS[name](session)
-            for found in compare(session, arguments.against, pythons, arguments.only):
+                run.progress.stage(name)
+                measurements += SECTIONS[name](run)
+            for found in compare(run, arguments.against, pythons, arguments.only):
                 comparisons.append(found)
         finally:  # what has been measured is not lost to what could not be
-            report = as_json(session, measurements, comparisons)
+            report = json_report(run, measurements, comparisons)
             if measurements or comparisons:
                 print(table(report))
                 if arguments.json is not None:
-                    write_json(report, Path(arguments.json))
+                    with whole_file(Path(arguments.json)) as path:
+                        write_json(path, report)
         if arguments.plot is not None:
-            draw(report, Path(arguments.plot))
+            write_report_plot(report, Path(arguments.plot))
 
 
 def _check_plot(name: str, has_something: bool) -> None:

@@ -11,12 +11,12 @@ import mlx.core as mx
 
 from ..api.generation import GenerationResponse, stream_generate
 from ..api.loading import find_checkpoint, load
+from ..command_line.progress import Progress
 from ..model.config import read_model_config
 from ..model.smolvlm import SmolVLM
 from ..processor.processor import Processor, load_processor
+from .generated_inputs import prompt_of, write_noise_film, write_picture
 from .geometries import GEOMETRIES, make_checkpoint
-from .inputs import prompt_of, write_clip, write_picture
-from .measurement import Progress
 
 QUESTION = "What is this?"
 
@@ -50,7 +50,7 @@ class Settings:
 
 
 @dataclass
-class Session:
+class BenchmarkRun:
     """Settings with what follows from them. `folder` keeps checkpoints and inputs."""
 
     settings: Settings
@@ -64,7 +64,7 @@ class Session:
         if settings.model is not None:
             return settings.model
         plain = self.folder / settings.checkpoint_name
-        self.progress(f"checkpoint {plain.name}")
+        self.progress.stage(f"checkpoint {plain.name}")
         geometry = GEOMETRIES[settings.geometry].with_layers(settings.decoder_layers, settings.encoder_layers)
         make_checkpoint(geometry, settings.dtype, plain)
         if settings.bits is None:
@@ -112,9 +112,8 @@ class Session:
             return Path(self.settings.video)
         path = self.folder / f"clip-{self.settings.clip_s:g}s.mp4"
         if not path.is_file():
-            self.progress(f"clip of {self.settings.clip_s:g} s")
-            unfinished = path.with_name(f"unfinished-{path.name}")
-            os.replace(write_clip(unfinished, self.settings.clip_s), path)
+            self.progress.stage(f"clip of {self.settings.clip_s:g} s")
+            write_noise_film(path, self.settings.clip_s)
         return path
 
     @cached_property

@@ -3,18 +3,15 @@
 Speed depends on shapes and types, not on what the weights are.
 """
 
-import json
 import math
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from ..files import whole_folder, write_json
 from ..model.config import read_model_config
 from ..model.smolvlm import SmolVLM
 from ..model.weights import PATCH_EMBEDDING_WEIGHT, hf_name
@@ -92,18 +89,12 @@ def make_checkpoint(geometry: Geometry, dtype: str, folder: Path) -> Path:
     """
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with whole_folder(folder) as unfinished:
         for name, content in _files(geometry, dtype).items():
-            (unfinished / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            write_json(unfinished / name, content)
         make_tokenizer(geometry.plain_vocab_size).save(str(unfinished / "tokenizer.json"), pretty=False)
         weights = _random_weights(unfinished, geometry, getattr(mx, dtype))
         mx.save_safetensors(str(unfinished / "model.safetensors"), weights, {"format": "pt"})
-        os.replace(unfinished, folder)
-    except BaseException:
-        rmtree(unfinished, ignore_errors=True)
-        raise
     return folder
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..model.smolvlm import SmolVLM
+from ..model.language import LanguageModel
 
 VIEWS = {"Reshape", "Flatten", "Unflatten", "Transpose", "Slice", "ExpandDims", "Squeeze", "Broadcast", "Split"}
 
 
-def kernels_per_token(model: SmolVLM, context: int = 8) -> int:
+def kernels_per_token(model: LanguageModel, context: int = 8) -> int:
     """Kernels of one step after a prompt of `context` tokens, views left out, sampling not included."""
     cache = model.make_cache()
     mx.eval(_step(model, mx.zeros(context, mx.int32), cache))
@@ -28,7 +28,7 @@ def kernels_per_token(model: SmolVLM, context: int = 8) -> int:
     return sum(label not in VIEWS for label in re.findall(r'\[label ?= ?"(\w+)', dot.getvalue()))
 
 
-def build_seconds(model: SmolVLM, steps: int, context: int = 8) -> list[float]:
+def build_seconds(model: LanguageModel, steps: int, context: int = 8) -> list[float]:
     """Processor time from the call to the unevaluated logits, for each of several steps, built as for a GPU.
 
     On a CPU, MLX takes normalization, rotation and attention apart while the graph is built, which takes longer.
@@ -48,9 +48,15 @@ def build_seconds(model: SmolVLM, steps: int, context: int = 8) -> list[float]:
     return spent
 
 
-def _step(model: SmolVLM, token_ids: mx.array, cache: list[Any]) -> mx.array:
-    hidden = model.language_model(model.language_model.embed_tokens(token_ids)[None], cache)
-    return model.language_model.logits(hidden[:, -1])
+def _step(model: LanguageModel, token_ids: mx.array, cache: list[Any]) -> mx.array:
+    hidden = model(model.embed_tokens(token_ids)[None], cache)
+    return model.logits(hidden[:, -1])
+
+
+def _dequantized(codes: mx.array, scales: mx.array, biases: mx.array | None = None, *, bits: int, **_: Any) -> mx.array:
+    """Stands for the codes of a token's embedding, (..., packed), unpacked: (..., width)."""
+    width = codes.shape[-1] * 32 // bits
+    return mx.depends(mx.zeros((*codes.shape[:-1], width), scales.dtype), [codes, scales])
 
 
 @contextmanager
@@ -60,6 +66,7 @@ def _fused_operations() -> Iterator[None]:
         (mx.fast, "rms_norm", lambda x, weight, eps: mx.depends(x, [weight])),
         (mx.fast, "rope", lambda x, dims, **_: mx.sort(x)),  # any operation that keeps the shape, other than a view
         (mx.fast, "scaled_dot_product_attention", lambda q, k, v, **_: mx.depends(q, [k, v])),
+        (mx, "dequantize", _dequantized),
         (mx, "default_device", lambda: mx.gpu),  # so that element-wise chains are compiled into one
     ]
     originals = [getattr(module, name) for module, name, _ in stand_ins]

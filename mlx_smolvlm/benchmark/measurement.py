@@ -1,10 +1,9 @@
 """What is measured, and how often."""
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
@@ -29,7 +28,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PeerComparison:
     """One quantity in this package and in a peer, taken in turn on the same input.
 
     Attributes:
@@ -54,20 +53,6 @@ class Comparison:
     def ratio(self) -> float | None:
         """Median of the ratios; both programs of a round see the machine in the same mood."""
         return statistics.median(self.ratios) if self.theirs else None
-
-
-@dataclass
-class Progress:
-    """Tells on stderr what is being done."""
-
-    quiet: bool = False
-    _last: str = field(default="", init=False)
-
-    def __call__(self, what: str) -> None:
-        """Say it, once."""
-        if what != self._last and not self.quiet:
-            print(what, file=sys.stderr, flush=True)
-        self._last = what
 
 
 def timed(function: Callable[[], object], runs: int) -> list[float]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .benchmark_run import QUESTION, Session
-from .measurement import Comparison
+from .benchmark_run import QUESTION, BenchmarkRun
+from .measurement import PeerComparison
 
 PEERS = {"mlx-vlm": "mlx_vlm", "transformers": "transformers"}  # name -> module
 _STILLS = 16  # frames that mlx-vlm shows of a video
@@ -22,17 +22,17 @@ _PEER_CASES = {"mlx-vlm": _SHARED | {"start", "start-picture", "video"}, "transf
 class Worker:
     """A program in a process of its own, and its interpreter if it is another one (see worker.py)."""
 
-    def __init__(self, program: str, session: Session, python: str = sys.executable):
+    def __init__(self, program: str, run: BenchmarkRun, python: str = sys.executable):
         own = program in ("own", "video")
         self.name = program
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         command = [python, str(Path(__file__).with_name("worker.py")), program]
         self._process = subprocess.Popen(
-            [*command, str(session.checkpoint), session.settings.dtype],
+            [*command, str(run.checkpoint), run.settings.dtype],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=session.environment if own else None,
+            env=run.environment if own else None,
             text=True,
         )
         try:
@@ -74,7 +74,8 @@ class Worker:
         if not line:
             self._process.wait()
             raise ValueError(f"{self.name} has ended with status {self._process.returncode}: {self._last_words()}")
-        return json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def _last_words(self) -> str:
         self._errors.seek(0)
@@ -112,47 +113,49 @@ def is_compared(peer: str, sections: list[str]) -> bool:
     return bool(_PEER_CASES[peer] & set(sections))
 
 
-def compare(session: Session, peers: list[str], pythons: dict[str, str], sections: list[str]) -> Iterator[Comparison]:
+def compare(
+    run: BenchmarkRun, peers: list[str], pythons: dict[str, str], sections: list[str]
+) -> Iterator[PeerComparison]:
     """Every case of the sections, against every peer. One that fails is reported as such."""
-    session.forget_model()  # two programs have one each
+    run.forget_model()  # two programs have one each
     for peer in peers:
         python = pythons.get(peer, sys.executable)
         wanted = [section for section in sections if section in _PEER_CASES[peer]]
         if "start" in wanted:
-            yield _start(session, peer, python, [])
+            yield _start(run, peer, python, [])
         if "start-picture" in wanted:
-            yield _start(session, peer, python, ["--image", str(session.picture)])
-        for case in (case for section in wanted for case in _cases(session, section)):
-            session.progress(f"{peer}: {case.section}, {case.what}")
-            with Worker("own", session) as own:  # each case anew, for peak memory
+            yield _start(run, peer, python, ["--image", str(run.picture)])
+        for case in (case for section in wanted for case in _cases(run, section)):
+            run.progress.stage(f"{peer}: {case.section}, {case.what}")
+            with Worker("own", run) as own:  # each case anew, for peak memory
                 try:
-                    other = Worker(peer, session, python)
+                    other = Worker(peer, run, python)
                 except ValueError as error:  # a quantized checkpoint is not for transformers
                     yield from _comparisons(case, peer, [], [], str(error))
                     continue
                 with other:
-                    yield from _rounds(case, own, other, session.settings.runs)
+                    yield from _rounds(case, own, other, run.settings.runs)
 
 
-def _cases(session: Session, section: str) -> list[_Case]:
+def _cases(run: BenchmarkRun, section: str) -> list[_Case]:
     """Those of one section; no input is made for the others."""
-    settings = session.settings
+    settings = run.settings
     first_token = ("first token", "s", lambda answer: answer["first_token_s"])
     peak = ("peak memory", "MB", lambda answer: answer["peak_bytes"] / 1e6)
     rss = ("peak memory of the process", "MB", lambda answer: answer["peak_rss_bytes"] / 1e6)
     speed = ("decode", "tokens/s", lambda answer: answer["decode_tokens_per_s"])
     if section == "preprocessing":
-        photo = {"task": "preprocess", "image": str(session.picture)}
+        photo = {"task": "preprocess", "image": str(run.picture)}
         return [_Case(section, "decoded photo", photo, photo, [("tiles", "s", lambda a: a["preprocessing_s"])])]
     if section in ("prefill", "decode"):
         max_tokens, value = (1, first_token) if section == "prefill" else (settings.new_tokens, speed)
-        text = {"task": "ask", "prompt": session.long_prompt, "max_tokens": max_tokens}
+        text = {"task": "ask", "prompt": run.long_prompt, "max_tokens": max_tokens}
         return [_Case(section, "text", text, text, [value])]
     if section == "vision":
-        picture = {"task": "ask", "prompt": QUESTION, "images": [str(session.picture)], "max_tokens": 1}
+        picture = {"task": "ask", "prompt": QUESTION, "images": [str(run.picture)], "max_tokens": 1}
         return [_Case(section, "picture", picture, picture, [first_token, peak, rss])]
-    if section == "video" and session.processor.config.video is not None:
-        stills = {"task": "ask", "prompt": QUESTION, "video": str(session.clip), "max_tokens": 1, "max_frames": _STILLS}
+    if section == "video" and run.processor.config.video is not None:
+        stills = {"task": "ask", "prompt": QUESTION, "video": str(run.clip), "max_tokens": 1, "max_frames": _STILLS}
         sampled = stills | {"max_frames": settings.max_frames}
         against = f"up to {settings.max_frames} frames against {_STILLS}"
         return [
@@ -162,7 +165,7 @@ def _cases(session: Session, section: str) -> list[_Case]:
     return []
 
 
-def _rounds(case: _Case, own: Worker, other: Worker, runs: int) -> list[Comparison]:
+def _rounds(case: _Case, own: Worker, other: Worker, runs: int) -> list[PeerComparison]:
     """The case in turn, after a round that does not count."""
     answers: dict[str, list[dict[str, Any]]] = {own.name: [], other.name: []}
     failure = ""
@@ -186,9 +189,9 @@ def _rounds(case: _Case, own: Worker, other: Worker, runs: int) -> list[Comparis
 
 def _comparisons(
     case: _Case, peer: str, own_answers: list[dict[str, Any]], their_answers: list[dict[str, Any]], note: str
-) -> list[Comparison]:
+) -> list[PeerComparison]:
     return [
-        Comparison(
+        PeerComparison(
             case.section,
             f"{name}, {case.what}",
             peer,
@@ -219,18 +222,18 @@ def _last_line(text: str) -> str:
     return (text.strip() or "without a word").splitlines()[-1].replace(str(Path.home()), "~")
 
 
-def _start(session: Session, peer: str, python: str, options: list[str]) -> Comparison:
+def _start(run: BenchmarkRun, peer: str, python: str, options: list[str]) -> PeerComparison:
     """Both commands, from start to end, for one token."""
     case = "picture" if options else "text"
-    session.progress(f"{peer}: command, {case}")
-    own = [sys.executable, "-m", "mlx_smolvlm.generate", "--dtype", session.settings.dtype]
+    run.progress.stage(f"{peer}: command, {case}")
+    own = [sys.executable, "-m", "mlx_smolvlm.generate", "--dtype", run.settings.dtype]
     theirs = [python, "-m", "mlx_vlm", "generate"]
-    shared = ["--model", str(session.checkpoint), "--prompt", QUESTION, "--max-tokens", "1", *options]
+    shared = ["--model", str(run.checkpoint), "--prompt", QUESTION, "--max-tokens", "1", *options]
     own_s: list[float] = []
     their_s: list[float] = []
-    turns = [(own, own_s, session.environment), (theirs, their_s, None)]
+    turns = [(own, own_s, run.environment), (theirs, their_s, None)]
     failure = ""
-    for _ in range(session.settings.runs + 1):
+    for _ in range(run.settings.runs + 1):
         for command, spent, environment in turns:
             start = time.perf_counter()
             done = subprocess.run([*command, *shared], env=environment, capture_output=True, text=True, check=False)
@@ -241,5 +244,5 @@ def _start(session: Session, peer: str, python: str, options: list[str]) -> Comp
             break
         turns.reverse()
     own_s, their_s = ([], []) if failure else (own_s[1:], their_s[1:])  # the first reads files into memory
-    note = failure or f"{session.settings.dtype} against the type of the files"
-    return Comparison("start", f"command for one token, {case}", peer, "s", own_s, their_s, note)
+    note = failure or f"{run.settings.dtype} against the type of the files"
+    return PeerComparison("start", f"command for one token, {case}", peer, "s", own_s, their_s, note)

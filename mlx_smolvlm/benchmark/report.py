@@ -1,10 +1,9 @@
 """What was measured, as a table, JSON and a plot.
 
 JSON: `format` (1), `machine`, `settings`, `measurements` and `comparisons`; the fields of the last two are those
-of `Measurement` and `Comparison`, with `median` and `ratio`.
+of `Measurement` and `PeerComparison`, with `median` and `ratio`.
 """
 
-import json
 import os
 import platform
 import subprocess
@@ -17,8 +16,9 @@ from typing import Any
 import mlx.core as mx
 
 from .. import __version__
-from .benchmark_run import Session
-from .measurement import Comparison, Measurement
+from ..files import whole_file
+from .benchmark_run import BenchmarkRun
+from .measurement import Measurement, PeerComparison
 
 FORMAT = 1
 
@@ -47,12 +47,14 @@ def _processor_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def as_json(session: Session, measurements: list[Measurement], comparisons: list[Comparison]) -> dict[str, Any]:
+def json_report(
+    run: BenchmarkRun, measurements: list[Measurement], comparisons: list[PeerComparison]
+) -> dict[str, Any]:
     """The whole report."""
-    model = session.settings.model or "random weights"
-    settings = asdict(session.settings) | {"model": Path(model).name if Path(model).expanduser().is_dir() else model}
-    if session.settings.video:
-        settings["video"] = Path(session.settings.video).name
+    model = run.settings.model or "random weights"
+    settings = asdict(run.settings) | {"model": Path(model).name if Path(model).expanduser().is_dir() else model}
+    if run.settings.video:
+        settings["video"] = Path(run.settings.video).name
     return {
         "format": FORMAT,
         "machine": machine(),
@@ -105,14 +107,7 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def write_json(report: dict[str, Any], path: Path) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
-
-
-def draw(report: dict[str, Any], path: Path) -> None:
+def write_report_plot(report: dict[str, Any], path: Path) -> None:
     """Ratios to the peers as bars, and first-token times against size, as far as they were measured.
 
     Raises:
@@ -146,6 +141,5 @@ def draw(report: dict[str, Any], path: Path) -> None:
             axes.set_xlabel(kind)
             axes.set_ylabel("time to the first token, s")
             axes.set_ylim(bottom=0)
-    unfinished = path.with_name(f".unfinished.{path.name}")
-    figure.savefig(unfinished)
-    os.replace(unfinished, path)
+    with whole_file(path) as file:
+        figure.savefig(file)

@@ -1,38 +1,38 @@
 """Cost against size: more pictures, longer contexts."""
 
-from .benchmark_run import QUESTION, Session
-from .inputs import prompt_of
+from .benchmark_run import QUESTION, BenchmarkRun
+from .generated_inputs import prompt_of
 from .measurement import Measurement, peak_over, reset_memory
 
 
-def size(session: Session) -> list[Measurement]:
+def size(run: BenchmarkRun) -> list[Measurement]:
     """Time to the first token and peak memory for each number of pictures and each context, and decoding after it.
 
     What does not fit into the model's context is left out.
     """
-    settings = session.settings
-    session.answer(QUESTION, images=[str(session.picture)], max_tokens=2)  # does not count
+    settings = run.settings
+    run.answer(QUESTION, images=[str(run.picture)], max_tokens=2)  # does not count
     results = []
     for count in settings.pictures:
-        paths = [str(path) for path in session.pictures(count)]
-        results += _answers(session, f"{count} pictures", QUESTION, images=paths, max_tokens=1)
+        paths = [str(path) for path in run.pictures(count)]
+        results += _answers(run, f"{count} pictures", QUESTION, images=paths, max_tokens=1)
     for context in settings.contexts:
         try:
-            prompt = prompt_of(session.processor, context)
+            prompt = prompt_of(run.processor, context)
         except ValueError as error:
-            session.progress(f"size: {context} tokens left out: {error}")
+            run.progress.stage(f"size: {context} tokens left out: {error}")
             continue
-        results += _answers(session, f"{context} tokens", prompt, max_tokens=settings.new_tokens)
+        results += _answers(run, f"{context} tokens", prompt, max_tokens=settings.new_tokens)
     return results
 
 
-def _answers(session: Session, name: str, prompt: str, **options: object) -> list[Measurement]:
-    session.progress(f"size: {name}")
+def _answers(run: BenchmarkRun, name: str, prompt: str, **options: object) -> list[Measurement]:
+    run.progress.stage(f"size: {name}")
     base = reset_memory()
     try:
-        answers = [session.answer(prompt, **options) for _ in range(session.settings.runs)]
+        answers = [run.answer(prompt, **options) for _ in range(run.settings.runs)]
     except ValueError as error:
-        session.progress(f"size: {name} left out: {error}")
+        run.progress.stage(f"size: {name} left out: {error}")
         return []
     note = f"{answers[0].prompt_tokens} tokens"
     found = [

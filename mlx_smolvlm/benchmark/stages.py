@@ -8,57 +8,55 @@ from PIL import Image
 
 from ..api.loading import load
 from ..model.smolvlm import SmolVLM
-from .benchmark_run import QUESTION, Session
+from .benchmark_run import QUESTION, BenchmarkRun
 from .kernels import build_seconds, kernels_per_token
 from .measurement import Measurement, copy_bandwidth, peak_over, reset_memory, timed
 
 
-def start(session: Session) -> list[Measurement]:
+def start(run: BenchmarkRun) -> list[Measurement]:
     """The command, from its start to its end, for one token after a text."""
-    return [_start(session, "text")]
+    return [_start(run, "text")]
 
 
-def start_picture(session: Session) -> list[Measurement]:
+def start_picture(run: BenchmarkRun) -> list[Measurement]:
     """The same after a picture."""
-    return [_start(session, "picture", "--image", str(session.picture))]
+    return [_start(run, "picture", "--image", str(run.picture))]
 
 
-def _start(session: Session, case: str, *options: str) -> Measurement:
-    model = ["--model", str(session.checkpoint), "--dtype", session.settings.dtype]
+def _start(run: BenchmarkRun, case: str, *options: str) -> Measurement:
+    model = ["--model", str(run.checkpoint), "--dtype", run.settings.dtype]
     command = [*model, "--prompt", QUESTION, "--max-tokens", "1", *options]
-    spent = timed(lambda: session.run_module("mlx_smolvlm.generate", *command), session.settings.runs)
+    spent = timed(lambda: run.run_module("mlx_smolvlm.generate", *command), run.settings.runs)
     return Measurement("start", f"command for one token, {case}", "s", spent)
 
 
-def loading(session: Session) -> list[Measurement]:
+def loading(run: BenchmarkRun) -> list[Measurement]:
     """Reading the weights, which the system holds in memory after the first time."""
-    size_mb = weight_bytes(session.model) / 1e6
-    session.forget_model()
-    spent = timed(lambda: load(session.checkpoint, dtype=session.settings.dtype), session.settings.runs)
+    size_mb = weight_bytes(run.model) / 1e6
+    run.forget_model()
+    spent = timed(lambda: load(run.checkpoint, dtype=run.settings.dtype), run.settings.runs)
     return [Measurement("load", "load", "s", spent, f"{size_mb:.0f} MB of weights")]
 
 
-def preprocessing(session: Session) -> list[Measurement]:
+def preprocessing(run: BenchmarkRun) -> list[Measurement]:
     """From a photo to tiles."""
-    processor = session.processor
-    with Image.open(session.picture) as file:
+    processor = run.processor
+    with Image.open(run.picture) as file:
         image = file.convert("RGB")
     tiles = processor("", [image]).media[0].num_tiles
     note = f"{image.width} x {image.height} photo, {tiles} tiles"
-    runs = session.settings.runs
+    runs = run.settings.runs
     return [
         Measurement("preprocessing", name, "s", timed(lambda source=source: processor("", [source]), runs), note)  # type: ignore[misc]
-        for name, source in (("tiles of a decoded photo", image), ("tiles of a JPEG file", str(session.picture)))
+        for name, source in (("tiles of a decoded photo", image), ("tiles of a JPEG file", str(run.picture)))
     ]
 
 
-def vision(session: Session) -> list[Measurement]:
+def vision(run: BenchmarkRun) -> list[Measurement]:
     """One picture, from its file to the first token."""
-    session.model  # noqa: B018 - loaded before memory is counted
+    run.model  # noqa: B018 - loaded before memory is counted
     base = reset_memory()
-    answers = [
-        session.answer(QUESTION, images=[str(session.picture)], max_tokens=1) for _ in range(session.settings.runs + 1)
-    ][1:]
+    answers = [run.answer(QUESTION, images=[str(run.picture)], max_tokens=1) for _ in range(run.settings.runs + 1)][1:]
     tiles = answers[0].media[0].num_tiles
     note = f"{tiles} tiles, {answers[0].prompt_tokens} tokens"
     return [
@@ -68,11 +66,11 @@ def vision(session: Session) -> list[Measurement]:
     ]
 
 
-def prefill(session: Session) -> list[Measurement]:
+def prefill(run: BenchmarkRun) -> list[Measurement]:
     """A long text, from the call to the first token."""
-    prompt = session.long_prompt
+    prompt = run.long_prompt
     base = reset_memory()
-    answers = [session.answer(prompt, max_tokens=1) for _ in range(session.settings.runs + 1)][1:]
+    answers = [run.answer(prompt, max_tokens=1) for _ in range(run.settings.runs + 1)][1:]
     tokens = answers[0].prompt_tokens
     note = f"{tokens} tokens"
     return [
@@ -82,11 +80,12 @@ def prefill(session: Session) -> list[Measurement]:
     ]
 
 
-def decode(session: Session) -> list[Measurement]:
+def decode(run: BenchmarkRun) -> list[Measurement]:
     """Tokens after the first, and what bounds them: bytes to read, kernels to launch, Python."""
-    settings, model = session.settings, session.model
-    prompt = session.long_prompt
-    answers = [session.answer(prompt, max_tokens=settings.new_tokens) for _ in range(settings.runs + 1)][1:]
+    settings, model = run.settings, run.model
+    decoder = model.language_model
+    prompt = run.long_prompt
+    answers = [run.answer(prompt, max_tokens=settings.new_tokens) for _ in range(settings.runs + 1)][1:]
     speeds = [step.decode_tokens_per_second for step in answers]
     context = answers[0].prompt_tokens + answers[0].completion_tokens // 2
     moved = decoder_bytes(model) + cache_bytes(model, context)
@@ -99,8 +98,8 @@ def decode(session: Session) -> list[Measurement]:
         Measurement("decode", "bytes to read per token", "MB", [moved / 1e6], "weights and keys and values"),
         Measurement("decode", "copy bandwidth of the device", "GB/s", bandwidth, "read and written"),
         Measurement("decode", "share of that bandwidth", "%", shares, note),
-        Measurement("decode", "kernels per token", "", [kernels_per_token(model)], "views left out, as on a GPU"),
-        Measurement("decode", "building a step", "ms", [1e3 * s for s in build_seconds(model, 8 * settings.runs)]),
+        Measurement("decode", "kernels per token", "", [kernels_per_token(decoder)], "views left out, as on a GPU"),
+        Measurement("decode", "building a step", "ms", [1e3 * s for s in build_seconds(decoder, 8 * settings.runs)]),
     ]
 
 

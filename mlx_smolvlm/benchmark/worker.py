@@ -236,11 +236,10 @@ class Video(Program):
         """Decode the frames that a model would be shown, at most `max_frames`, and let them go."""
         from mlx_smolvlm.media.video.frames import read_frames
         from mlx_smolvlm.media.video.probing import choose_frames, probe
-        from mlx_smolvlm.processor.processor_config import VideoConfig
 
         start = time.perf_counter()
         info = probe(request["video"])
-        sample = choose_frames(info, VideoConfig(1.0, request["max_frames"], 512))
+        sample = choose_frames(info, 1.0, request["max_frames"])
         return self._report(start, sum(1 for _ in read_frames(info, sample.indices)))
 
     def decode_video(self, request: dict[str, Any]) -> dict[str, Any]:

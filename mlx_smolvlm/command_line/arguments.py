@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..media.urls import is_url
+from ..options import GenerationOptions, MediaOptions
 
 DEMO_NOTE = (
     "This is the embedded demo model (2.4 million parameters): it knows coloured shapes, short numbers and little\n"
@@ -16,8 +17,8 @@ DEMO_VIDEO_QUESTION = "Which way does the shape move?"
 DEFAULT_VIDEO_QUESTION = "Describe this video in detail."
 
 
-def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    """How the answer is chosen, as one group."""
+def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
+    """How answers are made: the fields of `GenerationOptions`, as groups."""
     sampling = parser.add_argument_group("how the answer is chosen")
     sampling.add_argument("--max-tokens", type=int, default=256, metavar="N", help="most tokens (default: 256)")
     sampling.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default: 0)")
@@ -28,48 +29,43 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--seed", type=int, metavar="S", help="fixes random choices")
     sampling.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the answer; repeatable")
     sampling.add_argument("--keep-special-tokens", action="store_true", help="print them (SmolDocling's layout tags)")
+    sampling.add_argument(
+        "--logprobs", type=int, metavar="K", help="report log probabilities, with those of the K likeliest (0 to 20)"
+    )
+    sampling.add_argument(
+        "--ignore-chat-template", action="store_true", help="the prompt is taken as it is, <image> markers included"
+    )
+    sampling.add_argument("--continue-final-message", action="store_true", help="continue the assistant's last message")
     sampling.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="default: bfloat16, CPU float32")
 
+    structured = parser.add_argument_group("structured output (needs llguidance: pip install llguidance)")
+    structured.add_argument("--json-schema", metavar="FILE_OR_TEXT", help="the answer is JSON, valid under this schema")
+    structured.add_argument("--regex", metavar="TEXT", help="the answer matches this regular expression as a whole")
 
-def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
-    """Drafts, and how the context is kept, as one group."""
     speed = parser.add_argument_group("speed and memory")
     speed.add_argument("--speculate", type=int, metavar="N", help="draft up to N tokens from what the text has said")
     speed.add_argument("--kv-bits", type=int, choices=(4, 8), help="quantize the keys and values of the context")
     speed.add_argument("--kv-group-size", type=int, default=64, metavar="N", help="numbers per scale (default: 64)")
     speed.add_argument("--quantized-kv-start", type=int, default=0, metavar="N", help="tokens kept unquantized so long")
     speed.add_argument("--max-kv-size", type=int, metavar="N", help="tokens seen: the first 4 and the latest")
-
-
-def add_frame_arguments(group: argparse._ArgumentGroup) -> None:
-    """How many frames of a video are looked at."""
-    group.add_argument("--fps", type=float, metavar="F", help="frames per second of video")
-    group.add_argument("--max-frames", type=int, metavar="N", help="most frames per video")
+    speed.add_argument("--prefill-chunk", type=int, default=512, metavar="N", help="prompt tokens read at a time")
 
 
 def add_media_arguments(parser: argparse.ArgumentParser) -> None:
-    """How pictures and videos are read, as one group."""
-    media = parser.add_argument_group("how pictures and videos are read")
-    media.add_argument("--no-split", action="store_true", help="one tile per picture: quick and coarse")
-    media.add_argument("--max-edge", type=int, metavar="N", help="pixels of a picture's longest side after resizing")
-    add_frame_arguments(media)
+    """How images and videos are read: the fields of `MediaOptions`, as one group."""
+    media = parser.add_argument_group("how images and videos are read")
+    media.add_argument("--no-split", action="store_true", help="one tile per image: quick and coarse")
+    media.add_argument("--max-edge", type=int, metavar="N", help="pixels of an image's longest side after resizing")
+    media.add_argument("--fps", type=float, metavar="F", help="frames per second of video")
+    media.add_argument("--max-frames", type=int, metavar="N", help="most frames per video")
     media.add_argument("--start", type=float, metavar="S", help="second of the video at which to begin")
     media.add_argument("--end", type=float, metavar="S", help="second of the video at which to end")
     media.add_argument("--hardware-decoding", action="store_true", help="decode videos with VideoToolbox, if there")
 
 
-def add_form_arguments(parser: argparse.ArgumentParser) -> None:
-    """The form that answers keep to, as one group."""
-    form = parser.add_argument_group("what the answer looks like (needs llguidance: pip install llguidance)")
-    form.add_argument("--json-schema", metavar="FILE_OR_TEXT", help="the answer is JSON, valid under this schema")
-    form.add_argument("--regex", metavar="TEXT", help="the answer matches this regular expression as a whole")
-
-
-def media_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Fields of `MediaOptions` from `add_media_arguments`. Raises ValueError if one is out of range."""
-    from ..media.options import MediaOptions
-
-    options = MediaOptions(
+def media_options(arguments: argparse.Namespace) -> MediaOptions:
+    """From `add_media_arguments`. Raises ValueError if one is out of range."""
+    return MediaOptions(
         do_image_splitting=False if arguments.no_split else None,
         longest_edge=arguments.max_edge,
         fps=arguments.fps,
@@ -78,51 +74,52 @@ def media_options(arguments: argparse.Namespace) -> dict[str, Any]:
         end_s=arguments.end,
         hardware_decoding=arguments.hardware_decoding,
     )
-    return vars(options)
 
 
-def form_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """`json_schema` and `regex` from `add_form_arguments`. Raises ValueError if an answer cannot keep to them."""
-    from ..engine.structured import read_grammar
-
-    schema = arguments.json_schema
-    if schema is not None and not schema.lstrip().startswith("{"):
-        try:
-            schema = Path(schema).read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise ValueError(f"{schema} is not a text file; expected a JSON schema") from None
-    read_grammar(schema, arguments.regex)
-    return {"json_schema": schema, "regex": arguments.regex}
-
-
-def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Options of `stream_generate` from `add_sampling_arguments` and, where a command has it, `add_form_arguments`.
+def generation_options(arguments: argparse.Namespace) -> GenerationOptions:
+    """From `add_answer_arguments`. What is wrong is said before a model is downloaded.
 
     Raises:
-        ValueError: one is out of range, or they do not go together.
+        ValueError: an option out of range, options that contradict each other, or a schema that cannot be enforced.
+        ImportError: a schema or expression without llguidance.
     """
-    from ..engine.generation_options import GenerationOptions
+    options = GenerationOptions(
+        max_tokens=arguments.max_tokens,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        top_k=arguments.top_k,
+        min_p=arguments.min_p,
+        repetition_penalty=arguments.repetition_penalty,
+        seed=arguments.seed,
+        stop=arguments.stop,
+        skip_special_tokens=not arguments.keep_special_tokens,
+        json_schema=_schema(arguments.json_schema),
+        regex=arguments.regex,
+        logprobs=arguments.logprobs,
+        prompt_lookup_tokens=arguments.speculate,
+        kv_bits=arguments.kv_bits,
+        kv_group_size=arguments.kv_group_size,
+        quantized_kv_start=arguments.quantized_kv_start,
+        max_kv_size=arguments.max_kv_size,
+        prefill_chunk=arguments.prefill_chunk,
+        apply_chat_template=not arguments.ignore_chat_template,
+        continue_final_message=arguments.continue_final_message,
+    )
+    if options.is_structured:
+        from ..engine.structured import read_grammar  # imports MLX
 
-    names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
-    options = {name: getattr(arguments, name) for name in names}
-    options["skip_special_tokens"] = not arguments.keep_special_tokens
-    if hasattr(arguments, "json_schema"):
-        options |= form_options(arguments)
-    GenerationOptions(**options)  # what is out of range is said before a model is downloaded
+        read_grammar(options)
     return options
 
 
-def speed_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Options of `stream_generate` from `add_speed_arguments`. Raises ValueError if they do not go together."""
-    from ..engine.prompt_lookup import check_prompt_lookup
-    from ..engine.sampling import SamplingOptions
-    from ..model.caches.options import CacheOptions
-
-    names = ("kv_bits", "kv_group_size", "quantized_kv_start", "max_kv_size")
-    cache = {name: getattr(arguments, name) for name in names}
-    sampling = SamplingOptions(arguments.temperature, repetition_penalty=arguments.repetition_penalty)
-    check_prompt_lookup(arguments.speculate, sampling, CacheOptions(**cache))
-    return {"prompt_lookup_tokens": arguments.speculate, **cache}
+def _schema(schema: str | None) -> str | None:
+    """The text of a schema, from a file unless it is one."""
+    if schema is None or schema.lstrip().startswith("{"):
+        return schema
+    try:
+        return Path(schema).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{schema} is not a text file; expected a JSON schema") from None
 
 
 def check_files(sources: list[str]) -> None:

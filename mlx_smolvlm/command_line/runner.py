@@ -19,8 +19,8 @@ REPORTED = (ValueError, TypeError, OSError, MemoryError, RuntimeError, ImportErr
 class CommandLine(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and which accepts no abbreviations."""
 
-    def __init__(self, **options: Any):
-        super().__init__(allow_abbrev=False, **options)
+    def __init__(self, *, prog: str, **options: Any):
+        super().__init__(prog=_called_as(prog), allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """End with one line and status 2, without the usage text."""
@@ -59,6 +59,14 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _called_as(prog: str) -> str:
+    """How the user called the command: `python -m mlx_smolvlm.chat` unless by a console script or by `__main__.py`."""
+    module = prog.rpartition(" ")[2]
+    package, _, command = module.rpartition(".")
+    called = os.path.basename(sys.argv[0])
+    return called if called in (module, f"smolvlm {command}", f"python -m {package} {command}") else prog
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -18,11 +18,13 @@ class FeatureCache:
     Attributes:
         max_bytes: most memory that the features may take.
         size_bytes: what they take.
+        num_encoded: tiles that had to be encoded so far.
     """
 
     def __init__(self, max_bytes: int = 256 * 1024**2):
         self.max_bytes = max_bytes
         self.size_bytes = 0
+        self.num_encoded = 0
         self._features: OrderedDict[bytes, mx.array] = OrderedDict()
         self._model: SmolVLM | None = None
 
@@ -49,6 +51,7 @@ class FeatureCache:
             features = model.image_features(np.stack(list(new.values())))
             parts = mx.split(features, len(new))
             mx.eval(parts)
+            self.num_encoded += len(new)
             found.update(zip(new, parts, strict=True))
         for key in keys:
             self._keep(key, found[key])

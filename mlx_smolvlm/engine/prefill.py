@@ -1,16 +1,14 @@
-"""Reads a prompt into the cache while its pictures and frames are still being made."""
+"""Reads a prompt into its cache, in units that the caller paces, while its images and frames are still being made."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from itertools import islice
 
 import mlx.core as mx
 import numpy as np
 
-from ..media.prefetch import prefetched
-from ..model.caches.kv_cache import KVCache
+from ..media.prefetch import Prefetched
 from ..model.smolvlm import SmolVLM
-from ..processor.prompt import Inputs, Prompt
+from ..processor.prompt import Prompt
 from .feature_cache import FeatureCache
 from .prompt_cache import PromptCache
 from .timing import Stopwatch
@@ -30,6 +28,138 @@ def tiles_per_step(model: SmolVLM) -> int:
     return max(1, min(ENCODER_BYTES // (patches * (states + scores) * itemsize), MAX_TILES_PER_STEP))
 
 
+class PromptReader:
+    """One prompt on its way into its cache.
+
+    A thread resizes images and decodes videos ahead. The caller takes tiles, encodes them and hands the features back;
+    tokens can be read up to the last image token whose features are known. If a video breaks off, its prompt changes
+    and is read again from there on. Close it when done: that ends the thread.
+    """
+
+    def __init__(self, model: SmolVLM, prompt: Prompt, cache: PromptCache, on_tile: Callable[[], None] | None = None):
+        """
+        Args:
+            model: the network.
+            prompt: open until all its tiles are taken.
+            cache: what it shares with the prompt is not read again; the rest is forgotten.
+            on_tile: called, in the thread, when there is something to take.
+        """
+        self._model = model
+        self._prompt = prompt
+        self._cache = cache
+        self._on_tile = on_tile
+        self._hidden = mx.zeros((1, 1, 1))
+        self._tiles: Prefetched[np.ndarray] | None = None
+        cache.begin(prompt)
+        self._start()
+
+    def _start(self) -> None:
+        prompt = self._prompt
+        self.close()
+        self._positions = prompt.image_positions
+        self._first_feature = int(np.searchsorted(self._positions, self.done))  # those before are in the cache
+        self._features: list[mx.array] = []  # (image_seq_len, hidden_size) for each tile after those
+        self._first_medium = sum(end <= self.done for _, end in prompt.spans)
+        self._num_taken = 0
+        self.has_tiles = self._first_medium < len(prompt.media)
+
+    def close(self) -> None:
+        """End the thread that makes tiles."""
+        if self._tiles is not None:
+            self._tiles.close()
+            self._tiles = None
+
+    @property
+    def done(self) -> int:
+        """Tokens read."""
+        return len(self._cache.token_ids)
+
+    @property
+    def tokens_left(self) -> int:
+        """Tokens to read."""
+        return len(self._prompt.input_ids) - self.done
+
+    @property
+    def tiles_left(self) -> int:
+        """Tiles to take, as far as is known."""
+        return sum(medium.num_tiles for medium in self._prompt.media[self._first_medium :]) - self._num_taken
+
+    def num_ready(self) -> int:
+        """Tiles that can be taken without waiting; the end of all tiles counts as one."""
+        return self._made().num_ready if self.has_tiles else 0
+
+    def take(self, count: int) -> list[np.ndarray]:
+        """The next tiles, (tile_size, tile_size, 3) uint8 each, waited for; fewer at the end, and then none.
+
+        Raises:
+            ValueError: an image or video that cannot be read to its end.
+        """
+        tiles: list[np.ndarray] = []
+        while self.has_tiles and len(tiles) < count:
+            tile = next(self._made(), None)
+            if tile is not None:
+                tiles.append(tile)
+            elif tiles:
+                break  # the end is settled once the features of these are known
+            else:
+                self.has_tiles = False
+                self._settle()
+        self._num_taken += len(tiles)
+        return tiles
+
+    def add(self, features: list[mx.array]) -> None:
+        """Hand in the features of tiles in the order in which they were taken, (image_seq_len, hidden_size) each."""
+        self._features += features
+
+    @property
+    def num_readable(self) -> int:
+        """Tokens that can be read now: to the last image token whose features are known, or all of them."""
+        if not self.has_tiles:
+            return self.tokens_left
+        known = self._first_feature + len(self._features) * self._prompt.image_seq_len
+        return int(self._positions[known - 1]) + 1 - self.done if known > self._first_feature else 0
+
+    def read(self, max_tokens: int) -> None:
+        """Read the next tokens, at most `max_tokens` of those that can be read now."""
+        count = min(max_tokens, self.num_readable)
+        ids = self._prompt.input_ids[self.done : self.done + count]
+        embeddings = self._model.input_embeddings(ids, self._features_of(len(ids)))
+        self._hidden = self._model.language_model(embeddings, self._cache.layers)
+        mx.eval([layer.state for layer in self._cache.layers])
+        self._cache.extend(ids)
+        if not self.has_tiles and not self.tokens_left:
+            self._cache.note_media(self._prompt)
+
+    def logits(self) -> mx.array:
+        """After the last token of a prompt that has been read, (1, vocab_size)."""
+        return self._model.language_model.logits(self._hidden[:, -1])
+
+    def _made(self) -> Prefetched[np.ndarray]:
+        if self._tiles is None:
+            self._tiles = Prefetched(self._prompt.tiles(self._first_medium), TILES_AHEAD, self._on_tile)
+        return self._tiles
+
+    def _settle(self) -> None:
+        """After the last tile: go back to where the prompt has changed, if a video broke off."""
+        self.close()
+        if not self._prompt.settle():
+            return
+        self._cache.begin(self._prompt)
+        self._positions = self._prompt.image_positions
+        if np.searchsorted(self._positions, self.done) < self._first_feature:  # of media that the cache has forgotten
+            self._start()
+
+    def _features_of(self, length: int) -> mx.array | None:
+        """The features of the image tokens among the next ones, (num_image_tokens, hidden_size)."""
+        first, last = np.searchsorted(self._positions, (self.done, self.done + length)) - self._first_feature
+        if first == last:
+            return None
+        per_tile = self._prompt.image_seq_len
+        tile = first // per_tile
+        rows = mx.concatenate(self._features[tile : -(-last // per_tile)])
+        return rows[first - tile * per_tile : last - tile * per_tile]
+
+
 def read_prompt(
     model: SmolVLM,
     prompt: Prompt,
@@ -39,123 +169,25 @@ def read_prompt(
     stopwatch: Stopwatch,
     check_cancelled: Callable[[], None],
 ) -> mx.array:
-    """Read what the cache does not hold yet.
+    """Read what the cache does not hold yet, all at once.
 
-    A thread resizes pictures and decodes videos ahead; their tiles are encoded some at a time, and the tokens up to
-    the last tile there is are read at once. If a video breaks off, its prompt changes and is read again from there on.
+    Encoding begins with the first tile there is, and goes on with twice as many at a time.
 
     Returns:
         Logits after the last token, (1, vocab_size).
     """
-    cache.begin(prompt)
-    reader = _Reader(model, prompt, cache, prefill_chunk, stopwatch, check_cancelled)
-    first_medium = sum(end <= reader.done for _, end in prompt.spans)
-    if first_medium < len(prompt.media):
-        with closing(prefetched(prompt.tiles(first_medium), TILES_AHEAD)) as tiles:
-            while step := reader.take(tiles):
+    count, most = 1, tiles_per_step(model)
+    with closing(PromptReader(model, prompt, cache)) as reader:
+        while reader.has_tiles or reader.tokens_left:
+            check_cancelled()
+            with stopwatch.stage("processing"):
+                tiles = reader.take(count)
+            if tiles:
+                count = min(2 * count, most)
                 with stopwatch.stage("vision"):
-                    reader.features += feature_cache.encode(model, step)
-                reader.read_ready()
-        if prompt.settle():
-            reader.restart()
-            if reader.lacks_features:  # of media that the cache held and has forgotten
-                return read_prompt(model, prompt, cache, feature_cache, prefill_chunk, stopwatch, check_cancelled)
-    reader.read_to(len(prompt.input_ids))
-    cache.note_media(prompt)
-    return model.language_model.logits(reader.hidden[:, -1])
-
-
-def read_inputs(
-    model: SmolVLM,
-    inputs: Inputs,
-    features: list[mx.array],
-    layers: list[KVCache],
-    prefill_chunk: int,
-    check_cancelled: Callable[[], None],
-) -> mx.array:
-    """Read a whole prompt, the features of whose tiles are there, into an empty cache.
-
-    Returns:
-        Logits after the last token, (1, vocab_size).
-    """
-    embeddings = model.input_embeddings(inputs.input_ids, mx.concatenate(features) if features else None)
-    for start in range(0, len(inputs.input_ids), prefill_chunk):
-        check_cancelled()
-        hidden = model.language_model(embeddings[:, start : start + prefill_chunk], layers)
-        mx.eval([layer.state for layer in layers])
-    return model.language_model.logits(hidden[:, -1])
-
-
-class _Reader:
-    """Feeds a prompt to the decoder, as far as the features of its tiles are known."""
-
-    def __init__(
-        self,
-        model: SmolVLM,
-        prompt: Prompt,
-        cache: PromptCache,
-        chunk: int,
-        stopwatch: Stopwatch,
-        check_cancelled: Callable[[], None],
-    ):
-        self._model = model
-        self._prompt = prompt
-        self._cache = cache
-        self._chunk = chunk
-        self._stopwatch = stopwatch
-        self._check_cancelled = check_cancelled
-        self._most_tiles = tiles_per_step(model)
-        self._next_tiles = 1  # then twice as many: encoding begins with the first tile there is
-        self._positions = prompt.image_positions
-        self._first_feature = int(np.searchsorted(self._positions, self.done))  # those before are in the cache
-        self.features: list[mx.array] = []  # (image_seq_len, hidden_size) for each tile after those
-        self.hidden = mx.zeros((1, 1, 1))
-
-    @property
-    def done(self) -> int:
-        """Tokens read."""
-        return len(self._cache.token_ids)
-
-    @property
-    def lacks_features(self) -> bool:
-        """Whether there are image tokens to read before the first whose features were made."""
-        return bool(np.searchsorted(self._positions, self.done) < self._first_feature)
-
-    def take(self, tiles: Iterator[np.ndarray]) -> list[np.ndarray]:
-        """The next few tiles, none at the end."""
-        self._check_cancelled()
-        count = min(self._next_tiles, self._most_tiles)
-        self._next_tiles = 2 * count
-        with self._stopwatch.stage("processing"):
-            return list(islice(tiles, count))
-
-    def read_ready(self) -> None:
-        """Read up to the last image token whose features are known."""
-        known = self._first_feature + len(self.features) * self._prompt.image_seq_len
-        self.read_to(int(self._positions[known - 1]) + 1)
-
-    def read_to(self, end: int) -> None:
-        """Read the tokens before a position."""
-        with self._stopwatch.stage("prefill"):
-            while self.done < end:
-                self._check_cancelled()
-                ids = self._prompt.input_ids[self.done : min(self.done + self._chunk, end)]
-                embeddings = self._model.input_embeddings(ids, self._features_of(len(ids)))
-                self.hidden = self._model.language_model(embeddings, self._cache.layers)
-                mx.eval([layer.state for layer in self._cache.layers])
-                self._cache.extend(ids)
-
-    def restart(self) -> None:
-        """Go back to where the prompt has changed."""
-        self._cache.begin(self._prompt)
-        self._positions = self._prompt.image_positions
-
-    def _features_of(self, length: int) -> mx.array | None:
-        """The features of the image tokens among the next ones, (num_image_tokens, hidden_size)."""
-        first, last = np.searchsorted(self._positions, (self.done, self.done + length)) - self._first_feature
-        if first == last:
-            return None
-        per_tile = self._prompt.image_seq_len
-        tile = first // per_tile
-        rows = mx.concatenate(self.features[tile : -(-last // per_tile)])
-        return rows[first - tile * per_tile : last - tile * per_tile]
+                    reader.add(feature_cache.encode(model, tiles))
+            with stopwatch.stage("prefill"):
+                while reader.num_readable:
+                    check_cancelled()
+                    reader.read(prefill_chunk)
+        return reader.logits()

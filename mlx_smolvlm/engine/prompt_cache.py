@@ -1,12 +1,14 @@
 """What a model has read of a conversation, so that the next question need not read it again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
+import numpy as np
 
 from ..model.caches.kv_cache import KVCache
-from ..model.caches.options import CacheOptions
 from ..model.smolvlm import SmolVLM
+from ..options import GenerationOptions
 from ..processor.prompt import Prompt
 
 
@@ -24,8 +26,8 @@ class PromptCache:
 
     Pass one object to successive calls of `stream_generate`: the beginning that a prompt shares with the last one,
     pictures and videos by content, is neither read, encoded nor decoded again. One call at a time; one model; the
-    same `CacheOptions`. With `max_kv_size`, only what continues the conversation is kept: once tokens have been
-    forgotten, a prompt that departs from what was read is read from its beginning.
+    same options of the key-value cache. With `max_kv_size`, only what continues the conversation is kept: once tokens
+    have been forgotten, a prompt that departs from what was read is read from its beginning.
 
     Attributes:
         token_ids: the tokens that are held.
@@ -38,14 +40,14 @@ class PromptCache:
         self.layers: list[KVCache] = []
         self.media: list[ReadMedium] = []
         self._model: SmolVLM | None = None
-        self._options = CacheOptions()
+        self._options = GenerationOptions()
 
     @property
     def nbytes(self) -> int:
         """Memory that the keys and values take."""
         return len(self.layers) * sum(array.nbytes for array in self.layers[0].state)  # layers are alike
 
-    def open(self, model: SmolVLM, options: CacheOptions) -> None:
+    def open(self, model: SmolVLM, options: GenerationOptions) -> None:
         """Bind an unused cache to a model and a way of keeping keys and values.
 
         Raises:
@@ -55,19 +57,15 @@ class PromptCache:
             self._model, self._options, self.layers = model, options, model.make_cache(options)
         elif self._model is not model:
             raise ValueError("the prompt cache holds what another model has read; use one cache for each model")
-        elif self._options != options:
-            raise ValueError(f"the prompt cache was begun with {self._options}, not {options}; use one cache for each")
+        elif self._options.cache_options != options.cache_options:
+            raise ValueError(
+                f"the prompt cache was begun with {_shown(self._options)}, not {_shown(options)}; "
+                "use one cache for each"
+            )
 
     def begin(self, prompt: Prompt) -> None:
         """Keep what a prompt shares with what is held, but not its last token; the rest is forgotten."""
-        shared = _shared_length(self.token_ids, prompt.input_ids[:-1])
-        for number, (start, end) in enumerate(prompt.spans):
-            if start >= shared:
-                break
-            read = self.media[number] if number < len(self.media) else None
-            if end > shared or read != ReadMedium(start, end, prompt.media[number].digest):
-                shared = start
-        self.trim(shared)
+        self.trim(shared_beginning(self.token_ids, self.media, prompt))
 
     def extend(self, token_ids: list[int]) -> None:
         """Note tokens that the layers have been given."""
@@ -99,7 +97,7 @@ class PromptCache:
         self, model: SmolVLM, token_ids: list[int], media: list[ReadMedium], arrays: dict[str, mx.array]
     ) -> None:
         """Take over what another cache of the same model held. Raises KeyError if keys and values are missing."""
-        self.open(model, CacheOptions())
+        self.open(model, GenerationOptions())
         self.token_ids, self.media = list(token_ids), list(media)
         if token_ids:
             for number, layer in enumerate(self.layers):
@@ -107,8 +105,27 @@ class PromptCache:
             mx.eval([layer.state for layer in self.layers])  # another thread may go on from here
 
 
-def _shared_length(left: list[int], right: list[int]) -> int:
-    for length, (one, other) in enumerate(zip(left, right, strict=False)):
-        if one != other:
-            return length
-    return min(len(left), len(right))
+def shared_beginning(token_ids: Sequence[int], media: Sequence[ReadMedium], prompt: Prompt) -> int:
+    """How many tokens a prompt shares with what was read, but not its last one, whose logits are needed.
+
+    Tokens that stand for an image or a video are shared if all of it was read before and is the same.
+    """
+    shared = _shared_length(token_ids, prompt.input_ids[:-1])
+    for number, (start, end) in enumerate(prompt.spans):
+        if start >= shared:
+            break
+        read = media[number] if number < len(media) else None
+        if end > shared or read != ReadMedium(start, end, prompt.media[number].digest):
+            shared = start
+    return shared
+
+
+def _shared_length(left: Sequence[int], right: Sequence[int]) -> int:
+    length = min(len(left), len(right))
+    differs = np.asarray(left[:length], np.int64) != np.asarray(right[:length], np.int64)
+    return int(np.argmax(differs)) if differs.any() else length
+
+
+def _shown(options: GenerationOptions) -> str:
+    names = ("kv_bits", "kv_group_size", "quantized_kv_start", "max_kv_size")
+    return ", ".join(f"{name}={value}" for name, value in zip(names, options.cache_options, strict=True))

@@ -1,28 +1,9 @@
 """Guesses at the next tokens: what followed the last time the text read like this."""
 
-from ..model.caches.options import CacheOptions
-from .sampling import SamplingOptions
-
 LONGEST_MATCH = 3  # tokens
 SHORTEST_MATCH = 2
 SURE_AFTER = 2  # right guesses in a row after which drafts are tried; doubles with every draft that fails at once
 SURE_AFTER_AT_MOST = 32
-
-
-def check_prompt_lookup(max_draft: int | None, sampling: SamplingOptions, cache: CacheOptions) -> None:
-    """Refuse drafts of no length, and those that could not be checked or taken back."""
-    if max_draft is None:
-        return
-    if not isinstance(max_draft, int) or max_draft < 1:
-        raise ValueError(f"prompt_lookup_tokens is {max_draft!r}, expected a whole number of at least 1 or None")
-    if not sampling.is_greedy:
-        raise ValueError(
-            "prompt_lookup_tokens needs greedy answers: leave out temperature and repetition_penalty, or the lookup"
-        )
-    if cache.max_kv_size is not None:
-        raise ValueError("prompt_lookup_tokens and max_kv_size do not go together; choose one")
-    if cache.kv_bits is not None and cache.quantized_kv_start:  # a draft beyond it would round what stays before it
-        raise ValueError("prompt_lookup_tokens needs a cache that is quantized from the start; leave out either option")
 
 
 class PromptLookup:

@@ -1,157 +1,306 @@
-"""Answers that are made together, a token of each in every step."""
+"""Many answers at once: prompts are read between the decode steps of those that are being answered.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+`row.py` says what a row is, `row_reading.py` reads prompts, `row_decoding.py` makes tokens; here they take turns.
+"""
 
-import mlx.core as mx
+import errno
+import time
+from collections.abc import Hashable
+from itertools import count
+from threading import Event
+from typing import Unpack
 
-from ..model.caches.batch import BatchCache
-from ..model.caches.kv_cache import KVCache
 from ..model.smolvlm import SmolVLM
+from ..options import GenerationOptions, MediaOptions, OptionKeywords, refuse_options, resolve_options
 from ..processor.processor import Processor
-from ..processor.prompt import Inputs
-from .decoding import logits_after
-from .generation_options import GenerationOptions
-from .row_sampling import RowSampler
-from .structured import GrammarConstraint
-from .text_stream import TextStream
+from .answer import AnswerStep, check_options
+from .cancelling import Cancelled
+from .feature_cache import FeatureCache
+from .pacing import Pace
+from .prefixes import PrefixCache, held_layers
+from .preparing import Preparer, abandon
+from .prompt_cache import ReadMedium
+from .row import BatchRequest, Row, RowEvent, Stage
+from .row_decoding import RowDecoder
+from .row_reading import MAX_READING, RowReading
+from .sampling import check_finite
 
-
-@dataclass(frozen=True)
-class PreparedPrompt:
-    """A prompt with all its pixels, and the form that its answer keeps to.
-
-    Attributes:
-        index: which of all prompts.
-        inputs: its tokens and pixels.
-        budget: most tokens of the answer.
-        constraint: follows the answer; None if it is free.
-    """
-
-    index: int
-    inputs: Inputs
-    budget: int
-    constraint: GrammarConstraint | None
-
-
-@dataclass
-class Row:
-    """A prompt that is being answered; `started` as `time.perf_counter` has it, `finish_reason` None until the end."""
-
-    prompt: PreparedPrompt
-    started: float
-    text_stream: TextStream
-    text: str = ""
-    token_ids: list[int] = field(default_factory=list)
-    finish_reason: str | None = None
-
-    def take(self, token_id: int, stop_token_ids: frozenset[int]) -> None:
-        """Note a token."""
-        constraint = self.prompt.constraint
-        self.token_ids.append(token_id)
-        self.text += self.text_stream.add(token_id)
-        if constraint is not None and constraint.is_complete:
-            self.finish_reason = "length" if constraint.is_cut else "stop"
-        elif token_id in stop_token_ids or self.text_stream.stopped:
-            self.finish_reason = "stop"
-        elif len(self.token_ids) == self.prompt.budget:
-            self.finish_reason = "length"
-        if self.finish_reason is not None:
-            self.text += self.text_stream.flush()
+MAX_PAUSE_S = 0.1
+SYSTEM_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # later prompts would fail too, so stop
+_POLL_S = 0.05  # how long `step` waits for a thread before it looks at the cancel events
 
 
 class Rows:
-    """The answers in work, what the model has read of each, and the logits after it."""
+    """Answers that are made together, each the one that its prompt gets alone, with the same seed too.
+
+    Add requests at any time, and call `step` as long as there are rows. Prompts are read in chunks between decode
+    steps, so that a long one holds up the others for `max_pause_s` at most. The one with the least left to read comes
+    first, and waiting counts in its favour. One thread at a time; close it when done, or use it in a `with` statement.
+
+    Attributes:
+        feature_cache: image features of what was shown.
+        prefix_cache: beginnings of prompts that were read before.
+    """
 
     def __init__(
         self,
         model: SmolVLM,
         processor: Processor,
-        options: GenerationOptions,
-        batch_size: int,
-        max_cache_bytes: int,
+        *,
+        batch_size: int = 32,
+        max_cache_bytes: int = 2 * 1024**3,
+        max_feature_bytes: int = 256 * 1024**2,
+        max_prefix_bytes: int = 512 * 1024**2,
+        max_pause_s: float | None = MAX_PAUSE_S,
     ):
-        """See `generate_batch`."""
+        """
+        Args:
+            model, processor: from `load`.
+            batch_size: most answers to make at a time; further ones wait.
+            max_cache_bytes: most memory for keys and values; fewer answers are made at a time where it takes more.
+            max_feature_bytes: most memory for features of images that are shown again.
+            max_prefix_bytes: most memory for beginnings of prompts, for those that begin alike; 0 keeps none.
+            max_pause_s: most seconds that decoding waits for prompts to be read, or the time of three decode steps
+                where that is longer; None reads prompts as soon as there is room for them, which is best if only the
+                time for all counts.
+
+        Raises:
+            ValueError: a bound out of range.
+        """
+        check_bounds(batch_size, max_cache_bytes, max_feature_bytes, max_prefix_bytes)
+        if max_pause_s is not None and not 0 < max_pause_s < float("inf"):
+            raise ValueError(f"max_pause_s is {max_pause_s!r}, expected a positive number of seconds or None")
         self._model = model
-        self._processor = processor
-        self._options = options
-        self._batch_size = batch_size
-        self._max_cache_bytes = max_cache_bytes
-        self._cache = BatchCache(model.config.text, model.language_model.norm.weight.itemsize)
-        self._sampler = RowSampler(options.sampling, model.config.text.vocab_size)
-        self._rows: dict[int, Row] = {}  # by their row of the cache
-        self._logits = mx.zeros((0, model.config.text.vocab_size))
+        self.feature_cache = FeatureCache(max_feature_bytes)
+        self.prefix_cache = PrefixCache(max_prefix_bytes)
+        self._changed = Event()  # set by threads that have something ready
+        self._pace = Pace(max_pause_s)
+        self._preparer = Preparer(model, processor, max_prefix_bytes > 0, self._changed.set)
+        self._reading = RowReading(
+            model, self.feature_cache, self.prefix_cache, self._pace, self._changed.set, self._fail
+        )
+        self._decoder = RowDecoder(model, batch_size, max_cache_bytes)
+        self._rows: dict[Hashable, Row] = {}  # all of them, in the order in which they were added
+        self._media: dict[Hashable, list[ReadMedium]] = {}  # of the prompts of rows that are decoded
+        self._events: list[RowEvent] = []  # of the step that is being made
+        self._numbers = count()
+
+    def __enter__(self) -> "Rows":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __len__(self) -> int:
+        """Rows, however far they are."""
         return len(self._rows)
 
-    def make_room(self, prompt: PreparedPrompt, others: Sequence[PreparedPrompt] = ()) -> bool:
-        """Have an empty row for a prompt and one for each of some others that are about to begin.
+    @property
+    def num_unread(self) -> int:
+        """Rows that wait for their prompts to be read."""
+        return len(self._at(Stage.WAITING, Stage.PREPARING, Stage.PREPARED))
 
-        False if that would not keep within the bounds, though all became as long as the longest may.
+    def add(
+        self,
+        request: BatchRequest,
+        options: GenerationOptions | None = None,
+        media_options: MediaOptions | None = None,
+        *,
+        key: Hashable = None,
+        cancel: Event | None = None,
+        **keywords: Unpack[OptionKeywords],
+    ) -> Hashable:
+        """Add a request. Its options are checked at once; its prompt and media are read later.
+
+        Args:
+            request: the prompt. Options of its own take the place of those given here.
+            options, media_options, keywords: as in `stream_generate`.
+            key: names the row in events; None for a number.
+            cancel: when set, the row ends with "cancelled" at the next step.
+
+        Returns:
+            The key.
+
+        Raises:
+            ValueError: options that are out of range or that answers made together cannot have, or a key in use.
+            TypeError: no BatchRequest, or an option that there is not.
         """
-        prompts = [prompt, *others, *(row.prompt for row in self._rows.values())]
-        longest = max(len(one.inputs.input_ids) + one.budget for one in prompts)
-        most = max(1, min(self._batch_size, self._max_cache_bytes // self._cache.bytes_per_row(longest)))
-        if len(prompts) > most:
-            return False
-        if not len(prompts) <= self._cache.num_rows <= most:
-            self._arrange(min(2 * len(prompts), most))
-        return True
+        if not isinstance(request, BatchRequest):
+            raise TypeError(f"the request is {type(request).__name__}, expected a BatchRequest")
+        options, media_options = resolve_options(
+            request.options or options, request.media_options or media_options, keywords
+        )
+        check_row_options(self._model, options)
+        key = next(number for number in self._numbers if number not in self._rows) if key is None else key
+        if key in self._rows:
+            raise ValueError(f"there is a row {key!r} already; remove it first, or choose another key")
+        self._rows[key] = Row(key, request, options, media_options, cancel)
+        self._prepare()
+        return key
 
-    def give_back_room(self, is_last: bool) -> None:
-        """Let go of rows that are not used, which cost as much as others; of all such rows, if no prompt follows."""
-        used, num_rows = len(self._rows), self._cache.num_rows
-        if is_last and used < num_rows and 2 * used <= num_rows:
-            self._arrange(used)
-        elif 0 < 4 * used <= num_rows:  # not at once: the next prompt may be here soon
-            self._arrange(2 * used)
+    def remove(self, key: Hashable) -> None:
+        """Drop a row, however far it is; no event tells of it. Raises ValueError if there is none."""
+        if key not in self._rows:
+            raise ValueError(f"there is no row {key!r}")
+        self._drop(self._rows[key])
 
-    def begin(self, prompt: PreparedPrompt, layers: list[KVCache], logits: mx.array, started: float) -> None:
-        """Begin to answer a prompt that has been read into `layers`, with (1, vocab_size) logits, in an empty row."""
-        number = next(number for number in range(self._cache.num_rows) if number not in self._rows)
-        self._cache.put(number, layers)
-        self._logits[number] = logits[0]
-        self._sampler.begin(number, prompt.inputs.input_ids)
-        mx.eval(self._logits, self._sampler.state)  # another thread may ask for the next answer
-        text_stream = TextStream(self._processor, list(self._options.stop), self._options.skip_special_tokens)
-        self._rows[number] = Row(prompt, started, text_stream)
+    def close(self) -> None:
+        """Drop all rows and end the threads."""
+        for row in list(self._rows.values()):
+            self._drop(row)
+        self._preparer.close()
 
-    def step(self) -> list[Row]:
-        """Choose a token for each row, and read them. Returns those that have ended, which are no longer here."""
-        rows = self._rows
-        constraints = {
-            number: row.prompt.constraint for number, row in rows.items() if row.prompt.constraint is not None
-        }
-        allowed = {number: constraint.allowed() for number, constraint in constraints.items()}
-        chosen = self._sampler(self._logits, sorted(rows), allowed)
-        mx.async_eval(chosen)
-        goes_on = any(len(row.token_ids) + 1 < row.prompt.budget for row in rows.values())
-        if goes_on:
-            self._cache.begin_step()
-            following = logits_after(self._model, chosen[None], self._cache.layers)[0]  # built while the device works
-        token_ids: list[int] = chosen.tolist()  # type: ignore[assignment]
-        taken = list(token_ids)
-        for number, constraint in constraints.items():
-            taken[number] = constraint.take(token_ids[number])
-        if goes_on:
-            if taken != token_ids:  # what was built would be for nothing; it writes where this writes, too
-                following = logits_after(self._model, mx.array([taken]), self._cache.layers)[0]
-            mx.async_eval(following)  # not before the step before it has ended, see `decoding.py`
-            self._logits = following
-        for number, row in rows.items():
-            row.take(taken[number], self._processor.stop_token_ids)
-        ended = [row for row in rows.values() if row.finish_reason is not None]
-        self._rows = {number: row for number, row in rows.items() if row.finish_reason is None}
-        self._cache.end_step(sorted(self._rows))
-        return ended
+    def step(self) -> list[RowEvent]:
+        """Read some of the prompts that wait, and make a token of every answer whose prompt has been read.
 
-    def _arrange(self, num_rows: int) -> None:
-        """Let the cache have so many rows, those in use first."""
-        used = sorted(self._rows)
-        self._cache.arrange(used, num_rows)
-        self._sampler.arrange(used, num_rows)
-        empty = mx.zeros((num_rows - len(used), self._logits.shape[1]), self._logits.dtype)
-        self._logits = mx.concatenate([self._logits[mx.array(used, mx.int32)], empty])
-        mx.eval(self._logits, self._sampler.state)
-        self._rows = {number: self._rows[row] for number, row in enumerate(used)}
+        Returns:
+            An event for each row that was decoded, has failed or was cancelled; none while prompts are being prepared.
+
+        Raises:
+            OSError: prompts cannot be prepared for lack of disk space or open files.
+        """
+        self._changed.clear()
+        self._events = []
+        for row in [row for row in self._rows.values() if row.is_cancelled]:
+            text = "" if row.answer is None else row.answer.flush()
+            self._events.append(row.event(text=text, finish_reason="cancelled"))
+            self._drop(row)
+        has_read = self._read()
+        if self._decoder:
+            with self._pace.step():
+                steps = self._decoder.step()
+            for key, step in steps:
+                self._note(self._rows[key], step)
+            self._decoder.release_room(is_last=len(self._decoder) == len(self._rows))
+        elif self._rows and not has_read and not self._events:
+            self._changed.wait(_POLL_S)
+        return self._events
+
+    def _at(self, *stages: Stage) -> list[Row]:
+        return [row for row in self._rows.values() if row.stage in stages]
+
+    def _drop(self, row: Row) -> None:
+        row.removed.set()
+        if row.stage is Stage.DECODING:
+            self._decoder.free(row.key)
+        if row.prepared is not None and row.stage is Stage.PREPARING:
+            abandon(row.prepared)
+        row.close()
+        self._media.pop(row.key, None)
+        del self._rows[row.key]
+
+    def _fail(self, row: Row, error: Exception) -> None:
+        self._events.append(row.event(finish_reason="error", error=error))
+        self._drop(row)
+
+    # Preparing and reading
+
+    def _take_prepared(self, row: Row) -> None:
+        assert row.prepared is not None
+        row.stage = Stage.PREPARED
+        try:
+            row.prompt, row.files, row.answer = row.prepared.result()
+            row.prepared = None  # which would hold the images, too
+        except Cancelled:
+            self._events.append(row.event(finish_reason="cancelled"))
+            self._drop(row)
+        except Exception as error:  # whatever it is, others can still be answered
+            if isinstance(error, OSError) and error.errno in SYSTEM_ERRNOS:
+                raise
+            self._fail(row, error)
+        else:
+            row.note_prompt()
+
+    def _read(self) -> bool:
+        """Read prompts for as long as decoding may wait; returns whether there was anything to do."""
+        was_decoding = bool(self._decoder)
+        if was_decoding:
+            self._decoder.settle()
+        start, has_read = time.perf_counter(), False
+        while True:
+            self._admit()
+            left = self._pace.pause_s - (time.perf_counter() - start) if self._decoder else float("inf")
+            if has_read and left < self._pace.pause_s / 4:
+                return True
+            readers = sorted(self._at(Stage.READING), key=self._reading.urgency)
+            if not self._reading.unit(readers, left):
+                return has_read
+            has_read = True
+            for row in self._at(Stage.READING):
+                if row.reader is not None and not row.reader.has_tiles and not row.reader.tokens_left:
+                    self._begin(row)
+
+    def _prepare(self) -> None:
+        self._preparer.begin(self._at(Stage.WAITING), len(self._at(Stage.PREPARING, Stage.PREPARED)))
+
+    def _admit(self) -> None:
+        """Begin to read prepared prompts for which there is room, the least work first."""
+        self._prepare()
+        for row in self._at(Stage.PREPARING):
+            if row.prepared is not None and row.prepared.done():
+                self._take_prepared(row)
+        reading = self._at(Stage.READING)
+        for row in sorted(self._at(Stage.PREPARED), key=self._reading.urgency):
+            lengths = [row.most_tokens, *(other.most_tokens for other in reading)]
+            if len(reading) >= MAX_READING or not self._decoder.fits(lengths):
+                return
+            self._reading.begin(row)
+            reading.append(row)
+
+    # Decoding
+
+    def _begin(self, row: Row) -> None:
+        """Begin to answer a prompt that has been read."""
+        assert row.reader is not None and row.answer is not None
+        row.note_prompt()  # which may have changed, where a video broke off
+        logits, cache = row.reader.logits(), row.cache
+        try:
+            check_finite(logits)
+        except ValueError as error:  # an image may do that in float16, where all others are fine
+            self._fail(row, error)
+            return
+        if self.prefix_cache.max_bytes:
+            self._media[row.key] = cache.media
+            self.prefix_cache.keep(cache.token_ids, cache.media, held_layers(cache.layers, len(cache.token_ids)))
+        self._decoder.begin(row.key, row.answer, row.answer.sampler(row.prompt_ids), cache.layers, logits)
+        row.stage = Stage.DECODING
+        row.close()
+
+    def _note(self, row: Row, step: AnswerStep) -> None:
+        """Report a token; keep what a row has read when it ends."""
+        self._events.append(row.event(step))
+        if step.finish_reason is None:
+            return
+        if self.prefix_cache.max_bytes and row.answer is not None:
+            read = [*row.prompt_ids, *row.answer.token_ids[:-1]]
+            self.prefix_cache.keep(read, self._media[row.key], self._decoder.held_layers(row.key, len(read)))
+        self._drop(row)
+
+
+def check_bounds(batch_size: int, max_cache_bytes: int, max_feature_bytes: int, max_prefix_bytes: int) -> None:
+    """Raise ValueError for bounds that `Rows` would refuse."""
+    bounds = {"max_cache_bytes": max_cache_bytes, "max_feature_bytes": max_feature_bytes}
+    bounds |= {"batch_size": batch_size, "max_prefix_bytes": max_prefix_bytes}
+    for name, value in bounds.items():
+        least = 1 if name == "batch_size" else 0
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
+
+
+def check_row_options(model: SmolVLM, options: GenerationOptions) -> None:
+    """Refuse what answers that are made together cannot have, and what `check_options` refuses.
+
+    Raises:
+        ValueError: such an option.
+        ImportError: as `check_options`.
+    """
+    refuse_single_options(options)
+    check_options(model, options)
+
+
+def refuse_single_options(options: GenerationOptions) -> None:
+    """Raise ValueError for options that only one answer at a time can have."""
+    reason = "answers that are made together take one token each in a step"
+    refuse_options(options, ("prompt_lookup_tokens",), reason)
+    reason = "answers that are made together share one plain key-value cache, which max_cache_bytes bounds"
+    refuse_options(options, ("kv_bits", "kv_group_size", "quantized_kv_start", "max_kv_size"), reason)

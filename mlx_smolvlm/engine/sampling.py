@@ -1,105 +1,121 @@
-"""Logits -> token."""
+"""Logits -> tokens, for one answer or for many at once. Everything stays on the device.
+
+The filters apply in transformers' order: penalty, temperature, top-k, top-p, min-p.
+"""
 
 import math
 import secrets
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 import mlx.core as mx
 
+from ..options import GenerationOptions
 
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How a token is chosen. The filters apply in transformers' order: penalty, temperature, top-k, top-p, min-p.
 
-    Attributes:
-        temperature: 0 takes the likeliest token (greedy); the other filters then change nothing but the penalty.
-        top_p: keep the likeliest tokens whose probabilities add up to this share, in (0, 1].
-        top_k: keep this many of the likeliest tokens; 0 keeps all.
-        min_p: drop tokens less likely than this share of the likeliest one's probability, in [0, 1].
-        repetition_penalty: divide the logits of tokens that have occurred, in the prompt too, by this (negative
-            ones are multiplied); 1 changes nothing.
-        seed: fixes the random choices; None takes fresh entropy.
+class Sampler:
+    """What choosing one answer's tokens remembers: its random key and the tokens that have occurred.
+
+    It touches nothing global. After `choose`, evaluate `state` together with the token, so that the next call may come
+    from another thread.
     """
 
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        checks = (
-            ("temperature", 0 <= self.temperature < math.inf, "0 or more"),
-            ("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1"),
-            ("top_k", isinstance(self.top_k, int) and self.top_k >= 0, "a whole number, 0 or more"),
-            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
-            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "more than 0"),
-            ("seed", self.seed is None or (isinstance(self.seed, int) and 0 <= self.seed < 2**64), "0 to 2**64 - 1"),
+    def __init__(self, options: GenerationOptions, prompt_ids: Sequence[int], vocab_size: int):
+        """
+        Args:
+            options: those of the answer.
+            prompt_ids: the prompt's tokens, which the repetition penalty counts as said.
+            vocab_size: tokens that the model knows.
+        """
+        self.options = options
+        self.filters = (
+            options.temperature,
+            options.top_p,
+            options.top_k,
+            options.min_p,
+            options.repetition_penalty,
         )
-        for name, holds, expected in checks:
-            if not holds:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected {expected}")
+        self._key: mx.array | None = None
+        if options.temperature > 0:
+            self._key = mx.random.key(secrets.randbits(63) if options.seed is None else options.seed)
+        self._seen: mx.array | None = None
+        if options.repetition_penalty != 1:
+            self._seen = mx.zeros((1, vocab_size), mx.bool_)
+            self._seen[:, mx.array(list(prompt_ids))] = True
 
     @property
-    def is_greedy(self) -> bool:
-        """Whether the likeliest token is taken, whatever was said before."""
-        return self.temperature == 0 and self.repetition_penalty == 1
+    def state(self) -> list[mx.array]:
+        """The arrays that are held."""
+        return [array for array in (self._key, self._seen) if array is not None]
+
+    @property
+    def seen(self) -> mx.array | None:
+        """Which tokens have occurred, (1, vocab_size) bool; None if nobody asks."""
+        return self._seen
+
+    def draw(self, logits: mx.array) -> mx.array:
+        """A token by chance, (1,), from filtered logits, (1, vocab_size)."""
+        assert self._key is not None
+        keys = mx.random.split(self._key)
+        self._key = keys[0]
+        return mx.random.categorical(logits, key=keys[1])
+
+    def note(self, token: mx.array) -> None:
+        """Remember a token, (1,), as said."""
+        if self._seen is not None:
+            self._seen = self._seen | (mx.arange(self._seen.shape[1]) == token[:, None])
 
 
-class Sampler(Protocol):
-    """A function from logits (1, vocab_size) to the next token (1,), one of those `allowed` (1, vocab_size) bool."""
+def choose(
+    logits: mx.array, samplers: Sequence[Sampler | None], allowed: Mapping[int, mx.array] | None = None
+) -> mx.array:
+    """Choose the next token of each row.
 
-    def __call__(self, logits: mx.array, allowed: mx.array | None = None) -> mx.array: ...
+    Args:
+        logits: (num_rows, vocab_size).
+        samplers: one for each row; a row without one gets any token.
+        allowed: (1, vocab_size) bool by row, for those rows whose tokens are limited.
 
-
-def make_sampler(options: SamplingOptions, prompt_ids: list[int], vocab_size: int) -> Sampler:
-    """A sampler that stays on the device throughout.
-
-    It holds its own random keys and its own record of tokens seen, and touches nothing global. What it holds between
-    two calls is computed when the token is, so that the next call may come from another thread.
+    Returns:
+        (num_rows,) tokens, each the one that its row would get alone. They are noted as said, but for limited rows:
+        there a grammar may still put another token in their place.
     """
-    keys = new_keys(options)
-    seen = seen_in(prompt_ids, vocab_size) if options.repetition_penalty != 1 else None
-    latest: mx.array | None = None
-
-    def sample(logits: mx.array, allowed: mx.array | None = None) -> mx.array:
-        nonlocal keys, seen, latest
-        if seen is not None and latest is not None:
-            seen = with_tokens(seen, latest)
-        logits = adjusted(logits, options, allowed, seen)
-        if options.temperature == 0:
-            latest = mx.argmax(logits, axis=-1)
+    if not allowed and all(sampler is None or sampler.options.is_greedy for sampler in samplers):
+        return mx.argmax(logits, axis=-1)
+    groups: dict[tuple[float, ...], list[int]] = {}
+    for row, sampler in enumerate(samplers):
+        if sampler is not None:
+            groups.setdefault(sampler.filters, []).append(row)
+    tokens = [mx.zeros(1, mx.uint32)] * len(samplers)
+    for rows in groups.values():
+        members = [sampler for row in rows if (sampler := samplers[row]) is not None]
+        part = logits if len(rows) == len(samplers) else logits[mx.array(rows)]
+        limits = _stacked([None if allowed is None else allowed.get(row) for row in rows], part.shape[1])
+        part = adjusted(part, members[0].options, limits, _stacked([member.seen for member in members], part.shape[1]))
+        if members[0].options.temperature == 0:
+            likeliest = mx.argmax(part, axis=-1)
+            chosen = [likeliest[number : number + 1] for number in range(len(rows))] if len(rows) > 1 else [likeliest]
         else:
-            keys = mx.random.split(keys[0])
-            latest = mx.random.categorical(logits, key=keys[1])
-        return latest
-
-    return sample
-
-
-def new_keys(options: SamplingOptions) -> mx.array:
-    """Where an answer's random choices begin: keys of which each step splits the first and draws by the second."""
-    return mx.random.key(secrets.randbits(63) if options.seed is None else options.seed)[None]
+            chosen = [member.draw(part[number : number + 1]) for number, member in enumerate(members)]
+        for row, member, token in zip(rows, members, chosen, strict=True):
+            tokens[row] = token
+            if allowed is None or row not in allowed:
+                member.note(token)
+    return tokens[0] if len(tokens) == 1 else mx.concatenate(tokens)
 
 
-def seen_in(prompt_ids: list[int], vocab_size: int) -> mx.array:
-    """Which tokens have occurred, (1, vocab_size) bool."""
-    seen = mx.zeros((1, vocab_size), mx.bool_)
-    seen[:, mx.array(prompt_ids)] = True
-    return seen
-
-
-def with_tokens(seen: mx.array, tokens: mx.array) -> mx.array:
-    """`seen`, (n, vocab_size), after a token more of each, (n,)."""
-    return seen | (mx.arange(seen.shape[1]) == tokens[:, None])
+def _stacked(rows: Sequence[mx.array | None], vocab_size: int) -> mx.array | None:
+    """(num_rows, vocab_size) bool; a row without an array is all true. None if there is none."""
+    if all(row is None for row in rows):
+        return None
+    everything = mx.ones((1, vocab_size), mx.bool_)
+    stacked = [everything if row is None else row for row in rows]
+    return stacked[0] if len(stacked) == 1 else mx.concatenate(stacked)
 
 
 def adjusted(
-    logits: mx.array, options: SamplingOptions, allowed: mx.array | None = None, seen: mx.array | None = None
+    logits: mx.array, options: GenerationOptions, allowed: mx.array | None = None, seen: mx.array | None = None
 ) -> mx.array:
-    """The logits, (n, vocab_size), that tokens are drawn by, or the likeliest of which is taken."""
+    """The logits, (num_rows, vocab_size) float32, that tokens are drawn by, or the likeliest of which is taken."""
     logits = logits.astype(mx.float32)
     if allowed is not None:
         logits = mx.where(allowed, logits, -mx.inf)
@@ -116,7 +132,7 @@ def penalize(logits: mx.array, penalty: float) -> mx.array:
     return mx.where(logits > 0, logits / penalty, logits * penalty)
 
 
-def filter_logits(logits: mx.array, options: SamplingOptions) -> mx.array:
+def filter_logits(logits: mx.array, options: GenerationOptions) -> mx.array:
     """Set the logits that top-k, top-p and min-p rule out to minus infinity; the likeliest always stays."""
     vocab_size = logits.shape[-1]
     if 0 < options.top_k < vocab_size:
@@ -132,6 +148,12 @@ def filter_logits(logits: mx.array, options: SamplingOptions) -> mx.array:
         threshold = mx.max(logits, axis=-1, keepdims=True) + math.log(options.min_p)
         logits = mx.where(logits < threshold, -mx.inf, logits)
     return logits
+
+
+def log_probabilities(logits: mx.array) -> mx.array:
+    """(num_rows, vocab_size) -> natural logarithms of the model's own probabilities, float32, of the same shape."""
+    logits = logits.astype(mx.float32)
+    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
 def check_finite(logits: mx.array) -> None:

@@ -1,51 +1,59 @@
-"""Answers that keep to a form: a JSON schema or a regular expression says which tokens may come next.
+"""Structured output: a JSON schema or a regular expression says which tokens may come next.
 
 llguidance computes which those are; it is the extra `json`, imported when asked for.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from ..model.smolvlm import SmolVLM
+from ..options import GenerationOptions
 from ..processor.processor import Processor
 from .closing import Closer, Place, completes
-from .decoding import logits_after
-from .prompt_cache import PromptCache
-from .sampling import Sampler
 
 # One way to write JSON: that of json.dumps. Free white space invites small models to make nothing else.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
-def read_grammar(json_schema: dict[str, Any] | str | None, regex: str | None) -> str | None:
-    """llguidance's grammar of an answer, None if it is free.
+def read_grammar(options: GenerationOptions) -> str | None:
+    """llguidance's grammar of an answer, None if it is free. A schema is parsed once, however often it is asked for.
 
     The answer may begin with a space, as the models' answers do; it is no part of the text.
 
     Raises:
-        ValueError: both are given, or one that is malformed or has features that cannot be kept to.
+        ValueError: a schema or expression that is malformed or has features that cannot be enforced.
         ImportError: llguidance is not installed.
     """
-    if json_schema is None and regex is None:
-        return None
-    if json_schema is not None and regex is not None:
-        raise ValueError("json_schema and regex are both given; an answer keeps to one of them")
+    if options.regex is not None:
+        if not isinstance(options.regex, str):
+            raise ValueError(f"regex is {type(options.regex).__name__}, expected text")
+        return _regex_grammar(options.regex)
+    if options.json_schema is not None:
+        return _schema_grammar(_schema_text(options.json_schema))
+    return None
+
+
+@lru_cache(maxsize=64)
+def _regex_grammar(regex: str) -> str:
     guidance = _llguidance()
-    if regex is not None:
-        if not isinstance(regex, str):
-            raise ValueError(f"regex is {type(regex).__name__}, expected text")
-        _refuse(guidance.LLMatcher.grammar_from_regex(regex), f"regex {_shortened(regex)!r}")
-        answer = f"/{guidance.regex_to_lark(regex, use_ascii='')}/"
-    else:
-        schema = _schema(json_schema)
-        _refuse(guidance.LLMatcher.grammar_from_json_schema(json.dumps(schema, ensure_ascii=False)), "the JSON schema")
-        answer = f"%json {json.dumps(schema | {'x-guidance': _LAYOUT}, ensure_ascii=False)}"
-    return guidance.LLMatcher.grammar_from_lark(f"start: / ?/ answer\nanswer: {answer}")
+    _refuse(guidance.LLMatcher.grammar_from_regex(regex), f"regex {_shortened(regex)!r}")
+    return _answer_grammar(f"/{guidance.regex_to_lark(regex, use_ascii='')}/")
+
+
+@lru_cache(maxsize=64)
+def _schema_grammar(schema: str) -> str:
+    _refuse(_llguidance().LLMatcher.grammar_from_json_schema(schema), "the JSON schema")
+    laid_out = json.dumps(json.loads(schema) | {"x-guidance": _LAYOUT}, ensure_ascii=False)
+    return _answer_grammar(f"%json {laid_out}")
+
+
+def _answer_grammar(answer: str) -> str:
+    grammar: str = _llguidance().LLMatcher.grammar_from_lark(f"start: / ?/ answer\nanswer: {answer}")
+    return grammar
 
 
 class GrammarConstraint:
@@ -75,7 +83,7 @@ class GrammarConstraint:
         closing = self._closer.closing(self._matcher, self._place, max_tokens)
         if closing is None:
             raise ValueError(
-                f"no answer of the form that is asked for was found within {max_tokens} tokens; raise max_tokens, "
+                f"no answer that follows the schema or regex was found within {max_tokens} tokens; raise max_tokens, "
                 "or shorten the prompt if the context ends there"
             )
         self._closing: list[int] = closing
@@ -118,51 +126,11 @@ class GrammarConstraint:
 
 
 def make_constraint(
-    json_schema: dict[str, Any] | str | None, regex: str | None, processor: Processor, vocab_size: int, max_tokens: int
+    options: GenerationOptions, processor: Processor, vocab_size: int, max_tokens: int
 ) -> GrammarConstraint | None:
-    """What follows an answer of this form; None if it is free. Raises what `read_grammar` and the class raise."""
-    grammar = read_grammar(json_schema, regex)
+    """What follows an answer to its end; None if it is free. Raises what `read_grammar` and the class raise."""
+    grammar = read_grammar(options)
     return None if grammar is None else GrammarConstraint(processor, vocab_size, grammar, max_tokens)
-
-
-def check_form(json_schema: Any, regex: str | None, prompt_lookup_tokens: int | None, max_kv_size: int | None) -> None:
-    """Refuse what an answer in a form does not go with: drafts that know no form, caches that cannot go back."""
-    if json_schema is None and regex is None:
-        return
-    for name, value in (("prompt_lookup_tokens", prompt_lookup_tokens), ("max_kv_size", max_kv_size)):
-        if value is not None:
-            raise ValueError(f"{name} does not go with json_schema and regex; choose one")
-
-
-def constrained_tokens(
-    model: SmolVLM,
-    cache: PromptCache,
-    sample: Sampler,
-    logits: mx.array,
-    max_tokens: int,
-    constraint: GrammarConstraint,
-) -> Iterator[int]:
-    """Yield the tokens of an answer that keeps to its form, `logits` (1, vocab_size) being those after the prompt.
-
-    The constraint looks at a token while the device works on the step after it.
-    """
-    for count in range(1, max_tokens + 1):
-        token = sample(logits, constraint.allowed())
-        mx.async_eval(token)  # on its own: what is enqueued together is ready together
-        if count < max_tokens:
-            logits = logits_after(model, token[None], cache.layers)[:, -1]
-            mx.async_eval(logits)
-        sampled = int(token.item())  # type: ignore[arg-type]
-        token_id = constraint.take(sampled)
-        if count < max_tokens:
-            if token_id != sampled:  # the step was for nothing
-                cache.trim(len(cache.token_ids))
-                logits = logits_after(model, mx.array([[token_id]]), cache.layers)[:, -1]
-                mx.async_eval(logits)
-            cache.extend([token_id])
-        yield token_id
-        if constraint.is_complete:
-            return
 
 
 def _llguidance() -> Any:
@@ -183,21 +151,25 @@ def _tokenizer(processor: Processor, vocab_size: int) -> Any:
     )
 
 
-def _schema(json_schema: Any) -> dict[str, Any]:
+def _schema_text(json_schema: Any) -> str:
+    """A schema as JSON text. Raises ValueError if it is none."""
     if isinstance(json_schema, str):
         try:
             json_schema = json.loads(json_schema)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"the JSON schema is not JSON: {error}") from None
-    if not isinstance(json_schema, dict):
+    if not isinstance(json_schema, Mapping):
         raise ValueError(f"the JSON schema is {_shortened(repr(json_schema))}, expected an object")
-    return json_schema
+    try:
+        return json.dumps(dict(json_schema), ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"the JSON schema cannot be written as JSON: {_shortened(str(error))}") from None
 
 
 def _refuse(grammar: str, what: str) -> None:
     problem = _llguidance().LLMatcher.validate_grammar(grammar)
     if problem:
-        raise ValueError(f"{what} cannot be kept to: {_shortened(' '.join(problem.split()), 300)}")
+        raise ValueError(f"{what} cannot be enforced: {_shortened(' '.join(problem.split()), 300)}")
 
 
 def _shortened(text: str, length: int = 100) -> str:

@@ -12,14 +12,25 @@ class TextStream:
     `stopped` is set when a stop string has come: the text ends before it.
     """
 
-    def __init__(self, processor: Processor, stop: list[str], skip_special_tokens: bool):
+    def __init__(
+        self, processor: Processor, stop: list[str], skip_special_tokens: bool, *, keeps_first_space: bool = False
+    ):
+        """
+        Args:
+            processor: decodes the tokens.
+            stop: strings that end the text.
+            skip_special_tokens: leave special tokens out of the text.
+            keeps_first_space: a space at the beginning is part of the text, which goes on in the middle of a message;
+                otherwise it is what separates an answer from the prompt.
+        """
         self._processor = processor
         self._decoder = DecodeStream(skip_special_tokens=skip_special_tokens)
         self._skip_special_tokens = skip_special_tokens
         self._stop = stop
         self._ids: list[int] = []
         self._decoded = ""  # all text that is certain, but the space that prompts end before
-        self._is_begun = False
+        self._keeps_first_space = keeps_first_space
+        self._is_begun = keeps_first_space
         self._given = 0  # characters handed out
         self.stopped = False
 
@@ -35,7 +46,8 @@ class TextStream:
     def flush(self) -> str:
         """What was held back: the beginning of a stop string that did not come, bytes of a broken character."""
         if not self.stopped:
-            whole = self._processor.decode(self._ids, skip_special_tokens=self._skip_special_tokens).removeprefix(" ")
+            whole = self._processor.decode(self._ids, skip_special_tokens=self._skip_special_tokens)
+            whole = whole if self._keeps_first_space else whole.removeprefix(" ")
             self._extend(whole[len(self._decoded) :])
         return self._hand_out(len(self._decoded))
 

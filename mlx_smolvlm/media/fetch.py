@@ -4,60 +4,24 @@ from __future__ import annotations
 
 import binascii
 import contextlib
-import io
-import math
 import re
-import socket
 import string
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
-from .urls import DEFAULT_MAX_BYTES, FetchError, check_size, one_line, redact_url
+from ..options import FetchPolicy
+from .connections import CHUNK_BYTES, Patience, SocketFile, connect
+from .urls import FetchError, check_size, printable, redact_url
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
-CHUNK_BYTES = 64 * 1024
 DOWNLOAD_IT = "download the file and pass its path"
-
-
-@dataclass(frozen=True)
-class FetchPolicy:
-    """What a transfer may cost and where it may go.
-
-    max_bytes: largest body; 64 MiB suits pictures, videos need more.
-    timeout_s: seconds for everything from the first connection to the last byte, redirects and the
-        consumer's own pauses included. Only looking up a name is left to the system's time limit.
-    connect_timeout_s: seconds for one connection, TLS handshake included.
-    stall_timeout_s: seconds without a byte.
-    max_redirects: how many times a server may send the transfer elsewhere.
-    schemes: allowed ones, a subset of ("http", "https"); redirects obey it too.
-    check_address: called with each IP address, as text, before connecting to it, on every redirect
-        too; it raises ValueError to refuse. The connection then goes to that very address, so a
-        name that resolves differently the second time gains nothing.
-    """
-
-    max_bytes: int = DEFAULT_MAX_BYTES
-    timeout_s: float = 60.0
-    connect_timeout_s: float = 8.0
-    stall_timeout_s: float = 8.0
-    max_redirects: int = 5
-    schemes: tuple[str, ...] = ("http", "https")
-    check_address: Callable[[str], None] | None = None
-
-    def __post_init__(self) -> None:
-        for field in ("max_bytes", "timeout_s", "connect_timeout_s", "stall_timeout_s"):
-            if not 0 < getattr(self, field) < math.inf:
-                raise ValueError(f"FetchPolicy.{field} is {getattr(self, field)}; pass a number above 0")
-        if self.max_redirects < 0:
-            raise ValueError(f"FetchPolicy.max_redirects is {self.max_redirects}; pass 0 or more")
-        if not set(self.schemes) <= set(DEFAULT_PORTS):
-            raise ValueError(f"FetchPolicy.schemes is {self.schemes}; only 'http' and 'https' are known")
 
 
 DEFAULT_POLICY = FetchPolicy()
@@ -103,17 +67,56 @@ def stream(url: str, policy: FetchPolicy = DEFAULT_POLICY) -> Generator[bytes, N
     Raises: FetchError for everything that goes wrong, an answer other than 200, a body cut short and a
     crossed limit included.
     """
-    deadline = time.monotonic() + policy.timeout_s
+    until_s = time.monotonic() + policy.timeout_s
+    reading = Patience(policy.stall_timeout_s, until_s=until_s)
+
+    def connecting() -> Patience:
+        limit_s = time.monotonic() + policy.connect_timeout_s
+        return Patience(policy.connect_timeout_s, until_s=min(limit_s, until_s))
+
+    answered = open_response(url, policy, connecting, reading, lambda name: _as_fetch_errors(name, policy))
+    with answered as (response, name):
+        yield from _body(response, name, policy)
+
+
+@contextlib.contextmanager
+def open_response(
+    url: str,
+    policy: FetchPolicy,
+    connecting: Callable[[], Patience],
+    reading: Patience,
+    translated: Callable[[str], contextlib.AbstractContextManager[None]],
+) -> Iterator[tuple[HTTPResponse, str]]:
+    """Connect, ask, and follow redirects within the policy, but never from https to http.
+
+    Args:
+        url: an http(s) address.
+        policy: schemes, number of redirects and allowed addresses count here.
+        connecting: called for the patience with each address that is connected to.
+        reading: the patience with everything after that.
+        translated: from what the address is called in messages to a context that turns errors, also those of the
+            block, into the caller's.
+
+    Returns:
+        The answer, which is no redirect, its body not read yet; and what its address is called in messages.
+    """
     name, target = redact_url(url), url
     for _ in range(policy.max_redirects + 1):
-        with _as_fetch_errors(name, policy), contextlib.ExitStack() as opened:
-            parts = checked_parts(target, name, policy)
-            connection = opened.enter_context(_connect(parts, name, policy, deadline))
-            channel = _DeadlineSocket(connection, policy.stall_timeout_s, deadline)
-            response = opened.enter_context(request(channel, parts))
+        with translated(name), contextlib.ExitStack() as opened:
+            parts = _checked_parts(target, name, policy)
+            connection = opened.enter_context(
+                connect(
+                    parts.hostname or "",
+                    parts.port or DEFAULT_PORTS[parts.scheme],
+                    connecting,
+                    is_tls=parts.scheme == "https",
+                    check_address=partial(_check_address, policy, name),
+                )
+            )
+            response = opened.enter_context(_request(SocketFile(connection, reading), parts))
             location = response.getheader("Location")
             if response.status not in REDIRECT_STATUSES or not location:
-                yield from _body(response, name, policy)
+                yield response, name
                 return
             # Header bytes arrive as Latin-1 text; quoting gives back the bytes that the server sent.
             target = urljoin(target, quote(location, safe=string.punctuation, encoding="iso-8859-1"))
@@ -123,42 +126,15 @@ def stream(url: str, policy: FetchPolicy = DEFAULT_POLICY) -> Generator[bytes, N
     raise FetchError(f"{name}: more than {policy.max_redirects} redirects; use the final address, or {DOWNLOAD_IT}")
 
 
-def _remaining_s(deadline: float) -> float:
-    remaining = deadline - time.monotonic()
-    if remaining <= 0:
-        raise TimeoutError
-    return remaining
+def _check_address(policy: FetchPolicy, name: str, address: str) -> None:
+    if policy.check_address is not None:
+        try:
+            policy.check_address(address)
+        except ValueError as error:
+            raise FetchError(f"{name}: {printable(str(error), 200)}") from error
 
 
-class _DeadlineSocket(io.RawIOBase):
-    """What http.client needs of a socket, until a moment: a plain time-out starts anew with each byte."""
-
-    def __init__(self, connection: socket.socket, stall_s: float, deadline: float) -> None:
-        self._connection, self._stall_s, self._deadline = connection, stall_s, deadline
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """The body, buffered; http.client reads from here."""
-        return io.BufferedReader(self, CHUNK_BYTES)
-
-    def readable(self) -> bool:
-        """Yes: the buffered reader asks."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Receive what there is, until the moment at most."""
-        self._connection.settimeout(min(self._stall_s, _remaining_s(self._deadline)))
-        return self._connection.recv_into(buffer)
-
-    def sendall(self, data: bytes) -> None:
-        """Send the request, until the moment at most."""
-        self._connection.settimeout(min(self._stall_s, _remaining_s(self._deadline)))
-        self._connection.sendall(data)
-
-    def close(self) -> None:
-        """Do nothing: http.client closes its socket before it reads the body. `stream` closes the real one."""
-
-
-def checked_parts(url: str, name: str, policy: FetchPolicy) -> SplitResult:
+def _checked_parts(url: str, name: str, policy: FetchPolicy) -> SplitResult:
     """Split an address, called `name` in messages; the host comes back in ASCII. Raises FetchError if refused."""
     try:
         parts = urlsplit(url)
@@ -176,37 +152,8 @@ def checked_parts(url: str, name: str, policy: FetchPolicy) -> SplitResult:
     return parts._replace(netloc=f"{user}{at}{host}{port_text}")
 
 
-def _connect(parts: SplitResult, name: str, policy: FetchPolicy, deadline: float) -> socket.socket:
-    """Connect to the first of the host's addresses that answers, each checked before it is used."""
-    port = parts.port or DEFAULT_PORTS[parts.scheme]
-    failure: OSError = TimeoutError()
-    for family, kind, protocol, _, address in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM):
-        if policy.check_address is not None:
-            try:
-                policy.check_address(str(address[0]))
-            except ValueError as error:
-                raise FetchError(f"{name}: {one_line(str(error), 200)}") from error
-        limit = min(time.monotonic() + policy.connect_timeout_s, deadline)
-        with contextlib.ExitStack() as on_failure:
-            try:
-                connection = on_failure.enter_context(socket.socket(family, kind, protocol))
-                connection.settimeout(_remaining_s(limit))
-                connection.connect(address)
-                if parts.scheme == "https":
-                    import ssl
-
-                    connection.settimeout(_remaining_s(limit))
-                    connection = ssl.create_default_context().wrap_socket(connection, server_hostname=parts.hostname)
-            except OSError as error:
-                failure = error
-            else:
-                on_failure.pop_all()
-                return connection
-    raise failure
-
-
-def request(connection: Any, parts: SplitResult) -> HTTPResponse:
-    """Ask for the address over `connection`, which has a socket's makefile, sendall and close, and read the header."""
+def _request(connection: SocketFile, parts: SplitResult) -> HTTPResponse:
+    """Ask for the address, and read the header."""
     import http.client
 
     user, _, host = parts.netloc.rpartition("@")
@@ -217,7 +164,7 @@ def request(connection: Any, parts: SplitResult) -> HTTPResponse:
     path = quote(parts.path or "/", safe=string.punctuation)
     query = f"?{quote(parts.query, safe=string.punctuation)}" if parts.query else ""
     client = http.client.HTTPConnection(host)
-    client.sock = connection
+    client.sock = connection  # of which it uses makefile, sendall and close
     client.request("GET", path + query, headers=headers)
     return client.getresponse()
 
@@ -263,4 +210,4 @@ def _as_fetch_errors(name: str, policy: FetchPolicy) -> Iterator[None]:
         if problem := getattr(error, "verify_message", ""):
             reason = f"its certificate cannot be trusted ({problem})"
             step = "check the address; a python.org Python needs 'Install Certificates.command' once"
-        raise FetchError(f"{name}: {one_line(reason, 160)}; {step}") from error
+        raise FetchError(f"{name}: {printable(reason, 160)}; {step}") from error

@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import ExifTags, Image
 
-from .fetch import DEFAULT_POLICY, FetchPolicy, fetch
-from .urls import URL_SCHEME, decode_data_url, is_url, one_line, redact_url
+from ..options import FetchPolicy
+from .fetch import DEFAULT_POLICY, fetch
+from .urls import URL_SCHEME, decode_data_url, is_url, printable, redact_url
 
 MAX_IMAGE_PIXELS = 178_956_970  # 2/3 GiB as Pillow stores RGB; where Pillow, too, refuses by default
 
@@ -110,7 +111,7 @@ def describe_source(source: object) -> str:
         return f"{type(source).__name__} object"
     if isinstance(source, str) and is_url(source):
         return redact_url(source)
-    return one_line(os.fspath(source), 200) or "empty path"
+    return printable(os.fspath(source), 200) or "empty path"
 
 
 def path_of_file_url(url: str, name: str) -> str:
@@ -267,7 +268,7 @@ def _too_large(max_pixels: int) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__, 100)
+    return printable(getattr(error, "strerror", None) or str(error) or type(error).__name__, 100)
 
 
 def _is_text(head: bytes) -> bool:

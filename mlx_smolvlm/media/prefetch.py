@@ -14,50 +14,72 @@ T = TypeVar("T")
 _POLL_S = 0.05  # how long a finished consumer waits for a thread that waits for room
 
 
-def prefetched(items: Iterator[T], depth: int) -> Generator[T, None, None]:
-    """Run an iterator in a thread of its own, at most `depth` items ahead of the consumer.
+class Prefetched(Iterator[T]):
+    """Runs an iterator in a thread of its own, at most `depth` items ahead of the consumer.
 
-    Errors arrive where the item would have. Closing the generator stops the thread after the item in work, closes
-    the iterator, and waits for both.
+    Errors arrive where the item would have. The thread starts with the object. Close it when done.
     """
-    ready: Queue[tuple[str, Any]] = Queue(depth)
-    closing = Event()
 
-    def offer(kind: str, value: Any) -> None:
-        while not closing.is_set():
-            with suppress(Full):
-                ready.put((kind, value), timeout=_POLL_S)
-                return
+    def __init__(self, items: Iterator[T], depth: int, on_ready: Callable[[], None] | None = None):
+        """
+        Args:
+            items: closed by the thread, if it can be.
+            depth: items that may wait.
+            on_ready: called in the thread after each item, the end or an error has become ready.
+        """
+        self._ready: Queue[tuple[str, Any]] = Queue(depth)
+        self._closing = Event()
+        self._on_ready = on_ready
+        self._has_ended = False
+        self._thread = Thread(target=self._work, args=(items,), name="mlx_smolvlm prefetch", daemon=True)
+        self._thread.start()
 
-    def work() -> None:
+    @property
+    def num_ready(self) -> int:
+        """Results that are there without waiting; the end, or an error, counts as one."""
+        return 1 if self._has_ended else self._ready.qsize()
+
+    def __next__(self) -> T:
+        if self._has_ended:
+            raise StopIteration
+        kind, value = self._ready.get()
+        if kind == "item":
+            item: T = value
+            return item
+        self.close()
+        if kind == "error":
+            raise value
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stop after the item in flight, close the iterator, and wait for both."""
+        self._has_ended = True
+        self._closing.set()
+        with suppress(Empty):
+            self._ready.get_nowait()  # a thread that waits for room finds some at once
+        self._thread.join()
+
+    def _work(self, items: Iterator[T]) -> None:
         try:
             for item in items:
-                offer("item", item)
-                if closing.is_set():
+                self._offer("item", item)
+                if self._closing.is_set():
                     break
         except BaseException as error:  # whatever it is, it belongs to the consumer
-            offer("error", error)
+            self._offer("error", error)
         else:
-            offer("end", None)
+            self._offer("end", None)
         finally:
             if hasattr(items, "close"):
                 items.close()
 
-    thread = Thread(target=work, name="mlx_smolvlm prefetch", daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, value = ready.get()
-            if kind == "end":
+    def _offer(self, kind: str, value: Any) -> None:
+        while not self._closing.is_set():
+            with suppress(Full):
+                self._ready.put((kind, value), timeout=_POLL_S)
+                if self._on_ready is not None:
+                    self._on_ready()
                 return
-            if kind == "error":
-                raise value
-            yield value
-    finally:
-        closing.set()
-        with suppress(Empty):
-            ready.get_nowait()  # a thread that waits for room finds some at once
-        thread.join()
 
 
 class Lookahead(Generic[S, T]):

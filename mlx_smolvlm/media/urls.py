@@ -20,13 +20,13 @@ def is_url(source: str) -> bool:
 def redact_url(url: str) -> str:
     """Return `url` for a message: on one line, shortened, without user, password, query and fragment."""
     if url[:5].lower() == "data:":
-        return f"{one_line(url.partition(',')[0], 40)},... ({len(url)} characters)"
+        return f"{printable(url.partition(',')[0], 40)},... ({len(url)} characters)"
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises where a password with a slash or question mark was taken for the port
     except ValueError:
         return "web address that cannot be read"
-    return one_line(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", 120)
+    return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", 120)
 
 
 def decode_data_url(url: str, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
@@ -61,7 +61,7 @@ def check_size(num_bytes: int, max_bytes: int, name: str) -> None:
         raise FetchError(f"{name}: larger than the limit of {max_bytes} bytes; use a smaller file or raise max_bytes")
 
 
-def one_line(text: str, max_chars: int) -> str:
+def printable(text: str, max_chars: int) -> str:
     """Cut `text` in the middle, then escape what could break the line or steer a terminal."""
     text = text if len(text) <= max_chars else f"{text[: max_chars - 23]}...{text[-20:]}"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,31 +1,26 @@
 """SmolLM2 / Llama decoder with a KV cache.
 
 Port of transformers, `models/llama/modeling_llama.py`. A token's step is a chain of small kernels, and for models of
-this size starting them is what takes time: the matrices that share an input are joined (`fuse`), queries, keys and
-values are rotated and stored as one array, and sums are left to the products before them. Submodules are read as
-items, `self["mlp"]`, wherever each token passes: as attributes they take several times as long.
+this size starting them is what takes time: queries, keys and values are rotated and stored as one array, sums are left
+to the products before them, and `fuse` joins the matrices that share an input (see `layers/fusing.py`). What each token
+passes is read as an item, `self["mlp"]`: as an attribute it takes several times as long. MLX's functions are called
+rather than methods, and arguments given by position, where that takes less time.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..options import GenerationOptions
+from .caches import make_caches
 from .caches.kv_cache import KVCache
-from .caches.options import CacheOptions
 from .config import TextConfig
 from .layers.activations import Activation, compiled_on_gpu, swiglu
+from .layers.fusing import Fusible, IndexedModule
 from .layers.normalization import Normalize, normalization
-from .layers.projections import (
-    Product,
-    ProductOnto,
-    ProductPair,
-    fuse,
-    product,
-    product_onto,
-    product_pair,
-    with_columns,
-)
+from .layers.projections import Product, ProductOnto, ProductPair, product, product_onto, product_pair
 from .layers.rotary import RotaryEmbedding, Rotate
 
 
@@ -45,79 +40,66 @@ class Step(NamedTuple):
     swiglu: Activation
 
 
-class Attention(nn.Module):
-    """Causal attention; groups of query heads share a key-value head.
+class Attention(Fusible[tuple[Product, ProductOnto]]):
+    """Causal attention; groups of query heads share a key-value head."""
 
-    Has `q_proj`, `k_proj` and `v_proj`, or after `fuse` one list `qkv_proj` in their place.
-    """
+    INPUT_LAYERS = ("q_proj", "k_proj", "v_proj")
+    OUTPUT_LAYER = "o_proj"
 
     def __init__(self, config: TextConfig):
         super().__init__()
-        self._heads = config.num_attention_heads
-        self._all_heads = config.num_attention_heads + 2 * config.num_key_value_heads
-        self._head_dim = config.head_dim
-        self._scale = config.head_dim**-0.5
-        hidden_size, kv_size = config.hidden_size, config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(hidden_size, self._heads * config.head_dim, bias=False)
-        self.k_proj = nn.Linear(hidden_size, kv_size, bias=False)
-        self.v_proj = nn.Linear(hidden_size, kv_size, bias=False)
-        self.o_proj = nn.Linear(self._heads * config.head_dim, hidden_size, bias=False)
-        self._project: Product | None = None
-        self._project_onto: ProductOnto | None = None
+        heads, kv_heads, head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, heads * head_dim, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, kv_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, kv_heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(heads * head_dim, config.hidden_size, bias=False)
+        self._geometry = (heads, heads + 2 * kv_heads, head_dim, head_dim**-0.5)
 
-    def fuse(self) -> None:
-        """Join the projections, as far as they are stored alike."""
-        if "q_proj" in self:
-            self.qkv_proj = fuse([self.q_proj, self.k_proj, self.v_proj])
-            del self.q_proj, self.k_proj, self.v_proj
-            self._project = product(self.qkv_proj)
-            self._project_onto = product_onto(with_columns(self.o_proj))
+    @staticmethod
+    def products(inputs: Sequence[nn.Module], output: nn.Module) -> tuple[Product, ProductOnto]:
+        return product(inputs), product_onto(output)
 
     def __call__(self, x: mx.array, residual: mx.array, cache: KVCache, step: Step) -> mx.array:
         """residual + attention(x), each (1, num_tokens, hidden_size)."""
+        project, project_onto = self._find(self)
+        query_heads, all_heads, head_dim, scale = self["_geometry"]
         num_tokens = step.num_tokens
-        project = self._project or product([self.q_proj, self.k_proj, self.v_proj])
-        project_onto = self._project_onto or product_onto(self.o_proj)
-        heads = step.rotate(project(x).reshape(-1, 1, self._head_dim))
+        heads = step.rotate(mx.reshape(project(x), (-1, 1, head_dim)))
         if num_tokens == 1:  # two axes of which one is 1 need no swapping
-            heads = heads.reshape(1, self._all_heads, 1, self._head_dim)
+            heads = mx.reshape(heads, (1, all_heads, 1, head_dim))
         else:
-            heads = heads.reshape(1, num_tokens, self._all_heads, self._head_dim).swapaxes(1, 2)
-        queries, keys_values = mx.split(heads, [self._heads], axis=1)
-        out = cache.attend(queries, keys_values, self._scale)  # (1, heads, num_tokens, head_dim)
+            heads = mx.reshape(heads, (1, num_tokens, all_heads, head_dim)).swapaxes(1, 2)
+        queries, keys_values = mx.split(heads, [query_heads], 1)
+        out = cache.attend(queries, keys_values, scale)  # (1, heads, num_tokens, head_dim)
         if num_tokens > 1:
             out = out.swapaxes(1, 2)
-        return project_onto(out.reshape(1, num_tokens, -1), residual)
+        return project_onto(mx.reshape(out, (1, num_tokens, -1)), residual)
 
 
-class MLP(nn.Module):
-    """SwiGLU. Has `gate_proj` and `up_proj`, or after `fuse` one list `gate_up_proj` in their place."""
+class MLP(Fusible[tuple[ProductPair, ProductOnto]]):
+    """SwiGLU."""
+
+    INPUT_LAYERS = ("gate_proj", "up_proj")
+    OUTPUT_LAYER = "down_proj"
 
     def __init__(self, config: TextConfig):
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-        self._project_pair: ProductPair | None = None
-        self._project_onto: ProductOnto | None = None
 
-    def fuse(self) -> None:
-        """Join the two projections, if they are stored alike."""
-        if "gate_proj" in self:
-            self.gate_up_proj = fuse([self.gate_proj, self.up_proj])
-            del self.gate_proj, self.up_proj
-            self._project_pair = product_pair(self.gate_up_proj)
-            self._project_onto = product_onto(with_columns(self.down_proj))
+    @staticmethod
+    def products(inputs: Sequence[nn.Module], output: nn.Module) -> tuple[ProductPair, ProductOnto]:
+        return product_pair(inputs), product_onto(output)
 
     def __call__(self, x: mx.array, residual: mx.array, step: Step) -> mx.array:
         """residual + mlp(x), each (1, num_tokens, hidden_size)."""
-        project_pair = self._project_pair or product_pair([self.gate_proj, self.up_proj])
-        project_onto = self._project_onto or product_onto(self.down_proj)
+        project_pair, project_onto = self._find(self)
         gate, up = project_pair(x)
         return project_onto(step.swiglu(gate, up), residual)
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(IndexedModule):
     """Pre-norm transformer block."""
 
     def __init__(self, config: TextConfig):
@@ -128,11 +110,12 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(config)
 
     def __call__(self, x: mx.array, cache: KVCache, step: Step) -> mx.array:
-        x = self["self_attn"](step.normalize(self["input_layernorm"], x), x, cache, step)
-        return self["mlp"](step.normalize(self["post_attention_layernorm"], x), x, step)
+        normalize = step.normalize
+        x = self["self_attn"](normalize(self["input_layernorm"], x), x, cache, step)
+        return self["mlp"](normalize(self["post_attention_layernorm"], x), x, step)
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(IndexedModule):
     """Decoder with its embeddings and, unless tied to them, its head."""
 
     def __init__(self, config: TextConfig, tie_word_embeddings: bool):
@@ -142,26 +125,23 @@ class LanguageModel(nn.Module):
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         if not tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self._head: Product | None = None
         self._eps = config.rms_norm_eps
         self._rope = RotaryEmbedding(config)
 
     def fuse(self) -> None:
-        """Join the matrices that share an input, layer by layer, so that no more than one layer is held twice.
+        """Join the matrices that share an input, block by block, so that no more than one block is held twice.
 
-        `load` does this. Without it the model works as well, and its layers have the paths of the files: load with
-        `fuse=False` to look at single layers or to replace them, and call this when done.
+        This makes steps quicker and changes nothing else: layers stay at their paths, and a layer that is replaced,
+        quantized, adapted or trained afterwards takes effect, though its block is no longer joined. `load` calls this;
+        call it again after such changes.
         """
-        for layer in self.layers:
-            layer.self_attn.fuse()
-            layer.mlp.fuse()
-            mx.eval(layer.parameters())
-        if "lm_head" in self:
-            self._head = product([with_columns(self.lm_head)])
+        for block in self.modules():
+            if isinstance(block, Fusible):
+                block.fuse()
 
-    def make_cache(self, options: CacheOptions | None = None) -> list[KVCache]:
-        """An empty cache, one entry per layer."""
-        return (options or CacheOptions()).make(len(self.layers))
+    def make_cache(self, options: GenerationOptions | None = None) -> list[KVCache]:
+        """An empty cache, one entry per layer, of the kind that the options ask for."""
+        return make_caches(len(self.layers), options or GenerationOptions())
 
     def step(self, x: mx.array, cache: list[KVCache]) -> Step:
         """How the layers treat the tokens of `x`, (1, num_tokens, hidden_size), the next ones of the cache."""
@@ -183,6 +163,6 @@ class LanguageModel(nn.Module):
 
     def logits(self, hidden_states: mx.array) -> mx.array:
         """(..., hidden_size) -> (..., vocab_size)."""
-        if "lm_head" not in self:
-            return self.embed_tokens.as_linear(hidden_states)
-        return (self._head or product([self.lm_head]))(hidden_states)
+        if "lm_head" in self or hasattr(self, "lm_head"):
+            return product([self["lm_head"]])(hidden_states)
+        return self.embed_tokens.as_linear(hidden_states)

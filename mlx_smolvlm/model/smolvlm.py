@@ -4,8 +4,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..options import GenerationOptions
 from .caches.kv_cache import KVCache
-from .caches.options import CacheOptions
 from .config import ModelConfig
 from .connector import Connector
 from .language import LanguageModel
@@ -31,7 +31,7 @@ class SmolVLM(nn.Module):
         """The configuration that the network was built from."""
         return self._config
 
-    def make_cache(self, options: CacheOptions | None = None) -> list[KVCache]:
+    def make_cache(self, options: GenerationOptions | None = None) -> list[KVCache]:
         """An empty KV cache, for one conversation."""
         return self.language_model.make_cache(options)
 

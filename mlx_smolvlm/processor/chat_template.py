@@ -22,20 +22,46 @@ FAMILY_TEMPLATE = (
 """What the family was trained with; used for conversations with a video, which older templates leave out."""
 
 
-def render(template: str, messages: list[dict[str, Any]], special_tokens: dict[str, str]) -> str:
+_CONTINUED = "\ue000 continued here \ue000"  # characters for private use, which no template looks for
+
+
+def render(
+    template: str,
+    messages: list[dict[str, Any]],
+    special_tokens: dict[str, str],
+    *,
+    continue_final_message: bool = False,
+) -> str:
     """Fill in a template, with the opening of the assistant's answer at the end.
 
     Args:
         template: jinja source.
         messages: `[{"role": ..., "content": [{"type": "text", "text": ...} | {"type": "image"} | ...]}]`.
         special_tokens: template variables such as `bos_token`.
+        continue_final_message: the last message, whose content ends with text, is the beginning of the answer: nothing
+            stands behind it.
 
     Raises:
-        ValueError: the template is faulty, refuses the messages or leaves the sandbox.
+        ValueError: the template is faulty, refuses the messages, leaves the sandbox, or drops the last message.
     """
-    variables = {**special_tokens, "messages": messages, "add_generation_prompt": True}
+    if continue_final_message:
+        *content, text = messages[-1]["content"]
+        marked = {**messages[-1], "content": [*content, {**text, "text": text["text"] + _CONTINUED}]}
+        rendered = _rendered(template, [*messages[:-1], marked], special_tokens, False)
+        before, mark, _ = rendered.rpartition(_CONTINUED)
+        if not mark:
+            raise ValueError("the checkpoint's chat template does not show the last message, so it cannot be continued")
+        return before
+    return _rendered(template, messages, special_tokens, True)
+
+
+def _rendered(
+    template: str, messages: list[dict[str, Any]], special_tokens: dict[str, str], add_generation_prompt: bool
+) -> str:
+    variables = {**special_tokens, "messages": messages, "add_generation_prompt": add_generation_prompt}
     try:
-        return _compiled(template).render(variables)
+        text: str = _compiled(template).render(variables)
+        return text
     except Exception as error:  # it is a program: besides jinja2's errors it may divide by zero or exhaust memory
         raise ValueError(f"the checkpoint's chat template failed: {str(error) or type(error).__name__}") from None
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..media.options import MediaOptions
 from ..media.urls import URL_SCHEME
+from ..options import MediaOptions
 from .prompt_media import Clip, FrameSeries, Picture, PlannedPicture, PlannedVideo
 from .tiling import Layout
 

@@ -6,9 +6,12 @@ The form is Hugging Face's: `[{"role": "user", "content": [{"type": "image", "pa
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+Message = Mapping[str, Any]
+"""One chat message, `{"role": ..., "content": text or a list of content items}`."""
 
 ROLES = ("system", "user", "assistant")
 IMAGE_MARKER = "<image>"
@@ -30,7 +33,7 @@ class Conversation:
 
 
 def read_conversation(
-    messages_or_prompt: str | Sequence[dict[str, Any]], images: Sequence[Any], videos: Sequence[Any]
+    messages_or_prompt: str | Sequence[Message], images: Sequence[Any], videos: Sequence[Any]
 ) -> Conversation:
     """Check a prompt and pair it with its media.
 
@@ -56,6 +59,16 @@ def read_rendered(prompt: Any, images: Sequence[Any], videos: Sequence[Any]) -> 
     for marker, media in ((IMAGE_MARKER, images), (VIDEO_MARKER, videos)):
         _check_markers(prompt, marker, media)
     return Conversation([], list(images), list(videos), text=prompt)
+
+
+def check_continues(conversation: Conversation) -> None:
+    """Raise ValueError if a conversation does not end with text of the assistant, which could be continued."""
+    last = conversation.messages[-1] if conversation.messages else None
+    if last is None or last["role"] != "assistant" or last["content"][-1]["type"] != "text":
+        ending = "a prompt as text" if last is None else f"a message of the {last['role']}"
+        raise ValueError(
+            f"continue_final_message needs a conversation that ends with text of the assistant, not with {ending}"
+        )
 
 
 def _from_prompt(prompt: str, images: list[Any], videos: list[Any]) -> Conversation:
@@ -87,7 +100,7 @@ def user_content(prompt: str, num_images: int, num_videos: int) -> list[dict[str
     return content
 
 
-def _from_messages(messages: Sequence[dict[str, Any]], images: list[Any], videos: list[Any]) -> Conversation:
+def _from_messages(messages: Sequence[Message], images: list[Any], videos: list[Any]) -> Conversation:
     if not isinstance(messages, Sequence) or not messages:
         raise ValueError(f"messages are {messages!r}, expected a list with at least one message")
     unplaced = {"image": iter(images), "video": iter(videos)}
@@ -95,7 +108,7 @@ def _from_messages(messages: Sequence[dict[str, Any]], images: list[Any], videos
     checked = []
     for number, message in enumerate(messages):
         where = f"messages[{number}]"
-        if not isinstance(message, dict):
+        if not isinstance(message, Mapping):
             raise ValueError(f"{where} is {message!r}, expected an object with 'role' and 'content'")
         role = message.get("role")
         if role not in ROLES:

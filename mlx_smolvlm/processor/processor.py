@@ -4,21 +4,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from ..media.images import load_image
-from ..media.options import MediaOptions
+from ..media.images import ImageSource, load_image
 from ..model.config import ModelConfig
+from ..options import MediaKeywords, MediaOptions, resolve_options
 from .chat_template import FAMILY_TEMPLATE, render
 from .expansion import layout_marker
 from .kept_media import KeptMedium
-from .messages import IMAGE_MARKER, VIDEO_MARKER, Conversation, read_conversation, read_rendered
+from .messages import (
+    IMAGE_MARKER,
+    VIDEO_MARKER,
+    Conversation,
+    Message,
+    check_continues,
+    read_conversation,
+    read_rendered,
+)
 from .processor_config import ProcessorConfig, read_processor_config
 from .prompt import MARKER, Inputs, Prompt, PromptMedium
-from .prompt_media import Clip, FrameSeries, Picture, open_clip, open_picture
+from .prompt_media import Clip, FrameSeries, Picture, VideoSource, open_clip, open_picture
 from .tiling import squeeze
 
 END_OF_UTTERANCE = "<end_of_utterance>"
@@ -35,41 +43,44 @@ class Processor:
 
     def __call__(
         self,
-        messages_or_prompt: str | Sequence[dict[str, Any]],
-        images: Sequence[Any] = (),
-        videos: Sequence[Any] = (),
+        messages_or_prompt: str | Sequence[Message],
+        images: Sequence[ImageSource] = (),
+        videos: Sequence[VideoSource] = (),
         *,
+        media_options: MediaOptions | None = None,
         apply_chat_template: bool = True,
-        do_image_splitting: bool | None = None,
-        longest_edge: int | None = None,
-        fps: float | None = None,
-        max_frames: int | None = None,
-        start_s: float | None = None,
-        end_s: float | None = None,
+        continue_final_message: bool = False,
         check_cancelled: Callable[[], None] = lambda: None,
+        **keywords: Unpack[MediaKeywords],
     ) -> Inputs:
-        """Prepare a prompt, all its pixels included. See `prepare`; the options are those of `MediaOptions`."""
-        options = MediaOptions(do_image_splitting, longest_edge, fps, max_frames, start_s, end_s)
+        """Prepare a prompt, all its pixels included.
+
+        The arguments are those of `prepare`, with the fields of `MediaOptions` as keywords, and so are the errors.
+        """
         with self.prepare(
             messages_or_prompt,
             images,
             videos,
-            options=options,
+            media_options=media_options,
             apply_chat_template=apply_chat_template,
+            continue_final_message=continue_final_message,
             check_cancelled=check_cancelled,
+            **keywords,
         ) as prompt:
             return prompt.inputs()
 
     @contextmanager
     def prepare(
         self,
-        messages_or_prompt: str | Sequence[dict[str, Any]],
-        images: Sequence[Any] = (),
-        videos: Sequence[Any] = (),
+        messages_or_prompt: str | Sequence[Message],
+        images: Sequence[ImageSource] = (),
+        videos: Sequence[VideoSource] = (),
         *,
-        options: MediaOptions | None = None,
+        media_options: MediaOptions | None = None,
         apply_chat_template: bool = True,
+        continue_final_message: bool = False,
         check_cancelled: Callable[[], None] = lambda: None,
+        **keywords: Unpack[MediaKeywords],
     ) -> Iterator[Prompt]:
         """Plan a prompt: its tokens are known and its media open, but no pixel is resized and no frame decoded yet.
 
@@ -77,29 +88,32 @@ class Processor:
             messages_or_prompt: chat messages in Hugging Face form, or a question as plain text (see `messages.py`).
             images: path, http(s) or data URL, bytes, PIL image or numpy array, each; for items without a source.
             videos: path, http(s) URL or `SampledVideo`, each. Both may also be a `KeptMedium`, in messages too.
-            options: where pictures and videos are to be read otherwise than the checkpoint asks.
+            media_options, keywords: where images and videos are to be read otherwise than the checkpoint asks.
             apply_chat_template: False takes text as the whole prompt, markers included; so does text that begins
                 as rendered prompts do (`<|im_start|>`).
-            check_cancelled: called between pictures and between packets and frames of videos; it may raise to stop.
+            continue_final_message: see `GenerationOptions`.
+            check_cancelled: called between images and between packets and frames of videos; it may raise to stop.
 
         Raises:
             ValueError: malformed messages, media that cannot be read, options out of range, or a prompt
-                longer than the model's context (with what each picture costs).
-            FileNotFoundError: a picture or video that is not there.
+                longer than the model's context (with what each image costs).
+            FileNotFoundError: an image or video that is not there.
         """
-        options = options or MediaOptions()
+        _, options = resolve_options(None, media_options, keywords)
         openings = ("<|im_start|>", self.config.special_tokens.get("bos_token") or "<|im_start|>")
         rendered = isinstance(messages_or_prompt, str) and messages_or_prompt.startswith(openings)
         if rendered or not apply_chat_template:
             conversation = read_rendered(messages_or_prompt, images, videos)
         else:
             conversation = read_conversation(messages_or_prompt, images, videos)
+        if continue_final_message:
+            check_continues(conversation)
         kept = [source for source in [*conversation.images, *conversation.videos] if isinstance(source, KeptMedium)]
         with TemporaryDirectory(prefix="mlx_smolvlm_") as downloads:
 
             def open_video(source: Any, options: MediaOptions) -> Clip | FrameSeries:
                 tile_size = self.config.image.tile_size
-                config = options.video_config(self.config.video, tile_size)
+                config = self.config.video_for(options)
                 return open_clip(source, Path(downloads), config, tile_size, options, check_cancelled)
 
             def open_all(sources: Sequence[Any], opener: Callable[[Any, MediaOptions], Any]) -> list[PromptMedium]:
@@ -113,7 +127,7 @@ class Processor:
             try:
                 pictures = open_all(conversation.images, self._picture)
                 clips = open_all(conversation.videos, open_video)
-                text = self._prompt(conversation)
+                text = self._prompt(conversation, continue_final_message)
                 media = self._in_prompt_order(text, pictures, clips)
                 prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
                 self._check_context(prompt)
@@ -140,7 +154,7 @@ class Processor:
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
     def _picture(self, source: Any, options: MediaOptions) -> Picture:
-        picture = open_picture(source, options.image_config(self.config.image))
+        picture = open_picture(source, self.config.image_for(options), options.fetch_policy)
         layout = picture.layout
         learned = self.tokenizer.token_to_id(layout_marker(1, 1)) is not None
         if learned and layout.rows and self.tokenizer.token_to_id(layout_marker(layout.rows, layout.columns)) is None:
@@ -150,7 +164,7 @@ class Processor:
             )
         return picture
 
-    def _prompt(self, conversation: Conversation) -> str:
+    def _prompt(self, conversation: Conversation, continue_final_message: bool) -> str:
         if conversation.text is not None:
             return conversation.text
         # As the reference: a conversation with a video takes the family's template, whatever the checkpoint's is.
@@ -160,7 +174,8 @@ class Processor:
                 "the checkpoint has no chat template, so it is a base model; "
                 "pass the whole prompt as text, with apply_chat_template=False"
             )
-        return render(template, conversation.messages, self.config.special_tokens)
+        special_tokens = self.config.special_tokens
+        return render(template, conversation.messages, special_tokens, continue_final_message=continue_final_message)
 
     def _in_prompt_order(
         self, prompt: str, pictures: Sequence[PromptMedium], clips: Sequence[PromptMedium]

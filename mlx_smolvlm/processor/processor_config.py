@@ -4,12 +4,13 @@ Released checkpoints keep this in `preprocessor_config.json` and `processor_conf
 one `processor_config.json` with nested `image_processor` and `video_processor`. Both are read.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..model.config import ModelConfig
 from ..model.json_fields import Fields, read_json
+from ..options import MediaOptions
 
 LANCZOS = 1  # Pillow's number of the filter
 
@@ -44,6 +45,31 @@ class ProcessorConfig:
     eos_token_ids: tuple[int, ...]
     chat_template: str | None
     special_tokens: dict[str, str]
+
+    def image_for(self, options: MediaOptions) -> ImageConfig:
+        """The settings for images, with a caller's in their place."""
+        config = self.image
+        if options.longest_edge is not None:
+            config = replace(config, longest_edge=options.longest_edge)
+        if options.do_image_splitting is not None:
+            config = replace(config, do_image_splitting=options.do_image_splitting)
+        return config
+
+    def video_for(self, options: MediaOptions) -> VideoConfig:
+        """The settings for videos, with a caller's in their place.
+
+        Raises:
+            ValueError: a checkpoint that was not made for video, unless both rate and number of frames are given.
+        """
+        if self.video is not None:
+            fps, max_frames = options.fps or self.video.fps, options.max_frames or self.video.max_frames
+            return replace(self.video, fps=fps, max_frames=max_frames)
+        if options.fps is None or options.max_frames is None:
+            raise ValueError(
+                "this checkpoint states no video sampling, so it was not made for video; "
+                "to try all the same, state both the frames per second (fps) and the most frames (max_frames)"
+            )
+        return VideoConfig(options.fps, options.max_frames, self.image.tile_size)
 
 
 def read_processor_config(folder: Path, model: ModelConfig) -> ProcessorConfig:

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..media.fetch import FetchPolicy, stream
-from ..media.images import describe_source, load_image, path_of_file_url
-from ..media.options import MediaOptions
+from ..media.fetch import DEFAULT_POLICY, stream
+from ..media.images import ImageSource, describe_source, load_image, path_of_file_url
 from ..media.prefetch import mapped_in_threads
 from ..media.urls import URL_SCHEME, decode_data_url
 from ..media.video.frames import read_frames
 from ..media.video.probing import FrameSample, VideoInfo, choose_frames, probe
+from ..options import FetchPolicy, MediaOptions
 from .expansion import expand_image, expand_video
 from .processor_config import ImageConfig, VideoConfig
 from .tiling import Layout, cut_grid, on_grid, plan, squeeze
@@ -77,6 +77,9 @@ class SampledVideo:
             )
         if list(self.timestamps_s) != sorted(self.timestamps_s) or self.timestamps_s[0] < 0:
             raise ValueError(f"{self.name} has time stamps {list(self.timestamps_s)}, expected ascending seconds")
+
+
+VideoSource = str | os.PathLike[str] | SampledVideo
 
 
 class PlannedPicture:
@@ -220,9 +223,9 @@ class FrameSeries(PlannedVideo):
             yield tile
 
 
-def open_picture(source: Any, config: ImageConfig) -> Picture:
+def open_picture(source: ImageSource, config: ImageConfig, policy: FetchPolicy | None) -> Picture:
     """Load and plan a picture; raises what `load_image` raises."""
-    image = load_image(source)
+    image = load_image(source, policy or DEFAULT_POLICY)
     return Picture(describe_source(source), image, plan(image.size, config), config.tile_size)
 
 
@@ -238,12 +241,12 @@ def open_clip(
     """
     if isinstance(source, SampledVideo):
         return FrameSeries(source, config.longest_edge, tile_size)
-    if not isinstance(source, str | Path):
+    if not isinstance(source, str | os.PathLike):
         raise ValueError(f"a video is {type(source).__name__}, expected a path, an http(s) URL or a SampledVideo")
-    path = _video_file(source, folder, check)
+    path = _video_file(source, folder, options.fetch_policy or VIDEO_POLICY, check)
     try:
         info = probe(path, check_cancelled=check)
-        sample = choose_frames(info, config, start_s=options.start_s, end_s=options.end_s)
+        sample = choose_frames(info, config.fps, config.max_frames, start_s=options.start_s, end_s=options.end_s)
     except ValueError as error:
         if path.parent != folder:
             raise
@@ -251,7 +254,7 @@ def open_clip(
     return Clip(describe_source(source), info, sample, config.longest_edge, tile_size, options.hardware_decoding)
 
 
-def _video_file(source: str | Path, folder: Path, check: Callable[[], None]) -> Path:
+def _video_file(source: str | os.PathLike[str], folder: Path, policy: FetchPolicy, check: Callable[[], None]) -> Path:
     """Where a video can be read; in `folder`, if it had to be written to a file first."""
     scheme = URL_SCHEME.match(source) if isinstance(source, str) else None
     if scheme is None:
@@ -262,11 +265,11 @@ def _video_file(source: str | Path, folder: Path, check: Callable[[], None]) -> 
     path = folder / f"video{len(list(folder.iterdir()))}"
     if kind in ("http", "https"):
         with path.open("wb") as file:
-            for chunk in stream(address, VIDEO_POLICY):
+            for chunk in stream(address, policy):
                 check()
                 file.write(chunk)
     elif kind == "data":
-        path.write_bytes(decode_data_url(address, VIDEO_POLICY.max_bytes))
+        path.write_bytes(decode_data_url(address, policy.max_bytes))
     else:
         raise ValueError(
             f"{describe_source(source)}: videos are not read from there; expected a file, http(s):// or data:, "

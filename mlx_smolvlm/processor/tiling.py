@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ..options import MAX_SIDE
 from .processor_config import ImageConfig
 
-MAX_SIDE = 4096  # pixels; no side is ever resized beyond this
 BANDED_PIXELS = 2 * 1024**2  # of a picture that several threads are worth starting for
 BANDS = min(4, os.cpu_count() or 1)
 
@@ -73,22 +73,17 @@ def plan(size: tuple[int, int], config: ImageConfig) -> Layout:
     return Layout(height // tile, width // tile, fitted, (width, height))
 
 
-def cut(image: Image.Image, layout: Layout, tile_size: int) -> np.ndarray:
-    """Resize and cut an RGB picture.
-
-    Returns:
-        (num_tiles, tile_size, tile_size, 3) uint8: tiles row-major, the global image last.
-    """
-    return cut_grid(on_grid(image, layout), layout, tile_size)
-
-
 def on_grid(image: Image.Image, layout: Layout) -> Image.Image:
     """An RGB picture resized to what is cut, `layout.grid`."""
     return resize(resize(image, layout.fitted), layout.grid)
 
 
 def cut_grid(image: Image.Image, layout: Layout, tile_size: int) -> np.ndarray:
-    """The second half of `cut`, after `on_grid`."""
+    """Cut what `on_grid` has resized.
+
+    Returns:
+        (num_tiles, tile_size, tile_size, 3) uint8: tiles row-major, the global image last.
+    """
     tiles = np.empty((layout.num_tiles, tile_size, tile_size, 3), np.uint8)
     pixels = np.asarray(image)
     for index in range(layout.rows * layout.columns):

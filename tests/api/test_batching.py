@@ -4,6 +4,7 @@ One file: every test answers the same few requests, by the helpers at its top.
 """
 
 import errno
+import gc
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,13 +17,14 @@ import pytest
 from support.media import picture, video_path
 
 from mlx_smolvlm import DEMO_MODEL, BatchRequest, GenerationOptions, MediaOptions, generate_batch, load, stream_generate
-from mlx_smolvlm.api import batching as batching_module
+from mlx_smolvlm.benchmark.generated_inputs import write_picture
 from mlx_smolvlm.benchmark.geometries import GEOMETRIES, make_checkpoint
-from mlx_smolvlm.benchmark.inputs import write_picture
-from mlx_smolvlm.engine.rows import Rows
-from mlx_smolvlm.engine.sampling import SamplingOptions, make_sampler
+from mlx_smolvlm.engine import rows as rows_module
+from mlx_smolvlm.engine.row_decoding import RowDecoder
+from mlx_smolvlm.engine.sampling import Sampler, choose
 from mlx_smolvlm.model.caches.batch import BatchCache
 from mlx_smolvlm.model.caches.kv_cache import KVCache
+from mlx_smolvlm.processor.prompt_media import Picture
 
 DEMO = DEMO_MODEL.parent
 TILE = MediaOptions(do_image_splitting=False)
@@ -123,13 +125,13 @@ def test_how_many_are_answered_at_a_time_changes_nothing(demo, how):
 
 def test_a_finished_answer_makes_room_for_the_next_prompt(demo, monkeypatch):
     """Rows never outnumber the bound, and short answers do not wait for a long one."""
-    sizes, original = [], Rows.step
+    sizes, original = [], RowDecoder.step
 
     def step(self):
         sizes.append(len(self))
         return original(self)
 
-    monkeypatch.setattr(Rows, "step", step)
+    monkeypatch.setattr(RowDecoder, "step", step)
     answers = together(
         demo, [REQUESTS[number % 3] for number in range(12)], GenerationOptions(max_tokens=16), TILE, batch_size=4
     )
@@ -185,12 +187,12 @@ def test_a_prompt_that_cannot_be_read_is_an_answer_with_an_error(demo):
 
 def test_values_that_are_not_finite_spoil_one_answer_alone(demo, monkeypatch):
     """In float16, one picture may overflow where all others are fine."""
-    original, calls = batching_module.check_finite, count()
+    original, calls = rows_module.check_finite, count()
 
     def check(logits):
         original(logits * (mx.nan if next(calls) == 1 else 1))
 
-    monkeypatch.setattr(batching_module, "check_finite", check)
+    monkeypatch.setattr(rows_module, "check_finite", check)
     answers = list(generate_batch(*demo, [BatchRequest("Hello")] * 3))
     assert len(answers) == 3
     (error,) = [answer.error for answer in answers if answer.error]
@@ -276,15 +278,16 @@ def test_closing_does_not_wait_for_whole_prompts(demo, monkeypatch):
 
 
 def test_pixels_are_not_kept_while_an_answer_is_made(demo, monkeypatch):
-    begin, kept = Rows.begin, []
+    step, kept = RowDecoder.step, []
 
-    def noted(self, prompt, *arguments):
-        kept.append(prompt.inputs.pixel_values)
-        begin(self, prompt, *arguments)
+    def noted(self):
+        gc.collect()
+        kept.append(sum(isinstance(thing, Picture) for thing in gc.get_objects()))
+        return step(self)
 
-    monkeypatch.setattr(Rows, "begin", noted)
+    monkeypatch.setattr(RowDecoder, "step", noted)
     answers = list(generate_batch(*demo, REQUESTS[1:4]))
-    assert kept == [None] * 3
+    assert kept[-1] == 0
     assert [answer.image_tokens > 0 for answer in answers] == [True] * 3
 
 
@@ -305,13 +308,18 @@ def test_a_repeated_call_draws_anew_without_a_seed(demo):
 
 
 def test_samplers_of_one_and_of_several_answers_share_their_arithmetic():
-    """The closure of `make_sampler`, step by step, against draws by hand."""
-    options = SamplingOptions(temperature=1.0, seed=7)
-    sample, key = make_sampler(options, [], 50), mx.random.key(7)
-    logits = mx.random.normal((1, 50), key=mx.random.key(1))
+    """Of one row and of several with other options, step by step, against draws by hand."""
+    options = GenerationOptions(temperature=1.0, seed=7)
+    single, shared = Sampler(options, [], 50), Sampler(options, [], 50)
+    others = [Sampler(GenerationOptions(), [], 50), Sampler(GenerationOptions(temperature=2, top_k=3, seed=1), [], 50)]
+    logits, key = mx.random.normal((3, 50), key=mx.random.key(1)), mx.random.key(7)
     for _ in range(3):
         key, now = mx.random.split(key)
-        assert sample(logits).item() == mx.random.categorical(logits, key=now).item()
+        expected = mx.random.categorical(logits[1:2], key=now).item()
+        assert choose(logits[1:2], [single]).item() == expected
+        first, second, third = choose(logits, [others[0], shared, others[1]]).tolist()
+        assert (first, second) == (mx.argmax(logits[0]).item(), expected)
+        assert third in mx.argsort(-logits[2])[:3].tolist()
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mlx_smolvlm.batch.files import is_results_file, rank_file, rank_files
 from mlx_smolvlm.batch.inputs import Item, read_items
+from mlx_smolvlm.batch.result_files import is_results_file, rank_file, rank_files
 
 
 @pytest.fixture

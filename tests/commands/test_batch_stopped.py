@@ -1,4 +1,4 @@
-"""The batch command stopped, on a full disk and unread, refused before it begins, and its progress."""
+"""The batch command stopped, on a full disk and unread, and refused before it begins."""
 
 import os
 import resource
@@ -11,8 +11,8 @@ import pytest
 from support.batches import DEMO, lines
 from support.command_lines import assert_refused, run
 
-from mlx_smolvlm.batch.progress import Progress, duration
 from mlx_smolvlm.batch.results import ResultsFile
+from mlx_smolvlm.command_line.progress import Progress
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -101,14 +101,14 @@ def test_bad_input_is_found_before_mlx_is_imported(tmp_path):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopping_keeps_what_is_done(batch, pictures, monkeypatch, number, status):
-    add = Progress.add
+    advance = Progress.advance
 
-    def stop(self, is_error):
-        add(self, is_error)
+    def stop(self, *arguments, **options):
+        advance(self, *arguments, **options)
         signal.raise_signal(number)
 
     handlers = [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)]
-    monkeypatch.setattr(Progress, "add", stop)
+    monkeypatch.setattr(Progress, "advance", stop)
     result, done = batch(pictures, "--batch-size", 1)
     assert [signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert result.status == status
@@ -116,7 +116,7 @@ def test_stopping_keeps_what_is_done(batch, pictures, monkeypatch, number, statu
         "stopped; what was done is kept in out.jsonl. Run the same command again to do the rest\n"
     )
     assert len(done) == 1
-    monkeypatch.setattr(Progress, "add", add)
+    monkeypatch.setattr(Progress, "advance", advance)
     assert len(batch(pictures)[1]) == 4
 
 
@@ -139,28 +139,3 @@ def test_the_work_goes_on_when_nobody_reads_the_messages(pictures, tmp_path):
     done = started(closed, pictures, "--out", "out.jsonl", cwd=tmp_path)
     assert done.returncode == 0
     assert len(lines(tmp_path / "out.jsonl")) == 4
-
-
-def test_a_terminal_shows_a_bar_and_other_places_lines(capsys, monkeypatch):
-    monkeypatch.setattr("mlx_smolvlm.batch.progress.REPORT_S", 0)
-    with Progress(3, True) as progress:
-        for is_error in (False, True, False):
-            progress.add(is_error)
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("1 of 3, 0 errors, ")
-    assert second.startswith("2 of 3, 1 errors, ")
-    assert second.endswith(" s left")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with Progress(3, True) as progress:
-        progress.add(True)
-    assert "1/3" in capsys.readouterr().err
-    with Progress(3, False) as progress:
-        progress.add(True)
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.25, "0.25 s"), (312.4, "312 s"), (750, "12 min"), (12_000, "3 h 20 min")]
-)
-def test_durations_are_for_people(seconds, text):
-    assert duration(seconds) == text

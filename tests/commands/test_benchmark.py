@@ -12,11 +12,11 @@ from support.command_lines import assert_refused, run
 
 from mlx_smolvlm import load, stream_generate
 from mlx_smolvlm.benchmark.__main__ import SECTIONS
+from mlx_smolvlm.benchmark.generated_inputs import prompt_of, write_picture
 from mlx_smolvlm.benchmark.geometries import GEOMETRIES, make_checkpoint
-from mlx_smolvlm.benchmark.inputs import prompt_of, write_picture
 from mlx_smolvlm.benchmark.kernels import kernels_per_token
-from mlx_smolvlm.benchmark.measurement import Comparison, Measurement
-from mlx_smolvlm.benchmark.report import draw
+from mlx_smolvlm.benchmark.measurement import Measurement, PeerComparison
+from mlx_smolvlm.benchmark.report import write_report_plot
 from mlx_smolvlm.benchmark.stages import decoder_bytes
 from mlx_smolvlm.benchmark.tokenizer import make_tokenizer
 from mlx_smolvlm.model.weights import hf_name, mlx_name, read_index
@@ -171,7 +171,7 @@ def test_a_peer_that_dies_is_told_and_ends_nothing_else(monkeypatch, capsys, fol
 
 def test_the_ratio_is_the_median_of_the_rounds():
     """A round in which the machine was busy does not count for more."""
-    found = Comparison("decode", "decode", "peer", "s", own=[1.0, 9.0, 1.0], theirs=[2.0, 9.0, 4.0])
+    found = PeerComparison("decode", "decode", "peer", "s", own=[1.0, 9.0, 1.0], theirs=[2.0, 9.0, 4.0])
     assert found.ratio == 0.5
     assert Measurement("load", "load", "s", [3.0, 1.0, 90.0]).median == 3.0
 
@@ -215,7 +215,8 @@ def test_kernels_grow_by_the_same_number_with_every_layer(folder):
     counts = []
     for layers in (1, 2, 3):
         geometry = GEOMETRIES["tiny"].with_layers(layers, 1)
-        counts.append(kernels_per_token(load(make_checkpoint(geometry, "float32", folder / f"{layers}"))[0]))
+        model, _ = load(make_checkpoint(geometry, "float32", folder / f"{layers}"))
+        counts.append(kernels_per_token(model.language_model))
     assert counts[2] - counts[1] == counts[1] - counts[0]
     assert 5 < counts[1] - counts[0] <= 17  # 17 where nothing is joined
     assert mx.fast.rope(mx.ones((1, 1, 1, 4)), 4, traditional=False, base=10.0, scale=1.0, offset=1)[0, 0, 0, 0] != 1
@@ -283,8 +284,8 @@ def test_plots_are_drawn_of_what_was_measured(tmp_path):
     sizes = [
         {"section": "size", "name": f"{count} pictures: first token", "median": float(count)} for count in (1, 2, 4)
     ]
-    draw({"comparisons": [comparison], "measurements": sizes}, tmp_path / "plot.png")
+    write_report_plot({"comparisons": [comparison], "measurements": sizes}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="nothing to draw"):
-        draw({"comparisons": [], "measurements": []}, tmp_path / "none.png")
+        write_report_plot({"comparisons": [], "measurements": []}, tmp_path / "none.png")
     assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]

@@ -178,10 +178,10 @@ def test_answers_keep_to_a_form(generate, tmp_path):
         (("--json-schema", "{"), "the JSON schema is not JSON"),
         (("--json-schema", __file__), "the JSON schema is not JSON"),
         (("--json-schema", '{"type": "objct"}'), "Invalid type: objct"),
-        (("--json-schema", SCHEMA), "no answer of the form that is asked for was found within 4 tokens"),
+        (("--json-schema", SCHEMA), "no answer that follows the schema or regex was found within 4 tokens"),
         (("--regex", "a(b"), "unclosed group"),
         (("--regex", "a", "--json-schema", SCHEMA), "both given"),
-        (("--regex", "a", "--stop", "b"), "a stop string would cut"),
+        (("--regex", "a", "--stop", "b"), "stop cannot be combined"),
     ],
 )
 def test_faulty_forms_are_refused(generate, options, problem):
@@ -198,7 +198,7 @@ def test_without_llguidance_one_line_says_what_to_install(generate, monkeypatch)
     [
         (("--max-tokens", 0), "max_tokens is 0"),
         (("--stop", ""), "not empty"),
-        (("--regex", "a", "--stop", "b"), "stop string"),
+        (("--regex", "a", "--stop", "b"), "stop cannot be combined"),
         (("--image", "no such.png"), "no such.png: no such file"),
         (("--video", "no such.mp4"), "no such.mp4: no such file"),
     ],

@@ -23,8 +23,9 @@ COMMAND = [sys.executable, "-m", "mlx_smolvlm.convert"]
 KILLED_AT = """
 import os, signal, sys
 from pathlib import Path
-from mlx_smolvlm.convert import __main__, checkpoint, save, shards
-owner = {"shards": shards, "checkpoint": checkpoint, "save": save, "Path": Path}[sys.argv[1]]
+from mlx_smolvlm import files
+from mlx_smolvlm.convert import __main__, checkpoint, shards
+owner = {"shards": shards, "checkpoint": checkpoint, "files": files, "Path": Path}[sys.argv[1]]
 name, calls_left = sys.argv[2:4]
 original = getattr(owner, name)
 def fatal(*arguments, **options):
@@ -55,7 +56,7 @@ def kill_at(point, *options):
         "shards _write 40",
         *(
             pytest.param(point, marks=pytest.mark.slow)
-            for point in ("shards _write 1", "checkpoint write_card 1", "save _flush 2", "Path rename 1")
+            for point in ("shards _write 1", "checkpoint write_card 1", "files _flush 2", "Path rename 1")
         ),
     ],
 )
@@ -92,7 +93,7 @@ def test_a_checkpoint_whose_place_cannot_be_taken_stays(checkpoint, tmp_path, mo
     rename = Path.rename
 
     def failing(self, to):
-        if self.name == "checkpoint":
+        if self.name == "new":
             raise OSError(5, "Input/output error", str(to))
         return rename(self, to)
 
@@ -105,7 +106,7 @@ def test_a_checkpoint_whose_place_cannot_be_taken_stays(checkpoint, tmp_path, mo
 
 def test_a_run_that_lives_is_left_alone(checkpoint, tmp_path):
     out = tmp_path / "out"
-    with save.whole_folder(out, checkpoint("tied"), 0, False) as folder:
+    with save.whole_checkpoint(out, checkpoint("tied"), 0, False) as folder:
         (folder / "file").write_text("x", encoding="utf-8")
         convert_checkpoint(checkpoint("tied"), out)
         assert (folder / "file").exists()
@@ -115,7 +116,7 @@ def test_a_run_that_lives_is_left_alone(checkpoint, tmp_path):
 
 def test_of_two_runs_the_first_to_finish_stays(checkpoint, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(FileExistsError), save.whole_folder(out, checkpoint("tied"), 0, False):
+    with pytest.raises(FileExistsError), save.whole_checkpoint(out, checkpoint("tied"), 0, False):
         convert_checkpoint(checkpoint("tied"), out)
     assert (out / WEIGHTS).exists()
     assert remains(out) == []

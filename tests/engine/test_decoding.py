@@ -7,10 +7,8 @@ import pytest
 from support.golden_cases import CHECKPOINT_NAMES, golden_cases, with_media
 from support.planted import Planted
 
-from mlx_smolvlm import PromptCache, stream_generate
-from mlx_smolvlm.engine.prompt_lookup import PromptLookup, check_prompt_lookup
-from mlx_smolvlm.engine.sampling import SamplingOptions
-from mlx_smolvlm.model.caches.options import CacheOptions
+from mlx_smolvlm import GenerationOptions, PromptCache, stream_generate
+from mlx_smolvlm.engine.prompt_lookup import PromptLookup
 
 PROMPT = "Copy: 3141592653589793 and 2718281828459045."
 
@@ -174,7 +172,7 @@ def test_a_cache_can_go_on_wherever_an_answer_was_left(pair, monkeypatch, after,
         ({"prompt_lookup_tokens": 1.5}, r"prompt_lookup_tokens is 1\.5"),
         ({"prompt_lookup_tokens": 4, "temperature": 0.5}, "needs greedy answers"),
         ({"prompt_lookup_tokens": 4, "repetition_penalty": 1.1}, "needs greedy answers"),
-        ({"prompt_lookup_tokens": 4, "max_kv_size": 64}, "do not go together"),
+        ({"prompt_lookup_tokens": 4, "max_kv_size": 64}, "cannot be combined"),
     ],
 )
 def test_drafts_that_cannot_be_checked_are_refused(pair, options, message):
@@ -185,8 +183,8 @@ def test_drafts_that_cannot_be_checked_are_refused(pair, options, message):
 def test_drafts_do_not_go_with_a_cache_that_begins_to_round_later():
     """A rejected draft beyond that point would leave what stays before it rounded."""
     with pytest.raises(ValueError, match="quantized from the start"):
-        check_prompt_lookup(4, SamplingOptions(), CacheOptions(kv_bits=8, quantized_kv_start=9))
-    check_prompt_lookup(4, SamplingOptions(), CacheOptions(kv_bits=8))
+        GenerationOptions(prompt_lookup_tokens=4, kv_bits=8, quantized_kv_start=9)
+    GenerationOptions(prompt_lookup_tokens=4, kv_bits=8)
 
 
 def test_a_copy_goes_on_where_it_was_right():

@@ -5,28 +5,35 @@ import math
 import mlx.core as mx
 import pytest
 
-from mlx_smolvlm.engine.sampling import SamplingOptions, filter_logits, make_sampler
+from mlx_smolvlm import GenerationOptions
+from mlx_smolvlm.engine.sampling import Sampler, choose, filter_logits
 
 PROBABILITIES = [0.5, 0.3, 0.15, 0.05]
 LOGITS = mx.log(mx.array([PROBABILITIES]))
 
 
-def kept(options: SamplingOptions) -> list[int]:
+def make_sampler(options: GenerationOptions, prompt_ids: list[int], vocab_size: int):
+    """What chooses the tokens of one answer."""
+    sampler = Sampler(options, prompt_ids, vocab_size)
+    return lambda logits: choose(logits, [sampler])
+
+
+def kept(options: GenerationOptions) -> list[int]:
     return [i for i, logit in enumerate(filter_logits(LOGITS, options)[0].tolist()) if logit > -math.inf]
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (SamplingOptions(), [0, 1, 2, 3]),
-        (SamplingOptions(top_k=2), [0, 1]),
-        (SamplingOptions(top_k=9), [0, 1, 2, 3]),
-        (SamplingOptions(top_p=0.4), [0]),  # the likeliest always stays
-        (SamplingOptions(top_p=0.7), [0, 1]),  # 0.5 does not reach 0.7, 0.8 does
-        (SamplingOptions(top_p=0.81), [0, 1, 2]),
-        (SamplingOptions(min_p=0.25), [0, 1, 2]),  # at least 0.125
-        (SamplingOptions(min_p=1.0), [0]),
-        (SamplingOptions(top_k=3, min_p=0.5), [0, 1]),
+        (GenerationOptions(), [0, 1, 2, 3]),
+        (GenerationOptions(top_k=2), [0, 1]),
+        (GenerationOptions(top_k=9), [0, 1, 2, 3]),
+        (GenerationOptions(top_p=0.4), [0]),  # the likeliest always stays
+        (GenerationOptions(top_p=0.7), [0, 1]),  # 0.5 does not reach 0.7, 0.8 does
+        (GenerationOptions(top_p=0.81), [0, 1, 2]),
+        (GenerationOptions(min_p=0.25), [0, 1, 2]),  # at least 0.125
+        (GenerationOptions(min_p=1.0), [0]),
+        (GenerationOptions(top_k=3, min_p=0.5), [0, 1]),
     ],
 )
 def test_filters_keep_what_they_should(options, expected):
@@ -35,16 +42,16 @@ def test_filters_keep_what_they_should(options, expected):
 
 def test_top_p_finds_the_likeliest_wherever_they_stand():
     shuffled = mx.log(mx.array([[0.05, 0.5, 0.15, 0.3]]))
-    result = filter_logits(shuffled, SamplingOptions(top_p=0.7))[0].tolist()
+    result = filter_logits(shuffled, GenerationOptions(top_p=0.7))[0].tolist()
     assert [i for i, logit in enumerate(result) if logit > -math.inf] == [1, 3]
 
 
 def test_greedy_takes_the_likeliest():
-    assert make_sampler(SamplingOptions(), [0], 4)(LOGITS).tolist() == [0]
+    assert make_sampler(GenerationOptions(), [0], 4)(LOGITS).tolist() == [0]
 
 
 def test_sampling_follows_the_distribution():
-    sample = make_sampler(SamplingOptions(temperature=1.0, seed=7), [0], 4)
+    sample = make_sampler(GenerationOptions(temperature=1.0, seed=7), [0], 4)
     counts = [0] * 4
     for _ in range(1000):
         counts[sample(LOGITS).item()] += 1
@@ -54,7 +61,7 @@ def test_sampling_follows_the_distribution():
 
 def test_a_seed_fixes_the_choices_and_leaves_the_global_state_alone():
     def draw(seed):
-        sample = make_sampler(SamplingOptions(temperature=1.5, seed=seed), [0], 4)
+        sample = make_sampler(GenerationOptions(temperature=1.5, seed=seed), [0], 4)
         return [sample(LOGITS).item() for _ in range(30)]
 
     mx.random.seed(3)
@@ -67,11 +74,11 @@ def test_a_seed_fixes_the_choices_and_leaves_the_global_state_alone():
 
 
 def test_repetition_penalty_counts_prompt_and_answer_and_lowers_negative_logits_too():
-    sample = make_sampler(SamplingOptions(repetition_penalty=2.0), prompt_ids=[0], vocab_size=3)
+    sample = make_sampler(GenerationOptions(repetition_penalty=2.0), prompt_ids=[0], vocab_size=3)
     logits = mx.array([[3.0, 2.0, 1.8]])
     assert sample(logits).tolist() == [1]  # token 0 was in the prompt: 1.5
     assert sample(logits).tolist() == [2]  # token 1 was just chosen: 1.0
-    assert make_sampler(SamplingOptions(repetition_penalty=2.0), [0], 2)(mx.array([[-1.0, -1.5]])).tolist() == [1]
+    assert make_sampler(GenerationOptions(repetition_penalty=2.0), [0], 2)(mx.array([[-1.0, -1.5]])).tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -90,4 +97,4 @@ def test_repetition_penalty_counts_prompt_and_answer_and_lowers_negative_logits_
 )
 def test_options_out_of_range_are_refused_by_name(option, value):
     with pytest.raises(ValueError, match=f"^{option} is"):
-        SamplingOptions(**{option: value})
+        GenerationOptions(**{option: value})

@@ -128,7 +128,7 @@ def test_a_complete_answer_that_could_go_on_is_left_at_that_in_time(pair, regex,
 
 def test_a_token_that_would_open_a_complete_answer_again_too_late_ends_it(pair):
     processor = pair[1]
-    grammar = read_grammar(None, "[a-z]+( [a-z]+)*")
+    grammar = read_grammar(GenerationOptions(regex="[a-z]+( [a-z]+)*"))
     constraint = GrammarConstraint(processor, pair[0].config.text.vocab_size, grammar, max_tokens=2)
     letter, space = (processor.tokenizer.encode(text, add_special_tokens=False).ids[-1] for text in ("a", "a "))
     assert constraint.take(letter) == letter
@@ -201,15 +201,15 @@ def test_sessions_answer_in_form(pair):
         ({"json_schema": "[]"}, "expected an object"),
         ({"json_schema": {"type": "objct"}}, "Invalid type: objct"),
         ({"json_schema": {"uniqueItems": True}}, "uniqueItems"),
-        ({"json_schema": {"$ref": "https://example.com/schema"}}, "cannot be kept to"),
+        ({"json_schema": {"$ref": "https://example.com/schema"}}, "cannot be enforced"),
         ({"json_schema": {"type": "integer", "minimum": 3, "maximum": 2}}, "Unsatisfiable"),
         ({"regex": "a(b"}, "unclosed group"),
         ({"regex": "a(?=b)"}, "look-around"),
         ({"regex": 5}, "regex is int"),
         ({"regex": "a", "json_schema": {}}, "both given"),
-        ({"regex": "a", "stop": ["b"]}, "a stop string would cut"),
-        ({"regex": "a", "prompt_lookup_tokens": 5}, "prompt_lookup_tokens does not go with"),
-        ({"json_schema": {}, "max_kv_size": 50}, "max_kv_size does not go with"),
+        ({"regex": "a", "stop": ["b"]}, "stop cannot be combined"),
+        ({"regex": "a", "prompt_lookup_tokens": 5}, "prompt_lookup_tokens cannot be combined with"),
+        ({"json_schema": {}, "max_kv_size": 50}, "max_kv_size cannot be combined with"),
     ],
 )
 def test_faulty_forms_are_refused_at_once_with_one_line(pair, options, problem):
@@ -239,7 +239,7 @@ def test_without_llguidance_the_error_says_what_to_install(pair, monkeypatch):
 def test_allowed_tokens_are_those_of_the_form(pair):
     model, processor = pair
     vocab_size = model.config.text.vocab_size
-    constraint = GrammarConstraint(processor, vocab_size, read_grammar(None, "[ab]"), 5)
+    constraint = GrammarConstraint(processor, vocab_size, read_grammar(GenerationOptions(regex="[ab]")), 5)
     allowed = constraint.allowed()
     assert (allowed.shape, allowed.dtype) == ((1, vocab_size), mx.bool_)
     tokens = {processor.tokenizer.id_to_token(int(token)) for token in np.flatnonzero(allowed[0])}
@@ -265,7 +265,8 @@ def test_allowed_tokens_are_those_of_the_form(pair):
 def test_closing_completes_what_is_begun(pair, grammar, text, closing):
     import llguidance
 
-    source = read_grammar(None, grammar) if isinstance(grammar, str) else read_grammar(grammar, None)
+    form = {"regex": grammar} if isinstance(grammar, str) else {"json_schema": grammar}
+    source = read_grammar(GenerationOptions(**form))
     tokenizer = llguidance.LLTokenizer(pair[1].tokenizer.to_str(), eos_token=list(pair[1].stop_token_ids))
     matcher = llguidance.LLMatcher(tokenizer, source)
     assert matcher.consume_tokens(tokenizer.greedy_tokenize(text))

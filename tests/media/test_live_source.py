@@ -2,18 +2,18 @@
 
 import pytest
 
-from mlx_smolvlm.media.live.source import Source, read_source
+from mlx_smolvlm.media.live.source import LiveSource, read_source
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("rtsp://camera.local/1", Source("stream", "rtsp://camera.local/1")),
-        ("https://host/live.m3u8?x=1", Source("stream", "https://host/live.m3u8?x=1")),
-        ("HTTP://host/live", Source("http", "HTTP://host/live")),
-        ("udp://@:1234", Source("socket", "udp://@:1234")),
-        ("lavfi:testsrc2=size=64x64", Source("device", "testsrc2=size=64x64", "lavfi")),
-        ("v4l2:/dev/video3", Source("device", "/dev/video3", "v4l2")),
+        ("rtsp://camera.local/1", LiveSource("stream", "rtsp://camera.local/1")),
+        ("https://host/live.m3u8?x=1", LiveSource("stream", "https://host/live.m3u8?x=1")),
+        ("HTTP://host/live", LiveSource("http", "HTTP://host/live")),
+        ("udp://@:1234", LiveSource("socket", "udp://@:1234")),
+        ("lavfi:testsrc2=size=64x64", LiveSource("device", "testsrc2=size=64x64", "lavfi")),
+        ("v4l2:/dev/video3", LiveSource("device", "/dev/video3", "v4l2")),
     ],
 )
 def test_sources_are_told_apart(text, expected):
@@ -22,7 +22,10 @@ def test_sources_are_told_apart(text, expected):
 
 @pytest.mark.parametrize(
     ("platform", "expected"),
-    [("linux", Source("device", "/dev/video2", "v4l2")), ("darwin", Source("device", "2:none", "avfoundation"))],
+    [
+        ("linux", LiveSource("device", "/dev/video2", "v4l2")),
+        ("darwin", LiveSource("device", "2:none", "avfoundation")),
+    ],
 )
 def test_cameras_are_those_of_the_system(monkeypatch, platform, expected):
     monkeypatch.setattr("sys.platform", platform)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mlx_smolvlm.media.prefetch import mapped_in_threads, prefetched
+from mlx_smolvlm.media.prefetch import Prefetched, mapped_in_threads
 
 
 def prefetch_threads() -> list[str]:
@@ -13,13 +13,13 @@ def prefetch_threads() -> list[str]:
 
 
 def test_items_come_in_order():
-    assert list(prefetched(iter(range(100)), 3)) == list(range(100))
+    assert list(Prefetched(iter(range(100)), 3)) == list(range(100))
     assert prefetch_threads() == []
 
 
 def test_it_runs_ahead_by_the_depth_and_no_further():
     made = []
-    items = prefetched((made.append(number) or number for number in range(100)), 2)
+    items = Prefetched((made.append(number) or number for number in range(100)), 2)
     next(items)
     time.sleep(0.2)
     assert len(made) == 4  # one taken, two waiting, one in hand
@@ -31,7 +31,7 @@ def test_an_error_arrives_where_the_item_would_have():
         yield 1
         raise ValueError("no second one")
 
-    items = prefetched(broken(), 4)
+    items = Prefetched(broken(), 4)
     assert next(items) == 1
     with pytest.raises(ValueError, match="no second one"):
         next(items)
@@ -48,7 +48,7 @@ def test_closing_stops_the_thread_and_closes_the_source():
         finally:
             closed.append(threading.current_thread() is not threading.main_thread())
 
-    items = prefetched(endless(), 2)
+    items = Prefetched(endless(), 2)
     next(items)
     items.close()
     assert closed == [True]

@@ -15,9 +15,8 @@ from support.video_files import DAMAGES, VIDEO_FILES, turned, write_video_file
 
 from mlx_smolvlm.media.video.frames import read_frames
 from mlx_smolvlm.media.video.probing import VideoInfo, choose_frames, probe
-from mlx_smolvlm.processor.processor_config import VideoConfig
 
-CONFIG = VideoConfig(fps=8.0, max_frames=64, longest_edge=512)
+SAMPLED_FPS, MAX_FRAMES = 8.0, 64
 UNTIMED = {  # files that hold no presentation times (AVI), or none at all, and the rate that is assumed for them
     "h264_avi": FPS,
     "h264_raw": FPS,
@@ -109,7 +108,7 @@ def test_runs_of_frames_are_those_of_a_full_decode(case):
 
 
 def test_sampled_frames_are_those_of_a_full_decode(case):
-    sample = choose_frames(case.info, CONFIG)
+    sample = choose_frames(case.info, SAMPLED_FPS, MAX_FRAMES)
     assert sample.indices == sorted(set(sample.indices))
     if not case.info.is_constant_rate:
         assert sample.timestamps_s == pytest.approx(case.times_s[sample.indices], abs=case.tolerance_s)
@@ -123,15 +122,14 @@ def test_a_part_of_a_video_holds_the_frames_shown_in_it(case):
     inside = np.flatnonzero((times_s >= start_s) & (times_s < end_s)).tolist()
     if not inside:
         with pytest.raises(ValueError, match="no frame between"):
-            choose_frames(case.info, CONFIG, start_s=start_s, end_s=end_s)
+            choose_frames(case.info, SAMPLED_FPS, MAX_FRAMES, start_s=start_s, end_s=end_s)
         return
-    every = VideoConfig(fps=1000.0, max_frames=10_000, longest_edge=512)
-    part = choose_frames(case.info, every, start_s=start_s, end_s=end_s)
+    part = choose_frames(case.info, 1000.0, 10_000, start_s=start_s, end_s=end_s)
     assert set(part.indices) <= set(inside)
     assert times_s[part.indices[0]] == times_s[inside[0]]  # of frames with the same time, either will do
     assert times_s[part.indices[-1]] == times_s[inside[-1]]
     assert part.timestamps_s == pytest.approx(times_s[part.indices])
-    assert part.duration_s == choose_frames(case.info, CONFIG).duration_s
+    assert part.duration_s == choose_frames(case.info, SAMPLED_FPS, MAX_FRAMES).duration_s
     case.assert_reads(part.indices)
 
 
@@ -186,7 +184,7 @@ def test_hardware_decoding_gives_the_same_frames(tmp_path, name):
 @pytest.mark.parametrize("name", ["h264_uneven", "h264_uneven_mkv", "vp9_uneven"])
 def test_uneven_files_are_sampled_evenly_in_time(tmp_path, name):
     info = probe(write_video_file(name, tmp_path))
-    sample = choose_frames(info, VideoConfig(fps=2.0, max_frames=64, longest_edge=512))
+    sample = choose_frames(info, 2.0, 64)
     shown_s = np.array(UNEVEN_MS) / 1000
     even_s = np.linspace(0, shown_s[-1], len(sample.indices))
     assert len(sample.indices) == 12

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from support.golden_cases import golden_cases
 
-from mlx_smolvlm import DEMO_MODEL, PromptCache, stream_generate
+from mlx_smolvlm import DEMO_MODEL, GenerationOptions, PromptCache, stream_generate
+from mlx_smolvlm.model.caches import make_caches
 from mlx_smolvlm.model.caches.kv_cache import KVCache
-from mlx_smolvlm.model.caches.options import CacheOptions
 from mlx_smolvlm.model.caches.quantized import QuantizedKVCache
 from mlx_smolvlm.model.caches.rotating import KEEP, RotatingKVCache
 from mlx_smolvlm.model.config import TextConfig
@@ -144,7 +144,7 @@ def test_drafts_with_a_quantized_cache(demo):
         assert answer(demo, question, prompt_lookup_tokens=5, **options) == answer(demo, question, **options)
 
 
-def peak_of_reading(model: LanguageModel, options: CacheOptions, num_tokens: int, chunk: int) -> int:
+def peak_of_reading(model: LanguageModel, options: GenerationOptions, num_tokens: int, chunk: int) -> int:
     """Bytes at most beyond the weights."""
     mx.clear_cache()
     before = mx.get_active_memory()
@@ -160,17 +160,17 @@ def test_memory_of_an_8k_prompt_is_bounded_by_chunks_and_by_the_cache():
     model = LanguageModel(TextConfig(512, 32, 32, 2, 1, 1, 32, 8192, 1e-5, 1e5), False)
     model.fuse()
     mx.eval(model.parameters())
-    plain = peak_of_reading(model, CacheOptions(), 8192, 256)
+    plain = peak_of_reading(model, GenerationOptions(), 8192, 256)
     keys_values = 2 * 8192 * 2 * 32 * 4  # layers, tokens, key and value, head_dim, bytes
     scores = 256 * 8192 * 4  # tokens of a chunk, tokens seen, bytes
     assert plain < 1.6 * keys_values + 4 * scores
-    assert peak_of_reading(model, CacheOptions(max_kv_size=512), 8192, 256) < plain / 4
+    assert peak_of_reading(model, GenerationOptions(max_kv_size=512), 8192, 256) < plain / 4
 
 
 def test_a_quantized_cache_takes_the_memory_of_its_bits():
     held = {}
     for bits in (None, 8, 4):
-        cache = CacheOptions(kv_bits=bits, kv_group_size=32).make(1)[0]
+        cache = make_caches(1, GenerationOptions(kv_bits=bits, kv_group_size=32))[0]
         cache.attend(mx.zeros((1, 4, 4096, 32)), mx.zeros((1, 4, 4096, 32)), 1.0)
         held[bits] = sum(array.nbytes for array in cache.state)
     assert held[8] < 0.32 * held[None]  # of float32, scales and biases included
@@ -185,7 +185,7 @@ def test_a_quantized_cache_takes_the_memory_of_its_bits():
         ({"kv_bits": 8}, "does not divide this model's head_dim, 16; leave out kv_bits"),
         ({"quantized_kv_start": -1}, "quantized_kv_start is -1"),
         ({"max_kv_size": 4}, "max_kv_size is 4"),
-        ({"max_kv_size": 100, "kv_bits": 8}, "do not go together"),
+        ({"max_kv_size": 100, "kv_bits": 8}, "cannot be combined"),
     ],
 )
 def test_options_that_cannot_be_met_are_refused(loaded, options, message):

@@ -1,26 +1,24 @@
-"""The fast decoder against the plain one of plain_language.py: the same values in fewer kernels."""
+"""The fused decoder against the plain one: the same values in fewer kernels. What makes the plain one right are the
+reference's values (`test_networks.py`, `test_goldens.py`), which it is held to as well."""
 
-import io
-import re
 import time
-from collections import Counter
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from support import plain_language
 from support.golden_cases import CHECKPOINT_NAMES, golden_cases
 
 import mlx_smolvlm
+from mlx_smolvlm.benchmark.kernels import kernels_per_token
 from mlx_smolvlm.model.config import RopeScaling, TextConfig
 from mlx_smolvlm.model.language import LanguageModel
 from mlx_smolvlm.model.layers import rotary
-from mlx_smolvlm.model.layers.projections import fuse, product
+from mlx_smolvlm.model.layers.fusing import join
+from mlx_smolvlm.model.layers.projections import product
 from mlx_smolvlm.model.layers.rotary import RotaryEmbedding
 
-VIEWS = {"Broadcast", "ExpandDims", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unflatten"}
 DEEP = TextConfig(512, 64, 160, 30, 4, 2, 16, 8192, 1e-5, 1e5)  # 30 layers so narrow that only overhead counts
 
 
@@ -34,14 +32,6 @@ def built(config: TextConfig, bits: int = 0, fused: bool = True) -> LanguageMode
     return model
 
 
-def plain(checkpoint_folder) -> plain_language.LanguageModel:
-    model, _ = mlx_smolvlm.load(checkpoint_folder, dtype="float32", fuse=False)
-    config = model.config
-    result = plain_language.LanguageModel(config.text, config.tie_word_embeddings)
-    result.update(model.language_model.parameters())
-    return result
-
-
 def hidden_and_tokens(model, ids: list[int], count: int) -> tuple[mx.array, list[int]]:
     """Hidden states of a prompt, and the greedy tokens after it."""
     cache, tokens = model.make_cache(), []
@@ -53,58 +43,60 @@ def hidden_and_tokens(model, ids: list[int], count: int) -> tuple[mx.array, list
 
 
 @pytest.mark.parametrize("name", CHECKPOINT_NAMES)
-@pytest.mark.parametrize("fused", [False, True])
-def test_the_fast_decoder_computes_what_the_plain_one_computes(checkpoint, name, fused):
+def test_the_fused_decoder_computes_what_the_plain_one_computes(checkpoint, name):
     ids = golden_cases(name)["text"]["input_ids"]
-    model, _ = mlx_smolvlm.load(checkpoint(name), dtype="float32", fuse=fused)
-    fast, tokens = hidden_and_tokens(model.language_model, ids, 24)
-    slow, expected = hidden_and_tokens(plain(checkpoint(name)), ids, 24)
+    models = [mlx_smolvlm.load(checkpoint(name), dtype="float32", fuse=fuse)[0] for fuse in (True, False)]
+    fused, tokens = hidden_and_tokens(models[0].language_model, ids, 24)
+    plain, expected = hidden_and_tokens(models[1].language_model, ids, 24)
     assert tokens == expected
-    assert mx.abs(fast - slow).max().item() < 1e-4  # float32, values of about 3
+    assert mx.abs(fused - plain).max().item() < 1e-4  # float32, values of about 3
+    paths = [[path for path, _ in tree_flatten(model.parameters())] for model in models]
+    assert paths[0] == paths[1]
+
+
+def rotated(x: mx.array, position: int, theta: float, scaling: RopeScaling | None) -> np.ndarray:
+    """One head, (head_dim,), at a position: transformers' `apply_rotary_pos_emb` in float64, with Llama 3's scaling."""
+    half = x.shape[0] // 2
+    periods = theta ** (np.arange(half) / half)
+    if scaling:
+        lengths = 2 * np.pi * periods
+        longest = scaling.original_max_position_embeddings / scaling.low_freq_factor
+        shortest = scaling.original_max_position_embeddings / scaling.high_freq_factor
+        share = scaling.original_max_position_embeddings / lengths - scaling.low_freq_factor
+        share /= scaling.high_freq_factor - scaling.low_freq_factor
+        between = 1 / ((1 - share) / (scaling.factor * periods) + share / periods)
+        stretched = np.where(lengths > longest, scaling.factor * periods, between)
+        periods = np.where(lengths < shortest, periods, stretched)
+    left, right = np.split(np.array(x, np.float64), 2)
+    cos, sin = np.cos(position / periods), np.sin(position / periods)
+    return np.concatenate([left * cos - right * sin, right * cos + left * sin])
 
 
 @pytest.mark.parametrize("scaling", [None, RopeScaling(8.0, 1.0, 4.0, 64)])
-def test_rotation_is_the_same_on_both_devices_and_leaves_values_alone(monkeypatch, scaling):
+@pytest.mark.parametrize("device", [mx.cpu, mx.gpu])
+def test_queries_and_keys_are_rotated_by_position_and_values_left_alone(monkeypatch, device, scaling):
     config = TextConfig(512, 64, 160, 1, 4, 2, 16, 8192, 1e-5, 1e5, scaling)
     heads = mx.random.normal((3 * 8, 1, 16), key=mx.random.key(1))
-    on_cpu = RotaryEmbedding(config).at(np.arange(200, 203))(heads)
-    monkeypatch.setattr(rotary.mx, "default_device", lambda: mx.gpu)
-    on_gpu = RotaryEmbedding(config).at(np.arange(200, 203))(heads)
-    assert mx.abs(on_cpu - on_gpu).max().item() < 1e-4  # sines of angles of up to 200
-    values = on_gpu.reshape(3, 8, 16)[:, 6:]
-    assert mx.array_equal(values, heads.reshape(3, 8, 16)[:, 6:])
-    plainly = plain_language.RotaryEmbedding(config)(heads.reshape(1, 3, 8, 16).transpose(0, 2, 1, 3), 200)
-    turned = on_gpu.reshape(1, 3, 8, 16).transpose(0, 2, 1, 3)
-    assert mx.abs(plainly - turned)[:, :6].max().item() < 1e-4
+    monkeypatch.setattr(rotary.mx, "default_device", lambda: device)
+    turned = RotaryEmbedding(config).at(np.arange(200, 203))(heads).reshape(3, 8, 16)
+    given = heads.reshape(3, 8, 16)
+    assert mx.array_equal(turned[:, 6:], given[:, 6:])
+    for token in range(3):
+        for head in range(6):
+            expected = rotated(given[token, head], 200 + token, 1e5, scaling)
+            assert np.abs(np.array(turned[token, head]) - expected).max() < 1e-4  # sines of angles of up to 200
 
 
-def kernels_per_token(model: LanguageModel, monkeypatch) -> int:
-    """Nodes of one step's graph that start a kernel, those that a GPU has in one piece counted as one."""
-    cache = model.make_cache()
-    mx.eval(model(model.embed_tokens(mx.array([1, 2, 3]))[None], cache), [layer.state for layer in cache])
-    monkeypatch.setattr(mx.fast, "rms_norm", lambda x, weight, eps: mx.depends(x, weight))
-    monkeypatch.setattr(mx.fast, "rope", lambda heads, *_, **__: mx.sort(heads))
-    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda q, k, v, **_: mx.depends(q, [k, v]))
-    monkeypatch.setattr("mlx_smolvlm.model.language.compiled_on_gpu", lambda _: lambda gate, up: gate * up)
-    monkeypatch.setattr(rotary.mx, "default_device", lambda: mx.gpu)
-    embeddings = mx.zeros((1, 1, 64))  # looking one up is a kernel or two, or several for codes on a CPU
-    token = mx.argmax(model.logits(model(embeddings, cache)[:, -1]).astype(mx.float32), axis=-1)
-    graph = io.StringIO()
-    mx.export_to_dot(graph, token)
-    nodes = Counter(re.findall(r'label ?= ?"([^"]*)"', graph.getvalue()))
-    return sum(count for name, count in nodes.items() if name not in VIEWS)
-
-
-@pytest.mark.parametrize(("bits", "most"), [(0, 304), (4, 364)])
-def test_a_token_of_30_layers_takes_few_kernels(monkeypatch, bits, most):
+@pytest.mark.parametrize(("bits", "most"), [(0, 303), (4, 366)])
+def test_a_token_of_30_layers_takes_few_kernels(bits, most):
     """Ten a layer, twelve if quantized; separate matrices, rotations and sums would make it seventeen."""
-    assert kernels_per_token(built(DEEP, bits), monkeypatch) <= most
+    assert kernels_per_token(built(DEEP, bits)) <= most
 
 
 @pytest.mark.slow
 def test_a_step_is_built_in_much_less_time_than_a_plain_one(monkeypatch):
     """Python's share: the pieces that a GPU has as one primitive are stood in for by one. The least of many tries."""
-    models = [built(DEEP), plain_language.LanguageModel(DEEP, tie_word_embeddings=False)]
+    models = [built(DEEP), built(DEEP, fused=False)]
     monkeypatch.setattr(mx.fast, "rms_norm", lambda x, weight, eps: mx.depends(x, weight))
     monkeypatch.setattr(mx.fast, "rope", lambda heads, *_, **__: mx.stop_gradient(heads))
     monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda q, k, v, **_: mx.depends(q, [k, v]))
@@ -122,7 +114,7 @@ def test_a_step_is_built_in_much_less_time_than_a_plain_one(monkeypatch):
 
     least = [min(times) for times in zip(*([build_seconds(model) for model in models] for _ in range(4)), strict=True)]
     print(f"{1e3 * least[0]:.2f} ms, plainly {1e3 * least[1]:.2f} ms")
-    assert least[0] < 0.65 * least[1]
+    assert least[0] < 0.7 * least[1]
 
 
 def test_layers_of_different_formats_are_joined_as_far_as_they_agree():
@@ -135,9 +127,10 @@ def test_layers_of_different_formats_are_joined_as_far_as_they_agree():
     x = mx.random.normal((1, 3, 64), key=mx.random.key(9))
     for formats, joined in [((4, 4, 4), 1), ((4, 4, 6), 2), ((4, 8, 4), 3), ((0, 0, 8), 2), ((0, 0, 0), 1)]:
         layers = [layer(bits, seed) for seed, bits in enumerate(formats)]
-        results = fuse(layers)
-        assert len(results) == joined
         separate = mx.concatenate([one(x) for one in layers], axis=-1)
+        results = join(layers, [])
+        assert len(results) == joined
+        assert mx.array_equal(mx.concatenate([one(x) for one in layers], axis=-1), separate)
         assert mx.allclose(mx.concatenate([one(x) for one in results], axis=-1), separate, atol=1e-5)
 
 
@@ -149,7 +142,7 @@ def test_a_model_of_mixed_formats_computes_the_same_fused():
     nn.quantize(model, class_predicate=choice)
     before = hidden_and_tokens(model, [1, 2, 3], 8)
     model.fuse()
-    assert [layer.bits for layer in model.layers[0].self_attn.qkv_proj] == [4, 8]
+    assert model.layers[0].self_attn.is_fused
     after = hidden_and_tokens(model, [1, 2, 3], 8)
     assert mx.abs(before[0] - after[0]).max().item() < 1e-4
     assert before[1] == after[1]
@@ -171,7 +164,7 @@ def test_layers_can_be_replaced_before_they_are_joined_and_stay_apart():
     before = hidden_and_tokens(model, [1, 2, 3], 4)
     model.fuse()
     model.fuse()  # again changes nothing
-    assert len(attention.qkv_proj) == 3
+    assert attention.is_fused
     after = hidden_and_tokens(model, [1, 2, 3], 4)
     assert mx.abs(before[0] - after[0]).max().item() < 1e-4
 

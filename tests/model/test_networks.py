@@ -13,11 +13,11 @@ from mlx_smolvlm.model.vision import PatchEmbeddings
 TOLERANCE = {"patch_embeddings": 1e-5, "vision": 1e-4, "image_features": 1e-4, "text": 1e-3, "logits": 2e-3}
 
 
-@pytest.fixture(params=CHECKPOINT_NAMES)
+@pytest.fixture(params=[(name, fuse) for name in CHECKPOINT_NAMES for fuse in (True, False)], ids=str)
 def stages(request, loaded):
-    """(our stages, the reference's) for the case `landscape`."""
-    name = request.param
-    model, processor = loaded(name)
+    """(our stages, the reference's) for the case `landscape`, with the decoder fused and plain."""
+    name, fuse = request.param
+    model, processor = loaded(name, fuse=fuse)
     golden = np.load(GOLDENS / f"{name}.npz")
     inputs = processor(with_media(golden_cases(name)["landscape"]["messages"]))
     pixels = mx.array(inputs.pixel_values)
@@ -69,9 +69,10 @@ def test_patch_embedding_is_the_convolution(loaded):
     assert mx.abs(module(pixels) - convolved).max().item() < 1e-5  # float32, sums of 588 products
 
 
+@pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize("name", CHECKPOINT_NAMES)
-def test_cached_decoding_equals_uncached(loaded, name):
-    model, _ = loaded(name)
+def test_cached_decoding_equals_uncached(loaded, name, fuse):
+    model, _ = loaded(name, fuse=fuse)
     ids = golden_cases(name)["text"]["input_ids"]
     whole = model(ids)[0]
     cache = model.make_cache()

@@ -10,7 +10,7 @@ from support.golden_cases import GOLDENS
 from support.media import picture, sized_picture
 
 from mlx_smolvlm.processor.processor_config import ImageConfig
-from mlx_smolvlm.processor.tiling import cut, fit, plan, resize, squeeze
+from mlx_smolvlm.processor.tiling import cut_grid, fit, on_grid, plan, resize, squeeze
 
 RECORDS = json.loads((GOLDENS / "tiling.json").read_text())
 RECORDS = RECORDS["cases"] if isinstance(RECORDS, dict) else RECORDS
@@ -18,6 +18,11 @@ RECORDS = RECORDS["cases"] if isinstance(RECORDS, dict) else RECORDS
 
 def config_of(record: dict) -> ImageConfig:
     return ImageConfig(record["longest_edge"], record["tile"], record["do_image_splitting"])
+
+
+def tiles_of(image: Image.Image, config: ImageConfig) -> np.ndarray:
+    layout = plan(image.size, config)
+    return cut_grid(on_grid(image, layout), layout, config.tile_size)
 
 
 def test_rows_and_columns_equal_the_reference():
@@ -37,15 +42,14 @@ def test_rows_and_columns_equal_the_reference():
 )
 def test_pixels_equal_the_reference_to_the_bit(record):
     config = config_of(record)
-    image = sized_picture(record["width"], record["height"])
-    tiles = cut(image, plan(image.size, config), config.tile_size)
+    tiles = tiles_of(sized_picture(record["width"], record["height"]), config)
     assert hashlib.sha256(tiles.tobytes()).hexdigest() == record["sha256"]
 
 
 def test_global_image_is_last_and_tiles_are_row_major():
     config = ImageConfig(64, 32, True)
     image = picture("square")
-    tiles = cut(image, plan(image.size, config), 32)
+    tiles = tiles_of(image, config)
     whole = np.concatenate([np.concatenate(tiles[:2], axis=1), np.concatenate(tiles[2:4], axis=1)])
     assert np.array_equal(whole, np.asarray(image.resize((64, 64), resample=1)))
     assert tiles.shape == (5, 32, 32, 3)

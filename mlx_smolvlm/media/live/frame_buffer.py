@@ -7,7 +7,7 @@ from threading import Condition
 
 import numpy as np
 
-from .transport import Closed
+from ..connections import Closed
 
 EPSILON_S = 1e-6  # sampling times are sums of fractions
 

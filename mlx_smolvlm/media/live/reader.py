@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..urls import one_line
+from ..connections import Closed, Patience, Stalled
+from ..urls import printable
 from ..video.container import reason
 from ..video.frames import upright_picture
 from .frame_buffer import FrameBuffer, LiveFrame, StreamClock
-from .source import OpenSource, Source, open_source
-from .transport import Closed, Patience, Stalled
+from .source import LiveSource, OpenSource, open_live_source
 
 LOG = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.5  # before connecting again; doubled each time
@@ -35,7 +35,7 @@ class LiveReader:
 
     def __init__(
         self,
-        source: Source,
+        source: LiveSource,
         buffer: FrameBuffer,
         make_tile: Callable[[Image.Image], np.ndarray],
         *,
@@ -51,7 +51,7 @@ class LiveReader:
         self._realtime = realtime
         self._retries = retries
         self._closing = Event()
-        self._patience = Patience(self._closing, stall_timeout_s)
+        self._patience = Patience(stall_timeout_s, closing=self._closing)
         self._clock = StreamClock()
         self._last_sample = -1  # counted in intervals from the first frame
         self._frame_count = 0
@@ -93,12 +93,12 @@ class LiveReader:
             if attempts == self._retries or self._frame_count == 0 or not self._can_return:
                 break
             attempts += 1
-            what = f"is lost ({_one_line(latest)})" if latest else "has ended"
+            what = f"is lost ({_printable_reason(latest)})" if latest else "has ended"
             LOG.warning("%s %s; connecting again (%d of %d)", self._source.name, what, attempts, self._retries)
             self._buffer.expect_nothing(True)
             self._sleep(min(FIRST_PAUSE_S * 2 ** (attempts - 1), LONGEST_PAUSE_S))
         if failure is not None:
-            name, text = self._source.name, _one_line(failure)
+            name, text = self._source.name, _printable_reason(failure)
             raise ValueError(text if name in text else f"{name}: {text}")
         if self._unsampled is not None:  # a video is shown to its last frame
             self._put(self._buffer.newest_s, self._buffer.newest_s, self._unsampled)
@@ -110,7 +110,7 @@ class LiveReader:
 
         try:
             self._buffer.expect_nothing(False)
-            with open_source(self._source, self._patience, self._buffer.expect_nothing) as opened:
+            with open_live_source(self._source, self._patience, self._buffer.expect_nothing) as opened:
                 self._can_return = self._source.is_network and opened.is_live
                 self._read_frames(opened)
             if self._frame_count == 0:
@@ -197,5 +197,5 @@ def _stamp_s(frame: Any, opened: OpenSource, count: int) -> float | None:
     return None if opened.is_live else float((count - 1) / rate)
 
 
-def _one_line(error: Exception) -> str:
-    return one_line(reason(error), 300)
+def _printable_reason(error: Exception) -> str:
+    return printable(reason(error), 300)

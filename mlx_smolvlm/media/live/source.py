@@ -17,10 +17,11 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ..connections import Patience, Stalled
 from ..images import path_of_file_url
-from ..urls import check_size, one_line, redact_url
+from ..urls import check_size, printable, redact_url
 from ..video.container import film_stream, open_video, reason, video_path
-from .transport import Patience, Stalled, open_http, open_pipe, open_socket
+from .transport import open_http, open_pipe, open_socket
 
 if TYPE_CHECKING:
     import av
@@ -35,7 +36,7 @@ RTSP_STEP_S = 0.3  # RTSP can go on after a read was given up, so that a closed 
 
 
 @dataclass(frozen=True)
-class Source:
+class LiveSource:
     """What SOURCE names.
 
     Attributes:
@@ -54,8 +55,8 @@ class Source:
         if self.kind in ("socket", "http", "stream"):
             return redact_url(self.target)
         if self.device_format:
-            return one_line(f"{self.device_format}:{self.target}", 120)
-        return one_line(self.target, 200) or "standard input"
+            return printable(f"{self.device_format}:{self.target}", 120)
+        return printable(self.target, 200) or "standard input"
 
     @property
     def is_network(self) -> bool:
@@ -72,7 +73,7 @@ class OpenSource:
     is_live: bool
 
 
-def read_source(text: str) -> Source:
+def read_source(text: str) -> LiveSource:
     """Understand SOURCE.
 
     Args:
@@ -87,13 +88,13 @@ def read_source(text: str) -> Source:
     if text == "-":
         if os.isatty(0):
             raise ValueError("standard input is a terminal, expected a video; pipe one in")
-        return Source("file" if stat.S_ISREG(os.fstat(0).st_mode) else "pipe", "")
+        return LiveSource("file" if stat.S_ISREG(os.fstat(0).st_mode) else "pipe", "")
     scheme, separator, _ = text.partition("://")
     if separator and scheme.isalnum():
         return _address(text, scheme.lower())
     mode = _mode(text)
     if stat.S_ISFIFO(mode):
-        return Source("pipe", text)
+        return LiveSource("pipe", text)
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         raise ValueError(f"{text} is a device; say of what kind, for example v4l2:{text}")
     if text.partition(":")[0] == "camera":
@@ -102,8 +103,8 @@ def read_source(text: str) -> Source:
     if colon and kind in DEVICE_FORMATS and not mode:
         if not device:
             raise ValueError(f"{text} names no device, expected FORMAT:NAME, for example lavfi:testsrc2")
-        return Source("device", device, kind)
-    return Source("file", str(video_path(text)))
+        return LiveSource("device", device, kind)
+    return LiveSource("file", str(video_path(text)))
 
 
 def _mode(path: str) -> int:
@@ -114,32 +115,32 @@ def _mode(path: str) -> int:
         return 0
 
 
-def _address(text: str, scheme: str) -> Source:
+def _address(text: str, scheme: str) -> LiveSource:
     if scheme == "file":
-        return Source("file", str(video_path(path_of_file_url(text, text))))
+        return LiveSource("file", str(video_path(path_of_file_url(text, text))))
     if scheme in ("http", "https"):
         is_playlist = urlsplit(text).path.lower().endswith(PLAYLISTS)
-        return Source("stream" if is_playlist else "http", text)
+        return LiveSource("stream" if is_playlist else "http", text)
     if scheme in ("tcp", "udp"):
-        return Source("socket", text)
+        return LiveSource("socket", text)
     if scheme in ("rtsp", "rtsps") or scheme in NETWORK_PROTOCOLS.split(","):
-        return Source("stream", text)
+        return LiveSource("stream", text)
     raise ValueError(f"{redact_url(text)}: {scheme} is no kind of stream; expected rtsp, http, tcp, udp or the like")
 
 
-def _camera(text: str) -> Source:
+def _camera(text: str) -> LiveSource:
     number = text.removeprefix("camera").removeprefix(":") or "0"
     if not number.isdecimal():
         raise ValueError(f"{text} names no camera, expected camera or camera:N with N from 0")
     if sys.platform not in CAMERA_FORMATS:
         raise ValueError(f"cameras of {sys.platform} are not known; name the device as FORMAT:NAME")
     device_format, device = CAMERA_FORMATS[sys.platform]
-    return Source("device", device.format(number), device_format)
+    return LiveSource("device", device.format(number), device_format)
 
 
 @contextmanager
-def open_source(
-    source: Source, patience: Patience, expect_nothing: Callable[[bool], None] = lambda _: None
+def open_live_source(
+    source: LiveSource, patience: Patience, expect_nothing: Callable[[bool], None] = lambda _: None
 ) -> Iterator[OpenSource]:
     """Open a source once.
 
@@ -178,7 +179,7 @@ def open_source(
 
 
 def _http_file(
-    source: Source, opened: ExitStack, patience: Patience, expect_nothing: Callable[[bool], None]
+    source: LiveSource, opened: ExitStack, patience: Patience, expect_nothing: Callable[[bool], None]
 ) -> tuple[Any, bool]:
     """What to read, and whether it is a file: one is downloaded first, as its index may be at the end."""
     with ExitStack() as connection:
@@ -200,7 +201,7 @@ def _http_file(
 
 
 @contextmanager
-def _container(source: Source, file: Any, patience: Patience) -> Iterator["av.container.InputContainer"]:
+def _container(source: LiveSource, file: Any, patience: Patience) -> Iterator["av.container.InputContainer"]:
     import av
 
     options: dict[str, str] = {}
@@ -231,7 +232,7 @@ def _container(source: Source, file: Any, patience: Patience) -> Iterator["av.co
         yield container
 
 
-def _refusal(source: Source, error: Exception) -> Exception:
+def _refusal(source: LiveSource, error: Exception) -> Exception:
     """What to say of a source that FFmpeg does not open."""
     import av
 

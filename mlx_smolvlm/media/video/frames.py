@@ -201,7 +201,7 @@ def _decoded(packet: Any) -> list[Any]:
     import av
 
     try:
-        return packet.decode()
+        return list(packet.decode())
     except av.FFmpegError:
         return []
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ...processor.processor_config import VideoConfig
 from .animated_webp import is_animated_webp, webp_times
 from .container import open_video, packets, video_path
 from .packet_table import PacketTable, packet_table
@@ -68,15 +67,10 @@ class FrameSample:
     duration_s: float
 
 
-def sample_indices(frame_count: int, fps: float, duration_s: float, *, sample_fps: float, max_frames: int) -> list[int]:
-    """The reference's choice of frames: evenly spaced, one per 1 / `sample_fps` seconds, at most `max_frames`."""
-    return np.unique(_positions(frame_count, fps, duration_s, sample_fps, max_frames).astype(int)).tolist()
-
-
-def _positions(
+def sample_positions(
     frame_count: int, fps: float, duration_s: float, sample_fps: float, max_frames: int, skips_ends: bool = True
 ) -> np.ndarray:
-    """Where to look, in frames from the first, not yet whole numbers."""
+    """Where to look, in frames from the first, not yet whole numbers: the reference's choice."""
     wanted = max(1, min(round(sample_fps * duration_s), max_frames))
     start, end = 0, frame_count - 1
     if skips_ends and duration_s - 2 * SKIPPED_S > max_frames * sample_fps:
@@ -87,13 +81,14 @@ def _positions(
 
 
 def choose_frames(
-    info: VideoInfo, config: VideoConfig, *, start_s: float | None = None, end_s: float | None = None
+    info: VideoInfo, fps: float, max_frames: int, *, start_s: float | None = None, end_s: float | None = None
 ) -> FrameSample:
     """Sample a video as its checkpoint asks; in files of variable rate, the frames nearest to even times.
 
     Args:
         info: from `probe`.
-        config: frames per second and most frames.
+        fps: frames to take for each second of the video.
+        max_frames: the most to take.
         start_s, end_s: choose among the frames from `start_s` up to, not including, `end_s`, in seconds from the
             first frame. The time stamps and the duration stay those of the whole file, as for every choice.
 
@@ -110,7 +105,7 @@ def choose_frames(
     count, length_s = last - first + 1, float(times_s[last] - times_s[first])
     if not info.is_constant_rate and count > 1:
         rate = (count - 1) / length_s
-    positions = _positions(count, rate, count / rate, config.fps, config.max_frames, skips_ends=whole)
+    positions = sample_positions(count, rate, count / rate, fps, max_frames, skips_ends=whole)
     if info.is_constant_rate:
         indices = np.unique(first + positions.astype(int))
     else:

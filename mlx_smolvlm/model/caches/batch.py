@@ -82,6 +82,15 @@ class BatchCache:
         lengths[list(rows)] = self.lengths[list(rows)] + 1
         self.lengths = lengths
 
+    def row(self, row: int, length: int) -> list[mx.array]:
+        """Copies of the keys and values of a row's first tokens by layer, as `KVCache` holds them, evaluated.
+
+        (1, 2 * num_key_value_heads, length, head_dim) each, keys first.
+        """
+        copies = [layer.row(row, length) for layer in self._layers]
+        mx.eval(copies)
+        return copies
+
 
 class BatchLayer(KVCache):
     """One layer of a `BatchCache`.
@@ -125,6 +134,13 @@ class BatchLayer(KVCache):
         buffer[:, heads, source.offset :] = 0  # a masked value that is not finite would still spoil the sum
         self.buffer = buffer
 
+    def row(self, row: int, length: int) -> mx.array:
+        """The first tokens of a row, as `KVCache` holds them."""
+        assert self.buffer is not None
+        kv_heads = self.buffer.shape[1] // self._batch.num_rows
+        held = self.buffer[:, row * kv_heads : (row + 1) * kv_heads, :length]  # (2, kv_heads, length, head_dim)
+        return mx.contiguous(held.reshape(1, 2 * kv_heads, length, -1))
+
     def arrange(self, rows: Sequence[int], num_rows: int, end: int) -> None:
         """As `BatchCache.arrange`, with room for `end` tokens."""
         if self.buffer is None or not num_rows:
@@ -142,3 +158,31 @@ class BatchLayer(KVCache):
             return buffer
         more = -(-end // self.STEP) * self.STEP - buffer.shape[2]
         return mx.concatenate([buffer, mx.zeros((*buffer.shape[:2], more, buffer.shape[3]), buffer.dtype)], axis=2)
+
+
+class GroupedLayer(KVCache):
+    """One layer of several `BatchCache`s whose rows take a step together, those of the first cache first."""
+
+    def __init__(self, layers: Sequence[KVCache], num_rows: Sequence[int]):
+        super().__init__()
+        self._layers = layers
+        self._ends = np.cumsum(num_rows).tolist()
+
+    def positions(self, num_tokens: int) -> np.ndarray:
+        """Of the next token of each row, (num_rows,) int32."""
+        return np.concatenate([layer.positions(num_tokens) for layer in self._layers])
+
+    def attend(self, queries: mx.array, keys_values: mx.array, scale: float) -> mx.array:
+        """As `BatchLayer.attend`, for each cache apart."""
+        all_queries = mx.split(queries, self._ends[:-1], axis=2)
+        all_new = mx.split(keys_values, self._ends[:-1], axis=2)
+        parts = zip(self._layers, all_queries, all_new, strict=True)
+        return mx.concatenate([layer.attend(own, new, scale) for layer, own, new in parts], axis=2)
+
+
+def grouped_layers(caches: Sequence[BatchCache]) -> list[KVCache]:
+    """What `LanguageModel` takes as its cache when the rows of several `BatchCache`s take a step together."""
+    if len(caches) == 1:
+        return caches[0].layers
+    num_rows = [cache.num_rows for cache in caches]
+    return [GroupedLayer(layers, num_rows) for layers in zip(*(cache.layers for cache in caches), strict=True)]

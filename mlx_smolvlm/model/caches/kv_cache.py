@@ -38,7 +38,7 @@ class KVCache:
             Of the shape of `queries`.
         """
         mask = "causal" if queries.shape[2] > 1 else None
-        keys, values = mx.split(self.append(keys_values), 2, axis=1)
+        keys, values = mx.split(self.append(keys_values), 2, 1)
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
 
     def append(self, keys_values: mx.array) -> mx.array:

@@ -3,9 +3,8 @@
 import mlx.core as mx
 import numpy as np
 
+from ...options import ROTATING_KEEP as KEEP
 from .kv_cache import KVCache
-
-KEEP = 4  # first tokens that are never forgotten: attention leans on them whatever they are
 
 
 class RotatingKVCache(KVCache):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .plan import PART_NOT_ASKED_FOR, PARTS, Plan, part_of
+from .plan import PARTS, Plan, part_of
 
 REPORT_FILE = "quantization_report.json"
 
@@ -37,11 +37,6 @@ class ConversionReport:
     def quantized(self) -> list[str]:
         """Paths of the quantized layers."""
         return [path for path, layer_format in self.plan.items() if layer_format]
-
-    @property
-    def not_quantized(self) -> dict[str, str]:
-        """Layers that were asked for but keep full precision, and why; not those of parts that were not asked for."""
-        return {path: reason for path, reason in self.reasons.items() if reason != PART_NOT_ASKED_FOR}
 
     def summary(self) -> list[str]:
         """A line for each part and format or reason: how many layers, and which if it is one."""

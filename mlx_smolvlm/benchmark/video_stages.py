@@ -3,24 +3,23 @@
 import time
 
 from ..media.video.probing import choose_frames, probe
-from ..processor.processor_config import VideoConfig
 from ..processor.prompt_media import SampledVideo
-from .benchmark_run import QUESTION, Session
+from .benchmark_run import QUESTION, BenchmarkRun
 from .measurement import Measurement
 from .peers import Worker
 
 
-def video(session: Session) -> list[Measurement]:
+def video(run: BenchmarkRun) -> list[Measurement]:
     """All of it, on one file."""
-    return [*_sampling(session), *_pipeline(session)]
+    return [*_sampling(run), *_pipeline(run)]
 
 
-def _sampling(session: Session) -> list[Measurement]:
+def _sampling(run: BenchmarkRun) -> list[Measurement]:
     """In processes of their own: most memory of a process is known for the whole of it only."""
-    path, frames = str(session.clip), session.settings.max_frames
+    path, frames = str(run.clip), run.settings.max_frames
     sampling, whole, memory = [], [], []
-    for number in range(session.settings.runs + 1):
-        with Worker("video", session) as worker:
+    for number in range(run.settings.runs + 1):
+        with Worker("video", run) as worker:
             sampled = worker.request("sample_video", video=path, max_frames=frames)
             decoded = worker.request("decode_video", video=path)
         if number == 0:  # reads the file into the system's memory
@@ -28,7 +27,7 @@ def _sampling(session: Session) -> list[Measurement]:
         sampling.append(sampled["spent_s"])
         whole.append(decoded["spent_s"])
         memory.append((sampled["peak_rss_bytes"] - sampled["base_rss_bytes"]) / 1e6)
-    note = f"{sampled['frames']} of {decoded['frames']} frames, {session.clip.name}"
+    note = f"{sampled['frames']} of {decoded['frames']} frames, {run.clip.name}"
     ratios = [own / all_frames for own, all_frames in zip(sampling, whole, strict=True)]
     return [
         Measurement("video", "sampling frames", "s", sampling, note),
@@ -38,26 +37,26 @@ def _sampling(session: Session) -> list[Measurement]:
     ]
 
 
-def _pipeline(session: Session) -> list[Measurement]:
+def _pipeline(run: BenchmarkRun) -> list[Measurement]:
     """To the first token: while frames are decoded, and after they have been."""
-    processor = session.processor
-    path, frames = str(session.clip), session.settings.max_frames
+    processor = run.processor
+    path, frames = str(run.clip), run.settings.max_frames
     sampling = processor.config.video
     if sampling is None:
         return []
-    sample = choose_frames(probe(path), VideoConfig(sampling.fps, frames, sampling.longest_edge))
+    sample = choose_frames(probe(path), sampling.fps, frames)
     decoding, reading, serial, pipelined = [], [], [], []
-    session.answer(QUESTION, videos=[path], max_frames=1, max_tokens=1)
-    for _ in range(session.settings.runs):
+    run.answer(QUESTION, videos=[path], max_frames=1, max_tokens=1)
+    for _ in range(run.settings.runs):
         start = time.perf_counter()
         inputs = processor(QUESTION, videos=[path], max_frames=frames)
         decoding.append(time.perf_counter() - start)
         tiles = [] if inputs.pixel_values is None else list(inputs.pixel_values)
         given = SampledVideo(tiles, sample.timestamps_s, sample.duration_s, are_tiles=True)
-        after = session.answer(QUESTION, videos=[given], max_tokens=1)
+        after = run.answer(QUESTION, videos=[given], max_tokens=1)
         reading.append(after.timing.time_to_first_token)
         serial.append(decoding[-1] + reading[-1])
-        together = session.answer(QUESTION, videos=[path], max_frames=frames, max_tokens=1)
+        together = run.answer(QUESTION, videos=[path], max_frames=frames, max_tokens=1)
         if together.prompt_ids != after.prompt_ids:
             raise ValueError(f"{path}: the two ways give different prompts")
         pipelined.append(together.timing.time_to_first_token)

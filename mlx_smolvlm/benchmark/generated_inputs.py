@@ -1,12 +1,12 @@
 """Pictures, a clip and prompts to measure with; the same on every machine."""
 
-import os
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ..files import whole_file
 from ..processor.processor import Processor
 
 SENTENCE = "A picture shows more than words can say, and yet words are what we have to tell of it. "
@@ -21,19 +21,18 @@ def write_picture(path: Path, size: tuple[int, int], seed: int = 0) -> Path:
     noise = np.random.default_rng(seed).integers(0, 48, (height, width, 3), dtype=np.uint8)
     across = np.linspace(0, 200, width).astype(np.uint8)[None, :, None]
     down = np.linspace(0, 200, height).astype(np.uint8)[:, None, None]
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    Image.fromarray(noise + across // 2 + down // 2).save(unfinished, format="JPEG", quality=90)
-    os.replace(unfinished, path)
+    with whole_file(path) as file:
+        Image.fromarray(noise + across // 2 + down // 2).save(file, format="JPEG", quality=90)
     return path
 
 
-def write_clip(path: Path, length_s: float) -> Path:
+def write_noise_film(path: Path, length_s: float) -> Path:
     """An H.264 film, 1280 x 720, 30 frames a second, a keyframe every two seconds: noise in which a bar moves."""
     import av
 
     width, height = CLIP_SIZE
     background = np.random.default_rng(0).integers(0, 40, (height, width, 3), dtype=np.uint8)
-    with av.open(str(path), "w") as container:
+    with whole_file(path) as file, av.open(str(file), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(CLIP_FPS), options={"preset": "superfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.gop_size = CLIP_FPS * _KEYFRAME_S

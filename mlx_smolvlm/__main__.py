@@ -1,0 +1,69 @@
+"""`smolvlm COMMAND` and `python -m mlx_smolvlm COMMAND`: find the command and hand over to its module.
+
+Nothing heavy is imported before the command is known.
+"""
+
+import sys
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+
+from . import __version__
+from .command_line.runner import BAD_INPUT, refuse_tracebacks
+
+# Command -> the module whose `main` runs it, and one line for the help.
+COMMANDS = {
+    "generate": (".generate", "ask about images, documents and videos"),
+    "chat": (".chat", "talk with a model on the terminal"),
+    "watch": (".watch", "caption a camera, a stream or a video window by window"),
+    "batch": (".batch.__main__", "ask one question about many images, one line of JSON each"),
+    "convert": (".convert.__main__", "convert, quantize and compare checkpoints"),
+    "benchmark": (".benchmark.__main__", "measure the speed of each stage on this machine"),
+}
+
+
+def main() -> None:
+    """Run the command that the first argument names; its own arguments follow."""
+    program = "smolvlm" if Path(sys.argv[0]).name == "smolvlm" else "python -m mlx_smolvlm"
+    with refuse_tracebacks():
+        if len(sys.argv) < 2:  # an error, so that a script that forgot the command notices
+            print(_help(program), file=sys.stderr)
+            sys.exit(BAD_INPUT)
+        command, *arguments = sys.argv[1:]
+        if command in ("-h", "--help"):
+            print(_help(program))
+            return
+        if command == "--version":
+            print(f"mlx-smolvlm {__version__}")
+            return
+        if command not in COMMANDS:
+            raise ValueError(_no_such_command(program, command))
+        sys.argv = [f"{program} {command}", *arguments]  # the command's usage line begins with it
+        run = import_module(COMMANDS[command][0], __package__).main
+    run()
+
+
+def _help(program: str) -> str:
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            f"usage: {program} COMMAND [ARGUMENTS]",
+            "",
+            "SmolVLM vision-language models on Apple's MLX.",
+            "",
+            "commands:",
+            *(f"  {name:{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items()),
+            "",
+            f"{program} COMMAND --help lists a command's options; {program} --version prints the version.",
+        ]
+    )
+
+
+def _no_such_command(program: str, command: str) -> str:
+    close = get_close_matches(command, COMMANDS, n=1)
+    advice = f"did you mean '{close[0]}'?" if close else f"expected one of {', '.join(COMMANDS)}"
+    return f"no command '{command}'; {advice} (see {program} --help)"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""How far the work is, on stderr: a bar on a terminal, elsewhere a line from time to time."""
+
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+REPORT_S = 30.0  # between two lines
+
+
+class Progress:
+    """Tells how far the work is, stage by stage. Nobody's reading it is no reason to end the work."""
+
+    def __init__(self, is_shown: bool = True):
+        """`is_shown` False shows nothing."""
+        self._is_shown = is_shown
+        self._bar: Any = None
+        self._total = self._done = 0
+        self._unit = ""
+        self._start = self._reported = 0.0
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def stage(self, text: str = "", total: int = 0, unit: str = "") -> None:
+        """A stage begins, and the one before has ended.
+
+        Args:
+            text: what is done; printed at once where there is no bar for it.
+            total: how many `unit`s `advance` will count; 0 if it is not called.
+            unit: what is counted, such as "pictures"; "B" stands for bytes.
+        """
+        self.close()
+        self._total, self._done, self._unit = total, 0, unit
+        self._start = self._reported = time.monotonic()
+        if not self._is_shown:
+            return
+        if total > 0 and sys.stderr.isatty():
+            from tqdm import tqdm  # slow to import; comes with huggingface_hub
+
+            is_bytes = unit == "B"
+            self._bar = tqdm(
+                total=total,
+                desc=text or None,
+                unit=unit if is_bytes else f" {unit}",
+                unit_scale=is_bytes,
+                file=sys.stderr,
+                dynamic_ncols=True,
+                smoothing=0.05,
+                leave=not text,  # a stage with a name is one of several
+            )
+        elif text:
+            say(text)
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """So many more are done. `note` stands beside the numbers."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(count)
+        elif self._is_shown and 0 < self._done < self._total and time.monotonic() - self._reported >= REPORT_S:
+            self._reported = time.monotonic()
+            size, unit = (1e6, "MB") if self._unit == "B" else (1, self._unit)
+            rate = self._done / (self._reported - self._start)
+            left = duration((self._total - self._done) / rate)
+            counts = f"{self._done / size:.0f} of {self._total / size:.0f}"
+            say(", ".join(filter(None, [counts, note, f"{rate / size:.2g} {unit}/s", f"{left} left"])))
+
+    def reach(self, done: float) -> None:
+        """So many are done in all."""
+        self.advance(round(done) - self._done)
+
+    def close(self) -> None:
+        """The last stage has ended, well or not."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """For people: 312 s, 12 min, 3 h 20 min."""
+    if seconds < 600:
+        return f"{seconds:.3g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def say(message: str) -> None:
+    """Print on stderr; if its reader has gone, the work is still wanted."""
+    with suppress(BrokenPipeError):
+        print(message, file=sys.stderr, flush=True)

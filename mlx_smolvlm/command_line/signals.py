@@ -1,0 +1,111 @@
+"""Signals that end a command in good order: SIGINT (Ctrl-C), SIGTERM, and an output that nobody reads any more."""
+
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from threading import Event, Thread
+from types import FrameType
+from typing import Any, NoReturn
+
+POLL_MS = 50  # how often the reader of our output is looked after
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+Handler = Callable[[int, FrameType | None], Any]
+
+
+def end_process(number: int, _: FrameType | None = None) -> NoReturn:
+    """End with the status that shells give a process that this signal has ended: 130 or 143."""
+    sys.exit(128 + number)
+
+
+@contextmanager
+def handled_by(handler: Handler, signals: Sequence[int] = STOPPING) -> Iterator[None]:
+    """Within: signals call `handler`. The main thread only."""
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+
+
+class Interruption:
+    """Within its `with` block, the first signal sets an event; a second one ends the process.
+
+    Attributes:
+        cancel: set at the first signal; work that looks at it stops in good order.
+        received: the first signal's number; None if there was none.
+    """
+
+    def __init__(
+        self, signals: Sequence[int] = STOPPING, second: Handler = end_process, *, watches_output: bool = False
+    ) -> None:
+        """
+        Args:
+            signals: which ones.
+            second: what the second signal calls.
+            watches_output: set the event also when the reader of standard output has gone. Between two lines nothing is
+                printed that could fail, so a thread looks after the pipe itself.
+        """
+        self.cancel = Event()
+        self.received: int | None = None
+        self._second = second
+        self._is_output_gone = False
+        self._signals = signals
+        self._watches_output = watches_output
+
+    def __enter__(self) -> "Interruption":
+        with ExitStack() as opened:
+            if self._watches_output:
+                opened.enter_context(self._output_watched())
+            opened.enter_context(handled_by(self._handle, self._signals))
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def conclude(self) -> None:
+        """After the block: end the process if that was asked for.
+
+        Raises:
+            SystemExit: there was a signal.
+            BrokenPipeError: nobody reads the output any more.
+        """
+        if self.received is not None:
+            end_process(self.received)
+        if self._is_output_gone:
+            raise BrokenPipeError
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            self._second(number, frame)
+            return
+        self.received = number
+        self.cancel.set()
+
+    @contextmanager
+    def _output_watched(self) -> Iterator[None]:
+        done = Event()
+        watcher = Thread(target=self._watch_output, args=[done], name="mlx_smolvlm output", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+    def _watch_output(self, done: Event) -> None:
+        try:
+            output = sys.stdout.fileno()
+        except (AttributeError, OSError, ValueError):  # none, or an object without a file
+            return
+        poll = select.poll()
+        poll.register(output, 0)  # errors are reported unasked
+        while not done.is_set():
+            for _, event in poll.poll(POLL_MS):
+                if event & (select.POLLERR | select.POLLHUP):  # else it is closed on our side
+                    self._is_output_gone = True
+                    self.cancel.set()
+                return

@@ -1,0 +1,65 @@
+"""How much of a prompt may be read between two decode steps, by what the units before took."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LEAST_TOKENS = 16  # of a chunk: smaller ones cost as much
+NEWEST = 0.5  # weight of the newest measure
+MARGIN = 1.25  # units are made this much smaller than they need be: attention grows, machines have moods
+STEPS_PER_PAUSE = 3  # a pause may take as long as so many decode steps
+
+
+class Pace:
+    """Seconds for a token of a prompt, a tile and a decode step, measured as the work goes on."""
+
+    def __init__(self, max_pause_s: float | None):
+        """`max_pause_s`: most seconds for which rows may wait, or the time of three steps if that is longer."""
+        self._max_pause_s = max_pause_s
+        self.token_s = 1e-3
+        self.tile_s = 1e-1
+        self.step_s = 0.0
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds that prompts may be read for between two decode steps."""
+        if self._max_pause_s is None:
+            return float("inf")
+        return max(self._max_pause_s, STEPS_PER_PAUSE * self.step_s)
+
+    def tokens_within(self, seconds: float, most: int) -> int:
+        """Tokens of a prompt that can be read in a time, at least a few."""
+        if seconds == float("inf"):
+            return most
+        return min(max(int(seconds / self.token_s / MARGIN), LEAST_TOKENS), most)
+
+    def tiles_within(self, seconds: float, most: int) -> int:
+        """Tiles that can be encoded in a time, at least one."""
+        if seconds == float("inf"):
+            return most
+        return min(max(int(seconds / self.tile_s / MARGIN), 1), most)
+
+    @contextmanager
+    def tokens(self, count: int) -> Iterator[None]:
+        """Measure reading so many tokens."""
+        start = time.perf_counter()
+        yield
+        if count >= LEAST_TOKENS:  # of fewer, most of the time is the same for any number
+            self.token_s = _mean(self.token_s, (time.perf_counter() - start) / count)
+
+    def note_tiles(self, count: int, seconds: float) -> None:
+        """Note how long encoding so many tiles took; none if their features were known."""
+        if count:
+            self.tile_s = _mean(self.tile_s, seconds / count)
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Measure a decode step."""
+        start = time.perf_counter()
+        yield
+        self.step_s = _mean(self.step_s, time.perf_counter() - start)
+
+
+def _mean(before: float, now: float) -> float:
+    """Rises at once, as a unit that is too long is felt; falls slowly."""
+    return max(now, before * (1 - NEWEST) + now * NEWEST)

@@ -1,0 +1,114 @@
+"""Beginnings of prompts that were read before, kept for those that begin alike."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import mlx.core as mx
+import numpy as np
+
+from ..model.caches.kv_cache import KVCache
+from ..processor.prompt import Prompt
+from .prompt_cache import PromptCache, ReadMedium, shared_beginning
+
+LEAST_TOKENS = 16  # shared by two prompts: every conversation begins with the same few
+
+
+@dataclass(frozen=True)
+class _Prefix:
+    """Tokens, the media among them, and keys and values by layer, (1, 2 * num_key_value_heads, length, head_dim)."""
+
+    token_ids: np.ndarray
+    media: list[ReadMedium]
+    layers: list[mx.array]
+
+    @property
+    def nbytes(self) -> int:
+        return self.token_ids.nbytes + sum(layer.nbytes for layer in self.layers)
+
+
+class PrefixCache:
+    """Keys and values of several conversations, the least recently used evicted first.
+
+    What a prompt shares with one of them, images and videos by content, is copied into its own cache and not read
+    again. One model, and plain key-value caches.
+
+    Attributes:
+        max_bytes: most memory that they may take; 0 keeps none.
+        size_bytes: what they take.
+    """
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes = max_bytes
+        self.size_bytes = 0
+        self._prefixes: OrderedDict[int, _Prefix] = OrderedDict()
+        self._numbers = count()
+
+    def __len__(self) -> int:
+        return len(self._prefixes)
+
+    def fill(self, cache: PromptCache, prompt: Prompt) -> int:
+        """Copy into an empty cache what a prompt shares with the best of those that are kept.
+
+        Returns:
+            Tokens copied.
+        """
+        shared = {
+            number: shared_beginning(prefix.token_ids, prefix.media, prompt)  # type: ignore[arg-type]
+            for number, prefix in self._prefixes.items()
+        }
+        best = max(shared, key=lambda number: shared[number], default=None)
+        if best is None or shared[best] < LEAST_TOKENS:
+            return 0
+        length, prefix = shared[best], self._prefixes[best]
+        self._prefixes.move_to_end(best)
+        for layer, kept in zip(cache.layers, prefix.layers, strict=True):
+            layer.append(kept[:, :, :length])
+        mx.eval([layer.state for layer in cache.layers])
+        cache.extend(prefix.token_ids[:length].tolist())
+        cache.media = [medium for medium in prefix.media if medium.end <= length]
+        return length
+
+    def keep(self, token_ids: Sequence[int], media: Sequence[ReadMedium], layers: Sequence[mx.array]) -> None:
+        """Keep what a conversation has read. It takes the place of those that it continues.
+
+        Args:
+            token_ids: the tokens.
+            media: the images and videos among them.
+            layers: keys and values by layer, (1, 2 * num_key_value_heads, len(token_ids), head_dim), in arrays of their
+                own, which nobody writes to any more.
+        """
+        new = _Prefix(np.asarray(token_ids, np.int32), list(media), list(layers))
+        if new.nbytes > self.max_bytes or len(new.token_ids) < LEAST_TOKENS:
+            return
+        for number, prefix in list(self._prefixes.items()):
+            if _begins_with(prefix, new):
+                self._prefixes.move_to_end(number)
+                return
+            if _begins_with(new, prefix):
+                self._evict(number)
+        self._prefixes[next(self._numbers)] = new
+        self.size_bytes += new.nbytes
+        while self.size_bytes > self.max_bytes:
+            self._evict(next(iter(self._prefixes)))
+
+    def _evict(self, number: int) -> None:
+        self.size_bytes -= self._prefixes.pop(number).nbytes
+
+
+def _begins_with(longer: _Prefix, shorter: _Prefix) -> bool:
+    length, num_media = len(shorter.token_ids), len(shorter.media)
+    return (
+        len(longer.token_ids) >= length
+        and longer.media[:num_media] == shorter.media
+        and bool(np.array_equal(longer.token_ids[:length], shorter.token_ids))
+        and all(medium.start >= length for medium in longer.media[num_media:])
+    )
+
+
+def held_layers(layers: Sequence[KVCache], length: int) -> list[mx.array]:
+    """Copies of what plain caches hold of the first `length` tokens, evaluated, to be kept."""
+    copies = [mx.contiguous(layer.buffer[:, :, :length]) for layer in layers if layer.buffer is not None]
+    mx.eval(copies)
+    return copies

@@ -1,0 +1,76 @@
+"""Prepares the prompts of rows in threads: their media opened, their tokens known, no pixel made yet."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from threading import Event
+
+from ..model.smolvlm import SmolVLM
+from ..processor.processor import Processor
+from .answer import Answer
+from .cancelling import cancel_check
+from .row import Prepared, Row, Stage
+
+PREPARING_THREADS = min(4, os.cpu_count() or 1)  # prompts in flight, each with its images at full size in memory
+
+
+class Preparer:
+    """A few threads that open media and tokenize."""
+
+    def __init__(self, model: SmolVLM, processor: Processor, makes_digests: bool, on_done: Callable[[], None]):
+        """
+        Args:
+            model, processor: from `load`.
+            makes_digests: whether it will be asked which media a prompt shares with others.
+            on_done: called in a thread when a prompt is prepared.
+        """
+        self._model = model
+        self._processor = processor
+        self._makes_digests = makes_digests
+        self._on_done = on_done
+        self._closing = Event()
+        self._pool = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="mlx_smolvlm worker")
+
+    def begin(self, waiting: Sequence[Row], num_ahead: int) -> None:
+        """Begin with the first rows that wait, so that with those ahead there is one more than there are threads."""
+        for row in waiting[: max(0, PREPARING_THREADS + 1 - num_ahead)]:
+            row.stage = Stage.PREPARING
+            row.prepared = self._pool.submit(self._prepare, row)
+            row.prepared.add_done_callback(lambda _: self._on_done())
+
+    def close(self) -> None:
+        """Cancel what is begun, and wait for the threads."""
+        self._closing.set()
+        self._pool.shutdown(cancel_futures=True)
+
+    def _prepare(self, row: Row) -> Prepared:
+        with ExitStack() as files:
+            prompt = files.enter_context(
+                self._processor.prepare(
+                    row.request.messages_or_prompt,
+                    row.request.images,
+                    row.request.videos,
+                    media_options=row.media_options,
+                    apply_chat_template=row.options.apply_chat_template,
+                    continue_final_message=row.options.continue_final_message,
+                    check_cancelled=cancel_check(row.cancel, row.removed, self._closing),
+                )
+            )
+            if self._makes_digests:
+                for medium in prompt.media:
+                    _ = medium.digest
+            answer = Answer(self._model, self._processor, row.options, len(prompt.input_ids))
+            return prompt, files.pop_all(), answer
+
+
+def abandon(prepared: Future[Prepared]) -> None:
+    """Let go of what was, or will be, prepared for a row that is gone."""
+
+    def close(done: Future[Prepared]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            _, files, _ = done.result()
+            files.close()
+
+    prepared.cancel()
+    prepared.add_done_callback(close)

@@ -1,0 +1,154 @@
+"""One of many requests: what is asked, how far it is, and what its steps report."""
+
+import time
+from collections.abc import Hashable, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from threading import Event
+from typing import Any
+
+from ..media.images import ImageSource
+from ..options import GenerationOptions, MediaOptions
+from ..processor.messages import Message
+from ..processor.prompt import Prompt
+from ..processor.prompt_media import VideoSource
+from .answer import Answer, AnswerStep
+from .prefill import PromptReader
+from .prompt_cache import PromptCache
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """One prompt of many.
+
+    Attributes:
+        messages_or_prompt, images, videos: as in `stream_generate`.
+        options, media_options: how this answer is made and its media are read; None for those of all.
+    """
+
+    messages_or_prompt: str | Sequence[Message]
+    images: Sequence[ImageSource] = ()
+    videos: Sequence[VideoSource] = ()
+    options: GenerationOptions | None = None
+    media_options: MediaOptions | None = None
+
+
+@dataclass(frozen=True)
+class RowEvent:
+    """What a step has added to one row.
+
+    Attributes:
+        key: which row.
+        text: what it adds to the answer; empty while a character or a stop string is incomplete.
+        token_id: the token; None if the row ended without one.
+        finish_reason: None while going on; then "stop", "length", "cancelled" or "error", and the row is gone.
+        error: why there is no answer: what `stream_generate` would raise; None if there is one.
+        logprob, top_logprobs: as in `AnswerStep`.
+        prompt_tokens, image_tokens: tokens of the prompt, and those of them that stand for images and frames.
+        cached_tokens: tokens of the prompt that were not read, because another prompt had begun alike.
+        completion_tokens: tokens of the answer so far, end token included.
+        seconds: since the model began with the prompt. Rows that are made together share them.
+    """
+
+    key: Hashable
+    text: str = ""
+    token_id: int | None = None
+    finish_reason: str | None = None
+    error: Exception | None = None
+    logprob: float | None = None
+    top_logprobs: list[tuple[int, float]] | None = None
+    prompt_tokens: int = 0
+    image_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+
+
+class Stage(Enum):
+    """How far a row is."""
+
+    WAITING = auto()
+    PREPARING = auto()  # a thread opens its media and tells its tokens
+    PREPARED = auto()
+    READING = auto()  # the model reads its prompt
+    DECODING = auto()
+
+
+Prepared = tuple[Prompt, ExitStack, Answer]
+
+
+@dataclass
+class Row:
+    """A request on its way.
+
+    Attributes:
+        key, request, options, media_options, cancel: as given.
+        added_s, started_s: when it was added and when reading began, as `time.perf_counter` has it.
+        removed: set when nobody waits for it any more.
+        stage: how far it is; the rest is there from the stage on that is named.
+        prepared: PREPARING.
+        prompt, files, answer: PREPARED; prompt and files until DECODING.
+        cache, reader: READING; until DECODING.
+        prompt_ids, image_tokens, cached_tokens: what its prompt costs.
+    """
+
+    key: Hashable
+    request: BatchRequest
+    options: GenerationOptions
+    media_options: MediaOptions
+    cancel: Event | None
+    added_s: float = field(default_factory=time.perf_counter)
+    started_s: float = 0.0
+    removed: Event = field(default_factory=Event)
+    stage: Stage = Stage.WAITING
+    prepared: Future[Prepared] | None = None
+    prompt: Prompt | None = None
+    files: ExitStack = field(default_factory=ExitStack)
+    answer: Answer | None = None
+    cache: PromptCache = field(default_factory=PromptCache)
+    reader: PromptReader | None = None
+    prompt_ids: list[int] = field(default_factory=list)
+    image_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def most_tokens(self) -> int:
+        """How long it may become, prompt included."""
+        assert self.answer is not None
+        return len(self.prompt_ids) + self.answer.budget
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether its event is set."""
+        return self.cancel is not None and self.cancel.is_set()
+
+    def note_prompt(self) -> None:
+        """Note what the prompt costs."""
+        assert self.prompt is not None
+        self.prompt_ids = self.prompt.input_ids
+        self.image_tokens = sum(medium.image_tokens for medium in self.prompt.costs)
+
+    def close(self) -> None:
+        """Let go of media, files and the thread that makes tiles."""
+        if self.reader is not None:
+            self.reader.close()
+        self.reader = self.prompt = None
+        self.cache = PromptCache()
+        self.files.close()
+
+    def event(self, step: AnswerStep | None = None, **values: Any) -> RowEvent:
+        """What has come of it."""
+        if step is not None:
+            values |= {"text": step.text, "token_id": step.token_id, "finish_reason": step.finish_reason}
+            values |= {"logprob": step.logprob, "top_logprobs": step.top_logprobs}
+        return RowEvent(
+            self.key,
+            **values,
+            prompt_tokens=len(self.prompt_ids),
+            image_tokens=self.image_tokens,
+            cached_tokens=self.cached_tokens,
+            completion_tokens=0 if self.answer is None else len(self.answer.token_ids),
+            seconds=time.perf_counter() - self.started_s if self.started_s else 0.0,
+        )

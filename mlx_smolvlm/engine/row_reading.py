@@ -1,0 +1,112 @@
+"""Reads the prompts of several rows in units: a few tiles, or a chunk of tokens, of the row that has the least left."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..model.smolvlm import SmolVLM
+from .cancelling import Cancelled
+from .feature_cache import FeatureCache
+from .pacing import Pace
+from .prefill import PromptReader, tiles_per_step
+from .prefixes import PrefixCache
+from .row import Row, Stage
+
+MAX_READING = 4  # prompts that are read in turn, each with a thread that makes its tiles
+
+
+class RowReading:
+    """The rows whose prompts are being read."""
+
+    def __init__(
+        self,
+        model: SmolVLM,
+        feature_cache: FeatureCache,
+        prefix_cache: PrefixCache,
+        pace: Pace,
+        on_tile: Callable[[], None],
+        on_error: Callable[[Row, Exception], None],
+    ):
+        """
+        Args:
+            model: the network.
+            feature_cache, prefix_cache: of all rows.
+            pace: told how long units take.
+            on_tile: called, in a thread, when there is something to do.
+            on_error: called with a row whose media cannot be read; it drops the row.
+        """
+        self._model = model
+        self._feature_cache = feature_cache
+        self._prefix_cache = prefix_cache
+        self._pace = pace
+        self._on_tile = on_tile
+        self._on_error = on_error
+        self._most_tiles = tiles_per_step(model)
+
+    def begin(self, row: Row) -> None:
+        """Begin to read a prepared row, but for what its prompt shares with another."""
+        assert row.prompt is not None
+        row.stage, row.started_s = Stage.READING, time.perf_counter()
+        row.cache.open(self._model, row.options)
+        row.cached_tokens = self._prefix_cache.fill(row.cache, row.prompt)
+        row.reader = PromptReader(self._model, row.prompt, row.cache, self._on_tile)
+        row.reader.num_ready()  # its thread starts
+
+    def unit(self, rows: Sequence[Row], seconds: float) -> bool:
+        """Do one unit of work, within a time as far as can be foreseen; False if nothing is ready.
+
+        Args:
+            rows: those that are being read, the most urgent one first.
+            seconds: infinity takes the largest unit.
+        """
+        most = self._pace.tiles_within(seconds, self._most_tiles)
+        for number, row in enumerate(rows):
+            reader = row.reader
+            assert reader is not None
+            if reader.num_readable:
+                count = self._pace.tokens_within(seconds, row.options.prefill_chunk)
+                count = min(count, reader.num_readable)
+                with self._pace.tokens(count):
+                    reader.read(count)
+                return True
+            if reader.has_tiles and reader.num_ready() >= min(most, max(reader.tiles_left, 1)):
+                self._encode(rows[number:], most)
+                return True
+        return False
+
+    def _encode(self, rows: Sequence[Row], most: int) -> None:
+        """Encode tiles of the first row, and with them those that others have ready, since many cost little more."""
+        tiles: list[np.ndarray] = []
+        readers: list[PromptReader] = []
+        for row in rows:
+            reader = row.reader
+            assert reader is not None
+            if len(tiles) == most or not reader.num_ready():
+                continue
+            try:
+                own = reader.take(min(most - len(tiles), reader.num_ready()))
+            except Cancelled:  # its event is set, which the next step heeds
+                continue
+            except Exception as error:  # whatever it is, others can still be answered
+                self._on_error(row, error)
+                continue
+            tiles += own
+            readers += [reader] * len(own)
+        if not tiles:
+            return
+        start, num_encoded = time.perf_counter(), self._feature_cache.num_encoded
+        features = self._feature_cache.encode(self._model, tiles)
+        self._pace.note_tiles(self._feature_cache.num_encoded - num_encoded, time.perf_counter() - start)
+        for reader, feature in zip(readers, features, strict=True):
+            reader.add([feature])
+
+    def urgency(self, row: Row) -> float:
+        """Seconds of reading that are left, less those for which the row has waited: the least comes first."""
+        if row.reader is not None:
+            tokens, tiles = row.reader.tokens_left, row.reader.tiles_left
+        else:
+            assert row.prompt is not None
+            tokens, tiles = len(row.prompt_ids), sum(medium.num_tiles for medium in row.prompt.media)
+        waited_s = time.perf_counter() - row.added_s
+        return tokens * self._pace.token_s + tiles * self._pace.tile_s - waited_s

@@ -1,0 +1,165 @@
+"""Files and folders that appear whole or not at all, whatever ends the writing. Standard library only.
+
+Everything is made in a hidden folder beside the target and takes the target's name at the end, once it is on the disk.
+The hidden folder is locked while its process lives; what a killed process left is removed by the next one that writes
+the same target.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+_REPLACED = "replaced"  # within a hidden folder: the old target, until the new one has its place
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path to write, whose file takes the place of `target` when the block ends well, and vanishes otherwise.
+
+    The path has the same name in another folder, so that writers that go by a file's ending choose the right format.
+    The new file has the permissions of the file that it replaces, or those of any new file. If `target` is a link, the
+    file that it points to is replaced.
+
+    Raises:
+        IsADirectoryError, FileExistsError: `target` is a folder, or something else that cannot be replaced.
+        FileNotFoundError: the folder of `target` is not there.
+        OSError: no file can be written there.
+    """
+    place = Path(os.path.realpath(target))
+    if place.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; name a file to write")
+    if place.exists() and not place.is_file():
+        raise FileExistsError(f"{target} is a device or a pipe, which cannot be replaced; name a file to write")
+    if not place.parent.is_dir():
+        raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in; make it first")
+    with suppress(OSError):  # of a folder that may be written but not listed
+        _remove_remains(place)
+    with _hidden_folder(place) as hidden:
+        file = hidden / place.name
+        yield file
+        with suppress(FileNotFoundError):
+            file.chmod(stat.S_IMODE(place.stat().st_mode))
+        _flush(file)
+        file.replace(place)
+        _flush(place.parent)
+
+
+def refuse_to_replace(target: Path) -> None:
+    """Raise FileExistsError if `target` is anything but an empty folder."""
+    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
+        raise FileExistsError(f"{target} exists already; choose another name, or remove it first")
+
+
+@contextmanager
+def whole_folder(target: Path, check: Callable[[Path], None] = refuse_to_replace) -> Iterator[Path]:
+    """A folder to fill that takes the name `target` when the block ends well, and vanishes otherwise.
+
+    Folders above `target` are made, and removed again if they were made in vain. A folder that is to be replaced stays
+    until the new one is on the disk; if the process is killed in between, the next one gives it its name back.
+
+    Args:
+        target: where the folder is to appear.
+        check: raises an error if what `target` names must not be replaced. Called before the block, and again at its
+            end, since another process may have been quicker.
+
+    Raises:
+        OSError: the folder above `target` cannot be written; and what `check` raises.
+    """
+    made = [parent for parent in target.parents if not parent.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _remove_remains(target)
+        check(target)
+        with _hidden_folder(target) as hidden:
+            folder = hidden / "new"
+            folder.mkdir()
+            yield folder
+            for file in folder.iterdir():
+                _flush(file)
+            _flush(folder)
+            check(target)
+            _place(folder, target, hidden / _REPLACED)
+            _flush(target.parent)
+    except BaseException:
+        with suppress(OSError):  # of a parent that meanwhile holds something else
+            for parent in made:
+                parent.rmdir()
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write indented JSON with a final newline, as it comes: see `whole_file`."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # of file names that are not UTF-8
+
+
+@contextmanager
+def _hidden_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target`, marked as in use."""
+    with TemporaryDirectory(prefix=_prefix(target), dir=target.parent) as name:
+        lock = _lock(Path(name))
+        try:
+            yield Path(name)
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name}.partial."
+
+
+def _remove_remains(target: Path) -> None:
+    """Remove what killed processes left; a folder that one was about to replace gets its name back."""
+    for remains in target.parent.iterdir():
+        lock = _lock(remains) if remains.name.startswith(_prefix(target)) else None
+        if lock is None:  # something else, or of a process that lives
+            continue
+        try:
+            if (remains / _REPLACED).is_dir() and not target.exists():
+                (remains / _REPLACED).rename(target)
+            shutil.rmtree(remains)
+        finally:
+            os.close(lock)
+
+
+def _place(folder: Path, target: Path, replaced: Path) -> None:
+    """Give `folder` the name `target`; what had it goes to `replaced`, or stays if that fails."""
+    try:
+        if target.exists():
+            target.rename(replaced)
+        folder.rename(target)
+    except BaseException:
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
+        raise
+
+
+def _lock(folder: Path) -> int | None:
+    """Mark a folder as in use while this process lives; None if another has done so, or if there are no locks here."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
