@@ -22,7 +22,7 @@ from mlx_smolvlm.benchmark.geometries import GEOMETRIES, make_checkpoint
 from mlx_smolvlm.engine import rows as rows_module
 from mlx_smolvlm.engine.row_decoding import RowDecoder
 from mlx_smolvlm.engine.sampling import Sampler, choose
-from mlx_smolvlm.model.caches.batch import BatchCache
+from mlx_smolvlm.model.caches.batch_cache import BatchCache
 from mlx_smolvlm.model.caches.kv_cache import KVCache
 from mlx_smolvlm.processor.prompt_media import Picture
 
