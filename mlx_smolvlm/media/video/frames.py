@@ -218,7 +218,7 @@ def upright_picture(frame: Any, converter: Any = None) -> Image.Image:
     try:
         if kind in _HARDWARE_FORMATS:  # the planes that a software decoder gives, so that colours are equal
             frame = frame.reformat(format=_HARDWARE_FORMATS[kind])
-        plane = (converter or VideoReformatter()).reformat(frame, format="rgb24").planes[0]
+        plane: Any = (converter or VideoReformatter()).reformat(frame, format="rgb24").planes[0]
     except av.FFmpegError as error:
         raise ValueError(f"frames with pixels of the kind {kind} cannot be read: {error}") from None
     size = (frame.width, frame.height)
