@@ -61,11 +61,10 @@ def read_frames(
 
 def _counted(path: Path, indices: list[int], hardware: bool, check: Callable[[], None]) -> Iterator[Image.Image]:
     """By counting from the start, in files whose frames carry no usable times."""
-    wanted = iter(indices)
-    next_index = next(wanted, None)
     from av.video.reformatter import VideoReformatter
 
-    converter = VideoReformatter()
+    wanted, converter = iter(indices), VideoReformatter()
+    next_index = next(wanted, None)
     with open_video(path, hardware=hardware) as (container, stream):
         frames = (frame for packet in _demuxed(container, stream, check) for frame in _decoded(packet))
         for position, frame in enumerate(frames):
