@@ -278,21 +278,15 @@ class Rows:
 
 def check_bounds(batch_size: int, max_cache_bytes: int, max_feature_bytes: int, max_prefix_bytes: int) -> None:
     """Raise ValueError for bounds that `Rows` would refuse."""
-    bounds = {"max_cache_bytes": max_cache_bytes, "max_feature_bytes": max_feature_bytes}
-    bounds |= {"batch_size": batch_size, "max_prefix_bytes": max_prefix_bytes}
-    for name, value in bounds.items():
-        least = 1 if name == "batch_size" else 0
+    bounds = [("batch_size", batch_size, 1), ("max_cache_bytes", max_cache_bytes, 0)]
+    bounds += [("max_feature_bytes", max_feature_bytes, 0), ("max_prefix_bytes", max_prefix_bytes, 0)]
+    for name, value, least in bounds:
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
 
 
 def check_row_options(model: SmolVLM, options: GenerationOptions) -> None:
-    """Refuse what answers that are made together cannot have, and what `check_options` refuses.
-
-    Raises:
-        ValueError: such an option.
-        ImportError: as `check_options`.
-    """
+    """Raise what `refuse_single_options` and `check_options` raise."""
     refuse_single_options(options)
     check_options(model, options)
 
