@@ -14,6 +14,7 @@ from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions, OptionKeywords, refuse_options, resolve_options
 from ..processor.processor import Processor
 from .answer import AnswerStep, Cancelled, check_options
+from .exclusive import OneCallAtATime, exclusive
 from .feature_cache import FeatureCache
 from .pacing import Pace
 from .prefixes import PrefixCache, held_layers
@@ -29,12 +30,13 @@ SYSTEM_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # late
 _POLL_S = 0.05  # how long `step` waits for a thread before it looks at the cancel events
 
 
-class Rows:
+class Rows(OneCallAtATime):
     """Answers that are made together, each the one that its prompt gets alone, with the same seed too.
 
     Add requests at any time, and call `step` as long as there are rows. Prompts are read in chunks between decode
     steps, so that a long one holds up the others for `max_pause_s` at most. The one with the least left to read comes
-    first, and waiting counts in its favour. One thread at a time; close it when done, or use it in a `with` statement.
+    first, and waiting counts in its favour. One call at a time, or a ValueError, from any thread. Close it when done,
+    or use it in a `with` statement.
 
     Attributes:
         feature_cache: image features of what was shown.
@@ -69,6 +71,7 @@ class Rows:
         check_bounds(batch_size, max_cache_bytes, max_feature_bytes, max_prefix_bytes)
         if max_pause_s is not None and not 0 < max_pause_s < float("inf"):
             raise ValueError(f"max_pause_s is {max_pause_s!r}, expected a positive number of seconds or None")
+        super().__init__("the rows are in use by another call, in another thread; make one call at a time")
         self._model = model
         self.feature_cache = FeatureCache(max_feature_bytes)
         self.prefix_cache = PrefixCache(max_prefix_bytes)
@@ -84,12 +87,6 @@ class Rows:
         self._events: list[RowEvent] = []  # of the step that is being made
         self._numbers = count()
 
-    def __enter__(self) -> "Rows":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __len__(self) -> int:
         """Rows, however far they are."""
         return len(self._rows)
@@ -99,6 +96,7 @@ class Rows:
         """Rows that wait for their prompts to be read."""
         return len(self._at(Stage.WAITING, Stage.PREPARING, Stage.PREPARED))
 
+    @exclusive
     def add(
         self,
         request: BatchRequest,
@@ -137,18 +135,21 @@ class Rows:
         self._prepare()
         return key
 
+    @exclusive
     def remove(self, key: Hashable) -> None:
         """Drop a row, however far it is; no event tells of it. Raises ValueError if there is none."""
         if key not in self._rows:
             raise ValueError(f"there is no row {key!r}")
         self._drop(self._rows[key])
 
+    @exclusive
     def close(self) -> None:
         """Drop all rows and end the threads."""
         for row in list(self._rows.values()):
             self._drop(row)
         self._preparer.close()
 
+    @exclusive
     def step(self) -> list[RowEvent]:
         """Read some of the prompts that wait, and make a token of every answer whose prompt has been read.
 
