@@ -12,8 +12,7 @@ from typing import Unpack
 
 import mlx.core as mx
 
-from ..engine.answer import Answer, AnswerStep, check_options
-from ..engine.cancelling import Cancelled, cancel_check
+from ..engine.answer import Answer, AnswerStep, Cancelled, cancel_check, check_options
 from ..engine.decoding import decode
 from ..engine.feature_cache import FeatureCache
 from ..engine.prefill import read_prompt

@@ -161,7 +161,8 @@ def _quantize_structure(model: SmolVLM, quantization: dict[str, Any], tensors: d
         if not hasattr(module, "to_quantized"):
             return False
         if path in quantization:
-            return quantization[path]
+            own: bool | dict[str, Any] = quantization[path]
+            return own
         return f"{path}.scales" in tensors
 
     group_size, bits = quantization["group_size"], quantization["bits"]

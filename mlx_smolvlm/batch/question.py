@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 
-from ..api.batching import BatchRequest
 from ..command_line.arguments import with_system_prompt
+from ..engine.row import BatchRequest
 from ..options import GenerationOptions, MediaOptions
 from .inputs import Item
 from .results import Result, key_of

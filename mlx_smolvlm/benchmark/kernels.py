@@ -56,7 +56,8 @@ def _step(model: LanguageModel, token_ids: mx.array, cache: list[Any]) -> mx.arr
 def _dequantized(codes: mx.array, scales: mx.array, biases: mx.array | None = None, *, bits: int, **_: Any) -> mx.array:
     """Stands for the codes of a token's embedding, (..., packed), unpacked: (..., width)."""
     width = codes.shape[-1] * 32 // bits
-    return mx.depends(mx.zeros((*codes.shape[:-1], width), scales.dtype), [codes, scales])
+    unpacked: mx.array = mx.depends(mx.zeros((*codes.shape[:-1], width), scales.dtype), [codes, scales])
+    return unpacked
 
 
 @contextmanager

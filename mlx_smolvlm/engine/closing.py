@@ -120,7 +120,7 @@ def completes(matcher: Any, tokens: list[int]) -> bool:
     if matcher.validate_tokens(tokens) < len(tokens):
         return False
     after = matcher.deep_copy()
-    return after.consume_tokens(tokens) and after.is_accepting()
+    return bool(after.consume_tokens(tokens) and after.is_accepting())
 
 
 def _allowed(matcher: Any) -> np.ndarray:

@@ -8,8 +8,7 @@ from threading import Event
 
 from ..model.smolvlm import SmolVLM
 from ..processor.processor import Processor
-from .answer import Answer
-from .cancelling import cancel_check
+from .answer import Answer, cancel_check
 from .row import Prepared, Row, Stage
 
 PREPARING_THREADS = min(4, os.cpu_count() or 1)  # prompts in flight, each with its images at full size in memory

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..model.smolvlm import SmolVLM
-from .cancelling import Cancelled
+from .answer import Cancelled
 from .feature_cache import FeatureCache
 from .pacing import Pace
 from .prefill import PromptReader, tiles_per_step

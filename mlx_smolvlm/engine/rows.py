@@ -13,8 +13,7 @@ from typing import Unpack
 from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions, OptionKeywords, refuse_options, resolve_options
 from ..processor.processor import Processor
-from .answer import AnswerStep, check_options
-from .cancelling import Cancelled
+from .answer import AnswerStep, Cancelled, check_options
 from .feature_cache import FeatureCache
 from .pacing import Pace
 from .prefixes import PrefixCache, held_layers

@@ -9,7 +9,7 @@ import pytest
 from support.golden_cases import golden_cases, with_media
 
 from mlx_smolvlm import generate_text, stream_generate
-from mlx_smolvlm.engine.text_stream import TextStream
+from mlx_smolvlm.engine.answer import TextStream
 
 
 class Scripted:

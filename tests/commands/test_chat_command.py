@@ -15,7 +15,7 @@ from support.command_lines import assert_refused, run
 from support.media import picture, video_path
 
 from mlx_smolvlm import stream_generate
-from mlx_smolvlm.engine.text_stream import TextStream
+from mlx_smolvlm.engine.answer import TextStream
 from mlx_smolvlm.processor.processor import Processor
 
 ROOT = Path(__file__).parent.parent.parent
