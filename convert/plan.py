@@ -15,7 +15,7 @@ Plan = dict[str, LayerFormat | None]
 RECIPES = {f"mixed_{low}_{high}": (low, high) for low, high in ((2, 6), (3, 4), (3, 5), (3, 6), (3, 8), (4, 6), (4, 8))}
 
 PARTS = ("embeddings", "decoder", "connector", "vision")
-FULL_PRECISION = ("connector", "vision")  # unless asked for: they are small, and pictures suffer first
+FULL_PRECISION = ("connector", "vision")  # unless asked for: they are small, and images suffer first
 _EMBEDDINGS = ("language_model.embed_tokens", "language_model.lm_head")
 _POSITIONS = "vision_model.embeddings.position_embedding"
 _DECODER_LAYERS = "language_model.layers."

@@ -46,7 +46,7 @@ def write_weights(
     Args:
         folder: where to.
         specs: all tensors by name, in the order in which they come.
-        tensors: the tensors; each is evaluated, written and let go before the next is asked for.
+        tensors: the tensors; each is evaluated, written and released before the next one is asked for.
         on_written: called with the size of each tensor in bytes.
 
     Raises:

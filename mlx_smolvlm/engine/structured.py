@@ -57,7 +57,7 @@ def _answer_grammar(answer: str) -> str:
 
 
 class GrammarConstraint:
-    """Follows one answer: which tokens may come next, and how to end it in time.
+    """Follows one answer: which tokens may come next, and how to end it within the token budget.
 
     At every step the answer can be closed within the tokens that are left; a token after which it could not is
     replaced by the next one of the way to the end that is known.

@@ -99,7 +99,7 @@ class Lookahead(Generic[S, T]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait for what is in work; the rest is not begun."""
+        """Wait for items in flight; the rest is not begun."""
         self._pool.shutdown(cancel_futures=True)
 
     def __iter__(self) -> Iterator[T]:

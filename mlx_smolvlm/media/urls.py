@@ -5,7 +5,7 @@ import re
 from urllib.parse import unquote_to_bytes, urlsplit
 
 URL_SCHEME = re.compile(r"(?:data|file)(?=:)|[a-z][a-z0-9+.-]*(?=://)", re.IGNORECASE)
-DEFAULT_MAX_BYTES = 64 * 1024**2  # enough for any picture
+DEFAULT_MAX_BYTES = 64 * 1024**2  # enough for any image
 
 
 class FetchError(ValueError):

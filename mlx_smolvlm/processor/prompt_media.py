@@ -1,7 +1,7 @@
-"""The pictures and videos of a prompt: found, opened and measured, before a pixel is resized.
+"""The images and videos of a prompt: opened and measured before a pixel is resized.
 
-What each costs in tokens is known from its size or its packets alone, so a prompt that is too long is
-refused before any work.
+The size of an image, or the packets of a video, give its cost in tokens, so a prompt that is too long is refused before
+any work.
 """
 
 import hashlib
@@ -28,13 +28,13 @@ from .expansion import expand_image, expand_video
 from .processor_config import ImageConfig, VideoConfig
 from .tiling import Layout, cut_grid, on_grid, plan, squeeze
 
-RESIZING_THREADS = min(4, os.cpu_count() or 1)  # frames in work, each at its full size in memory
+RESIZING_THREADS = min(4, os.cpu_count() or 1)  # frames in flight, each at its full size in memory
 VIDEO_POLICY = FetchPolicy(max_bytes=2 * 1024**3, timeout_s=600)
 
 
 @dataclass(frozen=True)
 class Medium:
-    """One picture or video of a prompt and what it costs: `image_tokens` = `num_tiles` x image_seq_len."""
+    """One image or video of a prompt and what it costs: `image_tokens` = `num_tiles` x image_seq_len."""
 
     kind: str  # "image" or "video"
     name: str
@@ -55,7 +55,7 @@ class SampledVideo:
         name: what it is called in messages.
 
     Raises:
-        ValueError: no frames, as many time stamps as frames, or times that do not ascend.
+        ValueError: no frames, not one time stamp per frame, or times that do not ascend.
     """
 
     frames: Sequence[Any]
@@ -82,8 +82,8 @@ class SampledVideo:
 VideoSource = str | os.PathLike[str] | SampledVideo
 
 
-class PlannedPicture:
-    """What a picture's layout alone tells."""
+class PlannedImage:
+    """What an image's layout alone tells."""
 
     name: str
     layout: Layout
@@ -105,8 +105,8 @@ class PlannedPicture:
 
 
 @dataclass
-class Picture(PlannedPicture):
-    """A picture that is loaded and planned, not yet resized and cut."""
+class LoadedImage(PlannedImage):
+    """An image that is loaded and planned, not yet resized and cut."""
 
     name: str
     image: Image.Image
@@ -223,10 +223,10 @@ class FrameSeries(PlannedVideo):
             yield tile
 
 
-def open_picture(source: ImageSource, config: ImageConfig, policy: FetchPolicy | None) -> Picture:
-    """Load and plan a picture; raises what `load_image` raises."""
+def open_image(source: ImageSource, config: ImageConfig, policy: FetchPolicy | None) -> LoadedImage:
+    """Load and plan an image; raises what `load_image` raises."""
     image = load_image(source, policy or DEFAULT_POLICY)
-    return Picture(describe_source(source), image, plan(image.size, config), config.tile_size)
+    return LoadedImage(describe_source(source), image, plan(image.size, config), config.tile_size)
 
 
 def open_clip(

@@ -24,7 +24,7 @@ from mlx_smolvlm.engine.row_decoding import RowDecoder
 from mlx_smolvlm.engine.sampling import Sampler, choose
 from mlx_smolvlm.model.caches.batch import BatchCache
 from mlx_smolvlm.model.caches.kv_cache import KVCache
-from mlx_smolvlm.processor.prompt_media import Picture
+from mlx_smolvlm.processor.prompt_media import LoadedImage
 
 DEMO = DEMO_MODEL.parent
 TILE = MediaOptions(do_image_splitting=False)
@@ -175,7 +175,7 @@ def test_a_prompt_that_cannot_be_read_is_an_answer_with_an_error(demo):
     ]
     answers = {answer.index: answer for answer in generate_batch(*demo, requests)}
     assert sorted(answers) == list(range(8))
-    problems = ("no such file", None, "not a picture", "object", "markers", "empty", "context", "no such.mp4")
+    problems = ("no such file", None, "not an image", "object", "markers", "empty", "context", "no such.mp4")
     for index, problem in enumerate(problems):
         answer = answers[index]
         if problem is None:
@@ -282,7 +282,7 @@ def test_pixels_are_not_kept_while_an_answer_is_made(demo, monkeypatch):
 
     def noted(self):
         gc.collect()
-        kept.append(sum(isinstance(thing, Picture) for thing in gc.get_objects()))
+        kept.append(sum(isinstance(thing, LoadedImage) for thing in gc.get_objects()))
         return step(self)
 
     monkeypatch.setattr(RowDecoder, "step", noted)
@@ -301,7 +301,7 @@ def test_cancelling_ends_it(demo):
     assert len(list(answers)) < 40
 
 
-def test_a_repeated_call_draws_anew_without_a_seed(demo):
+def test_a_repeated_call_draws_again_without_a_seed(demo):
     options = GenerationOptions(max_tokens=24, temperature=5.0)
     texts = {answer.text for answer in generate_batch(*demo, [BatchRequest("Hello")] * 4, options=options)}
     assert len(texts) == 4

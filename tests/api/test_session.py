@@ -42,7 +42,7 @@ def work(pair, monkeypatch):
 
         monkeypatch.setattr(module, name, wrapper)
 
-    counting(mlx_smolvlm.processor.processor, "open_picture", "opened")
+    counting(mlx_smolvlm.processor.processor, "open_image", "opened")
     counting(mlx_smolvlm.processor.processor, "open_clip", "opened")
     counting(mlx_smolvlm.processor.prompt_media, "read_frames", "decoded")
     counting(mlx_smolvlm.processor.prompt_media, "cut_grid", "cut")
@@ -111,7 +111,7 @@ def test_follow_ups_open_nothing_and_read_only_what_is_new(pair, session, work, 
 
 
 def test_media_may_come_at_any_turn(pair, session, work):
-    """A video changes the template that some checkpoints use, so that all is read anew, pixels included."""
+    """A video changes the template that some checkpoints use, so that all is read again, pixels included."""
     image, clip = media_item("image", picture("landscape")), media_item("video", str(video_path("short")))
     list(session.ask("Hello"))
     expected = from_scratch(pair, session, "A picture", image)
@@ -150,7 +150,7 @@ def test_an_edit_may_bring_other_pictures(pair, session):
     assert ids(session.edit("What is this?", images=[picture("second")])) == expected
 
 
-def test_an_answer_made_anew_is_the_same_if_greedy_and_another_if_sampled(session, work):
+def test_a_regenerated_answer_is_the_same_if_greedy_and_another_if_sampled(session, work):
     first = ids(session.ask("What is this?", images=[picture("landscape")]))
     work.clear()
     assert ids(session.regenerate()) == first

@@ -64,7 +64,7 @@ def lines(path):
 def test_each_picture_has_a_line_and_a_broken_one_its_reason(batch, pictures):
     result, done = batch(pictures)
     assert (result.status, result.out) == (0, "")
-    assert '4 pictures: 3 answered, 1 with errors (see "error" in out.jsonl)' in result.err
+    assert '4 images: 3 answered, 1 with errors (see "error" in out.jsonl)' in result.err
     assert sorted(done) == sorted(str(path) for path in pictures.iterdir())
     pair = load(DEMO_MODEL)
     for name in ("picture", "first", "second"):
@@ -102,7 +102,7 @@ def test_errors_can_be_tried_again(batch, pictures):
     result, done = batch(pictures)
     assert done[str(pictures / "broken.png")]["error"] is not None
     result, done = batch(pictures, "--retry-errors")
-    assert "note: 1 pictures of out.jsonl that had an error are tried again" in result.err
+    assert "note: 1 images of out.jsonl that had an error are tried again" in result.err
     assert done[str(pictures / "broken.png")]["text"] == done[str(pictures / "first.png")]["text"]
     assert "4 answered, 0 with errors" in result.err
 
@@ -115,7 +115,7 @@ def test_only_what_the_input_names_is_tried_again_and_nothing_is_dropped_before_
     assert_refused(batch(pictures, "--retry-errors", *prompt, "--model", "no such folder")[0], "no such folder")
     assert lines(tmp_path / "out.jsonl") == before
     result, after = batch(pictures / "broken.png", "--retry-errors")
-    assert "note: 1 pictures of out.jsonl that had an error are tried again" in result.err
+    assert "note: 1 images of out.jsonl that had an error are tried again" in result.err
     assert after.keys() == before.keys()
 
 
@@ -154,7 +154,7 @@ def test_lists_bring_videos_and_questions(batch, tmp_path):
     )
     result, done = batch("list.jsonl", "--max-tokens", 20)
     assert result.status == 0
-    assert "note: 1 pictures are listed twice; each is done once" in result.err
+    assert "note: 1 images are listed twice; each is done once" in result.err
     by_name = {Path(path).name: record for path, record in done.items()}
     assert by_name["clip.mp4"]["text"] == "The blue shape moves to the right."
     assert by_name["first.png"]["text"] == by_name["second.png"]["text"] == "A star."
@@ -194,7 +194,7 @@ def test_results_of_another_run_are_not_continued(batch, pictures, tmp_path, opt
     assert (tmp_path / "out.jsonl").read_bytes() == content
 
 
-def test_a_line_that_was_not_written_whole_is_made_anew(batch, pictures, tmp_path):
+def test_a_line_that_was_not_written_whole_is_made_again(batch, pictures, tmp_path):
     path = tmp_path / "out.jsonl"
     _, whole = batch(pictures)
     content = path.read_bytes()
@@ -210,13 +210,13 @@ def test_a_line_that_was_not_written_whole_is_made_anew(batch, pictures, tmp_pat
     ("arguments", "problem"),
     [
         (("no such",), "no folder or file 'no such'"),
-        (("empty",), "no pictures in empty"),
+        (("empty",), "no images in empty"),
         (("faulty.csv",), "line 2: expected 2 values"),
         (("pictures", "--prompt", ""), "--prompt is empty"),
-        (("pictures", "--prompt", "<image> <image>"), "2 markers, but each question is about one picture"),
-        (("pictures", "--prompt", "<video> What?"), "--prompt has the marker <video>, but is about pictures only"),
+        (("pictures", "--prompt", "<image> <image>"), "2 markers, but each question is about one image"),
+        (("pictures", "--prompt", "<video> What?"), "--prompt has the marker <video>, but is about images only"),
         (("pictures", "--system", " "), "--system is empty"),
-        (("list.txt",), "list.txt is no picture; a list is a .jsonl or a .csv file"),
+        (("list.txt",), "list.txt is not an image; a list is a .jsonl or a .csv file"),
         (("pictures", "--batch-size", "0"), "--batch-size is 0"),
         (("pictures", "--limit", "0"), "--limit is 0"),
         (("pictures", "--temperature", "-1"), "temperature is -1.0"),
@@ -252,7 +252,7 @@ def test_places_for_results_are_checked_first(monkeypatch, capsys, pictures, tmp
 def test_results_may_lie_among_the_pictures(monkeypatch, capsys, pictures):
     for _ in range(2):
         result = run(monkeypatch, capsys, "batch", f"{pictures}/*", "--out", pictures / "out.jsonl")
-        assert "4 pictures: 3 answered, 1 with errors" in result.err
+        assert "4 images: 3 answered, 1 with errors" in result.err
     assert len(lines(pictures / "out.jsonl")) == 4
 
 
