@@ -1,6 +1,7 @@
 """Shared fixtures: tiny checkpoints of every geometry, and the reference's answers on them."""
 
 import gc
+import signal
 from pathlib import Path
 
 import mlx.core as mx
@@ -15,6 +16,11 @@ def pytest_addoption(parser):
     parser.addoption("--network", action="store_true", help="run tests that need the internet")
     parser.addoption("--gpu", action="store_true", help="compute on the GPU, where sums may differ from the goldens'")
     parser.addoption("--in-process", action="store_true", help="leave out files that start processes of their own")
+
+
+def pytest_configure():
+    """Ctrl-C works in the tests and in what they start, also where a shell started pytest in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish():
@@ -65,6 +71,18 @@ def loaded(checkpoint):
         return pairs[name, fuse]
 
     return pair
+
+
+@pytest.fixture(scope="session")
+def pair(loaded):
+    """A tiny model and its processor, in float32."""
+    return loaded("smolvlm_256m")
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """The demo model and its processor, in float32: small, but it sees, and its heads can have a quantized cache."""
+    return mlx_smolvlm.load(mlx_smolvlm.DEMO_MODEL, dtype="float32")
 
 
 @pytest.fixture(scope="session")

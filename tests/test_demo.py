@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 from support.editing import WEIGHTS
 
-from mlx_smolvlm import DEMO_MODEL, generate_text, load
+from mlx_smolvlm import DEMO_MODEL, generate_text
 from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -18,15 +18,9 @@ sys.path.append(str(EXAMPLE))
 import scenes  # noqa: E402
 from evaluate import with_media  # noqa: E402
 
-SAMPLES = 15
-# The table in examples/demo_model/README.md is over 300 samples a task. Here so many of fifteen must be right that a
-# model as good as that table fails once in a thousand, and one that guesses never passes.
-NEEDED = 10
-
-
-@pytest.fixture(scope="module")
-def demo():
-    return load(DEMO_MODEL, dtype="float32")
+# The table in examples/demo_model/README.md is over 300 samples a task. Here so many of a few must be right that a
+# model as good as that table fails once in a thousand, and one that guesses one of four answers passes once in 240.
+SAMPLES, NEEDED = 8, 6
 
 
 @pytest.mark.parametrize("task", scenes.QUESTIONS)

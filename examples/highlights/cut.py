@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import Colorspace
+from av.video.reformatter import Colorspace, VideoReformatter
 
 from mlx_smolvlm.media.video.container import open_video, packets, reason
 from mlx_smolvlm.media.video.frames import read_frames
@@ -127,12 +127,12 @@ def _plays(path: Path, frame_count: int) -> bool:
 def _encoded(info: VideoInfo, spans: list[Span], output: Any) -> Iterator[Any]:
     """Upright, in 8 bits and even sizes, as players expect; each frame shown when and as long as in the source."""
     places = [(number, span) for span in spans for number in range(span.first, span.end)]
-    track = None
+    track, converter = None, VideoReformatter()  # one for all frames: each starts threads
     for (number, span), picture in zip(places, read_frames(info, [number for number, _ in places]), strict=False):
         if track is None:
             track = _encoder(output, info, picture.size)
         frame = av.VideoFrame.from_image(picture)
-        frame = frame.reformat(track.width, track.height, "yuv420p", dst_colorspace=Colorspace.ITU709)
+        frame = converter.reformat(frame, track.width, track.height, "yuv420p", dst_colorspace=Colorspace.ITU709)
         frame.pts = round((info.times_s[number] - span.start_s + span.offset_s) / TIME_BASE)
         frame.time_base = TIME_BASE
         yield from track.encode(frame)

@@ -16,7 +16,7 @@ class Pace:
     def __init__(self, max_pause_s: float | None):
         """`max_pause_s`: most seconds for which rows may wait, or the time of three steps if that is longer."""
         self._max_pause_s = max_pause_s
-        self.token_s = 1e-3
+        self.token_s = 5e-3  # until they are measured: small units first
         self.tile_s = 1e-1
         self.step_s = 0.0
 

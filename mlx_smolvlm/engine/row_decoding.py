@@ -11,7 +11,7 @@ from itertools import accumulate
 import mlx.core as mx
 import numpy as np
 
-from ..model.caches.batch import BatchCache, grouped_layers
+from ..model.caches.batch_cache import BatchCache, grouped_layers
 from ..model.caches.kv_cache import KVCache
 from ..model.smolvlm import SmolVLM
 from .answer import Answer, AnswerStep

@@ -153,7 +153,7 @@ class LanguageModel(IndexedModule):
         """Read tokens after those in the cache.
 
         (1, num_tokens, hidden_size) -> last hidden states of the same shape, normed; `cache` is extended. Which
-        tokens continue which is for the cache alone to know (see `caches/batch.py`).
+        tokens continue which is for the cache alone to know (see `caches/batch_cache.py`).
         """
         x = inputs_embeds
         step = self.step(x, cache)

@@ -126,9 +126,9 @@ def test_a_slow_consumer_gets_the_newest_window_and_the_count_of_what_it_missed(
     options = {"window_s": 0.5, "fps": 20, "max_frames": 10, "max_tokens": 1}
     with nothing_left_behind(), closing(captions(ENDLESS, **options)) as stream:
         seen = []
-        for _ in range(3):
+        for pause_s in (0, 1, 1):
+            time.sleep(pause_s)
             seen.append(next(stream))
-            time.sleep(1.2)
     for before, after in pairwise(seen):
         interval_s = 0.5 / 9  # ten frames in half a second, one at each end
         assert after.dropped_frames == max(0, round((after.start_s - before.end_s) / interval_s) - 1)
@@ -171,7 +171,7 @@ def test_the_cancel_event_ends_it(captions, moment):
             timer.start()
         began = time.monotonic()
         assert list(stream) == []
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4  # the wait that is ended would take 8
         if moment != "between two":
             timer.join()
 
@@ -182,7 +182,7 @@ def test_closing_ends_it(captions):
         next(stream)
         began = time.monotonic()
         stream.close()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
 
 
 def test_a_source_that_gives_bytes_but_no_frames_is_given_up(captions):
@@ -192,12 +192,12 @@ def test_a_source_that_gives_bytes_but_no_frames_is_given_up(captions):
             time.sleep(0.05)
 
     for treatment, scheme in ((trickle, "tcp"), (http(trickle), "http"), (trickle, "http")):
-        with nothing_left_behind(1), serving(treatment) as port, pytest.raises(ValueError, match="no frame came"):
+        with nothing_left_behind(4), serving(treatment) as port, pytest.raises(ValueError, match="no frame came"):
             next(captions(f"{scheme}://127.0.0.1:{port}", stall_timeout_s=0.4))
 
 
 def test_a_source_without_frames_is_given_up(captions):
-    with nothing_left_behind(1), pytest.raises(ValueError, match=r"nothing came for 0\.5 s"):
+    with nothing_left_behind(4), pytest.raises(ValueError, match=r"nothing came for 0\.5 s"):
         next(captions("udp://127.0.0.1:0", stall_timeout_s=0.5))
 
 

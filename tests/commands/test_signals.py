@@ -39,7 +39,7 @@ def test_signals_that_are_not_named_keep_their_handlers():
 def test_without_a_signal_nothing_is_concluded():
     with Interruption(watches_output=True) as interruption:
         pass
-    interruption.conclude()
+    assert interruption.conclude() is None
 
 
 def test_within_a_graceful_part_the_end_at_once_is_put_off():

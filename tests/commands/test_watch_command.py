@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from support.command_lines import assert_refused, run
+from support.leftovers import LONGEST_S
 from support.live_servers import http, send, serving, stall, transport_stream
 from support.media import video_path
 
 from mlx_smolvlm.api import loading
 
 ROOT = Path(__file__).parent.parent.parent
-WITHIN_S = 2.0  # one second is promised; another one is for a machine that is busy with other tests
+WITHIN_S = 4.0  # one second is promised; the rest is for a busy machine. A wait that is not ended takes 8 s
 ENDLESS = "lavfi:testsrc2=size=64x48:rate=30"
 FIELDS = [
     "start_s",
@@ -111,7 +112,7 @@ def test_a_stream_that_comes_back_is_reported(watch):
 
 
 def test_drops_are_said(watch):
-    result = watch(video_path("short"), "--realtime", "--window", "0.1", "--fps", 40, "--max-tokens", 600)
+    result = watch(video_path("short"), "--realtime", "--window", "0.1", "--fps", 40, "--max-tokens", 300)
     assert result.status == 0
     assert "frames dropped" in result.err
 
@@ -144,7 +145,7 @@ def test_drops_are_said(watch):
 def test_bad_input_is_one_line(watch, arguments, problem):
     began = time.monotonic()
     assert_refused(watch(*arguments), problem)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < LONGEST_S
 
 
 @pytest.mark.parametrize("content", ["empty", "cut", "picture", "audio"])

@@ -15,7 +15,7 @@ FACTS = CheckpointFacts("test", 0, 0)
 
 @pytest.fixture(scope="module")
 def samples():
-    return built_in_samples("test", 2, 2)
+    return built_in_samples("test", 1, 1)
 
 
 @pytest.mark.parametrize("name", ["trained", "tied", "smolvlm_256m"])

@@ -10,7 +10,7 @@ import pytest
 from mlx.utils import tree_flatten
 from safetensors import safe_open
 from safetensors.numpy import load_file
-from support.editing import WEIGHTS, change_weights, copied, set_field
+from support.editing import WEIGHTS, change_weights, copied, read_config, set_field
 from support.golden_cases import CHECKPOINT_NAMES, golden_cases, with_media
 
 from mlx_smolvlm import load, stream_generate
@@ -19,16 +19,6 @@ from mlx_smolvlm.convert import checkpoint as conversion
 from mlx_smolvlm.model.weights import INDEX, PATCH_EMBEDDING_WEIGHT
 
 FOUR_BITS = QuantizationOptions(bits=4, group_size=32)
-
-
-@pytest.fixture
-def out(tmp_path):
-    """Where to convert to: a name that is free."""
-    return tmp_path / "out"
-
-
-def read_config(folder):
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def tensors(folder):

@@ -1,12 +1,11 @@
 """Formats layer by layer: what options ask for, what the files say, and that every mode loads and runs."""
 
-import json
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
-from support.editing import WEIGHTS, copied, set_field
+from support.editing import WEIGHTS, copied, read_config, set_field
 from support.golden_cases import golden_cases, with_media
 
 from mlx_smolvlm import load, stream_generate
@@ -31,16 +30,6 @@ EVERY_FORMAT = [
     for group_size in group_sizes
 ]
 GATE, VALUE, DOWN = "mlp.gate_proj", "self_attn.v_proj", "mlp.down_proj"
-
-
-@pytest.fixture
-def out(tmp_path):
-    """Where to convert to: a name that is free."""
-    return tmp_path / "out"
-
-
-def read_config(folder):
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def answer(folder, max_tokens=3):
@@ -265,7 +254,7 @@ def test_quantized_positions_of_other_converters_load(checkpoint, tmp_path):
 
 
 def test_the_configuration_tells_the_type_that_was_asked_for(checkpoint):
-    raw = json.loads((checkpoint("smolvlm_256m") / "config.json").read_text())
+    raw = read_config(checkpoint("smolvlm_256m"))
     raw |= {"torch_dtype": "float32", "text_config": raw["text_config"] | {"dtype": "float32"}}
     config = read_model_config(checkpoint("smolvlm_256m"))
     told = converted_config(raw, config, None, "bfloat16")

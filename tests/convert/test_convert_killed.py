@@ -51,7 +51,14 @@ def kill_at(point, *options):
 
 
 @pytest.mark.parametrize(
-    "point", ["shards _write 1", "shards _write 40", "checkpoint write_card 1", "files _flush 2", "Path rename 1"]
+    "point",
+    [
+        "shards _write 40",
+        *(
+            pytest.param(point, marks=pytest.mark.slow)
+            for point in ("shards _write 1", "checkpoint write_card 1", "files _flush 2", "Path rename 1")
+        ),
+    ],
 )
 def test_nothing_is_left_that_looks_finished(checkpoint, tmp_path, point):
     out = tmp_path / "out"

@@ -4,11 +4,9 @@ mlx-swift-lm checks that a file's names are exactly its classes' parameters, eac
 `quantization` does not say false (Libraries/MLXVLM/Models/Idefics3.swift, Libraries/MLXLMCommon/Load.swift).
 """
 
-import json
-
 import mlx.core as mx
 import pytest
-from support.editing import WEIGHTS, copied, set_field
+from support.editing import WEIGHTS, copied, read_config, set_field
 from support.golden_cases import CHECKPOINT_NAMES
 
 from mlx_smolvlm.convert import LayerFormat, QuantizationOptions, convert_checkpoint
@@ -57,7 +55,7 @@ def parameters(config):
 
 def verify(folder):
     """As mlx-swift-lm: each layer quantized as `quantization` says if it has scales, and nothing else in the file."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_config(folder)
     assert config["text_config"].keys() >= TEXT_FIELDS
     assert config["vision_config"].keys() >= VISION_FIELDS
     assert {"model_type", "image_token_id", "scale_factor"} <= config.keys()
@@ -108,5 +106,5 @@ def test_fields_that_the_original_leaves_out_are_written(checkpoint, tmp_path):
     set_field(source / "config.json", [128, 128], "vision_config", "image_size")
     convert_checkpoint(source, tmp_path / "out")
     verify(tmp_path / "out")
-    config = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+    config = read_config(tmp_path / "out")
     assert config["vision_config"]["image_size"] == 128

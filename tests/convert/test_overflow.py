@@ -10,6 +10,7 @@ from mlx_smolvlm.convert.calibration_data import score_samples
 from mlx_smolvlm.convert.overflow import Risk, largest_activations, overflow_warnings
 from mlx_smolvlm.convert.synthetic_samples import built_in_samples
 
+pytestmark = pytest.mark.usefixtures("few_samples")
 DOWN = "language_model.layers.1.mlp.down_proj"
 
 

@@ -10,8 +10,9 @@ from support.command_lines import assert_refused, run
 from support.editing import WEIGHTS, change_weights, copied
 
 from mlx_smolvlm import load
-from mlx_smolvlm.convert import QuantizationOptions, calibration, convert_checkpoint, synthetic_samples
+from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
 
+pytestmark = pytest.mark.usefixtures("few_samples")
 GROUPS = ("-q", "--q-group-size", "32")  # the tiny checkpoints are too narrow for groups of 64
 
 
@@ -19,13 +20,6 @@ GROUPS = ("-q", "--q-group-size", "32")  # the tiny checkpoints are too narrow f
 def convert(monkeypatch, capsys):
     """A function from options to the run's result."""
     return lambda *options: run(monkeypatch, capsys, "convert", *options)
-
-
-@pytest.fixture(autouse=True)
-def few_samples(monkeypatch):
-    """A few of the built-in samples: enough for what is tested here."""
-    few = synthetic_samples.built_in_samples
-    monkeypatch.setattr(calibration, "built_in_samples", lambda seed, *_: few(seed, 2, 2))
 
 
 @pytest.fixture
@@ -69,7 +63,17 @@ def test_the_report_stays_with_the_quantized_folder(convert, trained_checkpoint,
     assert str(tmp_path) not in (out / "quality.json").read_text(encoding="utf-8")  # no paths of this machine
 
 
-@pytest.mark.parametrize("options", [(), ("--target-bpw", "4.5"), ("--data", "pictures")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--target-bpw", "4.5", "--data", "pictures"),
+        *(
+            pytest.param(options, marks=pytest.mark.slow)
+            for options in ((), ("--target-bpw", "4.5"), ("--data", "pictures"))
+        ),
+    ],
+    ids=" ".join,
+)
 def test_a_calibrated_folder_loads_and_carries_its_report(
     convert, trained_checkpoint, tmp_path, pictures, monkeypatch, options
 ):
@@ -92,6 +96,7 @@ def _layers(folder):
     return json.loads((folder / "quantization_report.json").read_text(encoding="utf-8"))["layers"]
 
 
+@pytest.mark.slow
 def test_calibrating_twice_gives_the_same_bytes(convert, checkpoint, tmp_path):
     for name in ("a", "b"):
         options = ("--mlx-path", tmp_path / name, *GROUPS, "--calibrate", "--target-bpw", "5.5")

@@ -20,7 +20,7 @@ FACTS = CheckpointFacts("test", 0, 0)
 def test_costs_foretell_the_divergence_of_rounding_one_layer(trained, checkpoint, trained_checkpoint, name):
     folder = trained_checkpoint if name == "demo" else checkpoint("tied")
     (model, processor), (other, _) = (load(folder, dtype="float32", fuse=False) for _ in range(2))
-    samples = score_samples(model, processor, built_in_samples("test", 4, 4))
+    samples = score_samples(model, processor, built_in_samples("test", 3, 3))
     layer_format = LayerFormat(6, 32)  # fine enough for a change that the second order describes
     paths = ["language_model.layers.0.self_attn.v_proj", "language_model.layers.1.mlp.down_proj"]
     paths += ["language_model.embed_tokens", *(["language_model.lm_head"] if name == "demo" else [])]

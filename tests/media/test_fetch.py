@@ -1,17 +1,10 @@
-"""Transfers stay within their limits, and every failure is one line that gives no secret away.
-
-One file: the tests share their server and its certificate.
-"""
+"""Transfers stay within their limits, and every failure is one line that gives no secret away."""
 
 import base64
-import shutil
 import socket
-import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,17 +19,6 @@ from mlx_smolvlm.media.fetch import (
 )
 
 QUICK = FetchPolicy(timeout_s=0.4, connect_timeout_s=0.4)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
-def url(server: Server) -> str:
-    return f"http://127.0.0.1:{server.server_port}"
 
 
 def one_line(caught: pytest.ExceptionInfo[Exception]) -> str:
@@ -136,7 +118,7 @@ def test_a_trickle_is_cut_at_the_time_limit(url: str, path: str) -> None:
     start = time.monotonic()
     with pytest.raises(FetchError, match=r"timed out.*0\.4 s in all"):
         fetch(f"{url}/{path}", QUICK)
-    assert time.monotonic() - start < 2  # the whole trickle takes 5 s
+    assert time.monotonic() - start < 4  # the whole trickle takes 5 s
 
 
 def test_a_consumer_that_pauses_cannot_stretch_the_time_limit(url: str) -> None:
@@ -241,60 +223,6 @@ def test_non_public_ranges_are_refused(address: str) -> None:
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"])
 def test_public_addresses_pass(address: str) -> None:
     assert refuse_private_addresses(address) is None  # type: ignore[func-returns-value]  # it raises what it refuses
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A self-signed certificate for the name pictures.example."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    (folder / "request.cnf").write_text(
-        "[req]\ndistinguished_name=name\nx509_extensions=extensions\nprompt=no\n"
-        "[name]\nCN=pictures.example\n[extensions]\nsubjectAltName=DNS:pictures.example\n"
-    )
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-config", str(folder / "request.cnf"), "-keyout", str(key), "-out", str(cert)]
-    subprocess.run(command, check=True, capture_output=True)
-    return key, cert
-
-
-@pytest.fixture
-def tls_server(certificate: tuple[Path, Path]) -> Iterator[Server]:
-    key, cert = certificate
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
-    with serving(lambda plain: context.wrap_socket(plain, server_side=True)) as running:
-        yield running
-
-
-@pytest.fixture
-def trusted(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trust the test's certificate, and send every name to this machine."""
-    create, resolve = ssl.create_default_context, socket.getaddrinfo
-    monkeypatch.setattr(ssl, "create_default_context", lambda: create(cafile=str(certificate[1])))
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, **rest: resolve("127.0.0.1", port, **rest))
-
-
-def test_an_untrusted_certificate_is_refused(tls_server: Server) -> None:
-    with pytest.raises(FetchError, match=r"certificate cannot be trusted .*self.signed"):
-        fetch(f"https://127.0.0.1:{tls_server.server_port}/body")
-
-
-@pytest.mark.usefixtures("trusted")
-def test_a_certificate_is_checked_for_the_name_not_the_address(tls_server: Server) -> None:
-    assert fetch(f"https://pictures.example:{tls_server.server_port}/body") == BODY
-    with pytest.raises(FetchError, match="certificate cannot be trusted"):
-        fetch(f"https://other.example:{tls_server.server_port}/body")
-
-
-@pytest.mark.usefixtures("trusted")
-def test_https_never_turns_into_http(tls_server: Server, server: Server) -> None:
-    tls_server.plain_url = f"http://pictures.example:{server.server_port}/body"
-    with pytest.raises(FetchError, match="https may not turn into http"):
-        fetch(f"https://pictures.example:{tls_server.server_port}/to_http")
-    assert server.requests == []
 
 
 def test_proxies_of_the_environment_are_not_used(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from support.frames import pixels_of
 from support.golden_cases import GOLDENS, golden_cases
 from support.media import video_path
 from support.video_files import turned
@@ -57,7 +58,7 @@ def test_container_facts_and_choice_equal_the_reference(case):
 def test_frames_are_those_of_a_full_decode():
     path = video_path("clip")
     with av.open(str(path)) as container:
-        every = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        every = [pixels_of(frame) for frame in container.decode(video=0)]
     for expected, frame in zip([every[0], every[7], every[49]], read_frames(probe(path), [0, 7, 49]), strict=True):
         assert np.array_equal(frame, expected)
 

@@ -1,33 +1,18 @@
-"""Bad videos: one line and status 2 within ten seconds, and no thread or open file left behind.
+"""Bad videos: one line and status 2 within ten seconds, and no thread or open file left behind."""
 
-One file: all cases share the check that nothing is left behind.
-"""
-
-import base64
-import contextlib
-import gc
 import os
-import subprocess
-import sys
-import threading
-import time
-from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import av
 import pytest
-from support.command_lines import assert_refused, run
-from support.http_server import serving
-from support.media import picture, video_path
-from support.video_files import EVEN_MS, FRAGMENTED, MILLISECOND, X264, X265, encode, overwritten, pixels, sound
-
-import mlx_smolvlm
-from mlx_smolvlm.processor import prompt_media
+from support.command_lines import assert_refused
+from support.media import picture
+from support.video_encoding import EVEN_MS, MILLISECOND, X264, X265, encode, pixels, sound
+from support.video_files import FRAGMENTED, overwritten
 
 FASTSTART = {"movflags": "faststart"}
-LONGEST_S = 10
 
 
 @pytest.fixture(scope="module")
@@ -38,43 +23,6 @@ def intact(tmp_path_factory):
     X264(folder / "end.mp4")
     X264(folder / "clip.mkv")
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-@pytest.fixture(scope="module")
-def warm(checkpoint):
-    """What is made once and kept is there: libraries, MLX's threads."""
-    pair = mlx_smolvlm.load(checkpoint("smolvlm_256m"))
-    mlx_smolvlm.generate_text(*pair, "What?", videos=[str(video_path("clip"))], max_tokens=2)
-    gc.collect()
-    gc.freeze()  # `held` collects what is left behind, not what is there for good
-
-
-@pytest.fixture
-def generate(monkeypatch, capsys, checkpoint, warm):
-    """A function from options to the result of a run, which must be quick and leave nothing behind."""
-
-    def checked(*options):
-        model = ("--model", checkpoint("smolvlm_256m"), "--max-tokens", 2)
-        before, start = held(), time.monotonic()
-        result = run(monkeypatch, capsys, "generate", *model, *options)
-        assert time.monotonic() - start < LONGEST_S
-        while held() != before and time.monotonic() - start < LONGEST_S:  # the threads of a test's server, closing
-            time.sleep(0.05)
-        assert held() == before
-        return result
-
-    return checked
-
-
-def held() -> tuple[int, int, list[str]]:
-    """Python threads, all threads of the process (where the system tells), and what its open files are."""
-    gc.collect()
-    tasks = Path("/proc/self/task")
-    files = []
-    for entry in os.listdir("/dev/fd"):
-        with contextlib.suppress(OSError):  # the listing's own
-            files.append(os.readlink(f"/dev/fd/{entry}") if tasks.is_dir() else entry)
-    return threading.active_count(), len(os.listdir(tasks)) if tasks.is_dir() else 0, sorted(files)
 
 
 def without_frames(path: Path) -> None:
@@ -255,69 +203,6 @@ def test_one_bad_video_among_good_ones_is_named(generate, intact, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(intact["front.mp4"][:1000])
     result = generate("--video", tmp_path / "good.mp4", "--video", tmp_path / "bad.mp4")
     assert_refused(result, str(tmp_path / "bad.mp4"))
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """The limits of a download, cut from seconds to what a test can wait for."""
-    policy = prompt_media.VIDEO_POLICY
-    assert policy.connect_timeout_s < LONGEST_S
-    assert policy.stall_timeout_s < LONGEST_S
-    monkeypatch.setattr(prompt_media, "VIDEO_POLICY", replace(policy, connect_timeout_s=0.3, stall_timeout_s=0.3))
-
-
-SERVER = """
-import socket, sys, time
-with socket.create_server(("127.0.0.1", 0)) as server:
-    print(server.getsockname()[1], flush=True)
-    connection = server.accept()[0]
-    connection.sendall(sys.argv[1].encode())
-    time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize("words", ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"])
-def test_a_server_that_never_delivers_is_given_up(generate, impatient, words):
-    with subprocess.Popen([sys.executable, "-c", SERVER, words], stdout=subprocess.PIPE, text=True) as server:
-        try:
-            url = f"http://127.0.0.1:{int(server.stdout.readline())}/clip.mp4"
-            assert_refused(generate("--video", url), "timed out")
-        finally:
-            server.kill()
-
-
-@pytest.mark.parametrize(
-    ("path", "problem"),
-    [
-        ("missing", "404"),
-        ("cut", "broke off after 1000 of"),
-        ("huge", "larger than the limit"),
-        ("garbage", "not valid HTTP"),
-        ("body", "is not a video file"),
-    ],
-)
-def test_a_server_that_delivers_no_video_is_refused(generate, path, problem):
-    with serving() as server:
-        address = f"http://127.0.0.1:{server.server_port}/{path}"
-        result = generate("--video", address)
-        assert_refused(result, problem)
-        assert address in result.err
-
-
-def test_other_schemes_are_refused(generate):
-    for url in ("rtsp://127.0.0.1:9/live", "ftp://127.0.0.1/clip.mp4", "tcp://127.0.0.1:9"):
-        assert_refused(generate("--video", url), "videos are not read from there")
-    for name in ("concat:a|b", "pipe:0"):
-        assert_refused(generate("--video", name), "no such file")
-
-
-def test_a_data_url_may_hold_a_video(generate):
-    clip = video_path("short")
-    content = base64.b64encode(clip.read_bytes()).decode()
-    options = ("--prompt", "What happens?", "--max-tokens", 4)
-    shown = generate("--video", f"data:video/mp4;base64,{content}", *options)
-    assert shown.status == 0, shown.err
-    assert shown.out == generate("--video", clip, *options).out
 
 
 def test_the_rate_of_a_file_does_not_matter(generate, tmp_path):

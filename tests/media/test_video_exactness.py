@@ -9,7 +9,9 @@ import av
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
-from support.video_files import DAMAGES, FPS, NUM_FRAMES, UNEVEN_MS, VIDEO_FILES, turned, write_video_file
+from support.frames import pixels_of
+from support.video_encoding import FPS, NUM_FRAMES, UNEVEN_MS
+from support.video_files import DAMAGES, VIDEO_FILES, turned, write_video_file
 
 from mlx_smolvlm.media.video.frames import read_frames
 from mlx_smolvlm.media.video.probing import VideoInfo, choose_frames, probe
@@ -68,7 +70,7 @@ def full_decode(name: str, path: Path, thread_type: str = "SLICE") -> Case:
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = thread_type
         for frame in decoded_one_by_one(container):
-            frames.append(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+            frames.append(np.rot90(pixels_of(frame), frame.rotation // 90))
             times_s.append(frame.time)
     if name in UNTIMED:
         return Case(name, path, frames, np.arange(len(frames)) / UNTIMED[name])

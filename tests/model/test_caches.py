@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from support.golden_cases import golden_cases
 
-from mlx_smolvlm import DEMO_MODEL, GenerationOptions, PromptCache, load, stream_generate
+from mlx_smolvlm import DEMO_MODEL, GenerationOptions, PromptCache, stream_generate
 from mlx_smolvlm.model.caches import make_caches
 from mlx_smolvlm.model.caches.kv_cache import KVCache
 from mlx_smolvlm.model.caches.quantized import QuantizedKVCache
@@ -16,12 +16,6 @@ from mlx_smolvlm.model.language import LanguageModel
 TOKENS, HEADS, KV_HEADS, HEAD_DIM = 40, 4, 2, 32
 QUERIES = mx.random.normal((1, HEADS, TOKENS, HEAD_DIM), key=mx.random.key(0))
 KEYS_VALUES = mx.random.normal((1, 2 * KV_HEADS, TOKENS, HEAD_DIM), key=mx.random.key(1))
-
-
-@pytest.fixture(scope="module")
-def demo():
-    """The demo model: its heads are wide enough for a quantized cache."""
-    return load(DEMO_MODEL, dtype="float32")
 
 
 def attended(cache: KVCache, portion: int) -> mx.array:

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -14,6 +15,11 @@ WEIGHTS = "model.safetensors"
 def copied(source: Path, target: Path) -> Path:
     """A copy of a checkpoint folder, to be changed; returns `target`."""
     return Path(shutil.copytree(source, target))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A checkpoint's config.json."""
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def set_field(path: Path, value: object, *keys: str) -> None:

@@ -7,6 +7,8 @@ from random import Random
 import av
 import numpy as np
 
+from .frames import converted, pixels_of
+
 SAMPLE_RATE = 48000
 TONE_HZ = 440
 
@@ -36,7 +38,7 @@ def write_film(
             if number == 0:
                 stream.height, stream.width, stream.pix_fmt = *pixels.shape[:2], pix_fmt
                 stream.codec_context.time_base = Fraction(1, 1000)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame = converted(av.VideoFrame.from_ndarray(pixels, format="rgb24"), pix_fmt)
             time_s = number / rate if times_s is None else times_s[number]
             frame.pts, frame.time_base = round((time_s + start_s) * 1000), Fraction(1, 1000)
             container.mux(stream.encode(frame))
@@ -54,11 +56,13 @@ def write_film(
     return path
 
 
+_RANDOM = Random("pattern")
+_PATTERN = np.array([_RANDOM.random() < 0.5 for _ in range(400)])
+
+
 def is_on(time_s):
     """A pattern in time by which pictures and sound are compared: it changes at irregular half seconds."""
-    rng = Random("pattern")
-    pattern = np.array([rng.random() < 0.5 for _ in range(400)])
-    return pattern[(2 * np.asarray(time_s) + 1e-6).astype(int)]
+    return _PATTERN[(2 * np.asarray(time_s) + 1e-6).astype(int)]
 
 
 def blinking(times_s, size: tuple[int, int] = (64, 48)):
@@ -73,7 +77,7 @@ def seen(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Times of all frames in seconds, and the mean brightness of each."""
     with av.open(str(path)) as container:
         container.streams.video[0].codec_context.options = {"err_detect": "explode"}
-        frames = [(float(frame.time), frame.to_ndarray(format="gray").mean()) for frame in container.decode(video=0)]
+        frames = [(float(frame.time), pixels_of(frame, "gray").mean()) for frame in container.decode(video=0)]
     times_s, brightness = np.array(frames).T
     return times_s, brightness
 

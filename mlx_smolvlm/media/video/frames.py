@@ -52,7 +52,7 @@ def read_frames(
                 frame = reader.frame_at(pts)
                 if frame is None:
                     return
-                yield upright_image(frame)
+                yield upright_image(frame, reader.converter)
         finally:
             reader.close()
     else:
@@ -61,13 +61,15 @@ def read_frames(
 
 def _counted(path: Path, indices: list[int], hardware: bool, check: Callable[[], None]) -> Iterator[Image.Image]:
     """By counting from the start, in files whose frames carry no usable times."""
-    wanted = iter(indices)
+    from av.video.reformatter import VideoReformatter
+
+    wanted, converter = iter(indices), VideoReformatter()
     next_index = next(wanted, None)
     with open_video(path, hardware=hardware) as (container, stream):
         frames = (frame for packet in _demuxed(container, stream, check) for frame in _decoded(packet))
         for position, frame in enumerate(frames):
             if position == next_index:
-                yield upright_image(frame)
+                yield upright_image(frame, converter)
                 next_index = next(wanted, None)
             if next_index is None:
                 return
@@ -79,6 +81,9 @@ class _Reader:
     def __init__(
         self, path: Path, table: PacketTable, wanted: frozenset[int], hardware: bool, check: Callable[[], None]
     ):
+        from av.video.reformatter import VideoReformatter
+
+        self.converter = VideoReformatter()
         self._path = path
         self._table = table
         self._wanted = wanted
@@ -200,15 +205,19 @@ def _decoded(packet: Any) -> list[Any]:
         return []
 
 
-def upright_image(frame: Any) -> Image.Image:
-    """A decoded frame as an upright RGB image. Raises ValueError if FFmpeg cannot turn its pixels into such."""
+def upright_image(frame: Any, converter: Any = None) -> Image.Image:
+    """A decoded frame as an upright RGB image. Raises ValueError if FFmpeg cannot turn its pixels into such.
+
+    `converter` is a `VideoReformatter` for all frames of a file. Without one a new one is made, which starts threads.
+    """
     import av
+    from av.video.reformatter import VideoReformatter
 
     kind = frame.format.name
     try:
         if kind in _HARDWARE_FORMATS:  # the planes that a software decoder gives, so that colours are equal
             frame = frame.reformat(format=_HARDWARE_FORMATS[kind])
-        plane = frame.reformat(format="rgb24").planes[0]
+        plane: Any = (converter or VideoReformatter()).reformat(frame, format="rgb24").planes[0]
     except av.FFmpegError as error:
         raise ValueError(f"frames with pixels of the kind {kind} cannot be read: {error}") from None
     size = (frame.width, frame.height)

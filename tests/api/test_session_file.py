@@ -1,0 +1,131 @@
+"""Sessions in files: they go on where they were left, and what is damaged or of another model is refused."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from support.media import picture, video_path
+from support.sessions import OPTIONS, ids
+
+import mlx_smolvlm
+from mlx_smolvlm import MediaOptions, SampledVideo, Session
+
+
+@pytest.fixture
+def saved(session, tmp_path):
+    """A session of three turns with media of every kind, and its file."""
+    path = tmp_path / "picture.png"
+    picture("portrait").save(path)
+    frames = SampledVideo([picture("second"), picture("second").transpose(0)], [0.5, 1], 2, name="camera")
+    session.system = "Be brief."
+    smaller = MediaOptions(longest_edge=256)
+    list(session.ask("What is this?", images=[path, picture("landscape")], media_options=smaller))
+    list(session.ask("And this?", videos=[str(video_path("clip")), frames]))
+    list(session.ask("So?"))
+    session.save(tmp_path / "file.session")
+    return tmp_path / "file.session"
+
+
+def test_a_loaded_session_goes_on_where_it_was_left(pair, session, saved, work, tmp_path):
+    loaded = Session.load(saved, *pair)
+    loaded.options = OPTIONS
+    assert loaded.system == session.system
+    assert [(turn.answer, turn.finish_reason) for turn in loaded.turns] == [
+        (turn.answer, turn.finish_reason) for turn in session.turns
+    ]
+    (tmp_path / "picture.png").unlink()  # not needed to go on
+    work.clear()
+    follow_up = ids(loaded.ask("And then?"))
+    assert work.keys() == {"tokens"}
+    assert work["tokens"] < 60
+    assert follow_up == ids(session.ask("And then?"))
+    loaded.undo(), session.undo()
+    assert ids(loaded.edit("Why?")) == ids(session.edit("Why?"))
+
+
+def test_a_session_loaded_in_one_thread_goes_on_in_another(pair, saved):
+    def load_and_ask(ask):
+        session = Session.load(saved, *pair)
+        return ask(lambda: ids(session.ask("And now?")))
+
+    with ThreadPoolExecutor(1) as thread:
+        assert load_and_ask(lambda answer: thread.submit(answer).result()) == load_and_ask(lambda answer: answer())
+
+
+def test_a_loaded_session_can_make_all_pixels_again(pair, session, saved, work):
+    loaded = Session.load(saved, *pair)
+    loaded.options = OPTIONS
+    loaded.system = session.system = "Be exact."
+    assert ids(loaded.ask("And then?")) == ids(session.ask("And then?"))
+    assert (work["decoded"], work["cut"]) == (2, 4)  # each made the pixels of a video and of two pictures
+
+
+def test_a_session_without_a_question_can_be_saved(pair, session, tmp_path):
+    session.system = "Be brief."
+    session.save(tmp_path / "x")
+    loaded = Session.load(tmp_path / "x", *pair)
+    assert (loaded.system, loaded.turns) == ("Be brief.", [])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_other_types_of_numbers_are_saved_bit_by_bit(checkpoint, tmp_path, dtype):
+    pair = mlx_smolvlm.load(checkpoint("smolvlm_256m"), dtype=dtype)
+    session = Session(*pair, options=OPTIONS)
+    list(session.ask("What is this?", images=[picture("tiny")]))
+    session.save(tmp_path / "x")
+    loaded = Session.load(tmp_path / "x", *pair)
+    held, restored = session.prompt_cache.arrays(), loaded.prompt_cache.arrays()
+    assert held.keys() == restored.keys()
+    for name, array in held.items():
+        assert array.dtype == restored[name].dtype == getattr(mx, dtype)
+        assert mx.array_equal(array, restored[name])
+
+
+def test_a_session_of_another_model_is_refused(loaded, checkpoint, saved, tmp_path):
+    bfloat16 = mlx_smolvlm.load(checkpoint("smolvlm_256m"), dtype="bfloat16")
+    other = mlx_smolvlm.load(checkpoint("smolvlm_256m"), dtype="float32")
+    norm = other[0].language_model.norm
+    norm.weight = norm.weight + 1e-3  # as fine-tuning would
+    for pair in (loaded("tied"), bfloat16, other):
+        with pytest.raises(ValueError, match="saved with another model"):
+            Session.load(saved, *pair)
+
+
+def test_the_model_loaded_again_is_the_same_model(checkpoint, saved):
+    again = mlx_smolvlm.load(checkpoint("smolvlm_256m"), dtype="float32")
+    assert len(Session.load(saved, *again).turns) == 3
+
+
+def test_damaged_files_are_refused_with_the_reason(pair, saved, checkpoint, tmp_path):
+    whole = saved.read_bytes()
+    path = tmp_path / "damaged"
+    for length in (0, 7, 8, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="not a session, or cut short"):
+            Session.load(path, *pair)
+    for place in np.linspace(len(whole) // 2, len(whole) - 1, 20).astype(int):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match="damaged"):
+            Session.load(path, *pair)
+    with pytest.raises(ValueError, match="but not a session"):
+        Session.load(checkpoint("smolvlm_256m") / "model.safetensors", *pair)
+    mx.save_safetensors(str(tmp_path / "bfloat16.safetensors"), {"x": mx.zeros(3, mx.bfloat16)})
+    with pytest.raises(ValueError, match="not a session"):
+        Session.load(tmp_path / "bfloat16.safetensors", *pair)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        Session.load(tmp_path / "nowhere", *pair)
+
+
+def test_saving_is_whole_or_not_at_all(session, saved, monkeypatch, tmp_path):
+    before, files = saved.read_bytes(), sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            session.save(saved)
+    assert saved.read_bytes() == before
+    assert sorted(tmp_path.iterdir()) == files
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        session.save(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        session.save(tmp_path / "nowhere" / "x")
