@@ -19,14 +19,12 @@ from ..options import (
     refuse_options,
     resolve_options,
 )
-from ..processor.kept_media import KeptMedium
-from ..processor.messages import IMAGE_MARKER, VIDEO_MARKER, read_conversation
+from ..processor.kept_media import Content, kept_content
+from ..processor.messages import IMAGE_MARKER, VIDEO_MARKER
 from ..processor.processor import Processor
 from ..processor.prompt_media import VideoSource
 from .generation import GenerationResponse, stream_generate
 from .session_file import SavedSession, read_session, write_session
-
-Content = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ class Session:
                 as FileNotFoundError, all that `stream_generate` raises.
         """
         options, media_options = self._resolved(options, media_options, keywords)
-        return self._answer(_content(text, images, videos, media_options), False, options, cancel)
+        return self._answer(kept_content(text, images, videos, media_options), False, options, cancel)
 
     def edit(
         self,
@@ -149,9 +147,9 @@ class Session:
             if given is not None or media_options != self.media_options:
                 raise ValueError("the media of the question stay as they were read; pass them again to change that")
             kept = {kind: [item[kind] for item in last.content if item["type"] == kind] for kind in ("image", "video")}
-            content = _content(text, kept["image"], kept["video"], media_options)
+            content = kept_content(text, kept["image"], kept["video"], media_options)
         else:
-            content = _content(text, images or (), videos or (), media_options)
+            content = kept_content(text, images or (), videos or (), media_options)
         return self._answer(content, True, options, cancel)
 
     def regenerate(
@@ -184,8 +182,7 @@ class Session:
         """Write the session into one file, whole or not at all: conversation, media and what the model has read.
 
         Images and videos that are files stay where they are, as videos behind an address do; images that came
-        from elsewhere are in the file. The image features are not, nor are the model, `options`, `media_options` and
-        fetch policies.
+        from elsewhere are in the file. Image features, the model, `options` and `media_options` are not.
 
         Raises:
             ValueError: an answer is still being made.
@@ -290,23 +287,6 @@ def check_session_options(options: GenerationOptions) -> None:
     refuse_options(
         options, ("apply_chat_template", "continue_final_message"), "a session makes its prompts from the conversation"
     )
-
-
-def _content(text: str, images: Sequence[Any], videos: Sequence[Any], options: MediaOptions) -> Content:
-    """A question with its media in their places."""
-    sources = {}
-    for kind, media in (("image", images), ("video", videos)):
-        if not isinstance(media, list | tuple):
-            raise ValueError(f"{kind}s is {type(media).__name__}, expected a list")
-        sources[kind] = [
-            source if isinstance(source, KeptMedium) else KeptMedium(kind, source, options) for source in media
-        ]
-    conversation = read_conversation(text, sources["image"], sources["video"])
-    unplaced = {kind: iter(media) for kind, media in sources.items()}
-    return [
-        item if item["type"] == "text" else {"type": item["type"], item["type"]: next(unplaced[item["type"]])}
-        for item in conversation.messages[0]["content"]
-    ]
 
 
 def _text(text: str) -> dict[str, Any]:

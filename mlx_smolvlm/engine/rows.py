@@ -59,8 +59,7 @@ class Rows:
             batch_size: most answers to make at a time; further ones wait.
             max_cache_bytes: most memory for keys and values; fewer answers are made at a time where it takes more.
             max_feature_bytes: most memory for image features, for images that are shown again.
-            max_prefix_bytes: most memory for keys and values of earlier prompts, for prompts with the same beginning; 0
-                keeps none.
+            max_prefix_bytes: most memory for keys and values of earlier prompts, for others that begin alike; 0: none.
             max_pause_s: most seconds that decoding waits for prompts to be read, or the time of three decode steps
                 where that is longer; None reads prompts as soon as there is room for them, which is best if only the
                 time for all counts.
@@ -280,21 +279,15 @@ class Rows:
 
 def check_bounds(batch_size: int, max_cache_bytes: int, max_feature_bytes: int, max_prefix_bytes: int) -> None:
     """Raise ValueError for bounds that `Rows` would refuse."""
-    bounds = {"max_cache_bytes": max_cache_bytes, "max_feature_bytes": max_feature_bytes}
-    bounds |= {"batch_size": batch_size, "max_prefix_bytes": max_prefix_bytes}
-    for name, value in bounds.items():
-        least = 1 if name == "batch_size" else 0
+    bounds = [("batch_size", batch_size, 1), ("max_cache_bytes", max_cache_bytes, 0)]
+    bounds += [("max_feature_bytes", max_feature_bytes, 0), ("max_prefix_bytes", max_prefix_bytes, 0)]
+    for name, value, least in bounds:
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
 
 
 def check_row_options(model: SmolVLM, options: GenerationOptions) -> None:
-    """Refuse what answers that are made together cannot have, and what `check_options` refuses.
-
-    Raises:
-        ValueError: such an option.
-        ImportError: as `check_options`.
-    """
+    """Raise what `refuse_single_options` and `check_options` raise."""
     refuse_single_options(options)
     check_options(model, options)
 

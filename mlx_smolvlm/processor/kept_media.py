@@ -11,9 +11,11 @@ import numpy as np
 
 from ..media.urls import URL_SCHEME
 from ..options import MediaOptions
+from .messages import read_conversation
 from .prompt_media import Clip, FrameSeries, LoadedImage, PlannedImage, PlannedVideo
 from .tiling import Layout
 
+Content = list[dict[str, Any]]
 OpenMedium = LoadedImage | Clip | FrameSeries
 Opener = Callable[[Any, MediaOptions], OpenMedium]
 
@@ -96,6 +98,27 @@ class KeptMedium:
         elif isinstance(medium, Clip | FrameSeries):
             self.known = KeptVideo(*medium.shown, medium.digest)
             self.source = _path_of(self.source) or self.source
+
+
+def kept_content(text: str, images: Sequence[Any], videos: Sequence[Any], options: MediaOptions) -> Content:
+    """A question in Hugging Face form, its media in their places as `KeptMedium` objects.
+
+    Raises:
+        ValueError: an empty question, media that are no list, or as many media as markers are needed.
+    """
+    sources = {}
+    for kind, media in (("image", images), ("video", videos)):
+        if not isinstance(media, list | tuple):
+            raise ValueError(f"{kind}s is {type(media).__name__}, expected a list")
+        sources[kind] = [
+            source if isinstance(source, KeptMedium) else KeptMedium(kind, source, options) for source in media
+        ]
+    conversation = read_conversation(text, sources["image"], sources["video"])
+    unplaced = {kind: iter(media) for kind, media in sources.items()}
+    return [
+        item if item["type"] == "text" else {"type": item["type"], item["type"]: next(unplaced[item["type"]])}
+        for item in conversation.messages[0]["content"]
+    ]
 
 
 def _path_of(source: Any) -> str | None:

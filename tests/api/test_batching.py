@@ -3,7 +3,6 @@
 One file: every test answers the same few requests, by the helpers at its top.
 """
 
-import errno
 import gc
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,19 +10,14 @@ from contextlib import contextmanager
 from itertools import count
 from threading import Event
 
-import mlx.core as mx
-import numpy as np
 import pytest
 from support.media import picture, video_path
 
 from mlx_smolvlm import DEMO_MODEL, BatchRequest, GenerationOptions, MediaOptions, generate_batch, load, stream_generate
 from mlx_smolvlm.benchmark.generated_inputs import write_picture
 from mlx_smolvlm.benchmark.geometries import GEOMETRIES, make_checkpoint
-from mlx_smolvlm.engine import rows as rows_module
 from mlx_smolvlm.engine.row_decoding import RowDecoder
-from mlx_smolvlm.engine.sampling import Sampler, choose
 from mlx_smolvlm.model.caches.batch_cache import BatchCache
-from mlx_smolvlm.model.caches.kv_cache import KVCache
 from mlx_smolvlm.processor.prompt_media import LoadedImage
 
 DEMO = DEMO_MODEL.parent
@@ -164,89 +158,6 @@ def test_prompts_are_taken_as_room_is_made(demo):
     assert next(taken) < 20
 
 
-def test_a_prompt_that_cannot_be_read_is_an_answer_with_an_error(demo):
-    requests = [
-        BatchRequest("x", ["no such.png"]),
-        BatchRequest("Hello"),
-        BatchRequest("x", [b"no picture"]),
-        BatchRequest("x", [object()]),
-        BatchRequest("<image>"),
-        BatchRequest("", []),
-        BatchRequest("long " * 20_000),
-        BatchRequest("x", videos=["no such.mp4"]),
-    ]
-    answers = {answer.index: answer for answer in generate_batch(*demo, requests)}
-    assert sorted(answers) == list(range(8))
-    problems = ("no such file", None, "not an image", "object", "markers", "empty", "context", "no such.mp4")
-    for index, problem in enumerate(problems):
-        answer = answers[index]
-        if problem is None:
-            assert (answer.error, answer.text) == (None, "".join(s.text for s in stream_generate(*demo, "Hello")))
-        else:
-            assert problem in str(answer.error)
-            assert (answer.text, answer.token_ids, answer.finish_reason) == ("", [], None)
-
-
-def test_values_that_are_not_finite_spoil_one_answer_alone(demo, monkeypatch):
-    """In float16, one picture may overflow where all others are fine."""
-    original, calls = rows_module.check_finite, count()
-
-    def check(logits):
-        original(logits * (mx.nan if next(calls) == 1 else 1))
-
-    monkeypatch.setattr(rows_module, "check_finite", check)
-    answers = list(generate_batch(*demo, [BatchRequest("Hello")] * 3))
-    assert len(answers) == 3
-    (error,) = [answer.error for answer in answers if answer.error]
-    assert "values that are not finite" in str(error)
-
-
-def test_what_a_row_held_before_does_not_spoil_the_next_answer():
-    class Config:
-        num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim = 1, 2, 1, 4
-
-    def held(value, length):
-        cache = KVCache()
-        cache.append(mx.full((1, 2, length, 4), value))
-        return [cache]
-
-    cache = BatchCache(Config, 4)
-    cache.arrange([], 2)
-    cache.put(0, held(mx.nan, 9))
-    cache.put(0, held(1.0, 3))
-    cache.put(1, held(2.0, 9))
-    cache.begin_step()
-    out = cache.layers[0].attend(mx.ones((1, 2, 2, 4)), mx.ones((1, 2, 2, 4)), 1.0)
-    assert np.isfinite(np.array(out)).all()
-    assert np.allclose(np.array(out[0, :, 0]), 1.0)
-    cache.end_step([1])
-    assert cache.lengths.tolist() == [0, 10]
-
-
-@pytest.mark.parametrize(("raised", "is_fatal"), [(LookupError("odd"), False), (OSError(errno.ENOSPC, "full"), True)])
-def test_what_a_prompt_raises_is_its_own_error_but_a_full_disk_is_not(demo, monkeypatch, raised, is_fatal):
-    model, processor = demo
-
-    class Raising:
-        def prepare(self, messages_or_prompt, *arguments, **options):
-            if messages_or_prompt == "odd":
-                raise raised
-            return processor.prepare(messages_or_prompt, *arguments, **options)
-
-        def __getattr__(self, name):
-            return getattr(processor, name)
-
-    answers = generate_batch(model, Raising(), [BatchRequest("odd"), BatchRequest("Hello"), "text"])
-    if is_fatal:
-        with pytest.raises(OSError, match="full"):
-            list(answers)
-        return
-    errors = {answer.index: answer.error for answer in answers}
-    assert errors[0] is raised
-    assert errors[1] is None
-    assert str(errors[2]) == "the request is str, expected a BatchRequest"
-
-
 def test_answers_may_be_taken_in_another_thread(demo):
     answers = generate_batch(*demo, REQUESTS[:2])
     with ThreadPoolExecutor(1) as pool:
@@ -307,21 +218,6 @@ def test_a_repeated_call_draws_again_without_a_seed(demo):
     options = GenerationOptions(max_tokens=24, temperature=5.0)
     texts = {answer.text for answer in generate_batch(*demo, [BatchRequest("Hello")] * 4, options=options)}
     assert len(texts) == 4
-
-
-def test_samplers_of_one_and_of_several_answers_share_their_arithmetic():
-    """Of one row and of several with other options, step by step, against draws by hand."""
-    options = GenerationOptions(temperature=1.0, seed=7)
-    single, shared = Sampler(options, [], 50), Sampler(options, [], 50)
-    others = [Sampler(GenerationOptions(), [], 50), Sampler(GenerationOptions(temperature=2, top_k=3, seed=1), [], 50)]
-    logits, key = mx.random.normal((3, 50), key=mx.random.key(1)), mx.random.key(7)
-    for _ in range(3):
-        key, now = mx.random.split(key)
-        expected = mx.random.categorical(logits[1:2], key=now).item()
-        assert choose(logits[1:2], [single]).item() == expected
-        first, second, third = choose(logits, [others[0], shared, others[1]]).tolist()
-        assert (first, second) == (mx.argmax(logits[0]).item(), expected)
-        assert third in mx.argsort(-logits[2])[:3].tolist()
 
 
 @pytest.mark.parametrize(

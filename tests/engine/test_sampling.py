@@ -98,3 +98,18 @@ def test_repetition_penalty_counts_prompt_and_answer_and_lowers_negative_logits_
 def test_options_out_of_range_are_refused_by_name(option, value):
     with pytest.raises(ValueError, match=f"^{option} is"):
         GenerationOptions(**{option: value})
+
+
+def test_samplers_of_one_and_of_several_answers_share_their_arithmetic():
+    """Of one row and of several with other options, step by step, against draws by hand."""
+    options = GenerationOptions(temperature=1.0, seed=7)
+    single, shared = Sampler(options, [], 50), Sampler(options, [], 50)
+    others = [Sampler(GenerationOptions(), [], 50), Sampler(GenerationOptions(temperature=2, top_k=3, seed=1), [], 50)]
+    logits, key = mx.random.normal((3, 50), key=mx.random.key(1)), mx.random.key(7)
+    for _ in range(3):
+        key, now = mx.random.split(key)
+        expected = mx.random.categorical(logits[1:2], key=now).item()
+        assert choose(logits[1:2], [single]).item() == expected
+        first, second, third = choose(logits, [others[0], shared, others[1]]).tolist()
+        assert (first, second) == (mx.argmax(logits[0]).item(), expected)
+        assert third in mx.argsort(-logits[2])[:3].tolist()

@@ -7,6 +7,7 @@ from support.golden_cases import golden_cases
 
 from mlx_smolvlm import DEMO_MODEL, GenerationOptions, PromptCache, stream_generate
 from mlx_smolvlm.model.caches import make_caches
+from mlx_smolvlm.model.caches.batch_cache import BatchCache
 from mlx_smolvlm.model.caches.kv_cache import KVCache
 from mlx_smolvlm.model.caches.quantized import QuantizedKVCache
 from mlx_smolvlm.model.caches.rotating import KEEP, RotatingKVCache
@@ -202,3 +203,25 @@ def test_the_golden_answer_holds_with_a_rotating_cache_that_is_long_enough(loade
     case = golden_cases("smolvlm_256m")["text"]
     steps = stream_generate(*loaded("smolvlm_256m"), case["messages"], max_tokens=32, max_kv_size=1000)
     assert [step.token_id for step in steps] == case["generated_ids"]
+
+
+def test_what_a_row_held_before_does_not_spoil_the_next_answer():
+    class Config:
+        num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim = 1, 2, 1, 4
+
+    def held(value, length):
+        cache = KVCache()
+        cache.append(mx.full((1, 2, length, 4), value))
+        return [cache]
+
+    cache = BatchCache(Config, 4)
+    cache.arrange([], 2)
+    cache.put(0, held(mx.nan, 9))
+    cache.put(0, held(1.0, 3))
+    cache.put(1, held(2.0, 9))
+    cache.begin_step()
+    out = cache.layers[0].attend(mx.ones((1, 2, 2, 4)), mx.ones((1, 2, 2, 4)), 1.0)
+    assert np.isfinite(np.array(out)).all()
+    assert np.allclose(np.array(out[0, :, 0]), 1.0)
+    cache.end_step([1])
+    assert cache.lengths.tolist() == [0, 10]
