@@ -1,4 +1,4 @@
-"""What quality is measured on: prompts with images, and the tokens of an answer to each."""
+"""Samples to measure and calibrate on: prompts with images, and the tokens of an answer to each."""
 
 import json
 import re

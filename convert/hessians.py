@@ -1,4 +1,4 @@
-"""How the inputs of the decoder's layers go together, measured block by block."""
+"""Hessians of the decoder's layers (how their inputs correlate), measured block by block."""
 
 from collections.abc import Collection, Iterator, Sequence
 

@@ -30,7 +30,7 @@ def part_of(path: str) -> str:
 
 @dataclass(frozen=True)
 class QuantizationOptions:
-    """What a user asks for; `plan_quantization` makes a plan of it.
+    """The options of a quantization; `plan_quantization` makes a plan of them.
 
     `bits`, `group_size` and `mode` are for the decoder with its embeddings and head. A `recipe` of RECIPES decides the
     bits layer by layer instead. `parts` names other formats for "embeddings", "connector" or "vision", None for full

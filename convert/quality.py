@@ -1,4 +1,4 @@
-"""What was measured on a checkpoint: as a table, as `quality.json` in its folder, and as a plot."""
+"""The figures of a checkpoint: as a table, as `quality.json` in its folder, and as a plot."""
 
 from pathlib import Path
 from typing import Any

@@ -24,14 +24,14 @@ _CARRIERS = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32}  # Python's buffers know n
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a file's header says of a tensor."""
+    """A tensor as the file's header describes it."""
 
     shape: tuple[int, ...]
     dtype: mx.Dtype
 
     @property
     def size_bytes(self) -> int:
-        """What it takes in the file."""
+        """Its size in the file."""
         return math.prod(self.shape) * self.dtype.size
 
 

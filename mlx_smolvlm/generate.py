@@ -169,7 +169,7 @@ def _logprobs(steps: "list[GenerationResponse]") -> dict[str, Any]:
 
 
 def _print_budget(step: "GenerationResponse") -> None:
-    """What the prompt costs, before the answer."""
+    """Print the cost of the prompt, before the answer."""
     numbers = {kind: count(1) for kind in ("image", "video")}
     for medium in step.media:
         number = next(numbers[medium.kind])

@@ -16,7 +16,7 @@ from ..processor.processor import Processor
 
 @dataclass(frozen=True)
 class BatchAnswer:
-    """What came of one prompt.
+    """The answer to one prompt, or the reason why there is none.
 
     Attributes:
         index: which prompt, counted from 0.
@@ -94,7 +94,9 @@ def generate_batch(
     """
     options, media_options = resolve_options(options, media_options, keywords)
     check_row_options(model, options)
-    make_constraint(options, processor, model.config.text.vocab_size, options.max_tokens)  # else each would fail
+    make_constraint(
+        options, processor, model.config.text.vocab_size, options.max_tokens
+    )  # otherwise each answer would fail
     bounds = {
         "batch_size": batch_size,
         "max_cache_bytes": max_cache_bytes,
@@ -139,7 +141,7 @@ def _answers(
 
 
 def _answer(events: list[RowEvent]) -> BatchAnswer:
-    """What came of a prompt whose answer has ended."""
+    """The answer of a row that has ended."""
     last = events[-1]
     assert isinstance(last.key, int)
     if last.error is not None:

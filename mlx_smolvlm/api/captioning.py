@@ -30,7 +30,7 @@ SLACK_S = 0.5  # beyond the stall time-out, within which a source reports its ow
 
 @dataclass(frozen=True)
 class Caption:
-    """What the model says of one window of a source. Times are in seconds.
+    """The model's answer about one window of a source. Times are in seconds.
 
     Attributes:
         start_s, end_s: the window, counted from the source's first frame.

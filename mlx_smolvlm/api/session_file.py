@@ -28,7 +28,7 @@ _PROBE = 64  # values of each parameter that tell a model from others of the sam
 
 @dataclass(frozen=True)
 class SavedSession:
-    """What a file holds: the system prompt, (content, answer, finish_reason) of each turn, and what was read."""
+    """The content of a file: the system prompt, (content, answer, finish_reason) of each turn, and the prompt cache."""
 
     system: str | None
     turns: list[tuple[list[dict[str, Any]], str, str]]
@@ -80,7 +80,7 @@ def write_session(path: Path, model: SmolVLM, session: SavedSession) -> None:
 
 
 def read_session(path: Path, model: SmolVLM, fetch_policy: FetchPolicy | None = None) -> SavedSession:
-    """What was saved; downloads of its videos follow `fetch_policy`.
+    """The saved session; downloads of its videos follow `fetch_policy`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -134,7 +134,7 @@ def _restored(
 
 
 def _medium_record(medium: KeptMedium) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What is written of an image or video, and its pixels if it has no place of its own."""
+    """The record of an image or video, and its pixels if it does not come from a file or address."""
     known, source = medium.known, medium.source
     if known is None:
         raise ValueError(f"a {medium.kind} has not been read")

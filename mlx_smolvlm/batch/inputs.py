@@ -43,7 +43,7 @@ class Item:
 
 
 def read_items(sources: Sequence[str], is_left_out: Callable[[Path], bool] = lambda path: False) -> list[Item]:
-    """What INPUT names, in a fixed order, each once.
+    """The items that INPUT names, in a fixed order, each once.
 
     A folder is searched for images, in its subfolders too. A glob (`**` goes into subfolders) and a list may name
     videos as well, recognised by their suffix.

@@ -1,4 +1,4 @@
-"""What is asked about every image, and whether results are answers to it."""
+"""The question about every image, and whether earlier results answer it."""
 
 import json
 from dataclasses import dataclass, fields

@@ -31,7 +31,7 @@ class Ranks:
         self._exchanges = 0
 
     def share(self, data: bytes, patience_s: float | None = None) -> list[bytes]:
-        """What each process gave, by rank; all call this, and wait for each other.
+        """The data of each process, by rank; all processes call this, and wait for each other.
 
         MLX does not always notice that another process is gone: some of its backends then wait for ever, deaf to
         signals. So the exchange is made in a thread, and waited for as long as `patience_s`, or `PATIENCE_S`.

@@ -47,7 +47,7 @@ class Result:
 
     @property
     def key(self) -> bytes:
-        """What is not done twice: an image with a question."""
+        """Identifies an image with a question, which is not done twice."""
         return key_of(self.source or self.path, self.prompt)
 
     def line(self) -> bytes:
@@ -60,7 +60,7 @@ class Result:
 
 
 def key_of(source: str, prompt: str) -> bytes:
-    """Stands for an image with a question; results are remembered by it, since texts would fill the memory."""
+    """Identifies an image with a question; results are remembered by it, since texts would fill the memory."""
     return blake2b(f"{source}\0{prompt}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
@@ -137,7 +137,7 @@ class ResultsFile:
             self.write(other)
 
     def lines(self) -> Iterator[Result]:
-        """What is in the file, one by one."""
+        """The results in the file, one by one."""
         with open(self.path, "rb") as file:
             yield from map(parse_line, file)
 

@@ -19,7 +19,7 @@ _MAX_ENDING_TOKENS = 1000  # on the way there
 
 @dataclass(frozen=True)
 class Place:
-    """Where JSON text breaks off: within a string or not, after a backslash or not."""
+    """The state at the end of unfinished JSON text: within a string or not, after a backslash or not."""
 
     in_string: bool = False
     escaped: bool = False

@@ -1,4 +1,4 @@
-"""How much of a prompt may be read between two decode steps, by what the units before took."""
+"""How much of a prompt may be read between two decode steps, from the measured time of earlier units."""
 
 import time
 from collections.abc import Iterator

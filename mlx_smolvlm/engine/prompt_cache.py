@@ -14,7 +14,7 @@ from ..processor.prompt import Prompt
 
 @dataclass(frozen=True)
 class ReadMedium:
-    """Where the image tokens of an image or video are, and what it was."""
+    """The place of the image tokens of an image or video, and the digest of its content."""
 
     start: int
     end: int
@@ -48,7 +48,7 @@ class PromptCache:
         return len(self.layers) * sum(array.nbytes for array in self.layers[0].state)  # layers are alike
 
     def open(self, model: SmolVLM, options: GenerationOptions) -> None:
-        """Bind an unused cache to a model and a way of keeping keys and values.
+        """Bind an unused cache to a model and to the options of its key-value cache.
 
         Raises:
             ValueError: it is bound to another.
@@ -96,7 +96,7 @@ class PromptCache:
     def restore(
         self, model: SmolVLM, token_ids: list[int], media: list[ReadMedium], arrays: dict[str, mx.array]
     ) -> None:
-        """Take over what another cache of the same model held. Raises KeyError if keys and values are missing."""
+        """Take over the content of another cache of the same model. Raises KeyError if keys and values are missing."""
         self.open(model, GenerationOptions())
         self.token_ids, self.media = list(token_ids), list(media)
         if token_ids:
@@ -106,7 +106,7 @@ class PromptCache:
 
 
 def shared_beginning(token_ids: Sequence[int], media: Sequence[ReadMedium], prompt: Prompt) -> int:
-    """How many tokens a prompt shares with what was read, but not its last one, whose logits are needed.
+    """Number of tokens that a prompt shares with what was read, without its last one, whose logits are needed.
 
     Tokens that stand for an image or a video are shared if all of it was read before and is the same.
     """

@@ -37,7 +37,7 @@ class BatchRequest:
 
 @dataclass(frozen=True)
 class RowEvent:
-    """What a step has added to one row.
+    """The result of one step for one row.
 
     Attributes:
         key: which row.
@@ -115,7 +115,7 @@ class Row:
 
     @property
     def most_tokens(self) -> int:
-        """How long it may become, prompt included."""
+        """Most tokens that it may have, prompt included."""
         assert self.answer is not None
         return len(self.prompt_ids) + self.answer.budget
 
@@ -125,7 +125,7 @@ class Row:
         return self.cancel is not None and self.cancel.is_set()
 
     def note_prompt(self) -> None:
-        """Note what the prompt costs."""
+        """Note the tokens of the prompt."""
         assert self.prompt is not None
         self.prompt_ids = self.prompt.input_ids
         self.image_tokens = sum(medium.image_tokens for medium in self.prompt.costs)
@@ -139,7 +139,7 @@ class Row:
         self.files.close()
 
     def event(self, step: AnswerStep | None = None, **values: Any) -> RowEvent:
-        """What has come of it."""
+        """An event of this row."""
         if step is not None:
             values |= {"text": step.text, "token_id": step.token_id, "finish_reason": step.finish_reason}
             values |= {"logprob": step.logprob, "top_logprobs": step.top_logprobs}

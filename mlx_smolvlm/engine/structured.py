@@ -128,7 +128,7 @@ class GrammarConstraint:
 def make_constraint(
     options: GenerationOptions, processor: Processor, vocab_size: int, max_tokens: int
 ) -> GrammarConstraint | None:
-    """What follows an answer to its end; None if it is free. Raises what `read_grammar` and the class raise."""
+    """The constraint of an answer; None if it is free. Raises what `read_grammar` and the class raise."""
     grammar = read_grammar(options)
     return None if grammar is None else GrammarConstraint(processor, vocab_size, grammar, max_tokens)
 

@@ -1,4 +1,4 @@
-"""URLs as text: what they are called in messages, and what data URLs hold."""
+"""URLs as text: their names in messages, and the content of data URLs."""
 
 import binascii
 import re

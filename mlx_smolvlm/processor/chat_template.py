@@ -19,7 +19,7 @@ FAMILY_TEMPLATE = (
     "{% endfor %}<end_of_utterance>\n{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
-"""What the family was trained with; used for conversations with a video, which older templates leave out."""
+"""The template that the family was trained with; used for conversations with a video, which older templates drop."""
 
 
 _CONTINUED = "\ue000 continued here \ue000"  # characters for private use, which no template looks for

@@ -1,4 +1,4 @@
-"""What stands in the prompt for an image or a video: layout markers, image tokens, time stamps.
+"""The text of an image or a video in the prompt: layout markers, image tokens, time stamps.
 
 Port of transformers, `models/smolvlm/processing_smolvlm.py`. The tokenizer turns the markers into learned
 tokens, or into pieces where a checkpoint has none (SmolVLM-2.2B v1, Idefics3): the text is the same.

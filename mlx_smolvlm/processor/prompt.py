@@ -18,7 +18,7 @@ MARKER = re.compile(f"{IMAGE_MARKER}|{VIDEO_MARKER}")
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the model reads.
+    """The input of the model.
 
     Attributes:
         input_ids: the prompt's tokens.
@@ -63,7 +63,7 @@ class Prompt:
 
     @property
     def costs(self) -> list[Medium]:
-        """What each medium costs."""
+        """The cost of each medium."""
         return [medium.cost(self.image_seq_len) for medium in self.media]
 
     @property

@@ -83,7 +83,7 @@ VideoSource = str | os.PathLike[str] | SampledVideo
 
 
 class PlannedImage:
-    """What an image's layout alone tells."""
+    """An image whose layout is known."""
 
     name: str
     layout: Layout
@@ -94,11 +94,11 @@ class PlannedImage:
         return self.layout.num_tiles
 
     def expansion(self, image_seq_len: int) -> str:
-        """What stands in the prompt for it."""
+        """Its text in the prompt."""
         return expand_image(self.layout.rows, self.layout.columns, image_seq_len)
 
     def cost(self, image_seq_len: int) -> Medium:
-        """What it will cost, with `image_seq_len` tokens per tile."""
+        """Its cost in tokens, with `image_seq_len` tokens per tile."""
         grid = f"{self.layout.rows} x {self.layout.columns} tiles and the global image"
         shape = grid if self.layout.rows else "one tile"
         return Medium("image", self.name, self.num_tiles, self.num_tiles * image_seq_len, shape)
@@ -131,7 +131,7 @@ class LoadedImage(PlannedImage):
 
 
 class PlannedVideo(ABC):
-    """What the times of a video's frames alone tell: they are shown one by one, with time stamps."""
+    """A video whose frame times are known. Frames are shown one by one, with time stamps."""
 
     @property
     @abstractmethod
@@ -144,12 +144,12 @@ class PlannedVideo(ABC):
         return len(self.shown[1])
 
     def expansion(self, image_seq_len: int) -> str:
-        """What stands in the prompt for it."""
+        """Its text in the prompt."""
         _, timestamps_s, duration_s = self.shown
         return expand_video(timestamps_s, duration_s, image_seq_len)
 
     def cost(self, image_seq_len: int) -> Medium:
-        """What it will cost, with `image_seq_len` tokens per tile."""
+        """Its cost in tokens, with `image_seq_len` tokens per tile."""
         frames = self.num_tiles
         return Medium("video", self.shown[0], frames, frames * image_seq_len, f"{frames} frame{'s' * (frames > 1)}")
 
@@ -255,7 +255,7 @@ def open_clip(
 
 
 def _video_file(source: str | os.PathLike[str], folder: Path, policy: FetchPolicy, check: Callable[[], None]) -> Path:
-    """Where a video can be read; in `folder`, if it had to be written to a file first."""
+    """The path of a video; in `folder`, if it had to be written to a file first."""
     scheme = URL_SCHEME.match(source) if isinstance(source, str) else None
     if scheme is None:
         return Path(source)

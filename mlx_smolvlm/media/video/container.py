@@ -90,5 +90,5 @@ def packets(container: "av.container.InputContainer", stream: Any, path: Path) -
 
 
 def reason(error: Exception) -> str:
-    """What FFmpeg says of an error, in one line."""
+    """FFmpeg's message for an error, in one line."""
     return getattr(error, "strerror", None) or " ".join(str(error).split())
