@@ -122,7 +122,7 @@ class Answer:
         return token_id if self.constraint is None else self.constraint.take(token_id)
 
     def log_probabilities(self, logits: mx.array) -> mx.array | None:
-        """Log probabilities for `take`, (num_rows, vocab_size), to be evaluated with the token; None if not asked for."""
+        """Log probabilities for `take`, (num_rows, vocab_size); None if not asked for. Evaluate them with the token."""
         return None if self.options.logprobs is None else log_probabilities(logits)
 
     def take(self, token_id: int, logprobs: np.ndarray | None = None) -> AnswerStep:
