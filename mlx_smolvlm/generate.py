@@ -53,7 +53,7 @@ def _run(arguments: argparse.Namespace) -> None:
     shown_images = arguments.image
     if is_demo and not (arguments.image or arguments.video or arguments.prompt or arguments.messages):
         shown_images = [str(DEMO_MODEL.parent / "picture.png")]
-        print(f"Picture: {shown_images[0]}\nQuestion: {DEMO_QUESTION}", file=sys.stderr)
+        print(f"Image: {shown_images[0]}\nQuestion: {DEMO_QUESTION}", file=sys.stderr)
     steps: list[GenerationResponse] = []
     for step in stream_generate(
         model,
@@ -80,11 +80,11 @@ def _run(arguments: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandLine(
         prog="python -m mlx_smolvlm.generate",
-        description="Ask a SmolVLM model about pictures and videos. Without arguments, the embedded demo answers.",
+        description="Ask a SmolVLM model about images and videos. Without arguments, the embedded demo answers.",
     )
     prompt = parser.add_argument_group("what to ask")
     prompt.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
-    prompt.add_argument("--image", action="append", metavar="FILE_OR_URL", default=[], help="a picture; repeatable")
+    prompt.add_argument("--image", action="append", metavar="FILE_OR_URL", default=[], help="an image; repeatable")
     prompt.add_argument("--video", action="append", metavar="FILE_OR_URL", default=[], help="a video; repeatable")
     prompt.add_argument("--prompt", metavar="TEXT", help="question; <image> and <video> markers place the media")
     prompt.add_argument("--system", metavar="TEXT", help="system prompt")
@@ -169,12 +169,12 @@ def _logprobs(steps: "list[GenerationResponse]") -> dict[str, Any]:
 
 
 def _print_budget(step: "GenerationResponse") -> None:
-    """What the prompt costs, before the answer."""
+    """Print the cost of the prompt, before the answer."""
     numbers = {kind: count(1) for kind in ("image", "video")}
     for medium in step.media:
         number = next(numbers[medium.kind])
         print(f"{medium.kind} {number}: {medium.image_tokens} tokens, {medium.layout} ({medium.name})", file=sys.stderr)
-    print(f"prompt: {step.prompt_tokens} tokens, {step.image_tokens} of them for pictures", file=sys.stderr)
+    print(f"prompt: {step.prompt_tokens} tokens, {step.image_tokens} of them for images", file=sys.stderr)
 
 
 def _print_timing(step: "GenerationResponse", load_s: float) -> None:

@@ -12,9 +12,9 @@ from ..model.smolvlm import SmolVLM
 
 
 class FeatureCache:
-    """Features by the content of their tile, the least recently used let go first.
+    """Features by the content of their tile, the least recently used evicted first.
 
-    Pass one object to calls of `stream_generate` that may show the same picture or frame again, from any number of
+    Pass one object to calls of `stream_generate` that may show the same image or frame again, from any number of
     threads. One model.
 
     Attributes:

@@ -29,7 +29,7 @@ def tiles_per_step(model: SmolVLM) -> int:
 
 
 class PromptReader:
-    """One prompt on its way into its cache.
+    """One prompt that is being read into its cache.
 
     A thread resizes images and decodes videos ahead. The caller takes tiles, encodes them and hands the features back;
     tokens can be read up to the last image token whose features are known. If a video breaks off, its prompt changes

@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import islice
 from queue import Empty, Full, Queue
 from threading import Event, Thread
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -82,47 +82,20 @@ class Prefetched(Iterator[T]):
                 return
 
 
-class Lookahead(Generic[S, T]):
-    """Applies a function to items in threads, some items ahead of the consumer; results in the order of the items.
+def mapped_in_threads(function: Callable[[S], T], items: Iterable[S], workers: int) -> Generator[T, None, None]:
+    """Apply a function to items in threads, some items ahead of the consumer; results in the order of the items.
 
     For functions that release Python's lock, as Pillow's resizing does. Items are taken in the consumer's thread.
+    Closing the generator waits for what is in flight; the rest is not begun.
     """
-
-    def __init__(self, function: Callable[[S], T], items: Iterable[S], workers: int):
-        self._function = function
-        self._items = iter(items)
-        self._ahead = workers + 1
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="mlx_smolvlm worker")
-        self._pending: deque[Future[T]] = deque()
-
-    def __enter__(self) -> "Lookahead[S, T]":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Wait for what is in work; the rest is not begun."""
-        self._pool.shutdown(cancel_futures=True)
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        self._submit()
-        if not self._pending:
-            raise StopIteration
-        return self._pending.popleft().result()
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the next result, or the end, is there without waiting."""
-        self._submit()
-        return not self._pending or self._pending[0].done()
-
-    def _submit(self) -> None:
-        for item in islice(self._items, self._ahead - len(self._pending)):
-            self._pending.append(self._pool.submit(self._function, item))
-
-
-def mapped_in_threads(function: Callable[[S], T], items: Iterable[S], workers: int) -> Generator[T, None, None]:
-    """The results of a `Lookahead`."""
-    with Lookahead(function, items, workers) as results:
-        yield from results
+    source, pending = iter(items), deque[Future[T]]()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="mlx_smolvlm worker")
+    try:
+        while True:
+            for item in islice(source, workers + 1 - len(pending)):
+                pending.append(pool.submit(function, item))
+            if not pending:
+                return
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
