@@ -1,5 +1,8 @@
 """`python -m mlx_smolvlm.chat`: arguments, commands and printing."""
 
+from .command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
+
+# isort: split
 import argparse
 import shlex
 import signal
@@ -17,6 +20,7 @@ from .command_line.arguments import (
     generation_options,
     media_options,
 )
+from .command_line.progress import say
 from .command_line.runner import REPORTED, CommandLine, one_line, refuse_tracebacks
 from .command_line.signals import Interruption
 from .media.urls import is_url
@@ -241,7 +245,7 @@ def _path(text: str) -> str:
 
 def _say(message: str) -> None:
     """Print on stderr: stdout holds the answers alone."""
-    print(message, file=sys.stderr, flush=True)
+    say(message)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,8 +1,10 @@
 """`python -m mlx_smolvlm.watch`: arguments, signals and printing."""
 
+from .command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
+
+# isort: split
 import argparse
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -18,6 +20,7 @@ from .command_line.arguments import (
     media_options,
     with_system_prompt,
 )
+from .command_line.progress import say
 from .command_line.runner import CommandLine, print_json, refuse_tracebacks
 from .command_line.signals import Interruption, end_process, handled_by
 
@@ -64,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> None:
     with interruption, closing(captions):
         for number, caption in enumerate(captions):
             if number == 0 and arguments.model is None:  # not before an error, which is to stand alone
-                print(DEMO_NOTE.format(example="SOURCE"), file=sys.stderr)
+                say(DEMO_NOTE.format(example="SOURCE"))
             _print(caption, arguments.json)
     interruption.conclude()
 
@@ -72,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> None:
 @contextmanager
 def _messages_on_stderr() -> Iterator[None]:
     """Show what the package reports while it goes on."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Saying()
     log = logging.getLogger(__package__)
     before = log.level
     log.addHandler(handler)
@@ -84,12 +87,19 @@ def _messages_on_stderr() -> Iterator[None]:
         log.setLevel(before)
 
 
+class _Saying(logging.Handler):
+    """Prints on stderr as all else does. A `StreamHandler` would print a traceback where it fails."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        say(self.format(record))
+
+
 def _print(caption: "Caption", as_json: bool) -> None:
     if caption.dropped_frames:
-        print(
+        say(
             f"{caption.dropped_frames} frames dropped, {caption.total_dropped} in all: "
-            "the model is slower than the source",
-            file=sys.stderr,
+            "the model is slower than the source"
         )
     if as_json:
         print_json(asdict(caption))
