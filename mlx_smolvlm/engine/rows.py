@@ -5,7 +5,7 @@
 
 import errno
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from itertools import count
 from threading import Event
 from typing import Unpack
@@ -52,6 +52,7 @@ class Rows:
         max_feature_bytes: int = 256 * 1024**2,
         max_prefix_bytes: int = 512 * 1024**2,
         max_pause_s: float | None = MAX_PAUSE_S,
+        refill: Callable[[], None] | None = None,
     ):
         """
         Args:
@@ -63,6 +64,7 @@ class Rows:
             max_pause_s: most seconds that decoding waits for prompts to be read, or the time of three decode steps
                 where that is longer; None reads prompts as soon as there is room for them, which is best if only the
                 time for all counts.
+            refill: called whenever requests may be added, within `step` too, to add some.
 
         Raises:
             ValueError: a bound out of range.
@@ -71,6 +73,7 @@ class Rows:
         if max_pause_s is not None and not 0 < max_pause_s < float("inf"):
             raise ValueError(f"max_pause_s is {max_pause_s!r}, expected a positive number of seconds or None")
         self._model = model
+        self._refill = refill
         self.feature_cache = FeatureCache(max_feature_bytes)
         self.prefix_cache = PrefixCache(max_prefix_bytes)
         self._changed = Event()  # set by threads that have something ready
@@ -135,7 +138,6 @@ class Rows:
         if key in self._rows:
             raise ValueError(f"there is a row {key!r} already; remove it first, or choose another key")
         self._rows[key] = Row(key, request, options, media_options, cancel)
-        self._prepare()
         return key
 
     def remove(self, key: Hashable) -> None:
@@ -213,9 +215,8 @@ class Rows:
 
     def _read(self) -> bool:
         """Read prompts for as long as decoding may wait; returns whether there was anything to do."""
-        was_decoding = bool(self._decoder)
-        if was_decoding:
-            self._decoder.settle()
+        if self._decoder and self._at(Stage.PREPARED, Stage.READING):
+            self._decoder.settle()  # else the time of the step would count as reading
         start, has_read = time.perf_counter(), False
         while True:
             self._admit()
@@ -230,12 +231,11 @@ class Rows:
                 if row.reader is not None and not row.reader.has_tiles and not row.reader.tokens_left:
                     self._begin(row)
 
-    def _prepare(self) -> None:
-        self._preparer.begin(self._at(Stage.WAITING), len(self._at(Stage.PREPARING, Stage.PREPARED)))
-
     def _admit(self) -> None:
         """Begin to read prepared prompts for which there is room, the least work first."""
-        self._prepare()
+        if self._refill is not None:
+            self._refill()
+        self._preparer.begin(self._at(Stage.WAITING), len(self._at(Stage.PREPARING, Stage.PREPARED)))
         for row in self._at(Stage.PREPARING):
             if row.prepared is not None and row.prepared.done():
                 self._take_prepared(row)

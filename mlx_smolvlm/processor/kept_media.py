@@ -94,7 +94,7 @@ class KeptMedium:
             self.known = replace(medium, reopen=None)  # it may have been shortened
         elif isinstance(medium, LoadedImage):
             self.known = KeptImage(medium.name, medium.layout, medium.digest)
-            self.source = _path_of(self.source) or medium.image
+            self.source = _path_of(self.source) or medium.image or self.source
         elif isinstance(medium, Clip | FrameSeries):
             self.known = KeptVideo(*medium.shown, medium.digest)
             self.source = _path_of(self.source) or self.source

@@ -1,7 +1,7 @@
 """Messages and media -> `input_ids` and `pixel_values`. `tokenizers` alone, never transformers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
@@ -109,7 +109,7 @@ class Processor:
         if continue_final_message:
             check_continues(conversation)
         kept = [source for source in [*conversation.images, *conversation.videos] if isinstance(source, KeptMedium)]
-        with TemporaryDirectory(prefix="mlx_smolvlm_") as downloads:
+        with TemporaryDirectory(prefix="mlx_smolvlm_") if conversation.videos else nullcontext("") as downloads:
 
             def open_video(source: Any, options: MediaOptions) -> Clip | FrameSeries:
                 tile_size = self.config.image.tile_size

@@ -106,16 +106,29 @@ class PlannedImage:
 
 @dataclass
 class LoadedImage(PlannedImage):
-    """An image that is loaded and planned, not yet resized and cut."""
+    """An image that is loaded and planned, not yet resized and cut; or cut, and then no longer held."""
 
     name: str
-    image: Image.Image
+    image: Image.Image | None
     layout: Layout
     tile_size: int
+    is_cut: bool = False
+
+    def cut(self) -> None:
+        """Make the tiles now, and release the image, which usually is many times larger."""
+        _ = self.digest, self._cut
+        self.is_cut = True
+        self.image = None
+        del self._on_grid
 
     @cached_property
     def _on_grid(self) -> Image.Image:
+        assert self.image is not None
         return on_grid(self.image, self.layout)
+
+    @cached_property
+    def _cut(self) -> np.ndarray:
+        return cut_grid(self._on_grid, self.layout, self.tile_size)
 
     @cached_property
     def digest(self) -> bytes:
@@ -125,6 +138,9 @@ class LoadedImage(PlannedImage):
     def tiles(self, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
         """Resize and cut: (tile_size, tile_size, 3) uint8 each."""
         check_cancelled()
+        if self.is_cut:
+            yield from self._cut
+            return
         yield from cut_grid(self._on_grid, self.layout, self.tile_size)
         _ = self.digest  # needed once all is read: made here, by the thread that works ahead
         del self._on_grid
