@@ -25,7 +25,8 @@ from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions, OptionKeywords, resolve_options
 from ..processor.messages import Message
 from ..processor.processor import Processor
-from ..processor.prompt_media import Medium, VideoSource
+from ..processor.prompt_media import Medium
+from ..processor.sampled_video import VideoSource
 
 
 @dataclass(frozen=True)

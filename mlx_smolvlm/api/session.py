@@ -22,7 +22,7 @@ from ..options import (
 from ..processor.kept_media import Content, kept_content
 from ..processor.messages import IMAGE_MARKER, VIDEO_MARKER
 from ..processor.processor import Processor
-from ..processor.prompt_media import VideoSource
+from ..processor.sampled_video import VideoSource
 from .generation import GenerationResponse, stream_generate
 from .session_file import SavedSession, read_session, write_session
 

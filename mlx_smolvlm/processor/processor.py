@@ -26,7 +26,8 @@ from .messages import (
 )
 from .processor_config import ProcessorConfig, read_processor_config
 from .prompt import MARKER, Inputs, Prompt, PromptMedium
-from .prompt_media import Clip, FrameSeries, LoadedImage, VideoSource, open_clip, open_image
+from .prompt_media import Clip, FrameSeries, LoadedImage, open_clip, open_image
+from .sampled_video import VideoSource
 from .tiling import squeeze
 
 END_OF_UTTERANCE = "<end_of_utterance>"

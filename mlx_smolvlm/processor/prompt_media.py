@@ -5,7 +5,6 @@ any work.
 """
 
 import hashlib
-import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from ..media.video.probing import FrameSample, VideoInfo, choose_frames, probe
 from ..options import FetchPolicy, MediaOptions
 from .expansion import expand_image, expand_video
 from .processor_config import ImageConfig, VideoConfig
+from .sampled_video import SampledVideo
 from .tiling import Layout, cut_grid, on_grid, plan, squeeze
 
 RESIZING_THREADS = min(4, os.cpu_count() or 1)  # frames in flight, each at its full size in memory
@@ -41,45 +41,6 @@ class Medium:
     num_tiles: int
     image_tokens: int
     layout: str  # for people: "3 x 4 tiles and the global image", "13 frames"
-
-
-@dataclass(frozen=True)
-class SampledVideo:
-    """A video whose frames the caller has decoded and chosen, to be passed in place of a path.
-
-    Attributes:
-        frames: PIL images or (height, width, 3) uint8 RGB arrays, in order of time.
-        timestamps_s: when each is shown, in seconds from the start of the video.
-        duration_s: how long the video is.
-        are_tiles: the frames are what `Processor.video_tile` returned.
-        name: what it is called in messages.
-
-    Raises:
-        ValueError: no frames, not one time stamp per frame, or times that do not ascend.
-    """
-
-    frames: Sequence[Any]
-    timestamps_s: Sequence[float]
-    duration_s: float
-    are_tiles: bool = False
-    name: str = "sampled video"
-
-    def __post_init__(self) -> None:
-        if not len(self.frames) or len(self.frames) != len(self.timestamps_s):
-            raise ValueError(
-                f"{self.name} has {len(self.frames)} frames and {len(self.timestamps_s)} time stamps, "
-                "expected at least one frame, and one time stamp each"
-            )
-        if not all(map(math.isfinite, [*self.timestamps_s, self.duration_s])) or self.duration_s < 0:
-            raise ValueError(
-                f"{self.name} has time stamps {list(self.timestamps_s)} and a duration of {self.duration_s}, "
-                "expected seconds"
-            )
-        if list(self.timestamps_s) != sorted(self.timestamps_s) or self.timestamps_s[0] < 0:
-            raise ValueError(f"{self.name} has time stamps {list(self.timestamps_s)}, expected ascending seconds")
-
-
-VideoSource = str | os.PathLike[str] | SampledVideo
 
 
 class PlannedImage:
