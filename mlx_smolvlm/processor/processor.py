@@ -112,6 +112,9 @@ class Processor:
         kept = [source for source in [*conversation.images, *conversation.videos] if isinstance(source, KeptMedium)]
         with TemporaryDirectory(prefix="mlx_smolvlm_") if conversation.videos else nullcontext("") as downloads:
 
+            def open_one(source: Any, options: MediaOptions) -> LoadedImage:
+                return self._loaded_image(source, options, check_cancelled)
+
             def open_video(source: Any, options: MediaOptions) -> Clip | FrameSeries:
                 tile_size = self.config.image.tile_size
                 config = self.config.video_for(options)
@@ -126,7 +129,7 @@ class Processor:
                 return media
 
             try:
-                loaded_images = open_all(conversation.images, self._loaded_image)
+                loaded_images = open_all(conversation.images, open_one)
                 clips = open_all(conversation.videos, open_video)
                 text = self._prompt(conversation, continue_final_message)
                 media = self._in_prompt_order(text, loaded_images, clips)
@@ -154,8 +157,8 @@ class Processor:
         """Tokens -> text."""
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
-    def _loaded_image(self, source: Any, options: MediaOptions) -> LoadedImage:
-        image = open_image(source, self.config.image_for(options), options.fetch_policy)
+    def _loaded_image(self, source: Any, options: MediaOptions, check: Callable[[], None]) -> LoadedImage:
+        image = open_image(source, self.config.image_for(options), options.fetch_policy, check)
         layout = image.layout
         learned = self.tokenizer.token_to_id(layout_marker(1, 1)) is not None
         if learned and layout.rows and self.tokenizer.token_to_id(layout_marker(layout.rows, layout.columns)) is None:

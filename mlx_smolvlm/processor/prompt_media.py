@@ -73,6 +73,7 @@ class LoadedImage(PlannedImage):
     image: Image.Image | None
     layout: Layout
     tile_size: int
+    check_cancelled: Callable[[], None]
     is_cut: bool = False
 
     def cut(self) -> None:
@@ -85,7 +86,7 @@ class LoadedImage(PlannedImage):
     @cached_property
     def _on_grid(self) -> Image.Image:
         assert self.image is not None
-        return on_grid(self.image, self.layout)
+        return on_grid(self.image, self.layout, self.check_cancelled)
 
     @cached_property
     def _cut(self) -> np.ndarray:
@@ -191,7 +192,7 @@ class FrameSeries(PlannedVideo):
             check_cancelled()
             tile = np.asarray(frame)
             if not self.video.are_tiles:
-                tile = squeeze(load_image(frame), self.longest_edge, self.tile_size)
+                tile = squeeze(load_image(frame, check_cancelled=check_cancelled), self.longest_edge, self.tile_size)
             if tile.shape != shape or tile.dtype != np.uint8:
                 raise ValueError(
                     f"{self.video.name} has a tile of {tile.dtype} {tile.shape}, expected uint8 {shape}; "
@@ -200,10 +201,12 @@ class FrameSeries(PlannedVideo):
             yield tile
 
 
-def open_image(source: ImageSource, config: ImageConfig, policy: FetchPolicy | None) -> LoadedImage:
+def open_image(
+    source: ImageSource, config: ImageConfig, policy: FetchPolicy | None, check: Callable[[], None]
+) -> LoadedImage:
     """Load and plan an image; raises what `load_image` raises."""
-    image = load_image(source, policy or DEFAULT_POLICY)
-    return LoadedImage(describe_source(source), image, plan(image.size, config), config.tile_size)
+    image = load_image(source, policy or DEFAULT_POLICY, check_cancelled=check)
+    return LoadedImage(describe_source(source), image, plan(image.size, config), config.tile_size, check)
 
 
 def open_clip(
@@ -242,11 +245,11 @@ def _video_file(source: str | os.PathLike[str], folder: Path, policy: FetchPolic
     path = folder / f"video{len(list(folder.iterdir()))}"
     if kind in ("http", "https"):
         with path.open("wb") as file:
-            for chunk in stream(address, policy):
+            for chunk in stream(address, policy, check):
                 check()
                 file.write(chunk)
     elif kind == "data":
-        path.write_bytes(decode_data_url(address, policy.max_bytes))
+        path.write_bytes(decode_data_url(address, policy.max_bytes, check))
     else:
         raise ValueError(
             f"{describe_source(source)}: videos are not read from there; expected a file, http(s):// or data:, "
