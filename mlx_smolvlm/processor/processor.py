@@ -131,7 +131,7 @@ class Processor:
             try:
                 loaded_images = open_all(conversation.images, open_one)
                 clips = open_all(conversation.videos, open_video)
-                text = self._prompt(conversation, continue_final_message)
+                text = self._prompt(conversation, continue_final_message, check_cancelled)
                 media = self._in_prompt_order(text, loaded_images, clips)
                 prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
                 self._check_context(prompt)
@@ -168,7 +168,9 @@ class Processor:
             )
         return image
 
-    def _prompt(self, conversation: Conversation, continue_final_message: bool) -> str:
+    def _prompt(
+        self, conversation: Conversation, continue_final_message: bool, check_cancelled: Callable[[], None]
+    ) -> str:
         if conversation.text is not None:
             return conversation.text
         # As in the reference: a conversation with a video takes the family's template, whatever the checkpoint's is.
@@ -178,8 +180,13 @@ class Processor:
                 "the checkpoint has no chat template, so it is a base model; "
                 "pass the whole prompt as text, with apply_chat_template=False"
             )
-        special_tokens = self.config.special_tokens
-        return render(template, conversation.messages, special_tokens, continue_final_message=continue_final_message)
+        return render(
+            template,
+            conversation.messages,
+            self.config.special_tokens,
+            continue_final_message=continue_final_message,
+            check_cancelled=check_cancelled,
+        )
 
     def _in_prompt_order(
         self, prompt: str, images: Sequence[PromptMedium], clips: Sequence[PromptMedium]
