@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..media.images import ImageSource, load_image
+from ..media.reporting import report
 from ..model.config import ModelConfig
 from ..options import MediaKeywords, MediaOptions, resolve_options
 from .chat_template import FAMILY_TEMPLATE, render
@@ -116,17 +117,20 @@ class Processor:
                 config = self.config.video_for(options)
                 return open_clip(source, Path(downloads), config, tile_size, options, check_cancelled)
 
-            def open_all(sources: Sequence[Any], opener: Callable[[Any, MediaOptions], Any]) -> list[PromptMedium]:
+            def open_all(
+                kind: str, sources: Sequence[Any], opener: Callable[[Any, MediaOptions], Any]
+            ) -> list[PromptMedium]:
                 media = []
-                for source in sources:
+                for number, source in enumerate(sources, 1):
                     check_cancelled()
+                    report(f"opening {kind}", number, len(sources))
                     is_kept = isinstance(source, KeptMedium)
                     media.append(source.open(opener) if is_kept else opener(source, options))
                 return media
 
             try:
-                pictures = open_all(conversation.images, self._picture)
-                clips = open_all(conversation.videos, open_video)
+                pictures = open_all("image", conversation.images, self._picture)
+                clips = open_all("video", conversation.videos, open_video)
                 text = self._prompt(conversation, continue_final_message)
                 media = self._in_prompt_order(text, pictures, clips)
                 prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
@@ -154,7 +158,7 @@ class Processor:
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
     def _picture(self, source: Any, options: MediaOptions) -> Picture:
-        picture = open_picture(source, self.config.image_for(options), options.fetch_policy)
+        picture = open_picture(source, self.config.image_for(options), options)
         layout = picture.layout
         learned = self.tokenizer.token_to_id(layout_marker(1, 1)) is not None
         if learned and layout.rows and self.tokenizer.token_to_id(layout_marker(layout.rows, layout.columns)) is None:

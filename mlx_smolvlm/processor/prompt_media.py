@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from ..media.fetch import DEFAULT_POLICY, stream
-from ..media.images import ImageSource, describe_source, load_image, path_of_file_url
+from ..media.images import MAX_IMAGE_PIXELS, ImageSource, describe_source, load_image, path_of_file_url
 from ..media.prefetch import mapped_in_threads
+from ..media.reporting import named_source
 from ..media.urls import URL_SCHEME, decode_data_url
 from ..media.video.frames import read_frames
 from ..media.video.probing import FrameSample, VideoInfo, choose_frames, probe
@@ -223,9 +224,11 @@ class FrameSeries(PlannedVideo):
             yield tile
 
 
-def open_picture(source: ImageSource, config: ImageConfig, policy: FetchPolicy | None) -> Picture:
+def open_picture(source: ImageSource, config: ImageConfig, options: MediaOptions) -> Picture:
     """Load and plan a picture; raises what `load_image` raises."""
-    image = load_image(source, policy or DEFAULT_POLICY)
+    max_pixels = MAX_IMAGE_PIXELS if options.max_pixels is None else options.max_pixels
+    with named_source(describe_source(source)):
+        image = load_image(source, options.fetch_policy or DEFAULT_POLICY, max_pixels=max_pixels)
     return Picture(describe_source(source), image, plan(image.size, config), config.tile_size)
 
 
