@@ -38,7 +38,7 @@ def main() -> None:
         if arguments.hf_path is None and arguments.adapter_path is None:
             raise ValueError("name the checkpoint to convert by --hf-path, or an adapter by --adapter-path")
         if arguments.quantize and arguments.dequantize:
-            raise ValueError("-q and -d exclude each other; a quantized checkpoint is quantized anew by -q alone")
+            raise ValueError("-q and -d exclude each other; -q alone quantizes a quantized checkpoint again")
         if arguments.upload_repo is not None:
             from huggingface_hub.utils import validate_repo_id  # slow to import
 
@@ -143,13 +143,13 @@ def _quantization(arguments: argparse.Namespace) -> QuantizationOptions | None:
 
 
 def _command(words: list[str]) -> str:
-    """The command line as others could run it: of paths on this machine, only the last name is told."""
+    """The command line as others could run it: of paths on this machine, only the last name is shown."""
 
-    def told(word: str) -> str:
+    def shown(word: str) -> str:
         option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
         return option + equals + (Path(value).name if Path(value).is_absolute() or Path(value).exists() else value)
 
-    return f"python -m mlx_smolvlm.convert {shlex.join(map(told, words))}"
+    return f"python -m mlx_smolvlm.convert {shlex.join(map(shown, words))}"
 
 
 def _print(report: ConversionReport, verbose: bool) -> None:

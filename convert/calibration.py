@@ -18,7 +18,7 @@ from .source_checkpoint import Source
 from .synthetic_samples import built_in_samples
 
 _HELD_OUT = 4  # of the user's samples every fourth is kept for measuring
-_OVERFLOW_PICTURES, _OVERFLOW_TEXTS = 5, 2
+_OVERFLOW_IMAGES, _OVERFLOW_TEXTS = 5, 2
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def calibrate(
             bits of each are chosen to meet it, but for parts that `options` names a format for. None keeps all as
             `options` has them.
         dtype: as in `convert_checkpoint`.
-        progress: told how far it is.
+        progress: reports how far it is.
 
     Raises:
         ValueError: a source that is quantized already, a target out of reach, samples that cannot be read.
@@ -107,7 +107,7 @@ def float16_warnings(folder: Path, data: str | Path | None) -> list[str]:
     Runs the model in float32, which needs its memory. A checkpoint that cannot be run on the samples gets one line that
     says so.
     """
-    samples = read_samples(data) if data else built_in_samples("overflow", _OVERFLOW_PICTURES, _OVERFLOW_TEXTS)
+    samples = read_samples(data) if data else built_in_samples("overflow", _OVERFLOW_IMAGES, _OVERFLOW_TEXTS)
     try:
         model, processor = load(folder, dtype="float32", fuse=False)
         return overflow_warnings(largest_activations(model, score_samples(model, processor, samples)))

@@ -1,4 +1,4 @@
-"""What quality is measured on: prompts with pictures, and the tokens of an answer to each."""
+"""Samples to measure and calibrate on: prompts with images, and the tokens of an answer to each."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from ..processor.processor import END_OF_UTTERANCE, Processor
 MAX_ANSWER_TOKENS = 48
 MAX_TEXT_TOKENS = 96
 DEFAULT_QUESTION = "Describe this image."
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class ScoredSample:
 def read_samples(folder: str | Path) -> list[Sample]:
     """The samples of a user's folder.
 
-    Either pictures, each with its question in a text file of the same name (`cat.jpg`, `cat.txt`; without one it is
+    Either images, each with its question in a text file of the same name (`cat.jpg`, `cat.txt`; without one it is
     `DEFAULT_QUESTION`) and, if known, the answer in `cat.answer.txt`; or `.jsonl` files with a conversation per line:
-    messages in Hugging Face form, or an object with `messages`, paths of media relative to the folder. A last message
+    messages in Hugging Face format, or an object with `messages`, paths of media relative to the folder. A last message
     of the assistant is the answer. Both may stand side by side.
 
     Raises:
@@ -69,26 +69,26 @@ def read_samples(folder: str | Path) -> list[Sample]:
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {str(folder)!r}; --data takes a folder of pictures or .jsonl conversations")
+        raise FileNotFoundError(f"no folder {str(folder)!r}; --data takes a folder of images or .jsonl conversations")
     samples = []
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in _PICTURES:
-            samples.append(_picture_sample(file))
+        if file.suffix.lower() in _IMAGES:
+            samples.append(_image_sample(file))
         elif file.suffix == ".jsonl":
             samples += _conversations(file)
     if not samples:
-        raise FileNotFoundError(f"{folder} holds no pictures ({', '.join(_PICTURES)}) and no .jsonl conversations")
+        raise FileNotFoundError(f"{folder} holds no images ({', '.join(_IMAGES)}) and no .jsonl conversations")
     return samples
 
 
-def _picture_sample(file: Path) -> Sample:
+def _image_sample(file: Path) -> Sample:
     question = _text_beside(file, ".txt") or DEFAULT_QUESTION
     content = [{"type": "image", "path": str(file)}, {"type": "text", "text": question}]
     return Sample(file.name, [{"role": "user", "content": content}], answer=_text_beside(file, ".answer.txt"))
 
 
-def _text_beside(picture: Path, ending: str) -> str | None:
-    file = picture.with_name(picture.stem + ending)
+def _text_beside(image: Path, ending: str) -> str | None:
+    file = image.with_name(image.stem + ending)
     return file.read_text(encoding="utf-8").strip() or None if file.is_file() else None
 
 
@@ -144,7 +144,7 @@ def score_samples(model: SmolVLM, processor: Processor, samples: Sequence[Sample
     """Prepare samples for a model; where there is no answer, its own greedy one of `MAX_ANSWER_TOKENS` is taken.
 
     Raises:
-        ValueError: no samples, or, with the sample's name, unreadable pictures, malformed messages, or prompts longer
+        ValueError: no samples, or, with the sample's name, unreadable images, malformed messages, or prompts longer
             than the context.
     """
     scored = []

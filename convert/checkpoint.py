@@ -46,13 +46,13 @@ def convert_checkpoint(
         plan: instead of `quantization`, the format of each layer by its path; layers left out keep full precision.
         rounding: how weights are transformed and rounded; None rounds to nearest.
         dequantize: turn a quantized checkpoint into a plain one.
-        adapter_path: folder or Hub id of a LoRA adapter in PEFT's form, to be merged first.
+        adapter_path: folder or Hub id of a LoRA adapter in PEFT's format, to be merged first.
         dtype: "bfloat16", "float16" or "float32" for what is not quantized; None keeps the types of the file.
         revision: branch, tag or commit of the checkpoint on the Hub.
         force: replace a checkpoint that has the name `mlx_path`, once the new one is whole.
         command: the command line, for the model card.
         repo_id: the Hub repository that the folder is meant for, for the model card.
-        progress: told how far it is; None for silence.
+        progress: reports how far it is; None for silence.
 
     Raises:
         FileNotFoundError: no such checkpoint or adapter, or files are missing from it.
@@ -81,7 +81,7 @@ def convert_checkpoint(
         adapter.check(source.shapes)
     keeps_codes = bool(source.formats) and quantization is None and plan is None and not dequantize
     if keeps_codes and adapter:
-        raise ValueError(f"{origin} is quantized; to merge an adapter, quantize it anew (-q) or dequantize it (-d)")
+        raise ValueError(f"{origin} is quantized; to merge an adapter, quantize it again (-q) or dequantize it (-d)")
     plan, reasons = _plan(source, quantization, plan, dequantize)
     entry = config_entry(plan)
     to_apply = plan

@@ -1,4 +1,4 @@
-"""How far one checkpoint's answers are from another's."""
+"""Measures how far one checkpoint's answers are from another's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

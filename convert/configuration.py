@@ -11,8 +11,8 @@ def converted_config(
     """`config.json` of the new folder: the original's, with what it left to defaults written out.
 
     Other readers fill gaps differently (mlx-vlm takes rope_theta 1e6 where only `rope_parameters` is given) or not at
-    all (mlx-swift-lm), and look for `quantization`, see `config_entry`, under two names. A `dtype` of the weights
-    is told wherever the original tells its own: mlx-vlm converts to what stands there.
+    all (mlx-swift-lm), and look for `quantization`, see `config_entry`, under two names. The `dtype` of the
+    weights is stated wherever the original states its own, because mlx-vlm converts to it.
     """
     raw = {key: value for key, value in raw.items() if key not in ("quantization", "quantization_config")}
     text, vision = config.text, config.vision

@@ -1,4 +1,4 @@
-"""What a conversion did, layer by layer."""
+"""The report of a conversion, layer by layer."""
 
 import json
 from collections import defaultdict
@@ -14,7 +14,7 @@ REPORT_FILE = "quantization_report.json"
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What a conversion did.
+    """The result of a conversion.
 
     `plan` holds every layer that can be quantized with its format or None, `reasons` why a layer has none, `shapes`
     those of the weights, (out, in). `source` is the folder or Hub id converted.

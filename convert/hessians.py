@@ -1,4 +1,4 @@
-"""How the inputs of the decoder's layers go together, measured block by block."""
+"""Hessians of the decoder's layers (how their inputs correlate), measured block by block."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -34,7 +34,7 @@ def decoder_hessians(
         for i, x in enumerate(hidden):
             hidden[i] = block(x)
             mx.eval(hidden[i])
-    for i, sample in enumerate(samples):  # what follows a picture's tokens is never asked for
+    for i, sample in enumerate(samples):  # what follows an image's tokens is never asked for
         text = np.flatnonzero(np.array(sample.input_ids) != model.config.image_token_id)
         hidden[i] = language.norm(hidden[i][:, mx.array(text)])
     yield _block_hessians(model, head_path(model.config), language.logits, hidden, paths)

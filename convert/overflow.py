@@ -11,7 +11,7 @@ from .calibration_data import ScoredSample, answer_logits
 from .probes import probed
 
 FLOAT16_MAX = 65504.0
-MARGIN = 0.5  # share of FLOAT16_MAX that samples may reach: other pictures may go further
+MARGIN = 0.5  # share of FLOAT16_MAX that samples may reach: other images may go further
 
 
 @dataclass(frozen=True)

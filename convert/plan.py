@@ -15,7 +15,7 @@ Plan = dict[str, LayerFormat | None]
 RECIPES = {f"mixed_{low}_{high}": (low, high) for low, high in ((2, 6), (3, 4), (3, 5), (3, 6), (3, 8), (4, 6), (4, 8))}
 
 PARTS = ("embeddings", "decoder", "connector", "vision")
-FULL_PRECISION = ("connector", "vision")  # unless asked for: they are small, and pictures suffer first
+FULL_PRECISION = ("connector", "vision")  # unless asked for: they are small, and images suffer first
 _EMBEDDINGS = ("language_model.embed_tokens", "language_model.lm_head")
 _POSITIONS = "vision_model.embeddings.position_embedding"
 _DECODER_LAYERS = "language_model.layers."
@@ -30,7 +30,7 @@ def part_of(path: str) -> str:
 
 @dataclass(frozen=True)
 class QuantizationOptions:
-    """What a user asks for; `plan_quantization` makes a plan of it.
+    """The options of a quantization; `plan_quantization` makes a plan of them.
 
     `bits`, `group_size` and `mode` are for the decoder with its embeddings and head. A `recipe` of RECIPES decides the
     bits layer by layer instead. `parts` names other formats for "embeddings", "connector" or "vision", None for full

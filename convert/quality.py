@@ -1,4 +1,4 @@
-"""What was measured on a checkpoint: as a table, as `quality.json` in its folder, and as a plot."""
+"""The figures of a checkpoint: as a table, as `quality.json` in its folder, and as a plot."""
 
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ def quality_text(quality: dict[str, Any]) -> str:
     def row(name: str, *cells: str) -> str:
         return f"{name:<22}" + "".join(f"{cell:>16}" for cell in cells).rstrip()
 
-    def both(name: str, key: str, form: str, unit: float = 1.0) -> str:
-        return row(name, *(format(quality[prefix + key] / unit, form) for prefix in ("reference_", "")))
+    def both(name: str, key: str, number_format: str, unit: float = 1.0) -> str:
+        return row(name, *(format(quality[prefix + key] / unit, number_format) for prefix in ("reference_", "")))
 
     lines = [
         f"reference: {quality['reference']}",
@@ -82,7 +82,7 @@ def write_plot(quality: dict[str, Any], file: Path) -> None:
     worst = quality["worst_layer"]
     below.bar(range(len(names)), [errors[name] for name in names], width=1.0, color=_PALETTE[0])
     below.bar([names.index(worst)], [errors[worst]], width=1.0, color=_PALETTE[1], label=worst)
-    below.set(xlabel="layer, from pictures to answers", ylabel="relative error of its output")
+    below.set(xlabel="layer, from images to answers", ylabel="relative error of its output")
     below.legend(frameon=False)
     figure.savefig(file)
 
@@ -96,7 +96,7 @@ def check_plot(file: Path) -> None:
         ValueError: a format that matplotlib does not write.
     """
     if file.suffix.lower().lstrip(".") not in _figure_class()().canvas.get_supported_filetypes():
-        raise ValueError(f"--plot {file}: no picture format is called {file.suffix!r}; try .png, .svg or .pdf")
+        raise ValueError(f"--plot {file}: no image format is called {file.suffix!r}; try .png, .svg or .pdf")
     if not file.absolute().parent.is_dir():
         raise FileNotFoundError(f"--plot {file}: there is no folder {file.absolute().parent}")
 

@@ -48,7 +48,7 @@ def add_quality_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--data",
         metavar="DIR",
-        help="samples to measure and calibrate on: pictures, each with its question in a .txt of the same name, "
+        help="samples to measure and calibrate on: images, each with its question in a .txt of the same name, "
         "or .jsonl files with a conversation per line (default: drawn on the fly)",
     )
 

@@ -86,7 +86,7 @@ def parse_format(text: str, group_size: int = 64) -> LayerFormat | None:
 
 
 class Rounding:
-    """What happens to weights on their way; a subclass may round better than to nearest.
+    """Transforms and quantizes weights, rounding to nearest; a subclass may round better.
 
     The converter calls each method at most once per tensor, in no promised order, and holds no tensor after that.
     """

@@ -2,7 +2,7 @@
 
 GPTQ (Frantar et al., 2022, arXiv:2210.17323): the columns of a weight are rounded one after the other, and what
 rounding one changes in the layer's output is made up for by those still to come. How columns go together is measured
-on samples with pictures and text. Scales and biases are those of plain rounding, so the files are like any other.
+on samples with images and text. Scales and biases are those of plain rounding, so the files are like any other.
 """
 
 from collections.abc import Callable, Collection, Sequence

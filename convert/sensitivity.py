@@ -1,4 +1,4 @@
-"""How many bits each layer of the decoder gets: those that the answers are sensitive to get more.
+"""Chooses the bits of each layer of the decoder: layers that the answers are sensitive to get more.
 
 Rounding changes a layer's output; how much that changes the answers' probabilities is, to second order, the Fisher
 information of the output. Its diagonal is measured here, by sending random vectors whose covariance is that of the

@@ -24,14 +24,14 @@ _CARRIERS = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32}  # Python's buffers know n
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a file's header says of a tensor."""
+    """A tensor as the file's header describes it."""
 
     shape: tuple[int, ...]
     dtype: mx.Dtype
 
     @property
     def size_bytes(self) -> int:
-        """What it takes in the file."""
+        """Its size in the file."""
         return math.prod(self.shape) * self.dtype.size
 
 
@@ -46,7 +46,7 @@ def write_weights(
     Args:
         folder: where to.
         specs: all tensors by name, in the order in which they come.
-        tensors: the tensors; each is evaluated, written and let go before the next is asked for.
+        tensors: the tensors; each is evaluated, written and released before the next one is asked for.
         on_written: called with the size of each tensor in bytes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Pictures, questions and texts drawn from a seed: what quality is measured on unless the user gives data.
+"""Images, questions and texts drawn from a seed: what quality is measured on unless the user gives data.
 
 They are drawn on the fly, so that nothing is downloaded or shipped, and vary in what quantization may hurt: flat
 colours, gradients and textures, shapes to count, charts, tables and pages to read; prose, dialogue, arithmetic, code.
@@ -69,9 +69,9 @@ _QUESTIONS = {
 
 
 def built_in_samples(seed: str, num_pictures: int = 16, num_texts: int = 8) -> list[Sample]:
-    """Samples without answers (pictures, with a question each) and with them (texts, scored from the second word on).
+    """Samples without answers (images, with a question each) and with them (texts, scored from the second word on).
 
-    The same seed gives the same samples; different ones share no picture. Every other picture is sent as one tile, to
+    The same seed gives the same samples; different ones share no image. Every other image is sent as one tile, to
     keep what a sample costs within bounds, the rest as the checkpoint has it.
     """
     samples = []

@@ -39,7 +39,7 @@ def output_specs(source: Source, plan: Plan, dtype: mx.Dtype | None) -> dict[str
 def output_tensors(
     source: Source, plan: Plan, dtype: mx.Dtype | None, rounding: Rounding, adapter: Adapter | None = None
 ) -> Iterator[tuple[str, mx.array]]:
-    """The tensors to write, computed from one source tensor at a time, which is let go before the next.
+    """The tensors to write, computed from one source tensor at a time, which is released before the next.
 
     Raises:
         ValueError: a tensor holds values that are not finite.

@@ -95,7 +95,7 @@ def _write(info: "VideoInfo", segments: list[Segment], arguments: argparse.Names
                 is_copy = cut(info, spans, video, progress.reach)
             found = (segment for segment in segments if segment.is_highlight)
             summary = [f"{clock(segment.start_s)} - {clock(segment.end_s)}  {segment.description}" for segment in found]
-            summary.append(f"{arguments.out}: {length_s:.1f} s, {'copied as it was' if is_copy else 'encoded anew'}")
+            summary.append(f"{arguments.out}: {length_s:.1f} s, {'copied as it was' if is_copy else 're-encoded'}")
         facts = (arguments.video, arguments.model or DEMO, segments, str(arguments.out) if spans else None)
         write_json(whole.enter_context(whole_file(files["json"])), as_json(*facts))
         whole.enter_context(whole_file(files["md"])).write_text(as_markdown(*facts), encoding="utf-8")

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from .api.session import Session
 
 HELP = """\
-/image FILE_OR_URL   show a picture with the next question
+/image FILE_OR_URL   show an image with the next question
 /video FILE_OR_URL   show a video with the next question
 /system TEXT         set the system prompt; without TEXT, remove it
 /undo                take back the last question with its answer
-/retry               answer the last question anew (another answer needs --temperature above 0)
+/retry               regenerate the last answer (a different one needs --temperature above 0)
 /new                 begin a new conversation; the system prompt stays
-/save FILE           save the conversation with all that the model has read
-/load FILE           go on with a saved one
+/save FILE           save the conversation and its key-value cache
+/load FILE           continue a saved conversation
 /help                these lines
 /quit                end the chat, as exit, quit and Ctrl-D do
 Anything else is a question. Lines between triple quotes (\"\"\") are one question, and so are
@@ -99,7 +99,7 @@ class _Chat:
             "/retry": lambda _: self._answer(self._session.regenerate),
             "/save": self._save,
             "/load": self.load,
-            "/new": self._begin_anew,
+            "/new": self._begin_new,
             "/help": lambda _: _say(HELP),
         }
         self._lines = LineInput([*self._commands, "/quit"], history_name)
@@ -131,7 +131,7 @@ class _Chat:
                 _say("(stopped)")
 
     def show(self, kind: str, source: str) -> None:
-        """Add a picture or video to the next question. Raises what opening it raises."""
+        """Add an image or video to the next question. Raises what opening it raises."""
         source = _path(source)
         if kind == "image":
             from .command_line.inline_images import show_inline
@@ -140,11 +140,11 @@ class _Chat:
 
             with named_source(source[:100]):
                 max_pixels = self._session.media_options.max_pixels or MAX_IMAGE_PIXELS
-                picture = load_image(source, max_pixels=max_pixels)
+                image = load_image(source, max_pixels=max_pixels)
             if self._is_interactive:
-                show_inline(picture)
+                show_inline(image)
             # Only a file can be opened again; what came from elsewhere is kept.
-            self._shown[kind].append(picture if is_url(source) else source)
+            self._shown[kind].append(image if is_url(source) else source)
         else:
             if not is_url(source):  # those are downloaded with the question
                 from .media.video.probing import probe
@@ -233,7 +233,7 @@ class _Chat:
         self._session.save(_path(path))
         _say("(saved)")
 
-    def _begin_anew(self, _: str) -> None:
+    def _begin_new(self, _: str) -> None:
         self._session.turns = []
         self._shown = {"image": [], "video": []}
         _say("(a new conversation)")
@@ -268,7 +268,7 @@ def _say(message: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandLine(
         prog="python -m mlx_smolvlm.chat",
-        description="Talk with a SmolVLM model about pictures and videos; /help in the chat lists its commands.",
+        description="Talk with a SmolVLM model about images and videos; /help in the chat lists its commands.",
     )
     start = parser.add_argument_group("how to begin")
     start.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")

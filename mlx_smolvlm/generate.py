@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
         shown_images = [str(DEMO_MODEL.parent / "picture.png")]
         if is_talkative:
             waiting.stop()
-            print(f"Picture: {shown_images[0]}\nQuestion: {DEMO_QUESTION}", file=sys.stderr)
+            print(f"Image: {shown_images[0]}\nQuestion: {DEMO_QUESTION}", file=sys.stderr)
     if is_talkative:
         waiting.stop()
         show_speed_note()
@@ -102,7 +102,7 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandLine(
         prog="python -m mlx_smolvlm.generate",
-        description="Ask a SmolVLM model about pictures and videos. Without arguments, the embedded demo answers.",
+        description="Ask a SmolVLM model about images and videos. Without arguments, the embedded demo answers.",
     )
     prompt = parser.add_argument_group("what to ask")
     prompt.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
@@ -192,12 +192,12 @@ def _logprobs(steps: "list[GenerationResponse]") -> dict[str, Any]:
 
 
 def _print_budget(step: "GenerationResponse") -> None:
-    """What the prompt costs, before the answer."""
+    """Print the cost of the prompt, before the answer."""
     numbers = {kind: count(1) for kind in ("image", "video")}
     for medium in step.media:
         number = next(numbers[medium.kind])
         print(f"{medium.kind} {number}: {medium.image_tokens} tokens, {medium.layout} ({medium.name})", file=sys.stderr)
-    print(f"prompt: {step.prompt_tokens} tokens, {step.image_tokens} of them for pictures", file=sys.stderr)
+    print(f"prompt: {step.prompt_tokens} tokens, {step.image_tokens} of them for images", file=sys.stderr)
 
 
 def _print_timing(step: "GenerationResponse", load_s: float) -> None:

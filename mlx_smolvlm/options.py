@@ -51,7 +51,7 @@ class GenerationOptions:
         max_kv_size: most tokens to see: the first few and the latest; None sees all. Memory stays bounded, and what
             lies between is forgotten.
         prefill_chunk: most tokens of the prompt to read at a time.
-        apply_chat_template: False takes the prompt as it is, `<image>` and `<video>` markers included.
+        apply_chat_template: False takes the prompt as it is (raw), `<image>` and `<video>` markers included.
         continue_final_message: continue the last message, which is the assistant's, instead of answering it. The text
             of the answer is what is added.
 
@@ -296,7 +296,7 @@ def resolve_options(
 
     Raises:
         ValueError: an option out of range, or options that contradict each other.
-        TypeError: a keyword that is no option, or objects of another kind.
+        TypeError: an unknown option, or objects of another type.
     """
     if options is not None and not isinstance(options, GenerationOptions):
         raise TypeError(f"options is {type(options).__name__}, expected GenerationOptions")
@@ -313,7 +313,7 @@ def resolve_options(
 
 
 def refuse_options(options: GenerationOptions | MediaOptions, names: Sequence[str], reason: str) -> None:
-    """Raise ValueError if an option that a caller cannot heed differs from its default, with the reason."""
+    """Raise ValueError, with the reason, if an option that a caller cannot use differs from its default."""
     defaults = type(options)()
     for name in names:
         if getattr(options, name) != getattr(defaults, name):

@@ -20,6 +20,19 @@ def test_what_it_says_of_the_converter_is_public():
     assert set(names) <= set(convert.__all__)
 
 
+def test_files_that_the_design_names_exist():
+    """A path in a section about a folder begins there, or at the package."""
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    named = set()
+    for section in re.split(r"^## ", design, flags=re.MULTILINE)[1:]:
+        folder = section.split("\n")[0].removesuffix("/")
+        places = (ROOT / "mlx_smolvlm" / folder, ROOT / "mlx_smolvlm", ROOT)
+        for name in re.findall(r"`([a-z_/]+\.py)`", section):
+            named.add((folder, name, any((place / name).exists() for place in places)))
+    assert len(named) > 100
+    assert sorted(name for name in named if not name[2]) == []
+
+
 def test_files_and_tests_that_contributing_names_exist():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     files = set(re.findall(r"`([a-z_./]+/[a-z_.]+\.(?:py|md|toml|yml))`", text))

@@ -111,7 +111,7 @@ def test_what_starts_late_stays_in_sync(tmp_path, keyframes):
 
 @pytest.mark.parametrize("keyframes", ["10", "1000"])
 def test_rotated_files_stay_upright(tmp_path, keyframes):
-    """Copied, the note to turn them is kept; encoded anew, the frames are turned."""
+    """Copied, the note to turn them is kept; re-encoded, the frames are turned."""
     path = tmp_path / "film.mp4"
     write_film(path, blinking(np.zeros(40), (64, 32)), options={"g": keyframes, "sc_threshold": "0"}, audio=None)
     path.write_bytes(turned_by_90(path.read_bytes()))

@@ -1,4 +1,4 @@
-"""Cuts parts out of a video and joins them in one MP4 file, without encoding them anew where that is possible."""
+"""Cuts parts out of a video and joins them in one MP4 file, without re-encoding where that is possible."""
 
 import heapq
 import sys
@@ -31,7 +31,7 @@ def cut(info: VideoInfo, spans: list[Span], path: Path, on_progress: Callable[[f
         info: the video, from `probe`.
         spans: what to take, in order of time.
         path: the file to write.
-        on_progress: told the seconds that have been written, now and then.
+        on_progress: called now and then with the seconds that have been written.
 
     Returns:
         Whether the pictures were copied as they are; otherwise they were decoded and encoded.

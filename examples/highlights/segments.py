@@ -25,7 +25,7 @@ class Segment:
 def split(info: VideoInfo, length_s: float) -> list[Segment]:
     """Divide a video into segments of about `length_s` seconds, at keyframes where some are near enough.
 
-    Segments between keyframes can be cut out without encoding them anew. A rest of less than half a segment belongs
+    Segments between keyframes can be cut out without re-encoding. A rest of less than half a segment belongs
     to the last one.
     """
     duration_s = end_of(info)

@@ -1,1 +1,1 @@
-"""What programs call: load, generate, batch, converse, caption. The public names live here."""
+"""What programs call: load, generate, batch, chat, caption. Import the names from `mlx_smolvlm`."""

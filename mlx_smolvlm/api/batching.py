@@ -16,7 +16,7 @@ from ..processor.processor import Processor
 
 @dataclass(frozen=True)
 class BatchAnswer:
-    """What came of one prompt.
+    """The answer to one prompt, or the reason why there is none.
 
     Attributes:
         index: which prompt, counted from 0.
@@ -25,7 +25,7 @@ class BatchAnswer:
         finish_reason: "stop" (an end token or stop string, or structured output that is complete) or "length"; None if
             there is an error.
         error: why there is no answer: what `stream_generate` would raise; None if there is one.
-        prompt_tokens, image_tokens: tokens of the prompt, and those of them that stand for pictures and frames.
+        prompt_tokens, image_tokens: tokens of the prompt, and those of them that stand for images and frames.
         logprobs, top_logprobs: of each token, as in `GenerationResponse`; None unless asked for.
         seconds: from the first work of the model on this prompt to its last token. Prompts that are answered at the
             same time share them.
@@ -72,12 +72,14 @@ def generate_batch(
     Args:
         model, processor: from `load`.
         requests: the prompts; an iterator is read no further than needed.
-        options, media_options, keywords: as in `stream_generate`, for all requests that bring none of their own. What
-            only one answer at a time can have is refused: drafts, and quantized or rotating key-value caches.
+        options, media_options, keywords: as in `stream_generate`, for all requests without options of their own.
+            Prompt lookup, and quantized or rotating key-value caches, are refused: only one answer at a time can have
+            them.
         batch_size: most answers to make at a time.
         max_cache_bytes: most memory for keys and values; fewer answers are made at a time where it takes more.
-        max_feature_bytes: most memory for features of images that are shown again.
-        max_prefix_bytes: most memory for beginnings of prompts, for those that begin alike; 0 keeps none.
+        max_feature_bytes: most memory for image features, for images that are shown again.
+        max_prefix_bytes: most memory for keys and values of earlier prompts, for prompts with the same beginning; 0
+            keeps none.
         cancel: when set, no more answers come, at the next token or chunk.
 
     Yields:
@@ -87,12 +89,14 @@ def generate_batch(
         ValueError: options out of range, or a schema or expression that no answer can follow. A prompt that cannot be
             read, or after which the model computes values that are not finite, raises nothing: its answer has an
             `error`.
-        TypeError: an option that there is not.
+        TypeError: an unknown option.
         OSError: prompts cannot be prepared for lack of disk space or open files.
     """
     options, media_options = resolve_options(options, media_options, keywords)
     check_row_options(model, options)
-    make_constraint(options, processor, model.config.text.vocab_size, options.max_tokens)  # else each would fail
+    make_constraint(
+        options, processor, model.config.text.vocab_size, options.max_tokens
+    )  # otherwise each answer would fail
     bounds = {
         "batch_size": batch_size,
         "max_cache_bytes": max_cache_bytes,
@@ -137,7 +141,7 @@ def _answers(
 
 
 def _answer(events: list[RowEvent]) -> BatchAnswer:
-    """What came of a prompt whose answer has ended."""
+    """The answer of a row that has ended."""
     last = events[-1]
     assert isinstance(last.key, int)
     if last.error is not None:

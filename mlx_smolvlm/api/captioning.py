@@ -30,7 +30,7 @@ SLACK_S = 0.5  # beyond the stall time-out, within which a source reports its ow
 
 @dataclass(frozen=True)
 class Caption:
-    """What the model says of one window of a source. Times are in seconds.
+    """The model's answer about one window of a source. Times are in seconds.
 
     Attributes:
         start_s, end_s: the window, counted from the source's first frame.
@@ -73,7 +73,7 @@ def stream_captions(
     cancel: Event | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> Generator[Caption, None, None]:
-    """Describe a video again and again while it goes on.
+    """Describe a video again and again while it runs.
 
     Each caption is about the last `window_s` seconds; the model sees them as a video of that length. While it works,
     and while the consumer holds a caption, a thread goes on reading. Files wait for the model, so that every window
@@ -86,15 +86,15 @@ def stream_captions(
         source: a file, a named pipe, `-` for standard input, `camera` or `camera:N`, `FORMAT:NAME` for a device of
             FFmpeg, or an address (rtsp, http, https, tcp, udp, rtmp, srt, ...), also one of the local network. An
             http address is live unless the server states a length.
-        messages_or_prompt: the question, or chat messages in Hugging Face form with one video item without a source.
+        messages_or_prompt: the question, or chat messages in Hugging Face format with one video item without a source.
         window_s: length of a window.
         every_s: time from one window's end to the next one's; None is `window_s`, so that they join.
         realtime: play a file or pipe at its own pace, as a live source.
-        stall_timeout_s: how long a source may give nothing. Network sources are then connected to again.
-        retries: how often in a row; 0 is never. Connecting is tried again only after frames have come once.
+        stall_timeout_s: seconds without data after which a network source reconnects, and any other is an error.
+        retries: most reconnections in a row; 0 for none. A source that has never given a frame does not reconnect.
         options, media_options, keywords: as in `stream_generate`. Of the media options only `fps` and `max_frames` are
-            heeded, and the others refused; long windows have fewer frames a second.
-        cancel: when set, the captions end, without the one in work.
+            used, and the others refused; long windows have fewer frames a second.
+        cancel: when set, the captions end, without the one in flight.
 
     Options are checked at once; the source is opened at the first `next()`. Lost connections are reported with
     `logging`. Closing the generator ends the thread.
@@ -203,7 +203,7 @@ def _windows(
     while True:
         while not buffer.wait_for(end_s, WAIT_S) and not cancel.is_set():
             if buffer.silence_s() > stall_timeout_s + SLACK_S:
-                raise ValueError(f"{name}: no picture came for {stall_timeout_s:g} s")
+                raise ValueError(f"{name}: no frame came for {stall_timeout_s:g} s")
         if cancel.is_set():
             return
         is_late = buffer.drops and buffer.newest_s - end_s > sample_interval_s

@@ -95,13 +95,13 @@ def stream_generate(
 
     Args:
         model, processor: from `load`.
-        messages_or_prompt: chat messages in Hugging Face form, or the user's question as text. The media of
+        messages_or_prompt: chat messages in Hugging Face format, or the user's question as text. The media of
             `images` and `videos` go before the question, unless it places them with `<image>` and `<video>`.
         images: path, http(s) or data URL, bytes, PIL image or numpy array, each.
         videos: path, http(s) URL or `SampledVideo`, each.
         options: how the answer is made.
         media_options: how images and videos are read.
-        prompt_cache: what earlier calls have read and is not read again, for follow-up questions.
+        prompt_cache: keys and values of earlier calls, so that follow-up questions do not read them again.
         feature_cache: image features of earlier calls, for images and frames that are shown again.
         cancel: when set, generation ends with "cancelled" at the next frame, chunk or token.
         keywords: fields of `GenerationOptions` and `MediaOptions`, in place of what the objects say:
@@ -116,8 +116,8 @@ def stream_generate(
     Raises:
         ValueError: malformed messages, unreadable media, options out of range, a prompt longer than the
             context, or logits that are not finite (damaged weights, or float16 overflow).
-        TypeError: an option that there is not.
-        FileNotFoundError: an image or video that is not there.
+        TypeError: an unknown option.
+        FileNotFoundError: no such image or video.
         ImportError: `json_schema` or `regex` without llguidance.
     """
     options, media_options = resolve_options(options, media_options, keywords)

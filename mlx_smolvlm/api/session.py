@@ -1,4 +1,4 @@
-"""A conversation that goes on: what was read once, be it text, pictures or videos, is not read again."""
+"""A conversation: text, images and videos that were read once are not read again."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Turn:
     """A question with its answer.
 
     Attributes:
-        content: the question in Hugging Face form; its pictures and videos are `KeptMedium` objects.
+        content: the question in Hugging Face format; its images and videos are `KeptMedium` objects.
         answer: the answer's text, as far as it was made.
         finish_reason: how it ended: "stop", "length", "cancelled", or "closed" by the consumer.
     """
@@ -46,7 +46,7 @@ class Session:
     """A conversation with a model, and all that the model has read of it. One answer at a time.
 
     Every question continues from the longest beginning that it shares with what was read: follow-ups, an edited or
-    repeated question and an answer made anew read only what is new. Pictures and videos of earlier turns are not
+    repeated question and a regenerated answer read only what is new. Images and videos of earlier turns are not
     opened again, unless something before them changes.
 
     An answer ends up in the conversation when its stream ends: whole, or as far as it came where the consumer closes
@@ -55,7 +55,7 @@ class Session:
 
     Attributes:
         model, processor: from `load`.
-        system: the system prompt, None for none; it may be changed between questions.
+        system: the system prompt or None; it may be changed between questions.
         options: how answers are made where a question does not say.
         media_options: how images and videos are read where a question does not say.
         turns: the conversation so far, without the system prompt.
@@ -80,7 +80,7 @@ class Session:
             system: the system prompt.
             options, media_options, keywords: as in `stream_generate`, where a question does not say. A session makes
                 its prompts itself: `apply_chat_template=False` and `continue_final_message` are refused.
-            max_feature_bytes: most memory for the image features of pictures and frames that may be shown again; the
+            max_feature_bytes: most memory for the image features of images and frames that may be shown again; the
                 least recently used go first.
         """
         self.model = model
@@ -135,7 +135,7 @@ class Session:
         cancel: Event | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> Iterator[GenerationResponse]:
-        """Ask the last question in other words. Its pictures and videos stay, unless either are given anew.
+        """Ask the last question in other words. Its images and videos stay, unless new ones are given.
 
         Arguments and errors are those of `ask`; ValueError also if there is no last question, or if media that stay
         are to be read in another way.
@@ -159,7 +159,7 @@ class Session:
         cancel: Event | None = None,
         **keywords: Unpack[GenerationKeywords],
     ) -> Iterator[GenerationResponse]:
-        """Answer the last question anew; another answer needs a temperature above 0.
+        """Regenerate the last answer; a different one needs a temperature above 0.
 
         Raises:
             ValueError: there is no last question; and as `ask`.
@@ -181,7 +181,7 @@ class Session:
     def save(self, path: str | Path) -> None:
         """Write the session into one file, whole or not at all: conversation, media and what the model has read.
 
-        Pictures and videos that are files stay where they are, as videos behind an address do; pictures that came
+        Images and videos that are files stay where they are, as videos behind an address do; images that came
         from elsewhere are in the file. Image features, the model, `options` and `media_options` are not.
 
         Raises:
@@ -256,7 +256,7 @@ class Session:
                 self._current = None
 
     def _messages(self, turns: list[Turn], content: Content) -> list[dict[str, Any]]:
-        """The conversation in Hugging Face form, with a question that has no answer yet at its end."""
+        """The conversation in Hugging Face format, with a question that has no answer yet at its end."""
         messages = [{"role": "system", "content": [_text(self.system)]}] if self.system else []
         for turn in turns:
             messages += [
@@ -283,7 +283,7 @@ class Session:
 
 
 def check_session_options(options: GenerationOptions) -> None:
-    """Raise ValueError for options that a session cannot heed."""
+    """Raise ValueError for options that a session cannot use."""
     refuse_options(
         options, ("apply_chat_template", "continue_final_message"), "a session makes its prompts from the conversation"
     )
@@ -294,7 +294,7 @@ def _text(text: str) -> dict[str, Any]:
 
 
 def _without_markers(answer: str) -> str:
-    """An answer may spell out a marker, which in the next prompt would ask for a picture."""
+    """An answer may spell out a marker, which in the next prompt would ask for an image."""
     for marker in (IMAGE_MARKER, VIDEO_MARKER):
         answer = answer.replace(marker, f"< {marker[1:]}")
     return answer

@@ -17,7 +17,7 @@ from ..engine.prompt_cache import PromptCache, ReadMedium
 from ..files import whole_file
 from ..model.smolvlm import SmolVLM
 from ..options import FetchPolicy, MediaOptions
-from ..processor.kept_media import KeptMedium, KeptPicture, KeptVideo
+from ..processor.kept_media import KeptImage, KeptMedium, KeptVideo
 from ..processor.prompt_media import SampledVideo
 from ..processor.tiling import Layout
 
@@ -28,7 +28,7 @@ _PROBE = 64  # values of each parameter that tell a model from others of the sam
 
 @dataclass(frozen=True)
 class SavedSession:
-    """What a file holds: the system prompt, (content, answer, finish_reason) of each turn, and what was read."""
+    """The content of a file: the system prompt, (content, answer, finish_reason) of each turn, and the prompt cache."""
 
     system: str | None
     turns: list[tuple[list[dict[str, Any]], str, str]]
@@ -80,7 +80,7 @@ def write_session(path: Path, model: SmolVLM, session: SavedSession) -> None:
 
 
 def read_session(path: Path, model: SmolVLM, fetch_policy: FetchPolicy | None = None) -> SavedSession:
-    """What was saved; downloads of its videos keep to `fetch_policy`.
+    """The saved session; downloads of its videos follow `fetch_policy`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -134,7 +134,7 @@ def _restored(
 
 
 def _medium_record(medium: KeptMedium) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What is written of a picture or video, and its pixels if it has no place of its own."""
+    """The record of an image or video, and its pixels if it does not come from a file or address."""
     known, source = medium.known, medium.source
     if known is None:
         raise ValueError(f"a {medium.kind} has not been read")
@@ -145,7 +145,7 @@ def _medium_record(medium: KeptMedium) -> tuple[dict[str, Any], dict[str, np.nda
         "options": {name: value for name, value in vars(medium.options).items() if name != "fetch_policy"},
         "source": source if isinstance(source, str) else None,
     }
-    if isinstance(known, KeptPicture):
+    if isinstance(known, KeptImage):
         record["layout"] = asdict(known.layout)
     else:
         record |= {"timestamps_s": list(known.timestamps_s), "duration_s": known.duration_s}
@@ -161,11 +161,11 @@ def _medium_record(medium: KeptMedium) -> tuple[dict[str, Any], dict[str, np.nda
 def _medium(record: dict[str, Any], arrays: dict[str, np.ndarray], fetch_policy: FetchPolicy | None) -> KeptMedium:
     """The inverse of `_medium_record`."""
     source, digest = record["source"], bytes.fromhex(record["digest"])
-    known: KeptPicture | KeptVideo
+    known: KeptImage | KeptVideo
     if record["kind"] == "image":
         cut = record["layout"]
         layout = Layout(cut["rows"], cut["columns"], tuple(cut["fitted"]), tuple(cut["grid"]))
-        known = KeptPicture(record["name"], layout, digest)
+        known = KeptImage(record["name"], layout, digest)
         if "pixels" in arrays:
             source = Image.fromarray(arrays["pixels"])
     else:

@@ -1,1 +1,1 @@
-"""`python -m mlx_smolvlm.batch`: one prompt for many pictures, one line of JSON for each."""
+"""`python -m mlx_smolvlm.batch`: one prompt for many images, one line of JSON for each."""

@@ -77,7 +77,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
 
         start, num_errors = time.monotonic(), 0
         with Interruption(second=_end_at_once) as interruption, Progress(is_first) as progress:
-            progress.stage(total=len(job.todo), unit="pictures")
+            progress.stage(total=len(job.todo), unit="images")
             results = job.results(model, processor, batch_size=arguments.batch_size, cancel=interruption.cancel)
             for number, result in enumerate(results, 1):
                 num_errors += result.error is not None
@@ -93,7 +93,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
 
 
 def _prompts(arguments: argparse.Namespace) -> tuple[str, str]:
-    """The questions about pictures and about videos that bring none of their own, if they can be asked."""
+    """The questions about images and about videos that bring none of their own, if they can be asked."""
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size is {arguments.batch_size}, expected at least 1")
     if arguments.limit is not None and arguments.limit < 1:
@@ -106,7 +106,7 @@ def _prompts(arguments: argparse.Namespace) -> tuple[str, str]:
         return DEFAULT_QUESTION, DEFAULT_VIDEO_QUESTION
     markers = prompt.count("<image>") + prompt.count("<video>")
     if markers > 1:
-        raise ValueError(f"--prompt has {markers} markers, but each question is about one picture or video")
+        raise ValueError(f"--prompt has {markers} markers, but each question is about one image or video")
     return prompt, prompt
 
 
@@ -115,7 +115,7 @@ def _check_marker(prompt: str | None, items: list[Item]) -> None:
     kinds = {item.is_video for item in items if item.prompt is None}
     for marker, is_video in (("<image>", False), ("<video>", True)):
         if prompt is not None and marker in prompt and kinds == {not is_video}:
-            other = "pictures" if is_video else "videos"
+            other = "images" if is_video else "videos"
             raise ValueError(f"--prompt has the marker {marker}, but is about {other} only; leave it out")
 
 
@@ -128,14 +128,14 @@ def _items(arguments: argparse.Namespace, out: Path) -> list[Item]:
 def _summary(job: "Job", seconds: float, out: Path) -> str:
     """One line."""
     num_errors, total = job.num_errors, job.num_items
-    line = f"{total} picture{'s' * (total != 1)}: {job.num_lines - num_errors} answered, {num_errors} with errors"
+    line = f"{total} image{'s' * (total != 1)}: {job.num_lines - num_errors} answered, {num_errors} with errors"
     if num_errors:
         line += f' (see "error" in {out})'
     if job.num_done:
         line += f"; {job.num_done} of them done before"
     if not job.num_missing:
         return f"{line}; nothing was left to do"
-    return f"{line}; {duration(seconds)}, {job.num_missing / seconds:.2g} pictures/s"
+    return f"{line}; {duration(seconds)}, {job.num_missing / seconds:.2g} images/s"
 
 
 def _end_at_once(number: int, _: object) -> None:
@@ -146,8 +146,8 @@ def _end_at_once(number: int, _: object) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandLine(
         prog="python -m mlx_smolvlm.batch",
-        description="Ask one question about many pictures: a line of JSON for each, with path, text and error. Run the "
-        "same command again to go on after an interruption, or when pictures have been added: what has a line is not "
+        description="Ask one question about many images: a line of JSON for each, with path, text and error. Run the "
+        "same command again to go on after an interruption, or when images have been added: what has a line is not "
         "done again.",
         epilog="Started by mlx.launch, several processes or Macs share the work: "
         "mlx.launch --hosts mac1,mac2 -- python -m mlx_smolvlm.batch ... (the same files and model on each).",
@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         "input",
         nargs="+",
         metavar="INPUT",
-        help="a folder (with its subfolders), a glob, pictures, or a list: .jsonl with a path and, if you like, a "
+        help="a folder (with its subfolders), a glob, images, or a list: .jsonl with a path and, if you like, a "
         "prompt in each line, or .csv with such columns (paths count from the list's folder)",
     )
     what.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..media.urls import is_url
 
-PICTURE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     f".{name}"
     for name in (
         *("avif", "bmp", "gif", "heic", "heif", "jp2", "jpeg", "jpg"),
@@ -27,7 +27,7 @@ PATH_FIELDS = ("path", "file_name", "image", "video")  # the second is what Hugg
 
 @dataclass(frozen=True)
 class Item:
-    """A picture or video to ask about.
+    """An image or video to ask about.
 
     Attributes:
         path: as the input names it, and as the results will.
@@ -43,18 +43,18 @@ class Item:
 
 
 def read_items(sources: Sequence[str], is_left_out: Callable[[Path], bool] = lambda path: False) -> list[Item]:
-    """What INPUT names, in a fixed order, each once.
+    """The items that INPUT names, in a fixed order, each once.
 
-    A folder is searched for pictures, in its subfolders too. A glob (`**` goes into subfolders) and a list may name
-    videos as well, told by their suffix.
+    A folder is searched for images, in its subfolders too. A glob (`**` goes into subfolders) and a list may name
+    videos as well, recognised by their suffix.
 
     Args:
-        sources: folders, globs, lists (.jsonl, .csv), pictures or videos.
+        sources: folders, globs, lists (.jsonl, .csv), images or videos.
         is_left_out: says which files are none of the input, wherever they lie: those that results are kept in.
 
     Raises:
         FileNotFoundError: nothing of that name, or nothing that matches.
-        ValueError: a folder without pictures, or a list that cannot be read.
+        ValueError: a folder without images, or a list that cannot be read.
     """
     items: dict[Item, None] = {}
     for source in sources:
@@ -65,16 +65,16 @@ def read_items(sources: Sequence[str], is_left_out: Callable[[Path], bool] = lam
 def _read_source(source: str, is_left_out: Callable[[Path], bool]) -> Iterator[Item]:
     path = Path(source).expanduser()
     if path.is_dir():
-        names = [name for name in sorted(_pictures_in(path)) if not is_left_out(Path(name))]
+        names = [name for name in sorted(_images_in(path)) if not is_left_out(Path(name))]
         if not names:
-            raise ValueError(f"no pictures in {source} (files with the suffixes {', '.join(sorted(PICTURE_SUFFIXES))})")
+            raise ValueError(f"no images in {source} (files with the suffixes {', '.join(sorted(IMAGE_SUFFIXES))})")
         yield from map(_item, names)
     elif path.is_file():
         if is_left_out(path):
             raise ValueError(f"{source} is both the input and where results are kept; name another file with --out")
         suffix = path.suffix.lower()
         if suffix in OTHER_LISTS:
-            raise ValueError(f"{source} is no picture; a list is a .jsonl or a .csv file")
+            raise ValueError(f"{source} is not an image; a list is a .jsonl or a .csv file")
         yield from _read_list(path) if suffix in _READERS else [_item(source)]
     elif glob.has_magic(source):
         names = sorted(glob.glob(os.path.expanduser(source), recursive=True))
@@ -88,8 +88,8 @@ def _read_source(source: str, is_left_out: Callable[[Path], bool]) -> Iterator[I
         raise FileNotFoundError(f"no folder or file {source!r}; name a folder, a glob, a .jsonl or a .csv file")
 
 
-def _pictures_in(folder: Path) -> Iterator[str]:
-    """Pictures below a folder, but hidden ones; what cannot be looked into is an error."""
+def _images_in(folder: Path) -> Iterator[str]:
+    """Images below a folder, but hidden ones; what cannot be looked into is an error."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -104,7 +104,7 @@ def _pictures_in(folder: Path) -> Iterator[str]:
         shown = [name for name in folders if not name.startswith(".")]
         folders[:] = sorted(shown, key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
         for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES:
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 yield os.path.join(parent, name)
 
 
@@ -127,7 +127,7 @@ def _read_list(path: Path) -> Iterator[Item]:
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text") from None
     if not number:
-        raise ValueError(f"{path} names nothing; expected a picture in each line")
+        raise ValueError(f"{path} names nothing; expected an image in each line")
 
 
 def _entry(entry: Any, path: Path) -> Item:

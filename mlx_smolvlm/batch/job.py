@@ -1,4 +1,4 @@
-"""A list of pictures -> their lines in the results file, by one process or several."""
+"""A list of images -> their lines in the results file, by one process or several."""
 
 import json
 import time
@@ -24,18 +24,18 @@ _POLL_S = 0.2  # between two looks at whether another process is still writing
 
 
 class Job:
-    """The pictures that are still to do, the results, and the other processes that share both.
+    """The images that are still to do, the results, and the other processes that share both.
 
     The first process (alone, the only one) writes the results file. Every other one writes a file of its own beside
     it, `OUT.rankN`, which may be on another machine's disk. At the end the first one takes over all their lines.
 
-    On one disk it needs nobody's help for that: a file is free as soon as the process that wrote it has ended, whether
-    it was done or died. From other machines the lines come through `mx.distributed`. Where that fails, files stay; the
+    On one disk it needs no message for that: a file is free as soon as the process that wrote it has ended, whether it
+    was done or died. From other machines the lines come through `mx.distributed`. Where that fails, files stay; the
     next run takes over those that it finds, whatever its number of processes, and their lines count as done.
 
     Attributes:
         notes: what was found and mended, for people.
-        num_done: pictures of the input that had a line before.
+        num_done: images of the input that had a line before.
         num_missing: those that had none, for all processes together.
         todo: those of them that this process is to do.
     """
@@ -53,7 +53,7 @@ class Job:
         self.todo: list[Item] = []
         self._items = {question.key(item): item for item in items}
         if len(self._items) < len(items):
-            self.notes.append(f"{len(items) - len(self._items)} pictures are listed twice; each is done once")
+            self.notes.append(f"{len(items) - len(self._items)} images are listed twice; each is done once")
         self._question = question
         self._ranks = ranks
         self._out = out
@@ -80,17 +80,17 @@ class Job:
 
     @property
     def num_items(self) -> int:
-        """Pictures of the input."""
+        """Images of the input."""
         return len(self._items)
 
     @property
     def num_errors(self) -> int:
-        """Lines with errors that the results file has for pictures of the input."""
+        """Lines with errors that the results file has for images of the input."""
         return sum(self._file.errors.get(key, False) for key in self._items)
 
     @property
     def num_lines(self) -> int:
-        """Lines that the results file has for pictures of the input."""
+        """Lines that the results file has for images of the input."""
         return sum(key in self._file.errors for key in self._items)
 
     def begin(self, model_name: str, model: SmolVLM) -> None:
@@ -103,7 +103,7 @@ class Job:
         self._model_name, self._fingerprint = model_name, model_fingerprint(model)
         self._check(self._file)
         if self._retry_errors and (dropped := self._file.drop_errors(self._items)):
-            self.notes.append(f"{dropped} pictures of {self._file.path} that had an error are tried again")
+            self.notes.append(f"{dropped} images of {self._file.path} that had an error are tried again")
         self._agree()  # after which every process has opened its file
         for path in rank_files(self._out):
             # In place of a living process, none but itself: file systems of several machines may know no locks.
@@ -142,7 +142,7 @@ class Job:
             yield result
 
     def finish(self, seconds: float) -> None:
-        """Bring the lines of all processes together, in the results file of the first one.
+        """Collect the lines of all processes in the results file of the first one.
 
         Args:
             seconds: that this process has worked, by which it is judged how long others may take.
@@ -161,7 +161,7 @@ class Job:
         self._file.sync()
         if is_first and self.num_lines < self.num_items:
             raise OSError(
-                f"another process has ended before its pictures were done; {self.num_lines} of {self.num_items} have "
+                f"another process has ended before its images were done; {self.num_lines} of {self.num_items} have "
                 "lines: run the same command again, with any number of processes, to do the rest"
             )
 
@@ -170,9 +170,9 @@ class Job:
         return [rank_file(self._out, rank) for rank in range(1, self._ranks.size)]
 
     def _exchange(self, patience_s: float) -> None:
-        """Let the first process have all lines, and the others remove their files then."""
+        """Send all lines to the first process; the others then remove their files."""
         is_first = self._ranks.rank == 0
-        for lines in self._ranks.gather(() if is_first else _portions(self._file), patience_s):
+        for lines in self._ranks.gather(() if is_first else _chunks(self._file), patience_s):
             for line in lines.splitlines() if is_first else ():
                 self._file.merge(parse_line(line))
         self._file.sync()
@@ -183,7 +183,7 @@ class Job:
     def _agree(self) -> None:
         """Raise ValueError if the processes have not the same to do."""
         own = {
-            "numbers of pictures": self.num_items,
+            "numbers of images": self.num_items,
             "inputs": digest(b"".join(self._items).hex()),
             "models or options": self._question.run(self._fingerprint, Item("", "", False)),
         }
@@ -212,7 +212,7 @@ class Job:
         if file.repaired:
             self.notes.append(
                 f"{file.path} ended with a line that was not written whole ({len(file.repaired)} bytes); it is cut "
-                "off, and its picture done again"
+                "off, and its image done again"
             )
             file.repaired = b""
         for result in file.runs.values():
@@ -248,7 +248,7 @@ def _is_being_written(path: Path) -> bool:
     return False
 
 
-def _portions(file: ResultsFile) -> Iterator[bytes]:
+def _chunks(file: ResultsFile) -> Iterator[bytes]:
     """The lines of a file, some at a time."""
     lines = bytearray()
     for result in file.lines():

@@ -1,4 +1,4 @@
-"""What is asked about every picture, and whether results are answers to it."""
+"""The question about every image, and whether earlier results answer it."""
 
 import json
 from dataclasses import dataclass, fields
@@ -16,26 +16,26 @@ _LISTED = "listed"  # in place of a digest: the prompt stood in the input
 
 @dataclass(frozen=True)
 class Question:
-    """The prompts for pictures and for videos that bring none of their own, and how answers are made."""
+    """The prompts for images and for videos that bring none of their own, and how answers are made."""
 
-    picture_prompt: str
+    image_prompt: str
     video_prompt: str
     system: str | None
     options: GenerationOptions
     media_options: MediaOptions
 
     def about(self, item: Item) -> str:
-        """The question about one picture or video."""
+        """The question about one image or video."""
         if item.prompt is not None:
             return item.prompt
-        return self.video_prompt if item.is_video else self.picture_prompt
+        return self.video_prompt if item.is_video else self.image_prompt
 
     def key(self, item: Item) -> bytes:
         """As `Result.key` of its line."""
         return key_of(item.source, self.about(item))
 
     def request(self, item: Item) -> BatchRequest:
-        """What the model is asked about one picture or video."""
+        """What the model is asked about one image or video."""
         images, videos = ([], [item.source]) if item.is_video else ([item.source], [])
         return BatchRequest(with_system_prompt(self.about(item), self.system, len(images), len(videos)), images, videos)
 
@@ -47,12 +47,12 @@ class Question:
     def check(self, name: object, result: Result) -> None:
         """Raise ValueError if a line of the file `name` was made with another prompt or other options."""
         _, options, prompt = result.run.split("-")
-        if prompt not in (_LISTED, digest(self.picture_prompt), digest(self.video_prompt)):
+        if prompt not in (_LISTED, digest(self.image_prompt), digest(self.video_prompt)):
             raise ValueError(f"{name} answers another prompt, {result.prompt[:200]!r}; {_ADVICE}")
         if options != self._options_digest:
             raise ValueError(
-                f"{name} was made with other options (system prompt, sampling, form of the answer, reading of "
-                f"pictures); {_ADVICE}"
+                f"{name} was made with other options (system prompt, sampling, structured output, reading of "
+                f"images); {_ADVICE}"
             )
 
     def check_model(self, name: object, result: Result, model_name: str, fingerprint: str) -> None:

@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 PATIENCE_S = 3600.0  # for which others are waited for; one may have a model to download
-_POLL_S = 0.2  # within which a signal is heeded
+_POLL_S = 0.2  # within which a signal is handled
 
 
 class Ranks:
@@ -31,10 +31,10 @@ class Ranks:
         self._exchanges = 0
 
     def share(self, data: bytes, patience_s: float | None = None) -> list[bytes]:
-        """What each process gave, by rank; all call this, and wait for each other.
+        """The data of each process, by rank; all processes call this, and wait for each other.
 
-        MLX does not always notice that another process is gone: some of its backends then wait for ever, heeding no
-        signal. So the exchange is made in a thread, and waited for as long as `patience_s`, or `PATIENCE_S`.
+        MLX does not always notice that another process is gone: some of its backends then wait for ever, deaf to
+        signals. So the exchange is made in a thread, and waited for as long as `patience_s`, or `PATIENCE_S`.
 
         Raises:
             OSError: another process has ended, or did not come.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def rank_file(out: Path, rank: int) -> Path:
-    """Where a process other than the first keeps its results."""
+    """The results file of a process other than the first."""
     return out.with_name(f"{out.name}.rank{rank}")
 
 

@@ -1,4 +1,4 @@
-"""The results file: a line of JSON for each picture, each written whole, none lost and none made twice."""
+"""The results file: a line of JSON for each image, each written whole, none lost and none written twice."""
 
 import fcntl
 import json
@@ -20,14 +20,14 @@ class Result:
     """One line.
 
     Attributes:
-        path: of the picture or video, as the input names it.
+        path: of the image or video, as the input names it.
         source: the same in full, where `path` counts from the folder of a list; else None.
         prompt: what was asked.
         text: the answer; None if there is an error.
         error: why there is no answer; None if there is one.
         finish_reason: "stop" or "length"; None if there is an error.
         prompt_tokens, image_tokens, completion_tokens: as `generate --json` counts them.
-        seconds: from the model's first work on the picture to the last token; pictures of one batch share them.
+        seconds: from the model's first work on the image to the last token; images of one batch share them.
         model: what the model was called.
         run: tells models as they are in memory, options and prompts from others: MODEL-OPTIONS-PROMPT.
     """
@@ -47,7 +47,7 @@ class Result:
 
     @property
     def key(self) -> bytes:
-        """What is not done twice: a picture with a question."""
+        """Identifies an image with a question, which is not done twice."""
         return key_of(self.source or self.path, self.prompt)
 
     def line(self) -> bytes:
@@ -60,7 +60,7 @@ class Result:
 
 
 def key_of(source: str, prompt: str) -> bytes:
-    """Stands for a picture with a question; results are remembered by it, since texts would fill the memory."""
+    """Identifies an image with a question; results are remembered by it, since texts would fill the memory."""
     return blake2b(f"{source}\0{prompt}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
@@ -137,7 +137,7 @@ class ResultsFile:
             self.write(other)
 
     def lines(self) -> Iterator[Result]:
-        """What is in the file, one by one."""
+        """The results in the file, one by one."""
         with open(self.path, "rb") as file:
             yield from map(parse_line, file)
 

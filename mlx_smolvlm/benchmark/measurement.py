@@ -82,7 +82,7 @@ def copy_bandwidth(runs: int, size_bytes: int = 256 * MEBIBYTE) -> list[float]:
 
 
 def reset_memory() -> int:
-    """Count MLX's peak memory anew; returns the bytes that are held now."""
+    """Reset MLX's count of peak memory; returns the bytes that are held now."""
     mx.clear_cache()
     mx.reset_peak_memory()
     return mx.get_active_memory()

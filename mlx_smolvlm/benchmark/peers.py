@@ -127,7 +127,7 @@ def compare(
             yield _start(run, peer, python, ["--image", str(run.picture)])
         for case in (case for section in wanted for case in _cases(run, section)):
             run.progress.stage(f"{peer}: {case.section}, {case.what}")
-            with Worker("own", run) as own:  # each case anew, for peak memory
+            with Worker("own", run) as own:  # a new process for each case, for peak memory
                 try:
                     other = Worker(peer, run, python)
                 except ValueError as error:  # a quantized checkpoint is not for transformers

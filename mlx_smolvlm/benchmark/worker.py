@@ -35,7 +35,7 @@ class Program:
         return 0
 
     def reset_peak(self) -> None:
-        """Count peak memory anew."""
+        """Reset the count of peak memory."""
 
     def answer(self, request: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
         """Yield the prompt's tokens and those chosen so far, at each token."""
@@ -91,7 +91,7 @@ class MlxProgram(Program):
         return mx.get_peak_memory()
 
     def reset_peak(self) -> None:
-        """Begin to count anew."""
+        """Reset the count."""
         import mlx.core as mx
 
         mx.clear_cache()

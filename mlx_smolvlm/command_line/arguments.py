@@ -31,7 +31,7 @@ def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
         "--logprobs", type=int, metavar="K", help="report log probabilities, with those of the K likeliest (0 to 20)"
     )
     sampling.add_argument(
-        "--ignore-chat-template", action="store_true", help="the prompt is taken as it is, <image> markers included"
+        "--ignore-chat-template", action="store_true", help="take the prompt as it is (raw), <image> markers included"
     )
     sampling.add_argument("--continue-final-message", action="store_true", help="continue the assistant's last message")
     sampling.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="default: bfloat16, CPU float32")
@@ -41,10 +41,10 @@ def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     structured.add_argument("--regex", metavar="TEXT", help="the answer matches this regular expression as a whole")
 
     speed = parser.add_argument_group("speed and memory")
-    speed.add_argument("--speculate", type=int, metavar="N", help="draft up to N tokens from what the text has said")
+    speed.add_argument("--speculate", type=int, metavar="N", help="prompt lookup: draft N tokens from the text")
     speed.add_argument("--kv-bits", type=int, choices=(4, 8), help="quantize the keys and values of the context")
     speed.add_argument("--kv-group-size", type=int, default=64, metavar="N", help="numbers per scale (default: 64)")
-    speed.add_argument("--quantized-kv-start", type=int, default=0, metavar="N", help="tokens kept unquantized so long")
+    speed.add_argument("--quantized-kv-start", type=int, default=0, metavar="N", help="quantize beyond N tokens")
     speed.add_argument("--max-kv-size", type=int, metavar="N", help="tokens seen: the first 4 and the latest")
     speed.add_argument("--prefill-chunk", type=int, default=512, metavar="N", help="prompt tokens read at a time")
 
@@ -150,7 +150,7 @@ def sort_media(sources: Sequence[str]) -> dict[str, list[str]]:
 
 
 def check_files(sources: list[str]) -> None:
-    """Raise FileNotFoundError for a picture or video that is neither there nor an address."""
+    """Raise FileNotFoundError for an image or video that is neither there nor an address."""
     for source in sources:
         if not is_url(source) and not Path(source).expanduser().exists():
             raise FileNotFoundError(f"{source}: no such file; check the path")

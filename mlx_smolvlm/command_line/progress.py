@@ -1,4 +1,4 @@
-"""How far the work is, on stderr: a bar on a terminal, elsewhere a line from time to time."""
+"""Progress on stderr: a bar on a terminal, elsewhere a line from time to time."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ REPORT_S = 30.0  # between two lines
 
 
 class Progress:
-    """Tells how far the work is, stage by stage. Nobody's reading it is no reason to end the work."""
+    """Reports progress, stage by stage. If nobody reads stderr any more, the work goes on."""
 
     def __init__(self, is_shown: bool = True):
         """`is_shown` False shows nothing."""
@@ -31,7 +31,7 @@ class Progress:
         Args:
             text: what is done; printed at once where there is no bar for it.
             total: how many `unit`s `advance` will count; 0 if it is not called.
-            unit: what is counted, such as "pictures"; "B" stands for bytes.
+            unit: what is counted, such as "images"; "B" stands for bytes.
         """
         self.close()
         self._total, self._done, self._unit = total, 0, unit

@@ -99,7 +99,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _called_as(prog: str) -> str:
-    """How the user called the command: `python -m mlx_smolvlm.chat` unless by a console script or by `__main__.py`."""
+    """The command as the user called it: `python -m mlx_smolvlm.chat`, or a console script's name."""
     module = prog.rpartition(" ")[2]
     package, _, command = module.rpartition(".")
     called = os.path.basename(sys.argv[0])

@@ -1,4 +1,4 @@
-"""Signals that end a command in good order: SIGINT (Ctrl-C), SIGTERM, and an output that nobody reads any more."""
+"""Ends a command cleanly at SIGINT (Ctrl-C), SIGTERM, or when nobody reads its output any more."""
 
 import os
 import select
@@ -72,7 +72,7 @@ class Interruption:
     """Within its `with` block, the first signal sets an event; a second one ends the process.
 
     Attributes:
-        cancel: set at the first signal; work that looks at it stops in good order.
+        cancel: set at the first signal; work that checks it stops cleanly.
         received: the first signal's number; None if there was none.
     """
 

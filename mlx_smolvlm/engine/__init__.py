@@ -1,1 +1,1 @@
-"""Reads prompts and makes tokens: the parts of `generation.py` and `batching.py`."""
+"""Reads prompts and generates tokens, for one answer (`decoding.py`) or many (`rows.py`)."""

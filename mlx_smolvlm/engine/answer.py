@@ -110,7 +110,7 @@ class Answer:
         return self.budget - len(self.token_ids)
 
     def sampler(self, prompt_ids: list[int]) -> Sampler:
-        """What chooses its tokens, after a prompt."""
+        """A sampler for its tokens, after a prompt."""
         return Sampler(self.options, prompt_ids, self._vocab_size)
 
     def allowed(self) -> mx.array | None:
@@ -122,7 +122,7 @@ class Answer:
         return token_id if self.constraint is None else self.constraint.take(token_id)
 
     def log_probabilities(self, logits: mx.array) -> mx.array | None:
-        """What `take` reports from, (num_rows, vocab_size); None if nobody asks. Evaluate it with the token."""
+        """Log probabilities for `take`, (num_rows, vocab_size); None if not asked for. Evaluate them with the token."""
         return None if self.options.logprobs is None else log_probabilities(logits)
 
     def take(self, token_id: int, logprobs: np.ndarray | None = None) -> AnswerStep:
@@ -149,7 +149,7 @@ class Answer:
         return AnswerStep(token_id, text, self.finish_reason, float(logprobs[token_id]), top)
 
     def flush(self) -> str:
-        """Text that was held back, where an answer ends before its time."""
+        """Text that was held back, where an answer ends early."""
         return self._text.flush()
 
 

@@ -1,4 +1,4 @@
-"""The way to the end of an answer that keeps to a form: few tokens that complete what is begun."""
+"""The way to the end of structured output: few tokens that close what is open."""
 
 import re
 import string
@@ -12,14 +12,14 @@ import numpy as np
 _OUTSIDE = '}],:0123456789ntf.-"[{'  # what ends soonest comes first; n, t and f begin null, true and false
 _WITHIN = '"0123456789'  # digits, which Unicode escapes ask for
 _MAX_STATES = 500  # followed in search of another
-_MAX_ALIKE = 8  # of them, that cannot be told apart by what may come next
-_MAX_ENDINGS = 16  # characters of the form, from its end, that are tried as what ends it
+_MAX_ALIKE = 8  # of them, that look alike by what may come next
+_MAX_ENDINGS = 16  # characters of the grammar, from its end, that are tried as what ends the answer
 _MAX_ENDING_TOKENS = 1000  # on the way there
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where JSON text breaks off: within a string or not, after a backslash or not."""
+    """The state at the end of unfinished JSON text: within a string or not, after a backslash or not."""
 
     in_string: bool = False
     escaped: bool = False

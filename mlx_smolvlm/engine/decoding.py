@@ -1,4 +1,4 @@
-"""One answer, token by token: each as soon as it is certain, with the next step already built."""
+"""One answer, token by token, with the next step already built."""
 
 from collections.abc import Generator, Iterator
 

@@ -10,9 +10,9 @@ from ..model.smolvlm import SmolVLM
 
 
 class FeatureCache:
-    """Features by the content of their tile, the least recently used let go first.
+    """Features by the content of their tile, the least recently used evicted first.
 
-    Pass one object to calls of `stream_generate` that may show the same picture or frame again. One call at a time;
+    Pass one object to calls of `stream_generate` that may show the same image or frame again. One call at a time;
     one model.
 
     Attributes:

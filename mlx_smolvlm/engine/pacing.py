@@ -1,12 +1,12 @@
-"""How much of a prompt may be read between two decode steps, by what the units before took."""
+"""How much of a prompt may be read between two decode steps, from the measured time of earlier units."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LEAST_TOKENS = 16  # of a chunk: smaller ones cost as much
+LEAST_TOKENS = 16  # of a chunk: smaller chunks cost as much
 NEWEST = 0.5  # weight of the newest measure
-MARGIN = 1.25  # units are made this much smaller than they need be: attention grows, machines have moods
+MARGIN = 1.25  # units are made this much smaller than they need be: attention grows, and machines vary
 STEPS_PER_PAUSE = 3  # a pause may take as long as so many decode steps
 
 

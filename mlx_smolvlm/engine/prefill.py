@@ -10,7 +10,7 @@ from ..media.prefetch import Prefetched
 from ..media.reporting import report
 from ..model.smolvlm import SmolVLM
 from ..processor.prompt import Prompt
-from ..processor.prompt_media import PlannedPicture
+from ..processor.prompt_media import PlannedImage
 from .feature_cache import FeatureCache
 from .prompt_cache import PromptCache
 from .timing import Stopwatch
@@ -31,7 +31,7 @@ def tiles_per_step(model: SmolVLM) -> int:
 
 
 class PromptReader:
-    """One prompt on its way into its cache.
+    """One prompt that is being read into its cache.
 
     A thread resizes images and decodes videos ahead. The caller takes tiles, encodes them and hands the features back;
     tokens can be read up to the last image token whose features are known. If a video breaks off, its prompt changes
@@ -91,7 +91,7 @@ class PromptReader:
         taken, media = self._num_taken, self._prompt.media
         for number, medium in enumerate(media[self._first_medium :], self._first_medium + 1):
             if taken < medium.num_tiles:
-                report("reading image" if isinstance(medium, PlannedPicture) else "reading video", number, len(media))
+                report("reading image" if isinstance(medium, PlannedImage) else "reading video", number, len(media))
                 return
             taken -= medium.num_tiles
         report("reading the prompt")

@@ -1,4 +1,4 @@
-"""Beginnings of prompts that were read before, kept for those that begin alike."""
+"""Keys and values of earlier conversations, for prompts that begin with the same tokens and media."""
 
 from collections import OrderedDict
 from collections.abc import Sequence

@@ -64,7 +64,7 @@ class Preparer:
 
 
 def abandon(prepared: Future[Prepared]) -> None:
-    """Let go of what was, or will be, prepared for a row that is gone."""
+    """Release what was, or will be, prepared for a row that is gone."""
 
     def close(done: Future[Prepared]) -> None:
         if not done.cancelled() and done.exception() is None:

@@ -1,4 +1,4 @@
-"""What a model has read of a conversation, so that the next question need not read it again."""
+"""Keys and values of a conversation, so that the next question need not read it again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ..processor.prompt import Prompt
 
 @dataclass(frozen=True)
 class ReadMedium:
-    """Where the image tokens of a picture or video are, and what it was."""
+    """The place of the image tokens of an image or video, and the digest of its content."""
 
     start: int
     end: int
@@ -25,14 +25,14 @@ class PromptCache:
     """The keys and values of a conversation, its answers included.
 
     Pass one object to successive calls of `stream_generate`: the beginning that a prompt shares with the last one,
-    pictures and videos by content, is neither read, encoded nor decoded again. One call at a time; one model; the
+    images and videos by content, is neither read, encoded nor decoded again. One call at a time; one model; the
     same options of the key-value cache. With `max_kv_size`, only what continues the conversation is kept: once tokens
     have been forgotten, a prompt that departs from what was read is read from its beginning.
 
     Attributes:
         token_ids: the tokens that are held.
         layers: their keys and values.
-        media: the pictures and videos among them.
+        media: the images and videos among them.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class PromptCache:
         return len(self.layers) * sum(array.nbytes for array in self.layers[0].state)  # layers are alike
 
     def open(self, model: SmolVLM, options: GenerationOptions) -> None:
-        """Bind an unused cache to a model and a way of keeping keys and values.
+        """Bind an unused cache to a model and to the options of its key-value cache.
 
         Raises:
             ValueError: it is bound to another.
@@ -72,7 +72,7 @@ class PromptCache:
         self.token_ids.extend(token_ids)
 
     def note_media(self, prompt: Prompt) -> None:
-        """Remember what the pictures and videos of a prompt were, once all of it is read."""
+        """Remember what the images and videos of a prompt were, once all of it is read."""
         pairs = zip(prompt.spans, prompt.media, strict=True)
         self.media = [ReadMedium(start, end, medium.digest) for (start, end), medium in pairs]
 
@@ -96,7 +96,7 @@ class PromptCache:
     def restore(
         self, model: SmolVLM, token_ids: list[int], media: list[ReadMedium], arrays: dict[str, mx.array]
     ) -> None:
-        """Take over what another cache of the same model held. Raises KeyError if keys and values are missing."""
+        """Take over the content of another cache of the same model. Raises KeyError if keys and values are missing."""
         self.open(model, GenerationOptions())
         self.token_ids, self.media = list(token_ids), list(media)
         if token_ids:
@@ -106,7 +106,7 @@ class PromptCache:
 
 
 def shared_beginning(token_ids: Sequence[int], media: Sequence[ReadMedium], prompt: Prompt) -> int:
-    """How many tokens a prompt shares with what was read, but not its last one, whose logits are needed.
+    """Number of tokens that a prompt shares with what was read, without its last one, whose logits are needed.
 
     Tokens that stand for an image or a video are shared if all of it was read before and is the same.
     """

@@ -1,4 +1,4 @@
-"""Guesses at the next tokens: what followed the last time the text read like this."""
+"""Prompt lookup: drafts the next tokens from what followed the last time the text read like this."""
 
 LONGEST_MATCH = 3  # tokens
 SHORTEST_MATCH = 2
@@ -9,8 +9,8 @@ SURE_AFTER_AT_MOST = 32
 class PromptLookup:
     """Drafts the continuation of a text from its own beginning, prompt included.
 
-    Guessing costs nothing worth mentioning, checking a draft costs a step of several tokens. So single tokens are
-    guessed all along, and drafts begin when those guesses come true; they grow with success and stop without.
+    Guessing is nearly free, checking a draft costs a step of several tokens. So single tokens are guessed all along,
+    and drafts begin when those guesses come true; they grow with success and stop without.
 
     Attributes:
         drafted: tokens drafted so far.
@@ -74,7 +74,7 @@ class PromptLookup:
         self._tokens.append(token)
 
     def _find(self) -> int | None:
-        """Where the text went on the last time its end occurred; the longest run decides."""
+        """The place after the last occurrence of the text's end; the longest match decides."""
         for length in range(LONGEST_MATCH, SHORTEST_MATCH - 1, -1):
             place = self._after.get(tuple(self._tokens[-length:]))
             if place is not None and len(self._tokens) >= length:

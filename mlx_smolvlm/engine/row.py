@@ -1,4 +1,4 @@
-"""One of many requests: what is asked, how far it is, and what its steps report."""
+"""One of many requests: what is asked, its stage, and what its steps report."""
 
 import time
 from collections.abc import Hashable, Sequence
@@ -37,7 +37,7 @@ class BatchRequest:
 
 @dataclass(frozen=True)
 class RowEvent:
-    """What a step has added to one row.
+    """The result of one step for one row.
 
     Attributes:
         key: which row.
@@ -47,7 +47,7 @@ class RowEvent:
         error: why there is no answer: what `stream_generate` would raise; None if there is one.
         logprob, top_logprobs: as in `AnswerStep`.
         prompt_tokens, image_tokens: tokens of the prompt, and those of them that stand for images and frames.
-        cached_tokens: tokens of the prompt that were not read, because another prompt had begun alike.
+        cached_tokens: tokens of the prompt that were copied from an earlier prompt instead of being read.
         completion_tokens: tokens of the answer so far, end token included.
         seconds: since the model began with the prompt. Rows that are made together share them.
     """
@@ -67,10 +67,10 @@ class RowEvent:
 
 
 class Stage(Enum):
-    """How far a row is."""
+    """The stage of a row."""
 
     WAITING = auto()
-    PREPARING = auto()  # a thread opens its media and tells its tokens
+    PREPARING = auto()  # a thread opens its media and tokenizes
     PREPARED = auto()
     READING = auto()  # the model reads its prompt
     DECODING = auto()
@@ -81,13 +81,13 @@ Prepared = tuple[Prompt, ExitStack, Answer]
 
 @dataclass
 class Row:
-    """A request on its way.
+    """A request in flight.
 
     Attributes:
         key, request, options, media_options, cancel: as given.
         added_s, started_s: when it was added and when reading began, as `time.perf_counter` has it.
         removed: set when nobody waits for it any more.
-        stage: how far it is; the rest is there from the stage on that is named.
+        stage: its stage; the attributes below are set from the stage on that is named.
         prepared: PREPARING.
         prompt, files, answer: PREPARED; prompt and files until DECODING.
         cache, reader: READING; until DECODING.
@@ -115,7 +115,7 @@ class Row:
 
     @property
     def most_tokens(self) -> int:
-        """How long it may become, prompt included."""
+        """Most tokens that it may have, prompt included."""
         assert self.answer is not None
         return len(self.prompt_ids) + self.answer.budget
 
@@ -125,13 +125,13 @@ class Row:
         return self.cancel is not None and self.cancel.is_set()
 
     def note_prompt(self) -> None:
-        """Note what the prompt costs."""
+        """Note the tokens of the prompt."""
         assert self.prompt is not None
         self.prompt_ids = self.prompt.input_ids
         self.image_tokens = sum(medium.image_tokens for medium in self.prompt.costs)
 
     def close(self) -> None:
-        """Let go of media, files and the thread that makes tiles."""
+        """Release media, files and the thread that makes tiles."""
         if self.reader is not None:
             self.reader.close()
         self.reader = self.prompt = None
@@ -139,7 +139,7 @@ class Row:
         self.files.close()
 
     def event(self, step: AnswerStep | None = None, **values: Any) -> RowEvent:
-        """What has come of it."""
+        """An event of this row."""
         if step is not None:
             values |= {"text": step.text, "token_id": step.token_id, "finish_reason": step.finish_reason}
             values |= {"logprob": step.logprob, "top_logprobs": step.top_logprobs}

@@ -32,7 +32,7 @@ class RowReading:
         Args:
             model: the network.
             feature_cache, prefix_cache: of all rows.
-            pace: told how long units take.
+            pace: measures how long units take.
             on_tile: called, in a thread, when there is something to do.
             on_error: called with a row whose media cannot be read; it drops the row.
         """
@@ -86,7 +86,7 @@ class RowReading:
                 continue
             try:
                 own = reader.take(min(most - len(tiles), reader.num_ready()))
-            except Cancelled:  # its event is set, which the next step heeds
+            except Cancelled:  # its event is set; the next step ends the row
                 continue
             except Exception as error:  # whatever it is, others can still be answered
                 self._on_error(row, error)

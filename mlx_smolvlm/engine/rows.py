@@ -1,4 +1,4 @@
-"""Many answers at once: prompts are read between the decode steps of those that are being answered.
+"""Many answers at once: prompts are read between the decode steps of answers in flight.
 
 `row.py` says what a row is, `row_reading.py` reads prompts, `row_decoding.py` makes tokens; here they take turns.
 """
@@ -33,12 +33,13 @@ class Rows:
     """Answers that are made together, each the one that its prompt gets alone, with the same seed too.
 
     Add requests at any time, and call `step` as long as there are rows. Prompts are read in chunks between decode
-    steps, so that a long one holds up the others for `max_pause_s` at most. The one with the least left to read comes
-    first, and waiting counts in its favour. One thread at a time; close it when done, or use it in a `with` statement.
+    steps, so a long prompt delays other answers by at most `max_pause_s`. The prompt with the least left to read comes
+    first; the longer one waits, the earlier it comes. Use from one thread at a time; close it when done, or use it in a
+    `with` statement.
 
     Attributes:
         feature_cache: image features of what was shown.
-        prefix_cache: beginnings of prompts that were read before.
+        prefix_cache: keys and values of earlier prompts and answers.
     """
 
     def __init__(
@@ -57,8 +58,8 @@ class Rows:
             model, processor: from `load`.
             batch_size: most answers to make at a time; further ones wait.
             max_cache_bytes: most memory for keys and values; fewer answers are made at a time where it takes more.
-            max_feature_bytes: most memory for features of images that are shown again.
-            max_prefix_bytes: most memory for beginnings of prompts, for those that begin alike; 0 keeps none.
+            max_feature_bytes: most memory for image features, for images that are shown again.
+            max_prefix_bytes: most memory for keys and values of earlier prompts, for others that begin alike; 0: none.
             max_pause_s: most seconds that decoding waits for prompts to be read, or the time of three decode steps
                 where that is longer; None reads prompts as soon as there is room for them, which is best if only the
                 time for all counts.
@@ -91,7 +92,7 @@ class Rows:
         self.close()
 
     def __len__(self) -> int:
-        """Rows, however far they are."""
+        """Rows in any stage."""
         return len(self._rows)
 
     @property
@@ -121,8 +122,8 @@ class Rows:
             The key.
 
         Raises:
-            ValueError: options that are out of range or that answers made together cannot have, or a key in use.
-            TypeError: no BatchRequest, or an option that there is not.
+            ValueError: options out of range, options that `Rows` does not support, or a key in use.
+            TypeError: not a BatchRequest, or an unknown option.
         """
         if not isinstance(request, BatchRequest):
             raise TypeError(f"the request is {type(request).__name__}, expected a BatchRequest")
@@ -138,7 +139,7 @@ class Rows:
         return key
 
     def remove(self, key: Hashable) -> None:
-        """Drop a row, however far it is; no event tells of it. Raises ValueError if there is none."""
+        """Drop a row in any stage; there is no event for it. Raises ValueError if there is no such row."""
         if key not in self._rows:
             raise ValueError(f"there is no row {key!r}")
         self._drop(self._rows[key])

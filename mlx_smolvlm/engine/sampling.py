@@ -13,7 +13,7 @@ from ..options import GenerationOptions
 
 
 class Sampler:
-    """What choosing one answer's tokens remembers: its random key and the tokens that have occurred.
+    """The state of choosing one answer's tokens: its random key and the tokens that have occurred.
 
     It touches nothing global. After `choose`, evaluate `state` together with the token, so that the next call may come
     from another thread.
@@ -49,18 +49,18 @@ class Sampler:
 
     @property
     def seen(self) -> mx.array | None:
-        """Which tokens have occurred, (1, vocab_size) bool; None if nobody asks."""
+        """Which tokens have occurred, (1, vocab_size) bool; None without a repetition penalty."""
         return self._seen
 
     def draw(self, logits: mx.array) -> mx.array:
-        """A token by chance, (1,), from filtered logits, (1, vocab_size)."""
+        """A random token, (1,), from filtered logits, (1, vocab_size)."""
         assert self._key is not None
         keys = mx.random.split(self._key)
         self._key = keys[0]
         return mx.random.categorical(logits, key=keys[1])
 
     def note(self, token: mx.array) -> None:
-        """Remember a token, (1,), as said."""
+        """Remember that a token, (1,), has occurred."""
         if self._seen is not None:
             self._seen = self._seen | (mx.arange(self._seen.shape[1]) == token[:, None])
 
@@ -72,12 +72,12 @@ def choose(
 
     Args:
         logits: (num_rows, vocab_size).
-        samplers: one for each row; a row without one gets any token.
+        samplers: one for each row; a row without one gets an arbitrary token.
         allowed: (1, vocab_size) bool by row, for those rows whose tokens are limited.
 
     Returns:
-        (num_rows,) tokens, each the one that its row would get alone. They are noted as said, but for limited rows:
-        there a grammar may still put another token in their place.
+        (num_rows,) tokens, each the one that its row would get alone. They are noted as occurred, except in limited
+        rows, where a grammar may still replace the token.
     """
     if not allowed and all(sampler is None or sampler.options.is_greedy for sampler in samplers):
         return mx.argmax(logits, axis=-1)

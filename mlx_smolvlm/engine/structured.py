@@ -57,7 +57,7 @@ def _answer_grammar(answer: str) -> str:
 
 
 class GrammarConstraint:
-    """Follows one answer: which tokens may come next, and how to end it in time.
+    """Follows one answer: which tokens may come next, and how to end it within the token budget.
 
     At every step the answer can be closed within the tokens that are left; a token after which it could not is
     replaced by the next one of the way to the end that is known.
@@ -128,7 +128,7 @@ class GrammarConstraint:
 def make_constraint(
     options: GenerationOptions, processor: Processor, vocab_size: int, max_tokens: int
 ) -> GrammarConstraint | None:
-    """What follows an answer to its end; None if it is free. Raises what `read_grammar` and the class raise."""
+    """The constraint of an answer; None if it is free. Raises what `read_grammar` and the class raise."""
     grammar = read_grammar(options)
     return None if grammar is None else GrammarConstraint(processor, vocab_size, grammar, max_tokens)
 

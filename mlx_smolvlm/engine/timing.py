@@ -1,4 +1,4 @@
-"""How long each stage of an answer took."""
+"""Seconds spent in each stage of an answer."""
 
 import time
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ class Stopwatch:
         self.timing = replace(self.timing, **{name: spent})
 
     def token(self) -> None:
-        """Note that a token is there."""
+        """Note that a token is ready."""
         now = time.perf_counter()
         if self._first_token is None:
             self._first_token = now

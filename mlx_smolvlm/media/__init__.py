@@ -1,1 +1,1 @@
-"""Where pictures and videos come from: files, addresses, bytes; and how they are to be read."""
+"""Where images and videos come from: files, addresses, bytes, cameras and streams. No MLX."""

@@ -1,6 +1,6 @@
-"""Connections whose waits end: by a time limit, or because they are no longer wanted. Standard library only.
+"""Connections whose waits end by a time limit, or when they are no longer wanted. Standard library only.
 
-Sockets are never waited for by their own time-outs, which start anew with each byte, but in short steps.
+Waits for sockets are made of short steps; sockets' own time-outs would start again with each byte.
 """
 
 import contextlib

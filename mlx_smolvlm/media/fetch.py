@@ -118,7 +118,7 @@ def open_response(
             if response.status not in REDIRECT_STATUSES or not location:
                 yield response, name
                 return
-            # Header bytes arrive as Latin-1 text; quoting gives back the bytes that the server sent.
+            # Header bytes arrive as Latin-1 text; quoting restores the bytes that the server sent.
             target = urljoin(target, quote(location, safe=string.punctuation, encoding="iso-8859-1"))
             name = f"{redact_url(url)} (redirected to {redact_url(target)})"
             if parts.scheme == "https" and target[:5].lower() == "http:":

@@ -1,4 +1,4 @@
-"""A picture from wherever it is (path, web address, bytes, PIL image, array) -> PIL image in RGB.
+"""An image from wherever it is (path, web address, bytes, PIL image, array) -> PIL image in RGB.
 
 Pixels equal those of the reference (transformers), so the model sees what it saw in training. That reads
 files as RGB first (image_utils.py, `load_image`), which drops an alpha channel: what lies under it shows.
@@ -40,7 +40,7 @@ FORMATS = {
     "JPEG2000": "Jpeg2KImagePlugin",
 }
 EXPECTED = "PNG, JPEG, WebP, GIF, BMP, TIFF, PNM, AVIF or JPEG 2000"
-UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright
+UPRIGHT = {  # EXIF orientation -> what turns the stored image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -59,24 +59,24 @@ ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Im
 def load_image(
     source: ImageSource, policy: FetchPolicy = DEFAULT_POLICY, *, max_pixels: int = MAX_IMAGE_PIXELS
 ) -> Image.Image:
-    """Return the picture upright, in mode RGB, decoded, independent of `source`, without metadata.
+    """Return the image upright, in mode RGB, decoded, independent of `source`, without metadata.
 
     source: one of
         - str: a path (`~` is expanded), or a file://, http(s):// or data: URL; `policy` limits the last
           two. A server passes only bytes and URLs from strangers, since any readable path is opened;
         - pathlib.Path;
-        - bytes, bytearray, memoryview: the content of a picture file;
+        - bytes, bytearray, memoryview: the content of an image file;
         - PIL image, which stays as it is;
         - numpy array (height, width), or (height, width, channels) with 1, 3 or 4 channels, RGB order:
           uint8; uint16, of which the high byte counts; bool; floats from 0 to 1.
-    max_pixels: width * height above which a picture is refused, from its header alone.
+    max_pixels: width * height above which an image is refused, from its header alone.
 
     Of several frames or pages the first counts (of a PIL image the current one). For transparency see
     above. 16-bit grey keeps its high byte, which is also how Pillow reads 16-bit colour;
     there is no stretching, so 12 bits stored in 16 stay dark. Colour profiles are not applied.
 
     Raises: FileNotFoundError, IsADirectoryError, PermissionError for paths; FetchError for web
-    addresses; ValueError for what is not a picture, is damaged, too large or of another shape or dtype;
+    addresses; ValueError for what is not an image, is damaged, too large or of another shape or dtype;
     TypeError for other sources. Each says in one line what was wrong with which source.
     """
     name = describe_source(source)
@@ -87,7 +87,7 @@ def load_image(
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _from_file(io.BytesIO(source), name, max_pixels)
     if not isinstance(source, (str, os.PathLike)):
-        raise TypeError(f"{name}: not a picture; pass a path, URL, bytes, PIL image or numpy array")
+        raise TypeError(f"{name}: not an image; pass a path, URL, bytes, PIL image or numpy array")
     text = os.fspath(source)
     scheme = URL_SCHEME.match(text) if isinstance(source, str) else None
     kind = scheme[0].lower() if scheme else "path"
@@ -130,14 +130,14 @@ def _opened(path: str, name: str) -> BinaryIO:
         if expanded.is_file() or expanded.is_dir() or not expanded.exists():
             return expanded.open("rb")
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{name}: no such file; check the path of the picture") from error
+        raise FileNotFoundError(f"{name}: no such file; check the path of the image") from error
     except IsADirectoryError as error:
-        raise IsADirectoryError(f"{name}: a folder; pass the path of one picture in it") from error
+        raise IsADirectoryError(f"{name}: a folder; pass the path of one image in it") from error
     except PermissionError as error:
         raise PermissionError(f"{name}: may not be read; check the permissions of the file") from error
     except (OSError, RuntimeError, ValueError) as error:  # name too long, no home folder for ~, zero byte
         raise ValueError(f"{name}: not a usable path ({_reason(error)}); check it") from error
-    raise ValueError(f"{name}: not a regular file; pass the bytes of the picture")  # a pipe could block for ever
+    raise ValueError(f"{name}: not a regular file; pass the bytes of the image")  # a pipe could block for ever
 
 
 def _from_file(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
@@ -168,14 +168,14 @@ def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, 
             pillow_heif: Any = import_module("pillow_heif")
         except ImportError as error:
             step = "convert it to JPEG or PNG, or pip install pillow-heif"
-            raise ValueError(f"{name}: a HEIC picture, which Pillow does not read; {step}") from error
+            raise ValueError(f"{name}: a HEIC image, which Pillow does not read; {step}") from error
         yield "HEIC", pillow_heif.HeifImageFile
     for format_name, plugin in FORMATS.items():
         import_module(f"PIL.{plugin}")
         factory, accepts = Image.OPEN[format_name]
         accepted = accepts is None or accepts(head[:16])
         if isinstance(accepted, str):  # known, but this Pillow was built without it
-            raise ValueError(f"{name}: {accepted}; install a complete Pillow, or convert the picture to PNG")
+            raise ValueError(f"{name}: {accepted}; install a complete Pillow, or convert the image to PNG")
         if accepted:
             yield format_name, factory
 
@@ -183,7 +183,7 @@ def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, 
 def _decoded(image: Image.Image, name: str, max_pixels: int, is_file: bool) -> Image.Image:
     width, height = image.size
     if width * height == 0:
-        raise ValueError(f"{name}: has no pixels ({width}x{height}); pass a picture at least 1x1 in size")
+        raise ValueError(f"{name}: has no pixels ({width}x{height}); pass an image at least 1x1 in size")
     if width * height > max_pixels:
         raise ValueError(f"{name}: {width}x{height} pixels, {_too_large(max_pixels)}")
     try:
@@ -238,7 +238,7 @@ def _narrowed(image: Image.Image, name: str) -> Image.Image:
 def _from_array(array: np.ndarray, name: str, max_pixels: int) -> Image.Image:
     shape = array.shape
     if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in CHANNELS):
-        hint = "pass one picture"
+        hint = "pass one image"
         if array.ndim == 3 and shape[0] in CHANNELS:
             hint = "this one is channels first, pass image.transpose(1, 2, 0)"
         raise ValueError(f"{name}: expected (height, width) or (height, width, 1, 3 or 4); {hint}")
@@ -254,7 +254,7 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> Image.Image:
         low, high = array.min(), array.max()
         if not (low >= 0 and high <= 1):  # so written that NaN does not pass
             raise ValueError(f"{name}: values from {low} to {high}; floats go from 0 to 1, so scale them or use uint8")
-        array = np.rint(array.astype(np.float64) * 255)  # rounding gives back n for n / 255 in any precision
+        array = np.rint(array.astype(np.float64) * 255)  # rounding returns n for n / 255 in any precision
     elif array.dtype != np.uint8:
         raise ValueError(f"{name}: dtype {array.dtype}; expected uint8, uint16, bool or floats from 0 to 1")
     if array.ndim == 3 and shape[2] == 4:
@@ -278,19 +278,19 @@ def _is_text(head: bytes) -> bool:
 
 
 def _other_content(head: bytes) -> str:
-    """Say what bytes that are no picture seem to be, and what to do."""
+    """Say what bytes that are no image seem to be, and what to do."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not head:
         return f"empty; expected {EXPECTED}"
     video_box = head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide") or head[8:12] == b"AVI "
     if video_box or head.startswith(VIDEO_SIGNATURES):
-        return 'a video, not a picture; pass it with --video (in Python videos=, in a list of batch as "video")'
+        return 'a video, not an image; pass it with --video (in Python videos=, in a list of batch as "video")'
     if head.startswith((b"%PDF", b"%!PS", b"8BPS")):
-        return "a PDF, PostScript or Photoshop document, not a picture; export it as PNG"
+        return "a PDF, PostScript or Photoshop document, not an image; export it as PNG"
     if b"<svg" in text:
-        return "an SVG drawing, not a picture; render it to PNG first"
+        return "an SVG drawing, not an image; render it to PNG first"
     if text.startswith((b"<!doctype html", b"<html", b"<head")):
-        return "a web page, not a picture; use the address of the picture itself"
+        return "a web page, not an image; use the address of the image itself"
     if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the picture itself; run git lfs pull"
-    return f"{'text, not a picture' if _is_text(head) else 'not a picture of a known format'}; expected {EXPECTED}"
+        return "a Git LFS pointer, not the image itself; run git lfs pull"
+    return f"{'text, not an image' if _is_text(head) else 'not an image of a known format'}; expected {EXPECTED}"

@@ -1,11 +1,11 @@
-"""URLs as text: what they are called in messages, and what data URLs hold."""
+"""URLs as text: their names in messages, and the content of data URLs."""
 
 import binascii
 import re
 from urllib.parse import unquote_to_bytes, urlsplit
 
 URL_SCHEME = re.compile(r"(?:data|file)(?=:)|[a-z][a-z0-9+.-]*(?=://)", re.IGNORECASE)
-DEFAULT_MAX_BYTES = 64 * 1024**2  # enough for any picture
+DEFAULT_MAX_BYTES = 64 * 1024**2  # enough for any image
 
 
 class FetchError(ValueError):

@@ -32,7 +32,7 @@ _TEXT_COMMON = {"rms_norm_eps": 1e-5, "hidden_act": "silu", "attention_bias": Fa
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """SigLIP encoder. `image_size` and `patch_size` are in pixels; pictures are square tiles."""
+    """SigLIP encoder. `image_size` and `patch_size` are in pixels; images are square tiles."""
 
     hidden_size: int
     intermediate_size: int

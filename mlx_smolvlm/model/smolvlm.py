@@ -52,13 +52,13 @@ class SmolVLM(nn.Module):
 
         Args:
             input_ids: (num_tokens,).
-            image_features: (num_image_tokens, hidden_size), or None if the prompt has no picture.
+            image_features: (num_image_tokens, hidden_size), or None if the prompt has no image.
 
         Returns:
             (1, num_tokens, hidden_size).
 
         Raises:
-            ValueError: as many features as image tokens are needed, and tokens that the vocabulary has.
+            ValueError: not as many features as image tokens, or token ids beyond the vocabulary.
         """
         ids = np.asarray(input_ids)
         vocab_size = self._config.text.vocab_size

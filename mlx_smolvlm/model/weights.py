@@ -29,7 +29,7 @@ _BUFFERS = ("embeddings.position_ids", "rotary_emb.inv_freq")  # saved by old ve
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where one tensor lies; `shape` is that of the file, before axes are reordered."""
+    """The place of one tensor; `shape` is that in the file, before axes are reordered."""
 
     file: Path
     name_in_file: str

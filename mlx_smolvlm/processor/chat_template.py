@@ -19,7 +19,7 @@ FAMILY_TEMPLATE = (
     "{% endfor %}<end_of_utterance>\n{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
-"""What the family was trained with; used for conversations with a video, which older templates leave out."""
+"""The template that the family was trained with; used for conversations with a video, which older templates drop."""
 
 
 _CONTINUED = "\ue000 continued here \ue000"  # characters for private use, which no template looks for
@@ -39,7 +39,7 @@ def render(
         messages: `[{"role": ..., "content": [{"type": "text", "text": ...} | {"type": "image"} | ...]}]`.
         special_tokens: template variables such as `bos_token`.
         continue_final_message: the last message, whose content ends with text, is the beginning of the answer: nothing
-            stands behind it.
+            follows it.
 
     Raises:
         ValueError: the template is faulty, refuses the messages, leaves the sandbox, or drops the last message.
@@ -89,5 +89,5 @@ def _compiled(template: str) -> Any:
     )
     environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
     environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
     return environment.from_string(template)

@@ -1,4 +1,4 @@
-"""What stands in the prompt for a picture or a video: layout markers, image tokens, time stamps.
+"""The text of an image or a video in the prompt: layout markers, image tokens, time stamps.
 
 Port of transformers, `models/smolvlm/processing_smolvlm.py`. The tokenizer turns the markers into learned
 tokens, or into pieces where a checkpoint has none (SmolVLM-2.2B v1, Idefics3): the text is the same.
@@ -18,7 +18,7 @@ def layout_marker(row: int, column: int) -> str:
 
 
 def expand_image(rows: int, columns: int, image_seq_len: int) -> str:
-    """A picture of `rows` x `columns` tiles and its global image; 0 x 0 is the global image alone."""
+    """An image of `rows` x `columns` tiles and its global image; 0 x 0 is the global image alone."""
     tokens = IMAGE * image_seq_len
     alone = f"{FAKE}{GLOBAL}{tokens}{FAKE}"
     if rows == columns == 0:

@@ -1,4 +1,4 @@
-"""Pictures and videos of a conversation: what they are in the prompt is remembered, pixels are made when needed."""
+"""Images and videos of a conversation: their place in the prompt is remembered, pixels are made when needed."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -12,17 +12,17 @@ import numpy as np
 from ..media.urls import URL_SCHEME
 from ..options import MediaOptions
 from .messages import read_conversation
-from .prompt_media import Clip, FrameSeries, Picture, PlannedPicture, PlannedVideo
+from .prompt_media import Clip, FrameSeries, LoadedImage, PlannedImage, PlannedVideo
 from .tiling import Layout
 
 Content = list[dict[str, Any]]
-OpenMedium = Picture | Clip | FrameSeries
+OpenMedium = LoadedImage | Clip | FrameSeries
 Opener = Callable[[Any, MediaOptions], OpenMedium]
 
 
 @dataclass(frozen=True)
-class KeptPicture(PlannedPicture):
-    """A picture that was opened for an earlier prompt."""
+class KeptImage(PlannedImage):
+    """An image that was opened for an earlier prompt."""
 
     name: str
     layout: Layout
@@ -59,28 +59,28 @@ class KeptVideo(PlannedVideo):
 
 
 class KeptMedium:
-    """A source of a prompt that is opened when first asked about, and after that only if its pixels are needed.
+    """A source that is opened for its first prompt, and after that only if its pixels are needed.
 
     Attributes:
         kind: "image" or "video".
         source: what the caller passed; once opened, what it can be opened from again: the full path of a file, the
-            pixels of a picture that came from elsewhere, the address of a video.
+            pixels of an image that came from elsewhere, the address of a video.
         options: how it is read.
         known: what it was in the last prompt; None before there was one.
     """
 
-    def __init__(self, kind: str, source: Any, options: MediaOptions, known: KeptPicture | KeptVideo | None = None):
+    def __init__(self, kind: str, source: Any, options: MediaOptions, known: KeptImage | KeptVideo | None = None):
         self.kind = kind
         self.source = source
         self.options = options
         self.known = known
-        self._in_prompt: OpenMedium | KeptPicture | KeptVideo | None = None
+        self._in_prompt: OpenMedium | KeptImage | KeptVideo | None = None
 
-    def open(self, opener: Opener) -> OpenMedium | KeptPicture | KeptVideo:
+    def open(self, opener: Opener) -> OpenMedium | KeptImage | KeptVideo:
         """What stands for it in a prompt; `opener` opens the source if it is needed."""
         if self.known is None:
             medium = opener(self.source, self.options)
-            if not isinstance(medium, Picture):
+            if not isinstance(medium, LoadedImage):
                 _ = medium.digest  # of the whole video, even if it turns out to break off
             self._in_prompt = medium
         else:
@@ -88,12 +88,12 @@ class KeptMedium:
         return self._in_prompt
 
     def close(self) -> None:
-        """After the prompt was read: remember what it was, and let go of what is open."""
+        """After the prompt was read: remember what it was, and release what is open."""
         medium, self._in_prompt = self._in_prompt, None
         if isinstance(medium, KeptVideo):
             self.known = replace(medium, reopen=None)  # it may have been shortened
-        elif isinstance(medium, Picture):
-            self.known = KeptPicture(medium.name, medium.layout, medium.digest)
+        elif isinstance(medium, LoadedImage):
+            self.known = KeptImage(medium.name, medium.layout, medium.digest)
             self.source = _path_of(self.source) or medium.image
         elif isinstance(medium, Clip | FrameSeries):
             self.known = KeptVideo(*medium.shown, medium.digest)
@@ -132,7 +132,7 @@ def _path_of(source: Any) -> str | None:
     return str(Path(text).expanduser().absolute())
 
 
-def _tiles(kept: KeptPicture | KeptVideo, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
+def _tiles(kept: KeptImage | KeptVideo, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
     if kept.reopen is None:
         raise ValueError(f"{kept.name} is closed")
     medium = kept.reopen()

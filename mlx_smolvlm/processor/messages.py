@@ -1,6 +1,6 @@
-"""What a caller passes -> checked chat messages, each picture and video in its place.
+"""What a caller passes -> checked chat messages, each image and video in its place.
 
-The form is Hugging Face's: `[{"role": "user", "content": [{"type": "image", "path": "cat.jpg"},
+The format is that of Hugging Face: `[{"role": "user", "content": [{"type": "image", "path": "cat.jpg"},
 {"type": "text", "text": "What is this?"}]}]`. Content may also be a plain string, and OpenAI's
 `{"type": "image_url", "image_url": {"url": ...}}` is read as an image.
 """
@@ -41,7 +41,7 @@ def read_conversation(
     markers. In messages, items without a source of their own take `images` and `videos` in order.
 
     Raises:
-        ValueError: malformed messages, unknown content types, or as many media as markers are needed.
+        ValueError: malformed messages, unknown content types, or not as many media as markers.
     """
     if isinstance(messages_or_prompt, str):
         return _from_prompt(messages_or_prompt, list(images), list(videos))
@@ -52,7 +52,7 @@ def read_rendered(prompt: Any, images: Sequence[Any], videos: Sequence[Any]) -> 
     """Pair a prompt that needs no template with its media, one for each marker.
 
     Raises:
-        ValueError: not a string, or as many media as markers are needed.
+        ValueError: not a string, or not as many media as markers.
     """
     if not isinstance(prompt, str):
         raise ValueError(f"without a chat template the prompt must be text, got {type(prompt).__name__}")
@@ -77,7 +77,7 @@ def _from_prompt(prompt: str, images: list[Any], videos: list[Any]) -> Conversat
             _check_markers(prompt, marker, media)
     content = user_content(prompt, len(images), len(videos))
     if not content:
-        raise ValueError("the prompt is empty and there is no picture or video; ask something")
+        raise ValueError("the prompt is empty and there is no image or video; ask something")
     return Conversation([{"role": "user", "content": content}], images, videos)
 
 
@@ -165,7 +165,7 @@ def _refuse_left_over(images: list[Any], videos: list[Any]) -> None:
 
 
 def _refuse_markers_in_text(messages: list[dict[str, Any]]) -> None:
-    """A marker within text would claim a picture that belongs to another item."""
+    """A marker within text would claim an image that belongs to another item."""
     for message in messages:
         for item in message["content"]:
             for marker in (IMAGE_MARKER, VIDEO_MARKER):

@@ -27,7 +27,7 @@ from .messages import (
 )
 from .processor_config import ProcessorConfig, read_processor_config
 from .prompt import MARKER, Inputs, Prompt, PromptMedium
-from .prompt_media import Clip, FrameSeries, Picture, VideoSource, open_clip, open_picture
+from .prompt_media import Clip, FrameSeries, LoadedImage, VideoSource, open_clip, open_image
 from .tiling import squeeze
 
 END_OF_UTTERANCE = "<end_of_utterance>"
@@ -86,10 +86,10 @@ class Processor:
         """Plan a prompt: its tokens are known and its media open, but no pixel is resized and no frame decoded yet.
 
         Args:
-            messages_or_prompt: chat messages in Hugging Face form, or a question as plain text (see `messages.py`).
+            messages_or_prompt: chat messages in Hugging Face format, or a question as plain text (see `messages.py`).
             images: path, http(s) or data URL, bytes, PIL image or numpy array, each; for items without a source.
             videos: path, http(s) URL or `SampledVideo`, each. Both may also be a `KeptMedium`, in messages too.
-            media_options, keywords: where images and videos are to be read otherwise than the checkpoint asks.
+            media_options, keywords: how images and videos are read, where not as the checkpoint says.
             apply_chat_template: False takes text as the whole prompt, markers included; so does text that begins
                 as rendered prompts do (`<|im_start|>`).
             continue_final_message: see `GenerationOptions`.
@@ -129,10 +129,10 @@ class Processor:
                 return media
 
             try:
-                pictures = open_all("image", conversation.images, self._picture)
+                loaded_images = open_all("image", conversation.images, self._loaded_image)
                 clips = open_all("video", conversation.videos, open_video)
                 text = self._prompt(conversation, continue_final_message)
-                media = self._in_prompt_order(text, pictures, clips)
+                media = self._in_prompt_order(text, loaded_images, clips)
                 prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
                 self._check_context(prompt)
                 yield prompt
@@ -157,21 +157,21 @@ class Processor:
         """Tokens -> text."""
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
-    def _picture(self, source: Any, options: MediaOptions) -> Picture:
-        picture = open_picture(source, self.config.image_for(options), options)
-        layout = picture.layout
+    def _loaded_image(self, source: Any, options: MediaOptions) -> LoadedImage:
+        image = open_image(source, self.config.image_for(options), options)
+        layout = image.layout
         learned = self.tokenizer.token_to_id(layout_marker(1, 1)) is not None
         if learned and layout.rows and self.tokenizer.token_to_id(layout_marker(layout.rows, layout.columns)) is None:
             raise ValueError(
-                f"{picture.name} would be cut into {layout.rows} x {layout.columns} tiles, but the model knows tokens "
+                f"{image.name} would be cut into {layout.rows} x {layout.columns} tiles, but the model knows tokens "
                 "for at most 6 x 6; choose a smaller longest edge, or do not split"
             )
-        return picture
+        return image
 
     def _prompt(self, conversation: Conversation, continue_final_message: bool) -> str:
         if conversation.text is not None:
             return conversation.text
-        # As the reference: a conversation with a video takes the family's template, whatever the checkpoint's is.
+        # As in the reference: a conversation with a video takes the family's template, whatever the checkpoint's is.
         template = FAMILY_TEMPLATE if conversation.videos else self.config.chat_template
         if template is None:
             raise ValueError(
@@ -182,12 +182,12 @@ class Processor:
         return render(template, conversation.messages, special_tokens, continue_final_message=continue_final_message)
 
     def _in_prompt_order(
-        self, prompt: str, pictures: Sequence[PromptMedium], clips: Sequence[PromptMedium]
+        self, prompt: str, images: Sequence[PromptMedium], clips: Sequence[PromptMedium]
     ) -> list[PromptMedium]:
         """Media in the order of their markers; a template that drops or doubles markers is refused."""
         markers = MARKER.findall(prompt)
-        sources = {IMAGE_MARKER: iter(pictures), VIDEO_MARKER: iter(clips)}
-        for marker, media in ((IMAGE_MARKER, pictures), (VIDEO_MARKER, clips)):
+        sources = {IMAGE_MARKER: iter(images), VIDEO_MARKER: iter(clips)}
+        for marker, media in ((IMAGE_MARKER, images), (VIDEO_MARKER, clips)):
             if markers.count(marker) != len(media):
                 raise ValueError(
                     f"the rendered prompt has {markers.count(marker)} {marker} markers for {len(media)} media; "
@@ -196,7 +196,7 @@ class Processor:
         return [next(sources[marker]) for marker in markers]
 
     def _encode(self, text: str) -> list[int]:
-        # As the reference: a post-processor's tokens, unless the template wrote the first of them itself.
+        # As in the reference: a post-processor's tokens, unless the template wrote the first of them itself.
         opening = self.config.special_tokens.get("bos_token")
         add_special_tokens = opening is None or not text.startswith(opening)
         try:
@@ -205,7 +205,7 @@ class Processor:
             raise ValueError("the prompt is not valid Unicode text") from None
 
     def _check_context(self, prompt: Prompt) -> None:
-        """Refuse, before any picture is cut or encoded, a prompt that leaves no room for an answer."""
+        """Refuse, before any image is cut or encoded, a prompt that leaves no room for an answer."""
         length = len(prompt.input_ids)
         if length < self.config.context_length:
             return
@@ -213,7 +213,7 @@ class Processor:
         spent = "; ".join(f"{cost.name}: {cost.image_tokens} tokens ({cost.layout})" for cost in costs)
         advice = "Shorten the text, or leave out earlier turns of the conversation"
         if 2 * sum(cost.image_tokens for cost in costs) > length:
-            advice = "Send fewer pictures or frames, do not split pictures, or choose a smaller longest edge"
+            advice = "Send fewer images or frames, do not split images, or choose a smaller longest edge"
         raise ValueError(
             f"the prompt has {length} tokens and the model's context is {self.config.context_length}: "
             f"{spent or 'text alone'}. {advice}"

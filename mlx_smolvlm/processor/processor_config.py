@@ -1,4 +1,4 @@
-"""How a checkpoint wants its pictures, videos and prompts prepared: its processor files -> frozen dataclasses.
+"""How a checkpoint's images, videos and prompts are prepared: its processor files -> frozen dataclasses.
 
 Released checkpoints keep this in `preprocessor_config.json` and `processor_config.json`; transformers 5 writes
 one `processor_config.json` with nested `image_processor` and `video_processor`. Both are read.
@@ -17,7 +17,7 @@ LANCZOS = 1  # Pillow's number of the filter
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """`longest_edge`: pixels that a picture's longest side is resized to; `tile_size`: side of a tile in pixels."""
+    """`longest_edge`: pixels that an image's longest side is resized to; `tile_size`: side of a tile in pixels."""
 
     longest_edge: int
     tile_size: int
@@ -47,7 +47,7 @@ class ProcessorConfig:
     special_tokens: dict[str, str]
 
     def image_for(self, options: MediaOptions) -> ImageConfig:
-        """The settings for images, with a caller's in their place."""
+        """The settings for images; a caller's options win."""
         config = self.image
         if options.longest_edge is not None:
             config = replace(config, longest_edge=options.longest_edge)
@@ -56,7 +56,7 @@ class ProcessorConfig:
         return config
 
     def video_for(self, options: MediaOptions) -> VideoConfig:
-        """The settings for videos, with a caller's in their place.
+        """The settings for videos; a caller's options win.
 
         Raises:
             ValueError: a checkpoint that was not made for video, unless both rate and number of frames are given.

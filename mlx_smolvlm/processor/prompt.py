@@ -1,4 +1,4 @@
-"""A prompt that is planned: its tokens known, its media open, no pixel resized yet; and one that is made."""
+"""A prepared prompt: its tokens known, its media open, no pixel resized yet; and one with all its pixels."""
 
 import re
 import warnings
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .kept_media import KeptPicture, KeptVideo
+from .kept_media import KeptImage, KeptVideo
 from .messages import IMAGE_MARKER, VIDEO_MARKER
 from .processor_config import ProcessorConfig
-from .prompt_media import Clip, FrameSeries, Medium, Picture
+from .prompt_media import Clip, FrameSeries, LoadedImage, Medium
 
-PromptMedium = Picture | Clip | FrameSeries | KeptPicture | KeptVideo
+PromptMedium = LoadedImage | Clip | FrameSeries | KeptImage | KeptVideo
 MARKER = re.compile(f"{IMAGE_MARKER}|{VIDEO_MARKER}")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the model reads.
+    """The input of the model.
 
     Attributes:
         input_ids: the prompt's tokens.
         pixel_values: (num_tiles, tile_size, tile_size, 3) uint8, 0..255, in prompt order; None without media.
-        media: one entry for each picture and video, in prompt order.
+        media: one entry for each image and video, in prompt order.
     """
 
     input_ids: list[int]
@@ -32,7 +32,7 @@ class Inputs:
 
     @property
     def image_tokens(self) -> int:
-        """Tokens of the prompt that stand for pictures and frames."""
+        """Tokens of the prompt that stand for images and frames."""
         return sum(medium.image_tokens for medium in self.media)
 
 
@@ -41,7 +41,7 @@ class Prompt:
 
     Attributes:
         input_ids: the prompt's tokens; `settle` may change them.
-        media: the pictures and videos, in prompt order.
+        media: the images and videos, in prompt order.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Prompt:
 
     @property
     def costs(self) -> list[Medium]:
-        """What each medium costs."""
+        """The cost of each medium."""
         return [medium.cost(self.image_seq_len) for medium in self.media]
 
     @property
@@ -104,7 +104,7 @@ class Prompt:
         return Inputs(self.input_ids, np.stack(tiles) if tiles else None, self.costs)
 
     def settle(self) -> bool:
-        """After the last tile: state the frames that there were. Warns and returns True if `input_ids` changed."""
+        """After the last tile: adapt the prompt to the frames read. Warns and returns True if `input_ids` changed."""
         for message in self._warnings:
             warnings.warn(message, stacklevel=2)
         if not self._warnings:

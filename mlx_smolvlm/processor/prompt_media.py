@@ -1,7 +1,7 @@
-"""The pictures and videos of a prompt: found, opened and measured, before a pixel is resized.
+"""The images and videos of a prompt: opened and measured before a pixel is resized.
 
-What each costs in tokens is known from its size or its packets alone, so a prompt that is too long is
-refused before any work.
+The size of an image, or the packets of a video, give its cost in tokens, so a prompt that is too long is refused before
+any work.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ from .expansion import expand_image, expand_video
 from .processor_config import ImageConfig, VideoConfig
 from .tiling import Layout, cut_grid, on_grid, plan, squeeze
 
-RESIZING_THREADS = min(4, os.cpu_count() or 1)  # frames in work, each at its full size in memory
+RESIZING_THREADS = min(4, os.cpu_count() or 1)  # frames in flight, each at its full size in memory
 VIDEO_POLICY = FetchPolicy(max_bytes=2 * 1024**3, timeout_s=600)
 
 
 @dataclass(frozen=True)
 class Medium:
-    """One picture or video of a prompt and what it costs: `image_tokens` = `num_tiles` x image_seq_len."""
+    """One image or video of a prompt and what it costs: `image_tokens` = `num_tiles` x image_seq_len."""
 
     kind: str  # "image" or "video"
     name: str
@@ -56,7 +56,7 @@ class SampledVideo:
         name: what it is called in messages.
 
     Raises:
-        ValueError: no frames, as many time stamps as frames, or times that do not ascend.
+        ValueError: no frames, not one time stamp per frame, or times that do not ascend.
     """
 
     frames: Sequence[Any]
@@ -83,8 +83,8 @@ class SampledVideo:
 VideoSource = str | os.PathLike[str] | SampledVideo
 
 
-class PlannedPicture:
-    """What a picture's layout alone tells."""
+class PlannedImage:
+    """An image whose layout is known."""
 
     name: str
     layout: Layout
@@ -95,19 +95,19 @@ class PlannedPicture:
         return self.layout.num_tiles
 
     def expansion(self, image_seq_len: int) -> str:
-        """What stands in the prompt for it."""
+        """Its text in the prompt."""
         return expand_image(self.layout.rows, self.layout.columns, image_seq_len)
 
     def cost(self, image_seq_len: int) -> Medium:
-        """What it will cost, with `image_seq_len` tokens per tile."""
+        """Its cost in tokens, with `image_seq_len` tokens per tile."""
         grid = f"{self.layout.rows} x {self.layout.columns} tiles and the global image"
         shape = grid if self.layout.rows else "one tile"
         return Medium("image", self.name, self.num_tiles, self.num_tiles * image_seq_len, shape)
 
 
 @dataclass
-class Picture(PlannedPicture):
-    """A picture that is loaded and planned, not yet resized and cut."""
+class LoadedImage(PlannedImage):
+    """An image that is loaded and planned, not yet resized and cut."""
 
     name: str
     image: Image.Image
@@ -132,7 +132,7 @@ class Picture(PlannedPicture):
 
 
 class PlannedVideo(ABC):
-    """What the times of a video's frames alone tell: they are shown one by one, with time stamps."""
+    """A video whose frame times are known. Frames are shown one by one, with time stamps."""
 
     @property
     @abstractmethod
@@ -145,12 +145,12 @@ class PlannedVideo(ABC):
         return len(self.shown[1])
 
     def expansion(self, image_seq_len: int) -> str:
-        """What stands in the prompt for it."""
+        """Its text in the prompt."""
         _, timestamps_s, duration_s = self.shown
         return expand_video(timestamps_s, duration_s, image_seq_len)
 
     def cost(self, image_seq_len: int) -> Medium:
-        """What it will cost, with `image_seq_len` tokens per tile."""
+        """Its cost in tokens, with `image_seq_len` tokens per tile."""
         frames = self.num_tiles
         return Medium("video", self.shown[0], frames, frames * image_seq_len, f"{frames} frame{'s' * (frames > 1)}")
 
@@ -224,12 +224,12 @@ class FrameSeries(PlannedVideo):
             yield tile
 
 
-def open_picture(source: ImageSource, config: ImageConfig, options: MediaOptions) -> Picture:
-    """Load and plan a picture; raises what `load_image` raises."""
+def open_image(source: ImageSource, config: ImageConfig, options: MediaOptions) -> LoadedImage:
+    """Load and plan an image; raises what `load_image` raises."""
     max_pixels = MAX_IMAGE_PIXELS if options.max_pixels is None else options.max_pixels
     with named_source(describe_source(source)):
         image = load_image(source, options.fetch_policy or DEFAULT_POLICY, max_pixels=max_pixels)
-    return Picture(describe_source(source), image, plan(image.size, config), config.tile_size)
+    return LoadedImage(describe_source(source), image, plan(image.size, config), config.tile_size)
 
 
 def open_clip(
@@ -258,7 +258,7 @@ def open_clip(
 
 
 def _video_file(source: str | os.PathLike[str], folder: Path, policy: FetchPolicy, check: Callable[[], None]) -> Path:
-    """Where a video can be read; in `folder`, if it had to be written to a file first."""
+    """The path of a video; in `folder`, if it had to be written to a file first."""
     scheme = URL_SCHEME.match(source) if isinstance(source, str) else None
     if scheme is None:
         return Path(source)

@@ -1,4 +1,4 @@
-"""Picture -> tiles: resizing and cutting, on 8-bit pixels with Pillow's Lanczos filter.
+"""Image -> tiles: resizing and cutting, on 8-bit pixels with Pillow's Lanczos filter.
 
 Port of transformers, `models/smolvlm/image_processing_pil_smolvlm.py`: the pixels are equal to the bit.
 Sizes are (width, height) in pixels, as in Pillow.
@@ -15,13 +15,13 @@ from PIL import Image
 from ..options import MAX_SIDE
 from .processor_config import ImageConfig
 
-BANDED_PIXELS = 2 * 1024**2  # of a picture that several threads are worth starting for
+BANDED_PIXELS = 2 * 1024**2  # of an image from which on several threads are worth starting
 BANDS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a picture is cut: `rows` x `columns` tiles and the global image, or one tile alone (0 x 0).
+    """How an image is cut: `rows` x `columns` tiles and the global image, or one tile alone (0 x 0).
 
     `fitted` and `grid` are the (width, height) of the two resizing steps before cutting.
     """
@@ -55,7 +55,7 @@ def fit(size: tuple[int, int], longest_edge: int) -> tuple[int, int]:
 
 
 def plan(size: tuple[int, int], config: ImageConfig) -> Layout:
-    """Decide how a picture of this (width, height) is cut; no pixels are needed."""
+    """Decide how an image of this (width, height) is cut; no pixels are needed."""
     fitted = fit(size, config.longest_edge)
     tile = config.tile_size
     if not config.do_image_splitting:
@@ -74,7 +74,7 @@ def plan(size: tuple[int, int], config: ImageConfig) -> Layout:
 
 
 def on_grid(image: Image.Image, layout: Layout) -> Image.Image:
-    """An RGB picture resized to what is cut, `layout.grid`."""
+    """An RGB image resized to what is cut, `layout.grid`."""
     return resize(resize(image, layout.fitted), layout.grid)
 
 
@@ -100,7 +100,7 @@ def squeeze(image: Image.Image, longest_edge: int, tile_size: int) -> np.ndarray
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Lanczos; a picture that has the size already is returned as it is, as Pillow would copy it."""
+    """Lanczos; an image that has the size already is returned as it is, as Pillow would copy it."""
     if image.size == size:
         return image
     fewer_columns, fewer_rows = image.width - size[0], image.height - size[1]
@@ -111,7 +111,7 @@ def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _resized_in_bands(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The same pixels, made by several threads, of a picture that shrinks in both directions.
+    """The same pixels, made by several threads, of an image that shrinks in both directions.
 
     Pillow resizes along rows and then along columns, with 8-bit pixels between, so rows can be shared out, and then
     columns. (From version 13 on the other way round, where more than twice as many rows as columns go.)

@@ -22,7 +22,7 @@ def work(pair, monkeypatch):
 
         monkeypatch.setattr(module, name, wrapper)
 
-    counting(mlx_smolvlm.processor.processor, "open_picture", "opened")
+    counting(mlx_smolvlm.processor.processor, "open_image", "opened")
     counting(mlx_smolvlm.processor.processor, "open_clip", "opened")
     counting(mlx_smolvlm.processor.prompt_media, "read_frames", "decoded")
     counting(mlx_smolvlm.processor.prompt_media, "cut_grid", "cut")

@@ -29,7 +29,7 @@ def test_a_prompt_that_cannot_be_read_is_an_answer_with_an_error(demo):
     ]
     answers = {answer.index: answer for answer in generate_batch(*demo, requests)}
     assert sorted(answers) == list(range(8))
-    problems = ("no such file", None, "not a picture", "object", "markers", "empty", "context", "no such.mp4")
+    problems = ("no such file", None, "not an image", "object", "markers", "empty", "context", "no such.mp4")
     for index, problem in enumerate(problems):
         answer = answers[index]
         if problem is None:

@@ -18,7 +18,7 @@ from mlx_smolvlm.benchmark.generated_inputs import write_picture
 from mlx_smolvlm.benchmark.geometries import GEOMETRIES, make_checkpoint
 from mlx_smolvlm.engine.row_decoding import RowDecoder
 from mlx_smolvlm.model.caches.batch_cache import BatchCache
-from mlx_smolvlm.processor.prompt_media import Picture
+from mlx_smolvlm.processor.prompt_media import LoadedImage
 
 DEMO = DEMO_MODEL.parent
 TILE = MediaOptions(do_image_splitting=False)
@@ -195,7 +195,7 @@ def test_pixels_are_not_kept_while_an_answer_is_made(demo, monkeypatch):
 
     def noted(self):
         gc.collect()
-        kept.append(sum(isinstance(thing, Picture) for thing in gc.get_objects()))
+        kept.append(sum(isinstance(thing, LoadedImage) for thing in gc.get_objects()))
         return step(self)
 
     monkeypatch.setattr(RowDecoder, "step", noted)
@@ -214,7 +214,7 @@ def test_cancelling_ends_it(demo):
     assert len(list(answers)) < 40
 
 
-def test_a_repeated_call_draws_anew_without_a_seed(demo):
+def test_a_repeated_call_draws_again_without_a_seed(demo):
     options = GenerationOptions(max_tokens=24, temperature=5.0)
     texts = {answer.text for answer in generate_batch(*demo, [BatchRequest("Hello")] * 4, options=options)}
     assert len(texts) == 4

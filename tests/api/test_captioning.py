@@ -192,7 +192,7 @@ def test_a_source_that_gives_bytes_but_no_frames_is_given_up(captions):
             time.sleep(0.05)
 
     for treatment, scheme in ((trickle, "tcp"), (http(trickle), "http"), (trickle, "http")):
-        with nothing_left_behind(4), serving(treatment) as port, pytest.raises(ValueError, match="no picture came"):
+        with nothing_left_behind(4), serving(treatment) as port, pytest.raises(ValueError, match="no frame came"):
             next(captions(f"{scheme}://127.0.0.1:{port}", stall_timeout_s=0.4))
 
 

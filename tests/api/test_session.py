@@ -50,7 +50,7 @@ def test_the_last_question_can_be_edited(pair, session, work):
     assert work.keys() == {"tokens"}
 
 
-def test_an_answer_made_anew_is_the_same_if_greedy_and_another_if_sampled(session, work):
+def test_a_regenerated_answer_is_the_same_if_greedy_and_another_if_sampled(session, work):
     first = ids(session.ask("What is this?", images=[picture("landscape")]))
     work.clear()
     assert ids(session.regenerate()) == first

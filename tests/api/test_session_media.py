@@ -15,7 +15,7 @@ from mlx_smolvlm.processor.prompt_media import Clip
 
 
 def test_media_may_come_at_any_turn(pair, session, work):
-    """A video changes the template that some checkpoints use, so that all is read anew, pixels included."""
+    """A video changes the template that some checkpoints use, so that all is read again, pixels included."""
     image, clip = media_item("image", picture("landscape")), media_item("video", str(video_path("short")))
     list(session.ask("Hello"))
     expected = from_scratch(pair, session, "A picture", image)

@@ -41,10 +41,10 @@ def png(tmp_path):
     [
         (lambda whole: b"", "empty"),
         (lambda whole: whole[: len(whole) // 2], "damaged or cut short"),
-        (lambda whole: b"hello\n", "text, not a picture"),
+        (lambda whole: b"hello\n", "text, not an image"),
         (lambda whole: b"<!doctype html><html>", "a web page"),
         (lambda whole: bomb(), "60000x60000 pixels, more than the limit"),
-        (lambda whole: video_path("clip").read_bytes(), "a video, not a picture"),
+        (lambda whole: video_path("clip").read_bytes(), "a video, not an image"),
     ],
 )
 def test_what_is_no_picture_is_refused(generate, tmp_path, content, problem):
@@ -79,8 +79,8 @@ def audio(path):
         (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: path.write_bytes(b"<html>"), "is not a video"),
         (lambda path: path.write_bytes(video_path("clip").read_bytes()[:2000]), "clip.mp4"),
-        (lambda path: picture("tiny").save(path, format="PNG"), "a picture, not a video"),
-        (lambda path: picture("tiny").save(path, format="JPEG"), "a picture, not a video"),
+        (lambda path: picture("tiny").save(path, format="PNG"), "an image, not a video"),
+        (lambda path: picture("tiny").save(path, format="JPEG"), "an image, not a video"),
         (lambda path: picture("tiny").save(path, format="GIF"), ""),
         (audio, "has no video stream"),
     ],
@@ -137,7 +137,7 @@ def user(*content):
         (user({"type": "text"}), "text item without 'text'"),
         (user({"type": "image"}), "more image items than images"),
         (user({"type": "image", "path": "a", "url": "b"}), "2 sources"),
-        (user({"type": "image", "path": 5}), "int object: not a picture"),
+        (user({"type": "image", "path": 5}), "int object: not an image"),
         (user({"type": "image", "path": "missing.png"}), "no such file"),
         (user({"type": "video", "path": 5}), "a video is int"),
         (user({"type": "text", "text": "<image>"}), "text has a <image> marker"),

@@ -19,7 +19,7 @@ FIELDS = [
 def test_each_picture_has_a_line_and_a_broken_one_its_reason(batch, pictures):
     result, done = batch(pictures)
     assert (result.status, result.out) == (0, "")
-    assert '4 pictures: 3 answered, 1 with errors (see "error" in out.jsonl)' in result.err
+    assert '4 images: 3 answered, 1 with errors (see "error" in out.jsonl)' in result.err
     assert sorted(done) == sorted(str(path) for path in pictures.iterdir())
     pair = load(DEMO_MODEL)
     for name in ("picture", "first", "second"):
@@ -57,7 +57,7 @@ def test_errors_can_be_tried_again(batch, pictures):
     result, done = batch(pictures)
     assert done[str(pictures / "broken.png")]["error"] is not None
     result, done = batch(pictures, "--retry-errors")
-    assert "note: 1 pictures of out.jsonl that had an error are tried again" in result.err
+    assert "note: 1 images of out.jsonl that had an error are tried again" in result.err
     assert done[str(pictures / "broken.png")]["text"] == done[str(pictures / "first.png")]["text"]
     assert "4 answered, 0 with errors" in result.err
 
@@ -70,7 +70,7 @@ def test_only_what_the_input_names_is_tried_again_and_nothing_is_dropped_before_
     assert_refused(batch(pictures, "--retry-errors", *prompt, "--model", "no such folder")[0], "no such folder")
     assert lines(tmp_path / "out.jsonl") == before
     result, after = batch(pictures / "broken.png", "--retry-errors")
-    assert "note: 1 pictures of out.jsonl that had an error are tried again" in result.err
+    assert "note: 1 images of out.jsonl that had an error are tried again" in result.err
     assert after.keys() == before.keys()
 
 
@@ -109,7 +109,7 @@ def test_lists_bring_videos_and_questions(batch, tmp_path):
     )
     result, done = batch("list.jsonl", "--max-tokens", 20)
     assert result.status == 0
-    assert "note: 1 pictures are listed twice; each is done once" in result.err
+    assert "note: 1 images are listed twice; each is done once" in result.err
     by_name = {Path(path).name: record for path, record in done.items()}
     assert by_name["clip.mp4"]["text"] == "The blue shape moves to the right."
     assert by_name["first.png"]["text"] == by_name["second.png"]["text"] == "A star."
@@ -131,7 +131,7 @@ def test_options_are_those_of_generate(batch, pictures):
     assert {record["text"] for record in done.values()} <= {"yes", "no", None}
 
 
-def test_a_line_that_was_not_written_whole_is_made_anew(batch, pictures, tmp_path):
+def test_a_line_that_was_not_written_whole_is_made_again(batch, pictures, tmp_path):
     path = tmp_path / "out.jsonl"
     _, whole = batch(pictures)
     content = path.read_bytes()
@@ -146,7 +146,7 @@ def test_a_line_that_was_not_written_whole_is_made_anew(batch, pictures, tmp_pat
 def test_results_may_lie_among_the_pictures(monkeypatch, capsys, pictures):
     for _ in range(2):
         result = run(monkeypatch, capsys, "batch", f"{pictures}/*", "--out", pictures / "out.jsonl")
-        assert "4 pictures: 3 answered, 1 with errors" in result.err
+        assert "4 images: 3 answered, 1 with errors" in result.err
     assert len(lines(pictures / "out.jsonl")) == 4
 
 

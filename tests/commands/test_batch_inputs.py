@@ -147,7 +147,7 @@ def test_a_faulty_list_is_refused_with_its_line(tmp_path, name, content, problem
 
 @pytest.mark.parametrize(
     ("source", "problem"),
-    [("empty", "no pictures in"), ("no such", "no folder or file"), ("no*", "no file matches"), ("pipe", "neither")],
+    [("empty", "no images in"), ("no such", "no folder or file"), ("no*", "no file matches"), ("pipe", "neither")],
 )
 def test_what_names_nothing_is_refused(tmp_path, source, problem):
     (tmp_path / "empty").mkdir()

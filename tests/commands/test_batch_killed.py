@@ -167,7 +167,7 @@ def test_several_processes_share_a_list(tmp_path):
     folder, out = make_pictures(tmp_path / "pictures", 12, 2), tmp_path / "out.jsonl"
     run(folder, tmp_path / "alone.jsonl")
     printed = finished(launched(2, folder, out))
-    assert printed.count("12 pictures: 10 answered, 2 with errors") == 1
+    assert printed.count("12 images: 10 answered, 2 with errors") == 1
     assert answers(out) == answers(tmp_path / "alone.jsonl")
     assert not list(tmp_path.glob("*rank*"))
 
@@ -188,7 +188,7 @@ def test_a_process_that_dies_holds_up_no_other(tmp_path, ring):
     first, second = ring(command(folder, out), command(folder, out))
     wait_for_lines(tmp_path / "out.jsonl.rank1", 1, second)
     second.kill()
-    assert_ended_with(first, "another process has ended before its pictures were done")
+    assert_ended_with(first, "another process has ended before its images were done")
     kept = len(answers(out))
     assert 20 < kept < 40
     assert not list(tmp_path.glob("*rank*"))
@@ -230,7 +230,7 @@ def test_processes_that_differ_in_what_they_are_to_do_say_so(tmp_path, ring):
     for process in ring(command(folder, out), [*command(folder, out), "--limit", "2"]):
         printed = process.communicate(timeout=TIMEOUT_S)[1]
         assert process.returncode == 2
-        assert "the processes have different numbers of pictures (" in printed
+        assert "the processes have different numbers of images (" in printed
     assert not list(tmp_path.glob("out*"))
 
 

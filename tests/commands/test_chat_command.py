@@ -96,7 +96,7 @@ def test_a_saved_chat_goes_on(chat, image, tmp_path):
     [
         ("/image no such.png", "no such.png: no such file"),
         ("/image", "name a file after the command"),
-        (f"/image {video_path('short')}", "a video, not a picture"),
+        (f"/image {video_path('short')}", "a video, not an image"),
         ("/video no such.mp4", "no such.mp4"),
         ("/load no such", "no file no such"),
         ("/save /no/such/folder/x", "no folder /no/such/folder"),

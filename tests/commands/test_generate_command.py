@@ -67,7 +67,7 @@ def test_verbose_tells_costs_and_times_on_stderr(generate, image):
     assert "image 1: 52 tokens, 3 x 4 tiles and the global image" in result.err
     assert image.name in result.err
     assert "video 1: 4 tokens, 1 frame " in result.err
-    assert "56 of them for pictures" in result.err
+    assert "56 of them for images" in result.err
     assert "peak memory" in result.err
 
 

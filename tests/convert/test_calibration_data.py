@@ -83,7 +83,7 @@ def test_lines_that_are_no_conversations_are_refused(tmp_path, content, problem)
 
 
 def test_a_folder_without_samples_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no pictures"):
+    with pytest.raises(FileNotFoundError, match="holds no images"):
         read_samples(tmp_path)
     with pytest.raises(FileNotFoundError, match="no folder"):
         read_samples(tmp_path / "missing")

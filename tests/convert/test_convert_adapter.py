@@ -69,10 +69,10 @@ def test_embeddings_saved_with_the_adapter_replace_those_of_the_base(checkpoint,
     assert mx.allclose(ones - 1, plain - base, atol=1e-5)
 
 
-def test_a_quantized_base_is_quantized_anew(checkpoint, tmp_path):
+def test_a_quantized_base_is_quantized_again(checkpoint, tmp_path):
     convert_checkpoint(checkpoint(BASE), tmp_path / "eight", quantization=QuantizationOptions(8, 32))
     adapter = GOLDENS / "adapters" / "plain"
-    with pytest.raises(ValueError, match=r"quantize it anew \(-q\) or dequantize it \(-d\)"):
+    with pytest.raises(ValueError, match=r"quantize it again \(-q\) or dequantize it \(-d\)"):
         convert_checkpoint(tmp_path / "eight", tmp_path / "out", adapter_path=adapter)
     convert_checkpoint(tmp_path / "eight", tmp_path / "out", adapter_path=adapter, dequantize=True)
     convert_checkpoint(checkpoint(BASE), tmp_path / "plain", adapter_path=adapter)

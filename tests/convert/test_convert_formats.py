@@ -224,7 +224,7 @@ def test_a_quantized_checkpoint_is_dequantized(checkpoint, out, tmp_path):
 
 
 @pytest.mark.parametrize("first", [LayerFormat(8, 32), LayerFormat(8, 32, "mxfp8")], ids=str)
-def test_a_quantized_checkpoint_is_quantized_anew(checkpoint, out, tmp_path, first):
+def test_a_quantized_checkpoint_is_quantized_again(checkpoint, out, tmp_path, first):
     source = checkpoint("smolvlm2_2b")
     options = QuantizationOptions(first.bits, first.group_size, first.mode)
     convert_checkpoint(source, out, quantization=options, dtype="bfloat16")

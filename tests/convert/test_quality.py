@@ -75,7 +75,7 @@ def test_a_plot_is_drawn(quality, tmp_path, ending):
 
 def test_plots_that_could_not_be_written_are_refused_before_the_work(tmp_path):
     pytest.importorskip("matplotlib", reason="the extra 'plot' is not installed")
-    with pytest.raises(ValueError, match=r"no picture format is called '.jpx'"):
+    with pytest.raises(ValueError, match=r"no image format is called '.jpx'"):
         check_plot(tmp_path / "plot.jpx")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         check_plot(tmp_path / "missing" / "plot.png")

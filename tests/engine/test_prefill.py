@@ -12,7 +12,7 @@ from support.media import picture, video_path
 
 import mlx_smolvlm.engine.prefill
 from mlx_smolvlm import PromptCache, SampledVideo, SmolVLM, stream_generate
-from mlx_smolvlm.processor.prompt_media import Clip, Picture
+from mlx_smolvlm.processor.prompt_media import Clip, LoadedImage
 
 
 @pytest.fixture
@@ -96,13 +96,13 @@ def test_pictures_are_hashed_while_tiles_are_encoded(pair, monkeypatch):
     """Hashing a photo takes about as long as a GPU needs for a tile: the first token should not wait for it."""
     threads = []
 
-    def digest(picture, original=Picture.digest.func):
+    def digest(picture, original=LoadedImage.digest.func):
         threads.append(threading.current_thread().name)
         return original(picture)
 
     hashed = cached_property(digest)
-    hashed.__set_name__(Picture, "digest")
-    monkeypatch.setattr(Picture, "digest", hashed)
+    hashed.__set_name__(LoadedImage, "digest")
+    monkeypatch.setattr(LoadedImage, "digest", hashed)
     answer(pair, images=[picture("landscape")])
     assert threads == ["mlx_smolvlm prefetch"]
 
@@ -122,7 +122,7 @@ class BreaksOff:
 
 @pytest.mark.parametrize("tiles_per_step", [1, 4])
 def test_a_video_that_breaks_off_is_told_as_long_as_it_is(pair, monkeypatch, tiles_per_step):
-    """The prompt states the number of frames before the frames: it is read anew, with one warning."""
+    """The prompt states the number of frames before the frames: it is read again, with one warning."""
     monkeypatch.setattr(mlx_smolvlm.engine.prefill, "tiles_per_step", lambda _: tiles_per_step)
     BreaksOff(monkeypatch, 2)
     media = {"videos": [str(video_path("long"))], "images": [picture("landscape")]}

@@ -83,7 +83,7 @@ def test_pictures_are_recognised_by_content(pair, work, tmp_path):
     assert work["tiles"] == 0
 
 
-def test_another_picture_of_the_same_shape_is_read_anew(pair):
+def test_another_picture_of_the_same_shape_is_read_again(pair):
     first = picture("landscape")
     second = first.transpose(0)
     cache = PromptCache()

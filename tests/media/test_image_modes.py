@@ -148,7 +148,7 @@ def test_floats_give_back_the_bytes_they_came_from(dtype: type) -> None:
     [
         (np.zeros((3, 8, 9), np.uint8), "pass image.transpose(1, 2, 0)"),
         (np.zeros((8, 9, 2), np.uint8), "expected (height, width)"),
-        (np.zeros((1, 8, 9, 3), np.uint8), "pass one picture"),
+        (np.zeros((1, 8, 9, 3), np.uint8), "pass one image"),
         (np.zeros(8, np.uint8), "expected (height, width)"),
         (np.zeros((0, 9, 3), np.uint8), "has no pixels"),
         (np.zeros((8, 9), np.int64), "dtype int64"),

@@ -185,7 +185,7 @@ def test_a_list_from_the_network_reads_no_files(scheme, monkeypatch):
         with (
             serving(*[answer] * 4) as port,
             Reading(f"{scheme}://127.0.0.1:{port}/live", retries=0) as reading,
-            pytest.raises(ValueError, match=r"not a video|cannot be opened|holds no picture|not permitted"),
+            pytest.raises(ValueError, match=r"not a video|cannot be opened|holds no frame|not permitted"),
         ):
             reading.to_end()
 

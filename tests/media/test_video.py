@@ -131,5 +131,5 @@ def test_what_is_no_video_is_refused_by_name(tmp_path, content, message):
 def test_a_picture_is_no_video(tmp_path):
     path = tmp_path / "cat.mp4"
     Image.new("RGB", (32, 32)).save(path, format="PNG")
-    with pytest.raises(ValueError, match="picture, not a video"):
+    with pytest.raises(ValueError, match="image, not a video"):
         probe(path)

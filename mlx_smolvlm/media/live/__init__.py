@@ -1,1 +1,1 @@
-"""Video that goes on: cameras, streams and pipes, captioned in windows."""
+"""Live video: cameras, streams and pipes."""

@@ -53,7 +53,7 @@ class FrameBuffer:
         self._last_sign_s = time.monotonic()
         self._may_stall = True
 
-    # What the source's thread does.
+    # Called by the source's thread.
 
     def advance(self, time_s: float) -> None:
         """Note that a frame of this time was decoded. Raises Closed."""
@@ -96,7 +96,7 @@ class FrameBuffer:
             self._error = error
             self._changed.notify_all()
 
-    # What the model's thread does.
+    # Called by the model's thread.
 
     def wait_for(self, time_s: float, timeout_s: float) -> bool:
         """Wait until a time is reached or the source has ended. Raises what the source's thread has raised."""
@@ -115,7 +115,7 @@ class FrameBuffer:
             return self._frames[-1].sample_s if self._frames else 0.0
 
     def take(self, start_s: float, end_s: float, next_start_s: float) -> list[LiveFrame]:
-        """The frames sampled from `start_s` to `end_s`, both included; those before `next_start_s` are let go."""
+        """The frames sampled from `start_s` to `end_s`, both included; those before `next_start_s` are released."""
         with self._changed:
             frames = [f for f in self._frames if start_s - EPSILON_S <= f.sample_s <= end_s + EPSILON_S]
             if frames and self.drops:
@@ -130,7 +130,7 @@ class FrameBuffer:
             return frames
 
     def close(self) -> None:
-        """Send the source's thread home."""
+        """Let the source's thread end."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

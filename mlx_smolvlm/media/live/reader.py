@@ -1,4 +1,4 @@
-"""The thread that reads a live source: decodes, samples, makes tiles, and connects again. No MLX."""
+"""The thread that reads a live source: decodes, samples, makes tiles, and reconnects. No MLX."""
 
 import logging
 import math
@@ -13,7 +13,7 @@ from PIL import Image
 from ..connections import Closed, Patience, Stalled
 from ..urls import printable
 from ..video.container import reason
-from ..video.frames import upright_picture
+from ..video.frames import upright_image
 from .frame_buffer import FrameBuffer, LiveFrame, StreamClock
 from .source import LiveSource, OpenSource, open_live_source
 
@@ -114,7 +114,7 @@ class LiveReader:
                 self._can_return = self._source.is_network and opened.is_live
                 self._read_frames(opened)
             if self._frame_count == 0:
-                raise ValueError(f"{self._source.name} holds no picture that can be decoded; is it complete?")
+                raise ValueError(f"{self._source.name} holds no frame that can be decoded; is it complete?")
         except (ValueError, OSError, av.FFmpegError) as error:
             return error
         return None
@@ -141,7 +141,7 @@ class LiveReader:
             self._buffer.advance(time_s)
 
     def _put(self, sample_s: float, time_s: float, frame: Any) -> None:
-        tile = self._make_tile(upright_picture(frame))
+        tile = self._make_tile(upright_image(frame))
         self._buffer.put(LiveFrame(sample_s, time_s, tile, time.monotonic()))
 
     def _frames(self, opened: OpenSource) -> Iterator[Any]:

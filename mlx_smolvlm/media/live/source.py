@@ -51,7 +51,7 @@ class LiveSource:
 
     @property
     def name(self) -> str:
-        """What it is called in messages, without passwords."""
+        """Its name in messages, without passwords."""
         if self.kind in ("socket", "http", "stream"):
             return redact_url(self.target)
         if self.device_format:
@@ -233,7 +233,7 @@ def _container(source: LiveSource, file: Any, patience: Patience) -> Iterator["a
 
 
 def _refusal(source: LiveSource, error: Exception) -> Exception:
-    """What to say of a source that FFmpeg does not open."""
+    """The error for a source that FFmpeg does not open."""
     import av
 
     if source.device_format and not isinstance(error, av.FFmpegError):

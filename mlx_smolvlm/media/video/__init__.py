@@ -1,1 +1,1 @@
-"""Video files: their frames' times, the choice of frames, and the pictures."""
+"""Video files: the times of their frames, the choice of frames, and decoding."""

@@ -41,7 +41,7 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
     """
     import av  # slow to import, and most prompts have no video
 
-    options: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}  # a file never leads to the net
+    options: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}  # a file never leads to the network
     if hardware:
         from av.codec.hwaccel import HWAccel
 
@@ -58,7 +58,7 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
         raise ValueError(f"{path} is not a video file that FFmpeg can read ({reason(error)})") from None
     with container:
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
-            raise ValueError(f"{path} is a picture, not a video; pass it as an image")
+            raise ValueError(f"{path} is an image, not a video; pass it with --image (in Python images=)")
         if container.format.name in _LISTS:
             raise ValueError(f"{path} is a list of other files ({container.format.long_name}); pass the video itself")
         stream = film_stream(container, str(path))
@@ -67,12 +67,12 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
 
 
 def film_stream(container: "av.container.InputContainer", name: str) -> Any:
-    """The first video stream that is no cover picture. Raises ValueError if there is none that can be decoded."""
+    """The first video stream that is no cover image. Raises ValueError if there is none that can be decoded."""
     from av.stream import Disposition
 
     films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not films:
-        cover = ", and the picture of a cover" if container.streams.video else ""
+        cover = ", and the image of a cover" if container.streams.video else ""
         raise ValueError(f"{name} has no video stream, only {container.format.long_name} data{cover}")
     if films[0].codec_context is None:
         raise ValueError(f"{name} has a video stream in a format that FFmpeg cannot decode")
@@ -90,5 +90,5 @@ def packets(container: "av.container.InputContainer", stream: Any, path: Path) -
 
 
 def reason(error: Exception) -> str:
-    """What FFmpeg says of an error, in one line."""
+    """FFmpeg's message for an error, in one line."""
     return getattr(error, "strerror", None) or " ".join(str(error).split())

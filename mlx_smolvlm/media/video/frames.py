@@ -39,7 +39,7 @@ def read_frames(
         check_cancelled: called between packets; it may raise to stop.
 
     Yields:
-        RGB pictures, upright. Fewer than asked for if the file breaks off early.
+        RGB images, upright. Fewer than asked for if the file breaks off early.
     """
     if info.packets is None:
         yield from read_webp_frames(info.path, indices)
@@ -52,7 +52,7 @@ def read_frames(
                 frame = reader.frame_at(pts)
                 if frame is None:
                     return
-                yield upright_picture(frame, reader.converter)
+                yield upright_image(frame, reader.converter)
         finally:
             reader.close()
     else:
@@ -69,7 +69,7 @@ def _counted(path: Path, indices: list[int], hardware: bool, check: Callable[[],
         frames = (frame for packet in _demuxed(container, stream, check) for frame in _decoded(packet))
         for position, frame in enumerate(frames):
             if position == next_index:
-                yield upright_picture(frame, converter)
+                yield upright_image(frame, converter)
                 next_index = next(wanted, None)
             if next_index is None:
                 return
@@ -205,8 +205,8 @@ def _decoded(packet: Any) -> list[Any]:
         return []
 
 
-def upright_picture(frame: Any, converter: Any = None) -> Image.Image:
-    """A decoded frame as an upright RGB picture. Raises ValueError if FFmpeg cannot turn its pixels into such.
+def upright_image(frame: Any, converter: Any = None) -> Image.Image:
+    """A decoded frame as an upright RGB image. Raises ValueError if FFmpeg cannot turn its pixels into such.
 
     `converter` is a `VideoReformatter` for all frames of a file. Without one a new one is made, which starts threads.
     """

@@ -1,4 +1,4 @@
-"""What the packets of a video stream say, before anything is decoded: which frames there are and how to reach them."""
+"""The packets of a video stream, before anything is decoded: which frames there are and how to reach them."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -25,7 +25,7 @@ SKIPPED_S = 1  # left out at both ends of a long video, where titles and credits
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the container says of its first video stream.
+    """Facts about the first video stream of a file.
 
     `times_s` holds each frame's presentation time from the first frame on, in order; `fps` is the average rate;
     `duration_s` is frame count / fps; `packets` says how to reach a frame, None for animated WebP.
@@ -70,7 +70,7 @@ class FrameSample:
 def sample_positions(
     frame_count: int, fps: float, duration_s: float, sample_fps: float, max_frames: int, skips_ends: bool = True
 ) -> np.ndarray:
-    """Where to look, in frames from the first, not yet whole numbers: the reference's choice."""
+    """Positions of the frames to show, not yet whole numbers: the reference's choice."""
     wanted = max(1, min(round(sample_fps * duration_s), max_frames))
     start, end = 0, frame_count - 1
     if skips_ends and duration_s - 2 * SKIPPED_S > max_frames * sample_fps:

@@ -1,4 +1,4 @@
-"""Where the keys and values of a context are kept: plain, quantized, rotating, or a row for each of many."""
+"""Key-value caches: plain, quantized, rotating, or with a row for each of many conversations."""
 
 from ...options import GenerationOptions
 from .kv_cache import KVCache

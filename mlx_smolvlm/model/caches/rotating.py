@@ -10,7 +10,7 @@ from .kv_cache import KVCache
 class RotatingKVCache(KVCache):
     """One layer's keys and values of at most `max_size` tokens.
 
-    A token sees itself, those just before it and the first `KEEP`, `max_size` in all, in whatever portions the
+    A token sees itself, those just before it and the first `KEEP`, `max_size` in all, in whatever chunks the
     context is read. Positions go on counting: what is forgotten leaves a gap.
     """
 
@@ -27,7 +27,7 @@ class RotatingKVCache(KVCache):
         new = np.arange(self.offset, self.offset + num_tokens)
         if num_tokens == 1:
             held, mask = self._write(keys_values, new)[:, :, : self._max_size], None
-        else:  # tokens of one portion see others that the portion's end pushes out: all, before any is forgotten
+        else:  # tokens of a chunk see others that the chunk's end evicts, so all are used before any is evicted
             before = self._held_positions()
             positions = np.concatenate([before, new])
             visible = (positions <= new[:, None]) & ((positions < KEEP) | (positions > new[:, None] - self._window))

@@ -1,1 +1,1 @@
-"""What the networks are built of, as few and quick kernels as the device allows."""
+"""Building blocks of the networks, in as few and as fast kernels as the device allows."""

@@ -19,7 +19,7 @@ from .projections import is_plain, is_quantized, keep_columns
 
 Products = TypeVar("Products")
 
-_MARK = "_fused"  # an item of each fused layer, by which it is told from any other with the same arrays
+_MARK = "_fused"  # an item of each fused layer, which distinguishes it from any other with the same arrays
 
 
 class IndexedModule(nn.Module):
@@ -73,7 +73,7 @@ def _kept(block: Fusible[Products], products: Products, changes: list[str]) -> C
 
     It runs twice per decoder layer and token, so the comparison is left to Python's dictionaries, which take identical
     values for equal without a call. Two different arrays are compared by MLX; as they have more than one element, the
-    result has no truth value, which is an error. Two layers with the same arrays are told apart by their marks.
+    result has no truth value, which is an error. Two layers with the same arrays are distinguished by their marks.
     """
     names = (*block.INPUT_LAYERS, block.OUTPUT_LAYER)
     for name in names:

@@ -69,7 +69,7 @@ def _product(layer: nn.Module) -> Product:
 def _quantized_product(
     stored: tuple[mx.array, mx.array, mx.array | None], storage: tuple[int, int, str], x: mx.array
 ) -> mx.array:
-    """Metal's quantized products are quick for any number of rows. The CPU's unpack the weights anew for every row."""
+    """Metal's quantized products are quick for any number of rows. The CPU's unpack the weights again for every row."""
     if x.shape[-2] >= ROWS_TO_DEQUANTIZE and mx.default_device() == mx.cpu:
         return x @ mx.dequantize(*stored, *storage, dtype=x.dtype).T
     return mx.quantized_matmul(x, *stored, True, *storage)
@@ -82,7 +82,7 @@ def _columns(layer: nn.Module) -> mx.array:
 
 
 def keep_columns(layer: nn.Module) -> nn.Module:
-    """Let a plain layer hold its transposed weights, evaluated so that any thread can use them; returns the layer.
+    """Cache the transposed weights of a plain layer, evaluated so that any thread can use them; returns the layer.
 
     They do not follow the weights: this is for copies of layers.
     """

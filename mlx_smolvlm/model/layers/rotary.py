@@ -35,8 +35,8 @@ class RotaryEmbedding:
     """Rotates heads by position; the halves of the head dimension are paired, as in Llama.
 
     Queries, keys and values come as one array. A GPU rotates it in one kernel, each head by its own position, which
-    is 0 for values: no rotation. A CPU has no such kernel: MLX would compute all sines and cosines anew in every
-    layer, so they are computed once for a step there.
+    is 0 for values: no rotation. A CPU has no such kernel: MLX would compute all sines and cosines again in every
+    layer, so there they are computed once per step.
     """
 
     def __init__(self, config: TextConfig):
