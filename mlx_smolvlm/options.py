@@ -199,6 +199,7 @@ class MediaOptions:
     Attributes:
         do_image_splitting: False sends one tile per image.
         longest_edge: pixels to which an image's longest side is resized.
+        max_pixels: width * height above which an image is refused, by its header alone; None for 178,956,970.
         fps: frames per second of video.
         max_frames: most frames per video.
         start_s, end_s: the part of each video to look at, in seconds from its first frame.
@@ -212,6 +213,7 @@ class MediaOptions:
 
     do_image_splitting: bool | None = None
     longest_edge: int | None = None
+    max_pixels: int | None = None
     fps: float | None = None
     max_frames: int | None = None
     start_s: float | None = None
@@ -225,6 +227,7 @@ class MediaOptions:
         if self.longest_edge is not None:
             is_side = _is_whole(self.longest_edge, 1, MAX_SIDE)
             _check(self, "longest_edge", is_side, f"1 to {MAX_SIDE} pixels")
+        _check(self, "max_pixels", self.max_pixels is None or _is_whole(self.max_pixels, 1), "at least 1 pixel or None")
         is_rate = self.fps is None or (_is_between(self.fps, 0, math.inf) and self.fps > 0)
         _check(self, "fps", is_rate, "a positive number of frames per second")
         _check(self, "max_frames", self.max_frames is None or _is_whole(self.max_frames, 1), "at least 1")
@@ -269,6 +272,7 @@ class MediaKeywords(TypedDict, total=False):
 
     do_image_splitting: bool | None
     longest_edge: int | None
+    max_pixels: int | None
     fps: float | None
     max_frames: int | None
     start_s: float | None

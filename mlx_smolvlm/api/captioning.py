@@ -158,7 +158,7 @@ def check_caption_options(options: GenerationOptions, media_options: MediaOption
     refuse_options(options, ("logprobs",), "a caption has no place for log probabilities")
     refuse_options(
         media_options,
-        ("do_image_splitting", "longest_edge", "start_s", "end_s", "hardware_decoding", "fetch_policy"),
+        ("do_image_splitting", "longest_edge", "max_pixels", "start_s", "end_s", "hardware_decoding", "fetch_policy"),
         "of a source that is watched, the frames are taken as they come",
     )
 

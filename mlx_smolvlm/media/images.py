@@ -277,7 +277,9 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> Image.Image:
 
 
 def _too_large(max_pixels: int) -> str:
-    return f"more than the limit of {max_pixels} pixels; scale it down, or raise max_pixels if you trust it"
+    return (
+        f"more than the limit of {max_pixels} pixels; scale it down, or raise max_pixels (--max-pixels) if you trust it"
+    )
 
 
 def _reason(error: Exception) -> str:

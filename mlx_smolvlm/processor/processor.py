@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..media.images import ImageSource, load_image
+from ..media.reporting import report
 from ..model.config import ModelConfig
 from ..options import MediaKeywords, MediaOptions, resolve_options
 from .chat_template import FAMILY_TEMPLATE, render
@@ -120,17 +121,20 @@ class Processor:
                 config = self.config.video_for(options)
                 return open_clip(source, Path(downloads), config, tile_size, options, check_cancelled)
 
-            def open_all(sources: Sequence[Any], opener: Callable[[Any, MediaOptions], Any]) -> list[PromptMedium]:
+            def open_all(
+                kind: str, sources: Sequence[Any], opener: Callable[[Any, MediaOptions], Any]
+            ) -> list[PromptMedium]:
                 media = []
-                for source in sources:
+                for number, source in enumerate(sources, 1):
                     check_cancelled()
+                    report(f"opening {kind}", number, len(sources))
                     is_kept = isinstance(source, KeptMedium)
                     media.append(source.open(opener) if is_kept else opener(source, options))
                 return media
 
             try:
-                loaded_images = open_all(conversation.images, open_one)
-                clips = open_all(conversation.videos, open_video)
+                loaded_images = open_all("image", conversation.images, open_one)
+                clips = open_all("video", conversation.videos, open_video)
                 text = self._prompt(conversation, continue_final_message, check_cancelled)
                 media = self._in_prompt_order(text, loaded_images, clips)
                 prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
@@ -158,7 +162,7 @@ class Processor:
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
     def _loaded_image(self, source: Any, options: MediaOptions, check: Callable[[], None]) -> LoadedImage:
-        image = open_image(source, self.config.image_for(options), options.fetch_policy, check)
+        image = open_image(source, self.config.image_for(options), options, check)
         layout = image.layout
         learned = self.tokenizer.token_to_id(layout_marker(1, 1)) is not None
         if learned and layout.rows and self.tokenizer.token_to_id(layout_marker(layout.rows, layout.columns)) is None:

@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from ..media.fetch import DEFAULT_POLICY, stream
-from ..media.images import ImageSource, describe_source, load_image, path_of_file_url
+from ..media.images import MAX_IMAGE_PIXELS, ImageSource, describe_source, load_image, path_of_file_url
 from ..media.prefetch import mapped_in_threads
+from ..media.reporting import named_source
 from ..media.urls import URL_SCHEME, decode_data_url
 from ..media.video.frames import read_frames
 from ..media.video.probing import FrameSample, VideoInfo, choose_frames, probe
@@ -202,10 +203,13 @@ class FrameSeries(PlannedVideo):
 
 
 def open_image(
-    source: ImageSource, config: ImageConfig, policy: FetchPolicy | None, check: Callable[[], None]
+    source: ImageSource, config: ImageConfig, options: MediaOptions, check: Callable[[], None]
 ) -> LoadedImage:
     """Load and plan an image; raises what `load_image` raises."""
-    image = load_image(source, policy or DEFAULT_POLICY, check_cancelled=check)
+    max_pixels = MAX_IMAGE_PIXELS if options.max_pixels is None else options.max_pixels
+    with named_source(describe_source(source)):
+        policy = options.fetch_policy or DEFAULT_POLICY
+        image = load_image(source, policy, max_pixels=max_pixels, check_cancelled=check)
     return LoadedImage(describe_source(source), image, plan(image.size, config), config.tile_size, check)
 
 
