@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..model.smolvlm import SmolVLM
-from .answer import Cancelled
 from .feature_cache import FeatureCache
 from .pacing import Pace
 from .prefill import PromptReader, tiles_per_step
@@ -92,8 +91,6 @@ class RowReading:
                 continue
             try:
                 own = reader.take(min(most - len(tiles), reader.num_ready()))
-            except Cancelled:  # its event is set; the next step ends the row
-                continue
             except Exception as error:  # whatever it is, others can still be answered
                 self._on_error(row, error)
                 continue
