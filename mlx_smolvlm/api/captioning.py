@@ -16,7 +16,7 @@ from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions, OptionKeywords, refuse_options, resolve_options
 from ..processor.messages import Message, read_conversation, read_rendered
 from ..processor.processor import Processor
-from ..processor.prompt_media import SampledVideo
+from ..processor.sampled_video import SampledVideo
 from .generation import GenerationResponse, stream_generate
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from contextlib import closing
 import mlx.core as mx
 import numpy as np
 
-from ..media.prefetch import Prefetched
+from ..media.prefetch import AtHand, Prefetched
 from ..media.reporting import report
 from ..model.smolvlm import SmolVLM
 from ..processor.prompt import Prompt
@@ -51,7 +51,7 @@ class PromptReader:
         self._cache = cache
         self._on_tile = on_tile
         self._hidden = mx.zeros((1, 1, 1))
-        self._tiles: Prefetched[np.ndarray] | None = None
+        self._tiles: AtHand[np.ndarray] | Prefetched[np.ndarray] | None = None
         cache.begin(prompt)
         self._start()
 
@@ -146,9 +146,11 @@ class PromptReader:
         """After the last token of a prompt that has been read, (1, vocab_size)."""
         return self._model.language_model.logits(self._hidden[:, -1])
 
-    def _made(self) -> Prefetched[np.ndarray]:
+    def _made(self) -> AtHand[np.ndarray] | Prefetched[np.ndarray]:
         if self._tiles is None:
-            self._tiles = Prefetched(self._prompt.tiles(self._first_medium), TILES_AHEAD, self._on_tile)
+            tiles = self._prompt.tiles(self._first_medium)
+            is_cut = self._prompt.is_cut
+            self._tiles = AtHand(tiles) if is_cut else Prefetched(tiles, TILES_AHEAD, self._on_tile)
         return self._tiles
 
     def _settle(self) -> None:

@@ -14,14 +14,16 @@ import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from ..options import FetchPolicy
+from .checked_file import CheckedFile
 from .fetch import DEFAULT_POLICY, fetch
+from .other_content import is_text, other_content
 from .urls import URL_SCHEME, decode_data_url, is_url, printable, redact_url
 
 MAX_IMAGE_PIXELS = 178_956_970  # 2/3 GiB as Pillow stores RGB; where Pillow, too, refuses by default
@@ -50,14 +52,17 @@ UPRIGHT = {  # EXIF orientation -> what turns the stored image upright
     8: Image.Transpose.ROTATE_90,
 }
 CHANNELS = (1, 3, 4)
-VIDEO_SIGNATURES = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"FLV\x01", b"OggS")  # Matroska, MPEG
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 
 
 def load_image(
-    source: ImageSource, policy: FetchPolicy = DEFAULT_POLICY, *, max_pixels: int = MAX_IMAGE_PIXELS
+    source: ImageSource,
+    policy: FetchPolicy = DEFAULT_POLICY,
+    *,
+    max_pixels: int = MAX_IMAGE_PIXELS,
+    check_cancelled: Callable[[], None] = lambda: None,
 ) -> Image.Image:
     """Return the image upright, in mode RGB, decoded, independent of `source`, without metadata.
 
@@ -70,6 +75,7 @@ def load_image(
         - numpy array (height, width), or (height, width, channels) with 1, 3 or 4 channels, RGB order:
           uint8; uint16, of which the high byte counts; bool; floats from 0 to 1.
     max_pixels: width * height above which an image is refused, from its header alone.
+    check_cancelled: called while a download is waited for and between blocks of a file; it may raise to stop.
 
     Of several frames or pages the first counts (of a PIL image the current one). For transparency see
     above. 16-bit grey keeps its high byte, which is also how Pillow reads 16-bit colour;
@@ -81,22 +87,23 @@ def load_image(
     """
     name = describe_source(source)
     if isinstance(source, Image.Image):
-        return _decoded(source, name, max_pixels, is_file=False)
+        return _decoded(source, name, max_pixels, check_cancelled, is_file=False)
     if isinstance(source, np.ndarray):
         return _from_array(source, name, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(source), name, max_pixels)
+        return _from_file(io.BytesIO(source), name, max_pixels, check_cancelled)
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"{name}: not an image; pass a path, URL, bytes, PIL image or numpy array")
     text = os.fspath(source)
     scheme = URL_SCHEME.match(text) if isinstance(source, str) else None
     kind = scheme[0].lower() if scheme else "path"
     if kind == "data":
-        return _from_file(io.BytesIO(decode_data_url(text, policy.max_bytes)), name, max_pixels)
+        data = decode_data_url(text, policy.max_bytes, check_cancelled)
+        return _from_file(io.BytesIO(data), name, max_pixels, check_cancelled)
     if kind not in ("path", "file"):  # `fetch` says which kinds of address there are
-        return _from_file(io.BytesIO(fetch(text, policy)), name, max_pixels)
+        return _from_file(io.BytesIO(fetch(text, policy, check_cancelled)), name, max_pixels, check_cancelled)
     with _opened(path_of_file_url(text, name) if kind == "file" else text, name) as file:
-        return _from_file(file, name, max_pixels)
+        return _from_file(file, name, max_pixels, check_cancelled)
 
 
 def describe_source(source: object) -> str:
@@ -140,7 +147,7 @@ def _opened(path: str, name: str) -> BinaryIO:
     raise ValueError(f"{name}: not a regular file; pass the bytes of the image")  # a pipe could block for ever
 
 
-def _from_file(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
+def _from_file(file: BinaryIO, name: str, max_pixels: int, check: Callable[[], None]) -> Image.Image:
     """Open and decode. Image.open would do for the first, but above a limit that is global it warns, and
     nothing silences that for one thread alone; so its loop is repeated here, and `_decoded` checks."""
     head = file.read(1024)
@@ -148,17 +155,18 @@ def _from_file(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     for format_name, factory in _readers(head, name):
         file.seek(0)
         try:
-            image = factory(file, "")
+            image = factory(cast(BinaryIO, CheckedFile(file, check)), "")
         except BOMBS as error:
             raise ValueError(f"{name}: {_too_large(max_pixels)}") from error
         except Exception as error:  # hostile bytes make plugins raise anything
+            check()  # the error may be that it is cancelled
             damage = f"damaged {format_name} header ({_reason(error)}); get a whole copy"
             continue
         with image:
-            return _decoded(image, name, max_pixels, is_file=True)
-    if damage and not _is_text(head):  # text can begin like a BMP ("BM") or PPM ("P1" to "P6")
+            return _decoded(image, name, max_pixels, check, is_file=True)
+    if damage and not is_text(head):  # text can begin like a BMP ("BM") or PPM ("P1" to "P6")
         raise ValueError(f"{name}: {damage}")
-    raise ValueError(f"{name}: {_other_content(head)}")
+    raise ValueError(f"{name}: {other_content(head, EXPECTED)}")
 
 
 def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, str], Image.Image]]]:
@@ -180,7 +188,9 @@ def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, 
             yield format_name, factory
 
 
-def _decoded(image: Image.Image, name: str, max_pixels: int, is_file: bool) -> Image.Image:
+def _decoded(
+    image: Image.Image, name: str, max_pixels: int, check: Callable[[], None], *, is_file: bool
+) -> Image.Image:
     width, height = image.size
     if width * height == 0:
         raise ValueError(f"{name}: has no pixels ({width}x{height}); pass an image at least 1x1 in size")
@@ -191,12 +201,15 @@ def _decoded(image: Image.Image, name: str, max_pixels: int, is_file: bool) -> I
     except BOMBS as error:
         raise ValueError(f"{name}: {_too_large(max_pixels)}") from error
     except Exception as error:  # hostile bytes make decoders raise anything
+        check()
         raise ValueError(f"{name}: damaged or cut short ({_reason(error)}); get a whole copy") from error
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # broken metadata around sound pixels: shown as stored
         orientation = None
+    check()
     rgb = _to_rgb(image, name, is_file)
+    check()
     rgb = rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
     rgb.info = {}  # an orientation left in here would be applied a second time
     return rgb
@@ -271,26 +284,3 @@ def _too_large(max_pixels: int) -> str:
 
 def _reason(error: Exception) -> str:
     return printable(getattr(error, "strerror", None) or str(error) or type(error).__name__, 100)
-
-
-def _is_text(head: bytes) -> bool:
-    return re.search(rb"[\x00-\x08\x0e-\x1f\xf8-\xff]", head) is None  # neither ASCII nor UTF-8 has these
-
-
-def _other_content(head: bytes) -> str:
-    """Say what bytes that are no image seem to be, and what to do."""
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if not head:
-        return f"empty; expected {EXPECTED}"
-    video_box = head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide") or head[8:12] == b"AVI "
-    if video_box or head.startswith(VIDEO_SIGNATURES):
-        return 'a video, not an image; pass it with --video (in Python videos=, in a list of batch as "video")'
-    if head.startswith((b"%PDF", b"%!PS", b"8BPS")):
-        return "a PDF, PostScript or Photoshop document, not an image; export it as PNG"
-    if b"<svg" in text:
-        return "an SVG drawing, not an image; render it to PNG first"
-    if text.startswith((b"<!doctype html", b"<html", b"<head")):
-        return "a web page, not an image; use the address of the image itself"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the image itself; run git lfs pull"
-    return f"{'text, not an image' if _is_text(head) else 'not an image of a known format'}; expected {EXPECTED}"

@@ -1,7 +1,7 @@
 """Messages and media -> `input_ids` and `pixel_values`. `tokenizers` alone, never transformers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
@@ -27,7 +27,8 @@ from .messages import (
 )
 from .processor_config import ProcessorConfig, read_processor_config
 from .prompt import MARKER, Inputs, Prompt, PromptMedium
-from .prompt_media import Clip, FrameSeries, LoadedImage, VideoSource, open_clip, open_image
+from .prompt_media import Clip, FrameSeries, LoadedImage, open_clip, open_image
+from .sampled_video import VideoSource
 from .tiling import squeeze
 
 END_OF_UTTERANCE = "<end_of_utterance>"
@@ -110,7 +111,10 @@ class Processor:
         if continue_final_message:
             check_continues(conversation)
         kept = [source for source in [*conversation.images, *conversation.videos] if isinstance(source, KeptMedium)]
-        with TemporaryDirectory(prefix="mlx_smolvlm_") as downloads:
+        with TemporaryDirectory(prefix="mlx_smolvlm_") if conversation.videos else nullcontext("") as downloads:
+
+            def open_one(source: Any, options: MediaOptions) -> LoadedImage:
+                return self._loaded_image(source, options, check_cancelled)
 
             def open_video(source: Any, options: MediaOptions) -> Clip | FrameSeries:
                 tile_size = self.config.image.tile_size
@@ -129,9 +133,9 @@ class Processor:
                 return media
 
             try:
-                loaded_images = open_all("image", conversation.images, self._loaded_image)
+                loaded_images = open_all("image", conversation.images, open_one)
                 clips = open_all("video", conversation.videos, open_video)
-                text = self._prompt(conversation, continue_final_message)
+                text = self._prompt(conversation, continue_final_message, check_cancelled)
                 media = self._in_prompt_order(text, loaded_images, clips)
                 prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
                 self._check_context(prompt)
@@ -157,8 +161,8 @@ class Processor:
         """Tokens -> text."""
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
-    def _loaded_image(self, source: Any, options: MediaOptions) -> LoadedImage:
-        image = open_image(source, self.config.image_for(options), options)
+    def _loaded_image(self, source: Any, options: MediaOptions, check: Callable[[], None]) -> LoadedImage:
+        image = open_image(source, self.config.image_for(options), options, check)
         layout = image.layout
         learned = self.tokenizer.token_to_id(layout_marker(1, 1)) is not None
         if learned and layout.rows and self.tokenizer.token_to_id(layout_marker(layout.rows, layout.columns)) is None:
@@ -168,7 +172,9 @@ class Processor:
             )
         return image
 
-    def _prompt(self, conversation: Conversation, continue_final_message: bool) -> str:
+    def _prompt(
+        self, conversation: Conversation, continue_final_message: bool, check_cancelled: Callable[[], None]
+    ) -> str:
         if conversation.text is not None:
             return conversation.text
         # As in the reference: a conversation with a video takes the family's template, whatever the checkpoint's is.
@@ -178,8 +184,13 @@ class Processor:
                 "the checkpoint has no chat template, so it is a base model; "
                 "pass the whole prompt as text, with apply_chat_template=False"
             )
-        special_tokens = self.config.special_tokens
-        return render(template, conversation.messages, special_tokens, continue_final_message=continue_final_message)
+        return render(
+            template,
+            conversation.messages,
+            self.config.special_tokens,
+            continue_final_message=continue_final_message,
+            check_cancelled=check_cancelled,
+        )
 
     def _in_prompt_order(
         self, prompt: str, images: Sequence[PromptMedium], clips: Sequence[PromptMedium]
