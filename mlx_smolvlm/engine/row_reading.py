@@ -33,7 +33,7 @@ class RowReading:
             feature_cache, prefix_cache: of all rows.
             pace: measures how long units take.
             on_tile: called, in a thread, when there is something to do.
-            on_error: called with a row whose media cannot be read; it drops the row.
+            on_error: called with a row whose media cannot be read, or that is cancelled; it drops the row.
         """
         self._model = model
         self._feature_cache = feature_cache

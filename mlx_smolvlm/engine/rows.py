@@ -192,9 +192,10 @@ class Rows(OneCallAtATime):
         del self._rows[row.key]
 
     def _fail(self, row: Row, error: Exception) -> None:
-        is_cancelled = isinstance(error, Cancelled)
-        event = row.event(finish_reason="cancelled") if is_cancelled else row.event(finish_reason="error", error=error)
-        self._events.append(event)
+        if isinstance(error, Cancelled):
+            self._events.append(row.event(finish_reason="cancelled"))
+        else:
+            self._events.append(row.event(finish_reason="error", error=error))
         self._drop(row)
 
     # Preparing and reading
