@@ -14,6 +14,7 @@ from ..engine.answer import check_options
 from ..engine.feature_cache import FeatureCache
 from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions, OptionKeywords, refuse_options, resolve_options
+from ..processor.content_items import OptionedSource
 from ..processor.messages import Message, read_conversation, read_rendered
 from ..processor.processor import Processor
 from ..processor.prompt_media import SampledVideo
@@ -117,7 +118,13 @@ def stream_captions(
     every_s = every_s or window_s
     config = processor.config.video_for(media_options)
     read = read_conversation if options.apply_chat_template else read_rendered
-    read(messages_or_prompt, [], [source])  # refused here rather than when the first window is full
+    asked = read(messages_or_prompt, [], [source])  # refused here rather than when the first window is full
+    for video in asked.videos:
+        if isinstance(video, OptionedSource):
+            names = ", ".join(video.options)
+            raise ValueError(
+                f"the video item has {names}, but windows are sampled from the source; pass it as an option"
+            )
     check_options(model, options)
     named = read_source(source)
     # As many frames as the reference takes of a video of this length, the first and the last at its ends.
@@ -158,7 +165,7 @@ def check_caption_options(options: GenerationOptions, media_options: MediaOption
     refuse_options(options, ("logprobs",), "a caption has no place for log probabilities")
     refuse_options(
         media_options,
-        ("do_image_splitting", "longest_edge", "start_s", "end_s", "hardware_decoding", "fetch_policy"),
+        ("do_image_splitting", "longest_edge", "page", "start_s", "end_s", "hardware_decoding", "fetch_policy"),
         "of a source that is watched, the frames are taken as they come",
     )
 

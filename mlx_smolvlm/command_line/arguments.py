@@ -56,6 +56,7 @@ def add_media_arguments(parser: argparse.ArgumentParser) -> None:
     media = parser.add_argument_group("how images and videos are read")
     media.add_argument("--no-split", action="store_true", help="one tile per image: quick and coarse")
     media.add_argument("--max-edge", type=int, metavar="N", help="pixels of an image's longest side after resizing")
+    media.add_argument("--page", type=int, metavar="N", help="page of an image of several pages (TIFF); the first is 1")
     media.add_argument("--fps", type=float, metavar="F", help="frames per second of video")
     media.add_argument("--max-frames", type=int, metavar="N", help="most frames per video")
     media.add_argument("--start", type=float, metavar="S", help="second of the video at which to begin")
@@ -68,6 +69,7 @@ def media_options(arguments: argparse.Namespace) -> MediaOptions:
     return MediaOptions(
         do_image_splitting=False if arguments.no_split else None,
         longest_edge=arguments.max_edge,
+        page=arguments.page,
         fps=arguments.fps,
         max_frames=arguments.max_frames,
         start_s=arguments.start,

@@ -4,16 +4,17 @@ llguidance computes which those are; it is the extra `json`, imported when asked
 """
 
 import json
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from ..options import GenerationOptions
+from ..media.urls import printable
+from ..options import GenerationOptions, quoted
 from ..processor.processor import Processor
 from .closing import Closer, Place, completes
+from .json_schema import schema_text
 
 # One way to write JSON: that of json.dumps. Free white space invites small models to make nothing else.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -29,18 +30,16 @@ def read_grammar(options: GenerationOptions) -> str | None:
         ImportError: llguidance is not installed.
     """
     if options.regex is not None:
-        if not isinstance(options.regex, str):
-            raise ValueError(f"regex is {type(options.regex).__name__}, expected text")
         return _regex_grammar(options.regex)
     if options.json_schema is not None:
-        return _schema_grammar(_schema_text(options.json_schema))
+        return _schema_grammar(schema_text(options.json_schema))
     return None
 
 
 @lru_cache(maxsize=64)
 def _regex_grammar(regex: str) -> str:
     guidance = _llguidance()
-    _refuse(guidance.LLMatcher.grammar_from_regex(regex), f"regex {_shortened(regex)!r}")
+    _refuse(guidance.LLMatcher.grammar_from_regex(regex), f"regex {quoted(regex)}")
     return _answer_grammar(f"/{guidance.regex_to_lark(regex, use_ascii='')}/")
 
 
@@ -151,26 +150,7 @@ def _tokenizer(processor: Processor, vocab_size: int) -> Any:
     )
 
 
-def _schema_text(json_schema: Any) -> str:
-    """A schema as JSON text. Raises ValueError if it is none."""
-    if isinstance(json_schema, str):
-        try:
-            json_schema = json.loads(json_schema)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"the JSON schema is not JSON: {error}") from None
-    if not isinstance(json_schema, Mapping):
-        raise ValueError(f"the JSON schema is {_shortened(repr(json_schema))}, expected an object")
-    try:
-        return json.dumps(dict(json_schema), ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"the JSON schema cannot be written as JSON: {_shortened(str(error))}") from None
-
-
 def _refuse(grammar: str, what: str) -> None:
     problem = _llguidance().LLMatcher.validate_grammar(grammar)
     if problem:
-        raise ValueError(f"{what} cannot be enforced: {_shortened(' '.join(problem.split()), 300)}")
-
-
-def _shortened(text: str, length: int = 100) -> str:
-    return text if len(text) <= length else f"{text[:length]}..."
+        raise ValueError(f"{what} cannot be enforced: {printable(' '.join(problem.split()), 300)}")

@@ -13,6 +13,7 @@ from ..media.images import ImageSource, load_image
 from ..model.config import ModelConfig
 from ..options import MediaKeywords, MediaOptions, resolve_options
 from .chat_template import FAMILY_TEMPLATE, render
+from .content_items import OptionedSource
 from .expansion import layout_marker
 from .kept_media import KeptMedium
 from .messages import (
@@ -26,7 +27,7 @@ from .messages import (
 )
 from .processor_config import ProcessorConfig, read_processor_config
 from .prompt import MARKER, Inputs, Prompt, PromptMedium
-from .prompt_media import Clip, FrameSeries, LoadedImage, VideoSource, open_clip, open_image
+from .prompt_media import Clip, FrameSeries, LoadedImage, SampledVideo, VideoSource, open_clip, open_image
 from .tiling import squeeze
 
 END_OF_UTTERANCE = "<end_of_utterance>"
@@ -120,8 +121,11 @@ class Processor:
                 media = []
                 for source in sources:
                     check_cancelled()
+                    own = options
+                    if isinstance(source, OptionedSource):
+                        source, own = _resolved(source, options)
                     is_kept = isinstance(source, KeptMedium)
-                    media.append(source.open(opener) if is_kept else opener(source, options))
+                    media.append(source.open(opener) if is_kept else opener(source, own))
                 return media
 
             try:
@@ -214,6 +218,18 @@ class Processor:
             f"the prompt has {length} tokens and the model's context is {self.config.context_length}: "
             f"{spent or 'text alone'}. {advice}"
         )
+
+
+def _resolved(optioned: OptionedSource, options: MediaOptions) -> tuple[Any, MediaOptions]:
+    """A source and how it is read. Raises ValueError for one whose pixels or frames are chosen already."""
+    source = optioned.source
+    if isinstance(source, KeptMedium | SampledVideo):
+        name = source.name if isinstance(source, SampledVideo) else f"the {source.kind} of an earlier question"
+        raise ValueError(
+            f"{name} cannot be read with {', '.join(optioned.options)}: what is shown of it is chosen already; "
+            "leave that out of its item"
+        )
+    return source, optioned.resolve(options)
 
 
 def load_processor(folder: Path, model_config: ModelConfig) -> Processor:
