@@ -125,7 +125,7 @@ def _path_of(source: Any) -> str | None:
     """The full path of a source that is a file."""
     if not isinstance(source, str | os.PathLike):
         return None
-    text = os.fspath(source)
+    text = os.fsdecode(source)
     scheme = URL_SCHEME.match(text) if isinstance(source, str) else None
     if scheme:
         return text if scheme[0].lower() == "file" else None

@@ -158,7 +158,7 @@ class Processor:
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
     def _loaded_image(self, source: Any, options: MediaOptions) -> LoadedImage:
-        image = open_image(source, self.config.image_for(options), options.fetch_policy)
+        image = open_image(source, self.config.image_for(options), options)
         layout = image.layout
         learned = self.tokenizer.token_to_id(layout_marker(1, 1)) is not None
         if learned and layout.rows and self.tokenizer.token_to_id(layout_marker(layout.rows, layout.columns)) is None:

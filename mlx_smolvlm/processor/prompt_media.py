@@ -223,9 +223,9 @@ class FrameSeries(PlannedVideo):
             yield tile
 
 
-def open_image(source: ImageSource, config: ImageConfig, policy: FetchPolicy | None) -> LoadedImage:
+def open_image(source: ImageSource, config: ImageConfig, options: MediaOptions) -> LoadedImage:
     """Load and plan an image; raises what `load_image` raises."""
-    image = load_image(source, policy or DEFAULT_POLICY)
+    image = load_image(source, options.fetch_policy or DEFAULT_POLICY, page=options.page)
     return LoadedImage(describe_source(source), image, plan(image.size, config), config.tile_size)
 
 
@@ -258,7 +258,7 @@ def _video_file(source: str | os.PathLike[str], folder: Path, policy: FetchPolic
     """The path of a video; in `folder`, if it had to be written to a file first."""
     scheme = URL_SCHEME.match(source) if isinstance(source, str) else None
     if scheme is None:
-        return Path(source)
+        return Path(os.fsdecode(source))
     kind, address = scheme[0].lower(), str(source)
     if kind == "file":
         return Path(path_of_file_url(address, address))

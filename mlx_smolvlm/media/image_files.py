@@ -1,0 +1,197 @@
+"""The content of an image file -> PIL image in RGB, upright: formats, pages, modes, and what other content is.
+
+How sources are found, and whose pixels these are, is said in `images.py`.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from .tiff import Selection, select
+from .urls import printable
+
+MAX_IMAGE_PIXELS = 178_956_970  # 2/3 GiB as Pillow stores RGB; where Pillow, too, refuses by default
+
+# Pillow's name and plugin, usual ones first. No EPS, PSD, WMF and the like: they run other programs
+# or guess. JPEG covers MPO; PPM covers PGM, PBM and PFM.
+FORMATS = {
+    "PNG": "PngImagePlugin",
+    "JPEG": "JpegImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "GIF": "GifImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "PPM": "PpmImagePlugin",
+    "AVIF": "AvifImagePlugin",
+    "JPEG2000": "Jpeg2KImagePlugin",
+}
+EXPECTED = "PNG, JPEG, WebP, GIF, BMP, TIFF, PNM, AVIF or JPEG 2000"
+UPRIGHT = {  # EXIF orientation -> what turns the stored image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+VIDEO_SIGNATURES = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"FLV\x01", b"OggS")  # Matroska, MPEG
+RAW_SIGNATURES = (b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FUJIFILMCCD-RAW", b"FOVb")  # Olympus, Panasonic, Fuji, Sigma
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+def from_file(file: BinaryIO, name: str, max_pixels: int, page: int | None = None) -> Image.Image:
+    """Open and decode a page, counted from 1.
+
+    Image.open would do for the first, but above a limit that is global it warns, and nothing silences that for one
+    thread alone; so its loop is repeated here, and `decoded` checks.
+    """
+    head = file.read(1024)
+    damage = ""
+    for format_name, factory in _readers(head, name):
+        selection = _selected(file, name, page) if format_name == "TIFF" else Selection()
+        if selection.jpeg is not None:
+            raw = from_file(io.BytesIO(selection.jpeg), name, max_pixels)
+            return raw.transpose(UPRIGHT[selection.orientation]) if selection.orientation in UPRIGHT else raw
+        file.seek(0)
+        try:
+            image = factory(file, "")
+            image.seek(selection.frame)
+        except BOMBS as error:
+            raise ValueError(f"{name}: {too_large(max_pixels)}") from error
+        except Exception as error:  # hostile bytes make plugins raise anything
+            damage = f"damaged {format_name} header ({reason(error)}); get a whole copy"
+            continue
+        if page not in (None, 1) and format_name != "TIFF":
+            raise ValueError(f"{name}: page is {page}, but only TIFF files have several; leave it out")
+        with image:
+            return decoded(image, name, max_pixels, is_file=True)
+    if damage and not _is_text(head):  # text can begin like a BMP ("BM") or PPM ("P1" to "P6")
+        raise ValueError(f"{name}: {damage}")
+    raise ValueError(f"{name}: {_other_content(head)}")
+
+
+def _selected(file: BinaryIO, name: str, page: int | None) -> Selection:
+    try:
+        selection = select(file, page)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if selection.note is not None:
+        warnings.warn(f"{name}: {selection.note}", stacklevel=2)
+    return selection
+
+
+def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, str], Image.Image]]]:
+    """Yield (format, class of image files) for each format whose signature `head` bears."""
+    if head[4:8] == b"ftyp" and re.search(rb"hei[cxms]|hev[cxms]", head[8:40]):
+        try:
+            pillow_heif: Any = import_module("pillow_heif")
+        except ImportError as error:
+            step = "convert it to JPEG or PNG, or pip install pillow-heif"
+            raise ValueError(f"{name}: a HEIC image, which Pillow does not read; {step}") from error
+        yield "HEIC", pillow_heif.HeifImageFile
+    for format_name, plugin in FORMATS.items():
+        import_module(f"PIL.{plugin}")
+        factory, accepts = Image.OPEN[format_name]
+        accepted = accepts is None or accepts(head[:16])
+        if isinstance(accepted, str):  # known, but this Pillow was built without it
+            raise ValueError(f"{name}: {accepted}; install a complete Pillow, or convert the image to PNG")
+        if accepted:
+            yield format_name, factory
+
+
+def decoded(image: Image.Image, name: str, max_pixels: int, is_file: bool) -> Image.Image:
+    """Load a PIL image: upright and RGB. `is_file` says whether its alpha channel is that of a file, and dropped."""
+    width, height = image.size
+    if width * height == 0:
+        raise ValueError(f"{name}: has no pixels ({width}x{height}); pass an image at least 1x1 in size")
+    if width * height > max_pixels:
+        raise ValueError(f"{name}: {width}x{height} pixels, {too_large(max_pixels)}")
+    try:
+        image.load()
+    except BOMBS as error:
+        raise ValueError(f"{name}: {too_large(max_pixels)}") from error
+    except Exception as error:  # hostile bytes make decoders raise anything
+        raise ValueError(f"{name}: damaged or cut short ({reason(error)}); get a whole copy") from error
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken metadata around sound pixels: shown as stored
+        orientation = None
+    rgb = _to_rgb(image, name, is_file)
+    rgb = rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
+    rgb.info = {}  # an orientation left in here would be applied a second time
+    return rgb
+
+
+def _to_rgb(image: Image.Image, name: str, is_file: bool) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        image = _narrowed(image, name)
+    try:
+        if is_file:
+            if isinstance(image.info.get("transparency"), bytes):
+                del image.info["transparency"]  # converting would drop it too, but with a warning
+            image = image.convert("RGB")  # a key colour stays noted, an alpha channel is gone
+        if "A" in image.getbands() or image.info.get("transparency") is not None:
+            layer = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
+        return image.convert("RGB")
+    except Exception as error:
+        raise ValueError(f"{name}: mode {image.mode} has no way to RGB ({reason(error)}); save it as PNG") from error
+
+
+def _narrowed(image: Image.Image, name: str) -> Image.Image:
+    """Modes I and F do not say what white is. Up to 255 the reference's reading loses nothing and holds;
+    above, I is 16-bit grey (so Pillow reads 16-bit PGM); what would be clipped is an error."""
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    if image.mode == "I" and low >= 0 and 255 < high <= 65535:
+        return Image.fromarray((values >> 8).astype(np.uint8))
+    if not (low >= 0 and high <= 255):  # so written that NaN does not pass
+        span = "0 to 255 or 0 to 65535" if image.mode == "I" else "0 to 255"
+        raise ValueError(f"{name}: values from {low} to {high}; scale them to {span}")
+    if image.mode == "F" and 0 < high <= 1:
+        raise ValueError(f"{name}: values from {low} to {high}, but white is 255 in mode F; multiply by 255")
+    return image
+
+
+def too_large(max_pixels: int) -> str:
+    """What is wrong with more pixels than these, and what to do."""
+    return f"more than the limit of {max_pixels} pixels; scale it down, or raise max_pixels if you trust it"
+
+
+def reason(error: Exception) -> str:
+    """The system's or Pillow's words for an error, shortened."""
+    return printable(getattr(error, "strerror", None) or str(error) or type(error).__name__, 100)
+
+
+def _is_text(head: bytes) -> bool:
+    return re.search(rb"[\x00-\x08\x0e-\x1f\xf8-\xff]", head) is None  # neither ASCII nor UTF-8 has these
+
+
+def _other_content(head: bytes) -> str:
+    """Say what bytes that are no image seem to be, and what to do."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if not head:
+        return f"empty; expected {EXPECTED}"
+    if head.startswith(RAW_SIGNATURES) or head[4:12] == b"ftypcrx ":
+        return "a raw photo of a kind that is not read; export it as JPEG or PNG"
+    video_box = head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide") or head[8:12] == b"AVI "
+    if video_box or head.startswith(VIDEO_SIGNATURES):
+        return 'a video, not an image; pass it with --video (in Python videos=, in a list of batch as "video")'
+    if head.startswith((b"%PDF", b"%!PS", b"8BPS")):
+        return "a PDF, PostScript or Photoshop document, not an image; export it as PNG"
+    if b"<svg" in text:
+        return "an SVG drawing, not an image; render it to PNG first"
+    if text.startswith((b"<!doctype html", b"<html", b"<head")):
+        return "a web page, not an image; use the address of the image itself"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the image itself; run git lfs pull"
+    return f"{'text, not an image' if _is_text(head) else 'not an image of a known format'}; expected {EXPECTED}"
