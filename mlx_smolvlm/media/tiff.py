@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from PIL import JpegImagePlugin
-
 MAX_DIRECTORIES = 10_000  # a document of more pages, or a hostile chain
 MAX_PREVIEW_BYTES = 256 * 1024**2
 FULL_SIZE = 0.9  # of the sensor's sides, which include masked borders
@@ -183,6 +181,8 @@ def _jpeg(file: BinaryIO, directory: _Directory) -> bytes | None:
 
 def _jpeg_size(jpeg: bytes) -> tuple[int, int] | None:
     """(width, height); None for what Pillow does not read, such as a sensor's values in lossless JPEG."""
+    from PIL import JpegImagePlugin  # imports what other files do not need
+
     try:
         with JpegImagePlugin.JpegImageFile(io.BytesIO(jpeg)) as image:
             return image.size

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
@@ -152,6 +153,20 @@ class Processor:
         tile_size = self.config.image.tile_size
         longest_edge = self.config.video.longest_edge if self.config.video else tile_size
         return squeeze(load_image(frame), longest_edge, tile_size)
+
+    @cached_property
+    def special_tokens(self) -> dict[int, str]:
+        """Tokens that `decode` leaves out where it skips special tokens, and how they are spelled."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return {token_id: token.content for token_id, token in added.items() if token.special}
+
+    def __repr__(self) -> str:
+        image, video = self.config.image, self.config.video
+        sampling = f"{video.fps:g} frames a second, at most {video.max_frames}" if video else "not made for video"
+        return (
+            f"<Processor: {self.tokenizer.get_vocab_size()} tokens, images to {image.longest_edge} pixels in tiles of "
+            f"{image.tile_size}, {self.config.image_seq_len} tokens each; {sampling}>"
+        )
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Tokens -> text."""
