@@ -186,6 +186,7 @@ class Session:
 
         Raises:
             ValueError: an answer is still being made.
+            FileExistsError: `path` is a file that is no saved session; only those are replaced.
             OSError: the file cannot be written.
         """
         self._refuse_while_answering()

@@ -100,6 +100,7 @@ def test_a_saved_chat_goes_on(chat, image, tmp_path):
         ("/video no such.mp4", "no such.mp4"),
         ("/load no such", "no file no such"),
         ("/save /no/such/folder/x", "no folder /no/such/folder"),
+        (f"/save {__file__}", "exists already and is no saved session"),
         ("/retry", "no question yet"),
         ("/imge x", "no command /imge"),
         ("Is this <image>?", "1 <image> markers but 0 images"),
