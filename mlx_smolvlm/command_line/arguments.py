@@ -125,9 +125,9 @@ def _schema(schema: str | None) -> str | None:
 
 
 def check_files(sources: list[str]) -> None:
-    """Raise FileNotFoundError for an image or video that is neither there nor an address."""
+    """Raise FileNotFoundError for an image or video that is neither there, nor an address, nor standard input."""
     for source in sources:
-        if not is_url(source) and not Path(source).expanduser().exists():
+        if source != "-" and not is_url(source) and not Path(source).expanduser().exists():
             raise FileNotFoundError(f"{source}: no such file; check the path")
 
 
