@@ -90,24 +90,24 @@ class GenerationOptions:
         _check(self, "stop", is_list, "a list of strings that are not empty")
         object.__setattr__(self, "stop", tuple(self.stop))
         for name in ("max_tokens", "prefill_chunk"):
-            _check(self, name, _is_whole(getattr(self, name), 1), "a whole number of at least 1")
-        _check(self, "temperature", _is_between(self.temperature, 0, math.inf), "0 or more")
-        _check(self, "top_p", _is_between(self.top_p, 0, 1) and self.top_p > 0, "more than 0 and at most 1")
-        _check(self, "top_k", _is_whole(self.top_k, 0), "a whole number, 0 or more")
-        _check(self, "min_p", _is_between(self.min_p, 0, 1), "from 0 to 1")
+            _check(self, name, is_whole(getattr(self, name), 1), "a whole number of at least 1")
+        _check(self, "temperature", is_between(self.temperature, 0, math.inf), "0 or more")
+        _check(self, "top_p", is_between(self.top_p, 0, 1) and self.top_p > 0, "more than 0 and at most 1")
+        _check(self, "top_k", is_whole(self.top_k, 0), "a whole number, 0 or more")
+        _check(self, "min_p", is_between(self.min_p, 0, 1), "from 0 to 1")
         penalty = self.repetition_penalty
-        _check(self, "repetition_penalty", _is_between(penalty, 0, math.inf) and penalty > 0, "more than 0")
-        _check(self, "seed", self.seed is None or _is_whole(self.seed, 0, 2**64 - 1), "0 to 2**64 - 1")
+        _check(self, "repetition_penalty", is_between(penalty, 0, math.inf) and penalty > 0, "more than 0")
+        _check(self, "seed", self.seed is None or is_whole(self.seed, 0, 2**64 - 1), "0 to 2**64 - 1")
         expected = f"a whole number from 0 to {MAX_LOGPROBS} or None"
-        _check(self, "logprobs", self.logprobs is None or _is_whole(self.logprobs, 0, MAX_LOGPROBS), expected)
+        _check(self, "logprobs", self.logprobs is None or is_whole(self.logprobs, 0, MAX_LOGPROBS), expected)
         _check(self, "kv_bits", self.kv_bits is None or _is_one_of(self.kv_bits, KV_BITS), f"one of {KV_BITS} or None")
         _check(self, "kv_group_size", _is_one_of(self.kv_group_size, KV_GROUP_SIZES), f"one of {KV_GROUP_SIZES}")
-        _check(self, "quantized_kv_start", _is_whole(self.quantized_kv_start, 0), "a whole number, 0 or more")
+        _check(self, "quantized_kv_start", is_whole(self.quantized_kv_start, 0), "a whole number, 0 or more")
         least = ROTATING_KEEP + 1
-        is_size = self.max_kv_size is None or _is_whole(self.max_kv_size, least)
+        is_size = self.max_kv_size is None or is_whole(self.max_kv_size, least)
         _check(self, "max_kv_size", is_size, f"a whole number above {ROTATING_KEEP}")
         drafts = self.prompt_lookup_tokens
-        is_draft = drafts is None or _is_whole(drafts, 1)
+        is_draft = drafts is None or is_whole(drafts, 1)
         _check(self, "prompt_lookup_tokens", is_draft, "a whole number of at least 1 or None")
         for name in ("skip_special_tokens", "apply_chat_template", "continue_final_message"):
             _check(self, name, isinstance(getattr(self, name), bool), "True or False")
@@ -196,9 +196,9 @@ class FetchPolicy:
     def __post_init__(self) -> None:
         for name in ("max_bytes", "timeout_s", "connect_timeout_s", "stall_timeout_s"):
             value = getattr(self, name)
-            if not _is_between(value, 0, math.inf) or value == 0:
+            if not is_between(value, 0, math.inf) or value == 0:
                 raise ValueError(f"FetchPolicy.{name} is {quoted(value)}; pass a number above 0")
-        if not _is_whole(self.max_redirects, 0):
+        if not is_whole(self.max_redirects, 0):
             raise ValueError(f"FetchPolicy.max_redirects is {quoted(self.max_redirects)}; pass 0 or more")
         is_list = isinstance(self.schemes, list | tuple | set | frozenset)
         if not is_list or any(scheme not in SCHEMES for scheme in self.schemes):
@@ -242,14 +242,14 @@ class MediaOptions:
         splits = self.do_image_splitting
         _check(self, "do_image_splitting", splits is None or isinstance(splits, bool), "True, False or None")
         if self.longest_edge is not None:
-            is_side = _is_whole(self.longest_edge, 1, MAX_SIDE)
+            is_side = is_whole(self.longest_edge, 1, MAX_SIDE)
             _check(self, "longest_edge", is_side, f"1 to {MAX_SIDE} pixels")
-        _check(self, "page", self.page is None or _is_whole(self.page, 1), "a whole number of at least 1 or None")
-        is_rate = self.fps is None or (_is_between(self.fps, 0, math.inf) and self.fps > 0)
+        _check(self, "page", self.page is None or is_whole(self.page, 1), "a whole number of at least 1 or None")
+        is_rate = self.fps is None or (is_between(self.fps, 0, math.inf) and self.fps > 0)
         _check(self, "fps", is_rate, "a positive number of frames per second")
-        _check(self, "max_frames", self.max_frames is None or _is_whole(self.max_frames, 1), "at least 1")
+        _check(self, "max_frames", self.max_frames is None or is_whole(self.max_frames, 1), "at least 1")
         for name, second in (("start", self.start_s), ("end", self.end_s)):
-            if second is not None and not _is_between(second, 0, math.inf):
+            if second is not None and not is_between(second, 0, math.inf):
                 raise ValueError(f"{name} is {quoted(second)}, expected seconds from the first frame of the video")
         start_s = self.start_s or 0
         if self.end_s is not None and start_s >= self.end_s:
@@ -389,10 +389,10 @@ def _make_plain(options: Any) -> None:
 
 def _is_one_of(value: Any, known: Sequence[int]) -> bool:
     """Whether a value is one of a few whole numbers."""
-    return _is_whole(value, min(known), max(known)) and operator.index(value) in known
+    return is_whole(value, min(known), max(known)) and operator.index(value) in known
 
 
-def _is_whole(value: Any, least: int, most: int | None = None) -> bool:
+def is_whole(value: Any, least: int, most: int | None = None) -> bool:
     """Whether a value is a whole number, NumPy's included, in a range."""
     if isinstance(value, bool):
         return False
@@ -403,7 +403,7 @@ def _is_whole(value: Any, least: int, most: int | None = None) -> bool:
     return number >= least and (most is None or number <= most)
 
 
-def _is_between(value: Any, least: float, most: float) -> bool:
+def is_between(value: Any, least: float, most: float) -> bool:
     """Whether a value is a number from `least` to `most` that is not infinite."""
     if isinstance(value, bool):
         return False
@@ -411,4 +411,4 @@ def _is_between(value: Any, least: float, most: float) -> bool:
         number = float(value) if not isinstance(value, str | bytes | bytearray) else math.nan
     except (TypeError, ValueError, OverflowError):
         return False
-    return least <= number <= most and number < math.inf
+    return least <= number <= most and math.isfinite(number)

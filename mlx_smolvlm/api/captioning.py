@@ -10,10 +10,19 @@ from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import TYPE_CHECKING, Unpack
 
-from ..engine.answer import check_options
+from ..engine.answer import check_options, check_pair
 from ..engine.feature_cache import FeatureCache
 from ..model.smolvlm import SmolVLM
-from ..options import GenerationOptions, MediaOptions, OptionKeywords, refuse_options, resolve_options
+from ..options import (
+    GenerationOptions,
+    MediaOptions,
+    OptionKeywords,
+    is_between,
+    is_whole,
+    quoted,
+    refuse_options,
+    resolve_options,
+)
 from ..processor.content_items import OptionedSource
 from ..processor.messages import Message, read_conversation, read_rendered
 from ..processor.processor import Processor
@@ -112,6 +121,7 @@ def stream_captions(
     from ..media.live.reader import LiveReader
     from ..media.live.source import read_source
 
+    check_pair(model, processor)
     options, media_options = resolve_options(options, media_options, keywords)
     check_timing(window_s, every_s, stall_timeout_s, retries)
     check_caption_options(options, media_options)
@@ -173,10 +183,10 @@ def check_caption_options(options: GenerationOptions, media_options: MediaOption
 def check_timing(window_s: float, every_s: float | None, stall_timeout_s: float, retries: int) -> None:
     """Raise ValueError for what `stream_captions` would refuse."""
     for name, seconds in (("window", window_s), ("every", every_s), ("stall timeout", stall_timeout_s)):
-        if seconds is not None and not 0 < seconds < math.inf:
-            raise ValueError(f"{name} is {seconds}, expected a positive number of seconds")
-    if retries < 0:
-        raise ValueError(f"retries is {retries}, expected 0 or more")
+        if seconds is not None and not (is_between(seconds, 0, math.inf) and seconds > 0):
+            raise ValueError(f"{name} is {quoted(seconds)}, expected a positive number of seconds")
+    if not is_whole(retries, 0):
+        raise ValueError(f"retries is {quoted(retries)}, expected 0 or more")
 
 
 @dataclass(frozen=True)

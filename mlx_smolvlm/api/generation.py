@@ -12,7 +12,7 @@ from typing import Unpack
 
 import mlx.core as mx
 
-from ..engine.answer import Answer, AnswerStep, Cancelled, cancel_check, check_options
+from ..engine.answer import Answer, AnswerStep, Cancelled, cancel_check, check_options, check_pair
 from ..engine.decoding import decode
 from ..engine.feature_cache import FeatureCache
 from ..engine.prefill import read_prompt
@@ -21,6 +21,7 @@ from ..engine.prompt_lookup import PromptLookup
 from ..engine.sampling import check_finite
 from ..engine.timing import Stopwatch, Timing
 from ..media.images import ImageSource
+from ..model.forking import refuse_forked_process
 from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions, OptionKeywords, resolve_options
 from ..processor.messages import Message, check_media
@@ -116,10 +117,12 @@ def stream_generate(
     Raises:
         ValueError: malformed messages, unreadable media, options out of range, a prompt longer than the
             context, or logits that are not finite (damaged weights, or float16 overflow).
-        TypeError: an unknown option.
+        TypeError: an unknown option, or no model with its processor.
+        RuntimeError: a forked process, if its parent had a model: MLX would hang.
         FileNotFoundError: no such image or video.
         ImportError: `json_schema` or `regex` without llguidance.
     """
+    check_pair(model, processor)
     options, media_options = resolve_options(options, media_options, keywords)
     images, videos = check_media("images", images), check_media("videos", videos)
     check_options(model, options)
@@ -188,6 +191,7 @@ class _Call:
         self, messages_or_prompt: str | Sequence[Message], images: Sequence[ImageSource], videos: Sequence[VideoSource]
     ) -> Iterator[GenerationResponse]:
         """See `stream_generate`."""
+        refuse_forked_process()  # the call may have been made before the fork
         try:
             answer, logits = self._read(messages_or_prompt, images, videos)
             sampler = answer.sampler(self._prompt_ids)

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 from tokenizers.decoders import DecodeStream
 
+from ..model.forking import refuse_forked_process
 from ..model.smolvlm import SmolVLM
 from ..options import KV_GROUP_SIZES, GenerationOptions
 from ..processor.processor import Processor
@@ -52,6 +53,25 @@ class AnswerStep:
     finish_reason: str | None
     logprob: float | None = None
     top_logprobs: list[tuple[int, float]] | None = None
+
+
+def check_pair(model: SmolVLM, processor: Processor) -> None:
+    """Refuse what cannot answer: anything but a model with its processor, in a process that may use MLX.
+
+    Raises:
+        TypeError: other objects, None or swapped ones.
+        RuntimeError: a forked process, where MLX would hang.
+    """
+    expected = "pass both that load() returns: model, processor = load(...)"
+    if isinstance(model, Processor) and isinstance(processor, SmolVLM):
+        raise TypeError(f"model and processor are swapped; {expected}")
+    # Told by what they can do, so that programs may wrap them.
+    parts = (("model", model, "SmolVLM", "language_model"), ("processor", processor, "Processor", "prepare"))
+    for name, value, kind, part in parts:
+        if not hasattr(value, part):
+            given = "None" if value is None else type(value).__name__
+            raise TypeError(f"{name} is {given}, expected a {kind}; {expected}")
+    refuse_forked_process()
 
 
 def check_options(model: SmolVLM, options: GenerationOptions) -> None:

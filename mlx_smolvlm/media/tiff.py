@@ -68,14 +68,13 @@ def select(file: BinaryIO, page: int | None) -> Selection:
             raise ValueError(f"page is {page}, but a raw photo has one; leave it out")
         return _preview(file, reader, chain, found, sensors)
     pages = [place for place, directory in enumerate(chain) if not _subfile_type(directory) & _REDUCED_OR_MASK]
-    if not pages:
+    if not pages:  # the largest of them, if there is none within them that is larger
+        largest = max(map(_size, chain), default=(0, 0))
         larger = max(map(_size, subs), default=(0, 0))
-        if chain and larger > _size(chain[0]):
-            raise ValueError(
-                f"only a reduced copy of {_by(_size(chain[0]))} can be read of an image of {_by(larger)}; "
-                "save it as PNG or JPEG"
-            )
-        pages = [0]
+        if larger > largest:
+            copy = f"only a reduced copy of {_by(largest)} can be read of an image of {_by(larger)}"
+            raise ValueError(f"{copy}; save it as PNG or JPEG")
+        pages = [next((place for place, directory in enumerate(chain) if _size(directory) == largest), 0)]
     if page is not None and page > len(pages):
         raise ValueError(f"page is {page}, but it has {len(pages)} page{'s' * (len(pages) > 1)}")
     note = None

@@ -117,9 +117,7 @@ def test_reduced_copies_and_masks_are_no_pages():
     assert load_image(tiff([plain((4, 4), "red", True), plain((40, 30), "blue")])).size == (40, 30)
     assert load_image(tiff([plain((40, 30), "red"), plain((4, 4), "blue", True)])).size == (40, 30)
     assert load_image(tiff([plain((4, 4), "red", True)])).size == (4, 4)  # all that there is
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow gives both images the tag in some versions
-        assert load_image(thumbnail_first).size in ((40, 30), (4, 4))
+    assert load_image(thumbnail_first).size == (40, 30)  # Pillow gives both images the tag
     with pytest.raises(ValueError, match=r"only a reduced copy of 4x4 pixels can be read of an image of 40x30 pixels"):
         load_image(tiff([plain((4, 4), "red", True)], subs=[plain((40, 30), "blue")]))
 
