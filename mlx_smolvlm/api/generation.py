@@ -23,7 +23,7 @@ from ..engine.timing import Stopwatch, Timing
 from ..media.images import ImageSource
 from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions, OptionKeywords, resolve_options
-from ..processor.messages import Message
+from ..processor.messages import Message, check_media_lists
 from ..processor.processor import Processor
 from ..processor.prompt_media import Medium, VideoSource
 
@@ -121,9 +121,7 @@ def stream_generate(
         ImportError: `json_schema` or `regex` without llguidance.
     """
     options, media_options = resolve_options(options, media_options, keywords)
-    for name, media in (("images", images), ("videos", videos)):
-        if media is not None and not isinstance(media, list | tuple):
-            raise ValueError(f"{name} is {type(media).__name__}, expected a list")
+    check_media_lists(() if images is None else images, () if videos is None else videos)
     check_options(model, options)
     call = _Call(model, processor, options, media_options, prompt_cache, feature_cache, cancel)
     return call.stream(messages_or_prompt, images or (), videos or ())

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..media.urls import URL_SCHEME
 from ..options import MediaOptions
-from .messages import read_conversation
+from .messages import check_media_lists, read_conversation
 from .prompt_media import Clip, FrameSeries, Picture, PlannedPicture, PlannedVideo
 from .tiling import Layout
 
@@ -106,10 +106,9 @@ def kept_content(text: str, images: Sequence[Any], videos: Sequence[Any], option
     Raises:
         ValueError: an empty question, media that are no list, or as many media as markers are needed.
     """
+    check_media_lists(images, videos)
     sources = {}
     for kind, media in (("image", images), ("video", videos)):
-        if not isinstance(media, list | tuple):
-            raise ValueError(f"{kind}s is {type(media).__name__}, expected a list")
         sources[kind] = [
             source if isinstance(source, KeptMedium) else KeptMedium(kind, source, options) for source in media
         ]

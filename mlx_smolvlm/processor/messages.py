@@ -43,6 +43,7 @@ def read_conversation(
     Raises:
         ValueError: malformed messages, unknown content types, or as many media as markers are needed.
     """
+    check_media_lists(images, videos)
     if isinstance(messages_or_prompt, str):
         return _from_prompt(messages_or_prompt, list(images), list(videos))
     return _from_messages(messages_or_prompt, list(images), list(videos))
@@ -54,11 +55,19 @@ def read_rendered(prompt: Any, images: Sequence[Any], videos: Sequence[Any]) -> 
     Raises:
         ValueError: not a string, or as many media as markers are needed.
     """
+    check_media_lists(images, videos)
     if not isinstance(prompt, str):
         raise ValueError(f"without a chat template the prompt must be text, got {type(prompt).__name__}")
     for marker, media in ((IMAGE_MARKER, images), (VIDEO_MARKER, videos)):
         _check_markers(prompt, marker, media)
     return Conversation([], list(images), list(videos), text=prompt)
+
+
+def check_media_lists(images: Any, videos: Any) -> None:
+    """Raise ValueError for media that are no list: of a path, each letter would be taken for one."""
+    for name, media in (("images", images), ("videos", videos)):
+        if not isinstance(media, list | tuple):
+            raise ValueError(f"{name} is {type(media).__name__}, expected a list such as [{name[:-1]}]")
 
 
 def check_continues(conversation: Conversation) -> None:
@@ -85,7 +94,9 @@ def _check_markers(prompt: str, marker: str, media: Sequence[Any]) -> None:
     count = prompt.count(marker)
     if count != len(media):
         kind = marker.strip("<>")
-        raise ValueError(f"the prompt has {count} {marker} markers but {len(media)} {kind}s were given; pass one each")
+        has = f"{count} {marker} marker{'s' * (count != 1)}"
+        given = f"{len(media)} {kind} was" if len(media) == 1 else f"{len(media)} {kind}s were"
+        raise ValueError(f"the prompt has {has} but {given} given; pass one each")
 
 
 def user_content(prompt: str, num_images: int, num_videos: int) -> list[dict[str, Any]]:
@@ -149,7 +160,7 @@ def _items(content: Any, where: str) -> list[tuple[str, Any]]:
         elif isinstance(kind, str) and kind in _SOURCE_KEYS:
             sources = [item[key] for key in _SOURCE_KEYS[kind] if item.get(key) is not None]
             if len(sources) > 1:
-                raise ValueError(f"{where} has {kind} item with {len(sources)} sources, expected one")
+                raise ValueError(f"{where} has {_a(kind)} item with {len(sources)} sources, expected one")
             if item.get("base64") is not None and isinstance(sources[0], str):
                 sources = [f"data:;base64,{sources[0].rpartition(',')[2]}"]
             items.append((kind, sources[0] if sources else None))
@@ -161,7 +172,14 @@ def _items(content: Any, where: str) -> list[tuple[str, Any]]:
 def _refuse_left_over(images: list[Any], videos: list[Any]) -> None:
     for kind, left in (("image", images), ("video", videos)):
         if left:
-            raise ValueError(f"{len(left)} of the {kind}s have no place in the prompt; add a {kind} item for each")
+            have = "has" if len(left) == 1 else "have"
+            raise ValueError(
+                f"{len(left)} of the {kind}s {have} no place in the prompt; add {_a(kind)} item for each of them"
+            )
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "image" else f"a {kind}"
 
 
 def _refuse_markers_in_text(messages: list[dict[str, Any]]) -> None:

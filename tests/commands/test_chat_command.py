@@ -102,7 +102,7 @@ def test_a_saved_chat_goes_on(chat, image, tmp_path):
         ("/save /no/such/folder/x", "no folder /no/such/folder"),
         ("/retry", "no question yet"),
         ("/imge x", "no command /imge"),
-        ("Is this <image>?", "1 <image> markers but 0 images"),
+        ("Is this <image>?", "1 <image> marker but 0 images"),
         ("\ud800", "not valid Unicode"),
     ],
 )
