@@ -22,6 +22,7 @@ from PIL import ExifTags, Image
 
 from ..options import FetchPolicy
 from .fetch import DEFAULT_POLICY, fetch
+from .signatures import is_tga
 from .urls import URL_SCHEME, decode_data_url, is_url, printable, redact_url
 
 MAX_IMAGE_PIXELS = 178_956_970  # 2/3 GiB as Pillow stores RGB; where Pillow, too, refuses by default
@@ -38,8 +39,10 @@ FORMATS = {
     "PPM": "PpmImagePlugin",
     "AVIF": "AvifImagePlugin",
     "JPEG2000": "Jpeg2KImagePlugin",
+    "ICO": "IcoImagePlugin",
+    "TGA": "TgaImagePlugin",  # has no signature, so it comes last
 }
-EXPECTED = "PNG, JPEG, WebP, GIF, BMP, TIFF, PNM, AVIF or JPEG 2000"
+EXPECTED = "PNG, JPEG, WebP, GIF, BMP, TIFF, PNM, AVIF, JPEG 2000, ICO or TGA"
 UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -173,7 +176,7 @@ def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, 
     for format_name, plugin in FORMATS.items():
         import_module(f"PIL.{plugin}")
         factory, accepts = Image.OPEN[format_name]
-        accepted = accepts is None or accepts(head[:16])
+        accepted = is_tga(head) if accepts is None else accepts(head[:16])
         if isinstance(accepted, str):  # known, but this Pillow was built without it
             raise ValueError(f"{name}: {accepted}; install a complete Pillow, or convert the picture to PNG")
         if accepted:
