@@ -7,14 +7,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..media.signatures import FileKind, file_kind
+from ..media.signatures import is_picture_of_folder, skipped_note
 from ..media.urls import is_url
-from .items import PICTURE_SUFFIXES, VIDEO_SUFFIXES, Item, make_item, plural
+from .items import Item, make_item, plural
 from .lists import is_list, read_list
 
 _OTHER_LISTS = frozenset({".json", ".parquet", ".xlsx"})  # what a list may be taken to be
 _EXPECTED = "name a folder, a glob, a picture, an address, or a list (.jsonl, .csv or .txt)"
-_SHOWN_KINDS = 8
 
 
 @dataclass
@@ -31,12 +30,7 @@ class LeftOut:
 
     def notes(self) -> list[str]:
         """A line for each of both, for people."""
-        lines = []
-        if count := self.files.total():
-            kinds = self.files.most_common(_SHOWN_KINDS)
-            named = ", ".join(f"{number} {kind}" for kind, number in kinds)
-            others = count - sum(number for _, number in kinds)
-            lines.append(f"skipped {plural(count, 'file')}: {named}{f', {others} others' if others else ''}")
+        lines = [skipped_note(self.files)] if self.files else []
         if self.unread:
             named = f"{self.unread[0]}{' and others' if len(self.unread) > 1 else ''}"
             lines.append(f"{plural(len(self.unread), 'folder')} could not be read: {named}")
@@ -130,16 +124,5 @@ def _pictures_in(folder: Path, is_left_out: Callable[[Path], bool], found: LeftO
             path = Path(parent, name)
             if name.startswith(".") or is_left_out(path):
                 continue
-            kind, suffix = file_kind(path), path.suffix.lower()
-            is_broken = kind in (FileKind.EMPTY, FileKind.UNKNOWN) and suffix in PICTURE_SUFFIXES
-            if kind is FileKind.PICTURE or is_broken:  # the line of a broken one says what is wrong
+            if is_picture_of_folder(path, found.files):
                 yield os.path.join(parent, name)
-            else:
-                found.files[_called(kind, suffix)] += 1
-
-
-def _called(kind: FileKind, suffix: str) -> str:
-    """What files that are skipped are counted as."""
-    if kind is FileKind.VIDEO and suffix not in VIDEO_SUFFIXES:
-        return "video"
-    return suffix[1:].upper() if suffix[1:].isalnum() else kind.value

@@ -4,24 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..media.signatures import FileKind, file_kind
+from ..media.signatures import VIDEO_SUFFIXES, FileKind, file_kind
 from ..media.urls import is_url
-
-# Of what is at an address, or not there yet, or broken: all others are told by their content.
-PICTURE_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("apng", "avif", "bmp", "gif", "heic", "heif", "hif", "ico", "jfif", "jp2", "jpe", "jpeg", "jpg", "mpo"),
-        *("pbm", "pgm", "png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
-    )
-)
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("3g2", "3gp", "asf", "avi", "flv", "m2ts", "m2v", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "mxf"),
-        *("ogv", "ts", "vob", "webm", "wmv", "y4m"),
-    )
-)
 
 
 @dataclass(frozen=True)

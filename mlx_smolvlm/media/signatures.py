@@ -4,10 +4,28 @@ import os
 import re
 import stat
 import struct
+from collections import Counter
 from enum import Enum
 from pathlib import Path
 
+# Of what is at an address, or not there yet, or broken: all others are told by their content.
+PICTURE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("apng", "avif", "bmp", "gif", "heic", "heif", "hif", "ico", "jfif", "jp2", "jpe", "jpeg", "jpg", "mpo"),
+        *("pbm", "pgm", "png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
+    )
+)
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("3g2", "3gp", "asf", "avi", "flv", "m2ts", "m2v", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "mxf"),
+        *("ogv", "ts", "vob", "webm", "wmv", "y4m"),
+    )
+)
+
 _HEAD_BYTES = 1024
+_SHOWN_KINDS = 8
 _PICTURES = (
     *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a"),
     *(b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  \r\n\x87\n"),  # JPEG 2000, bare and in its container
@@ -63,6 +81,28 @@ def file_kind(path: str | os.PathLike[str]) -> FileKind:
     except (OSError, ValueError):  # ValueError: a zero byte in the name
         return FileKind.UNKNOWN
     return _kind_of(head)
+
+
+def is_picture_of_folder(path: Path, skipped: Counter[str]) -> bool:
+    """Whether a file in a folder is one of its pictures; `skipped` counts the others, by suffix or content.
+
+    A broken picture counts as one, since the error that it leads to says what is wrong.
+    """
+    kind, suffix = file_kind(path), path.suffix.lower()
+    if kind is FileKind.PICTURE or (kind in (FileKind.EMPTY, FileKind.UNKNOWN) and suffix in PICTURE_SUFFIXES):
+        return True
+    is_disguised = kind is FileKind.VIDEO and suffix not in VIDEO_SUFFIXES
+    skipped[suffix[1:].upper() if suffix[1:].isalnum() and not is_disguised else kind.value] += 1
+    return False
+
+
+def skipped_note(skipped: Counter[str]) -> str:
+    """One line about files that were skipped; empty if none were."""
+    count, kinds = skipped.total(), skipped.most_common(_SHOWN_KINDS)
+    named = [f"{number} {kind}" for kind, number in kinds]
+    if others := count - sum(number for _, number in kinds):
+        named.append(f"{others} others")
+    return f"skipped {count} file{'s' * (count != 1)}: {', '.join(named)}" if count else ""
 
 
 def is_tga(head: bytes) -> bool:
