@@ -1,12 +1,16 @@
 """`python -m mlx_smolvlm.batch`: what it writes, and how it goes on."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
+import pytest
 from support.batches import DEMO, lines
 from support.command_lines import assert_refused, run
 
 from mlx_smolvlm import DEMO_MODEL, generate_text, load
+from mlx_smolvlm.command_line.progress import per_second
 
 FIELDS = [
     *("path", "source", "prompt", "text", "error", "finish_reason"),
@@ -156,3 +160,36 @@ def test_content_decides_not_names(batch, tmp_path):
     assert result.status == 0
     assert done["x.mp4"]["text"].startswith("A ")
     assert done["y.png"]["text"] == "The blue shape moves to the right."
+
+
+def test_a_folder_that_cannot_be_read_makes_the_status_1(batch, pictures, monkeypatch):
+    (pictures / "broken.png").unlink()
+    (pictures / "shut").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):  # the superuser may read anything
+        if str(path).endswith("shut"):  # others pass a descriptor
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (pictures / "clip.mp4").write_bytes(b"\x1aE\xdf\xa3")
+    result, done = batch(pictures)
+    assert (result.status, len(done)) == (1, 3)
+    assert "note: skipped 1 file: 1 MP4\n" in result.err
+    assert f"note: 1 folder could not be read: {pictures / 'shut'} (Permission denied)" in result.err
+    assert "3 pictures: 3 answered, 0 with errors; " in result.err
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"),
+    [
+        (290.4, "290 pictures/s"),
+        (99.96, "100 pictures/s"),
+        (2.46, "2.5 pictures/s"),
+        (0.01, "36 pictures/h"),
+        (1e-4, "0.36 pictures/h"),
+    ],
+)
+def test_rates_have_no_exponents(rate, told):
+    assert per_second(rate, "pictures") == told

@@ -221,7 +221,7 @@ def test_a_folder_that_cannot_be_read_is_counted_and_not_the_end(tmp_path, monke
     scandir = os.scandir
 
     def refuse(path):  # the superuser may read anything
-        if os.path.basename(path) == "shut":
+        if str(path).endswith("shut"):  # others pass a descriptor
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return scandir(path)
 
