@@ -69,11 +69,11 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
     model, processor = load(DEMO_MODEL if is_demo else arguments.model, dtype=arguments.dtype)
     load_s = time.perf_counter() - start
     if is_demo and not (arguments.image or arguments.video or arguments.prompt or arguments.messages):
-        picture = str(DEMO_MODEL.parent / "picture.png")
-        shown_images = [picture]
+        sample = str(DEMO_MODEL.parent / "picture.png")
+        shown_images = [sample]
         if is_talkative:
             waiting.stop()
-            print(f"Image: {picture}\nQuestion: {DEMO_QUESTION}", file=sys.stderr)
+            print(f"Image: {sample}\nQuestion: {DEMO_QUESTION}", file=sys.stderr)
     if is_talkative:
         waiting.stop()
         show_speed_note()
