@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..api.loading import DTYPES
-from ..command_line.progress import Progress
+from ..command_line.progress import Progress, say
 from ..command_line.runner import CommandLine, refuse_tracebacks
 from .checkpoint import convert_checkpoint
 from .conversion_report import ConversionReport
@@ -190,7 +190,7 @@ def _upload(report: ConversionReport, repo_id: str) -> None:
     except Exception as error:  # those of the HTTP and storage clients beneath have no common base
         what = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConnectionError(f"could not upload to {repo_id} ({what}); the folder {report.folder} is whole") from None
-    print(f"uploaded to {repo_id}", file=sys.stderr)
+    say(f"uploaded to {repo_id}")
 
 
 if __name__ == "__main__":

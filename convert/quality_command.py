@@ -2,12 +2,11 @@
 
 import argparse
 import json
-import sys
 import warnings
 from pathlib import Path
 
 from ..api.loading import find_checkpoint
-from ..command_line.progress import Progress
+from ..command_line.progress import Progress, say
 from ..processor.processor import load_processor
 from .adapter import open_adapter
 from .calibration import calibrate, float16_warnings, quality_data
@@ -161,6 +160,6 @@ def _leave(quality: dict[str, object], folder: Path) -> None:
         if (folder / CARD).is_file():
             refresh_quality(folder)
         if others:
-            print(f"{folder / QUALITY} also keeps: {'; '.join(others)}", file=sys.stderr)
+            say(f"{folder / QUALITY} also keeps: {'; '.join(others)}")
     except (OSError, ValueError) as error:
-        print(f"{folder} keeps its old report: {error}", file=sys.stderr)
+        say(f"{folder} keeps its old report: {error}")
