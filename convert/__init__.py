@@ -3,6 +3,7 @@
 from ..command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
 
 # isort: split
+from ..command_line.runner import explain_call
 from .calibration import calibrate
 from .calibration_data import Sample, read_samples
 from .checkpoint import convert_checkpoint
@@ -30,3 +31,5 @@ __all__ = [
     "plan_quantization",
     "read_samples",
 ]
+
+explain_call(__name__, "convert.convert_checkpoint(path_or_hub_id, folder)")

@@ -13,8 +13,8 @@ from .calibration import calibrate, float16_warnings, quality_data
 from .calibration_data import check_samples, read_samples
 from .card import CARD, refresh_quality
 from .compare import compare_checkpoints
-from .plan import Plan, QuantizationOptions
-from .quality import check_plot, quality_json, quality_text, write_plot, write_quality
+from .plan import Plan, QuantizationOptions, plan_quantization, refuse_unquantized
+from .quality import QUALITY, check_plot, quality_json, quality_text, write_plot, write_quality
 from .quantize import Rounding
 from .save import check_target
 from .source_checkpoint import Source, open_source
@@ -102,6 +102,8 @@ def calibrated_plan(
     source = _source(arguments)
     data = quality_data(arguments.data, calibrating=True)
     check_samples(load_processor(source.folder, source.config), data.measurement)
+    if not (arguments.allow_unquantized or source.formats):
+        refuse_unquantized(*plan_quantization(source.layers, options), source.layers, options)
     plan, rounding = calibrate(
         source,
         options,
@@ -154,8 +156,10 @@ def _source(arguments: argparse.Namespace) -> Source:
 def _leave(quality: dict[str, object], folder: Path) -> None:
     """Write `quality.json` and bring the model card up to date; a folder that may not be written is left as it is."""
     try:
-        write_quality(folder, quality)
+        others = write_quality(folder, quality)
         if (folder / CARD).is_file():
             refresh_quality(folder)
+        if others:
+            say(f"{folder / QUALITY} also keeps: {'; '.join(others)}")
     except (OSError, ValueError) as error:
         say(f"{folder} keeps its old report: {error}")

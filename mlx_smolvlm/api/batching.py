@@ -1,10 +1,11 @@
 """Many prompts -> their texts, several decoded at a time; a finished one makes room for the next."""
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Unpack
 
+from ..engine.answer import check_pair
 from ..engine.preparing import PREPARING_THREADS
 from ..engine.row import BatchRequest, RowEvent
 from ..engine.rows import Rows, check_bounds, check_row_options
@@ -89,9 +90,12 @@ def generate_batch(
         ValueError: options out of range, or a schema or expression that no answer can follow. A prompt that cannot be
             read, or after which the model computes values that are not finite, raises nothing: its answer has an
             `error`.
-        TypeError: an unknown option.
+        TypeError: an unknown option, or `requests` that are no list or iterator of requests.
         OSError: prompts cannot be prepared for lack of disk space or open files.
     """
+    check_pair(model, processor)
+    if isinstance(requests, str | bytes | BatchRequest | Mapping):
+        raise TypeError(f"requests is {type(requests).__name__}, expected BatchRequest objects in a list or iterator")
     options, media_options = resolve_options(options, media_options, keywords)
     check_row_options(model, options)
     make_constraint(
@@ -117,27 +121,29 @@ def _answers(
     cancel: Event | None,
 ) -> Iterator[BatchAnswer]:
     events: dict[Hashable, list[RowEvent]] = {}
+    refused: list[BatchAnswer] = []
     numbered = enumerate(requests)
-    is_exhausted = False
+
+    def refill() -> None:
+        while rows.num_unread <= PREPARING_THREADS and (following := next(numbered, None)) is not None:
+            index, request = following
+            try:
+                rows.add(request, options, media_options, key=index, cancel=cancel)
+            except (ValueError, TypeError) as error:  # of this request alone
+                refused.append(BatchAnswer(index, error=error))
+
     # Here, since arrays belong to the thread that makes them. Nobody waits for the next token of an answer.
-    with Rows(model, processor, **bounds, max_pause_s=None) as rows:
-        while not (cancel is not None and cancel.is_set()):
-            while not is_exhausted and rows.num_unread <= PREPARING_THREADS:
-                following = next(numbered, None)
-                if following is None:
-                    is_exhausted = True
-                    break
-                index, request = following
-                try:
-                    rows.add(request, options, media_options, key=index, cancel=cancel)
-                except (ValueError, TypeError) as error:  # of this request alone
-                    yield BatchAnswer(index, error=error)
-            if not rows:
-                return
+    with Rows(model, processor, **bounds, max_pause_s=None, refill=refill) as rows:
+        refill()
+        while rows and not (cancel is not None and cancel.is_set()):
             for event in rows.step():
                 events.setdefault(event.key, []).append(event)
                 if event.finish_reason not in (None, "cancelled"):
                     yield _answer(events.pop(event.key))
+            refill()
+            while refused:
+                yield refused.pop()
+        yield from refused
 
 
 def _answer(events: list[RowEvent]) -> BatchAnswer:

@@ -1,5 +1,6 @@
 """Folder or Hub id -> (model, processor). Weights load completely or not at all."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,25 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from ..media.reporting import report
+from ..model.checkpoint_folder import check_folder, refused_file
 from ..model.config import ModelConfig, read_model_config
+from ..model.json_fields import shown
 from ..model.smolvlm import SmolVLM
-from ..model.weights import load_tensors, read_index
+from ..model.weights import PATCH_EMBEDDING_WEIGHT, TensorInfo, load_tensors, read_index
 from ..processor.processor import Processor, load_processor
+from .hub import download
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 """Folder of the embedded demo model: a tiny SmolVLM that knows coloured shapes, short numbers and little else."""
 
 DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "README.md", "LICENSE*"]  # nothing that could hold code
+_MAX_PATH_CHARS = 4096
 _LM_HEAD = "language_model.lm_head.weight"
 _EMBEDDINGS = "language_model.embed_tokens.weight"
+_DECODER = "language_model.layers.0."
+_SMALL = 2**16  # rows of a matrix that cost nothing to describe
+_SIZE_OF_LAYER = _SMALL // 32
 
 
 def default_dtype() -> str:
@@ -51,7 +59,10 @@ def load(
     """
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    report("loading the model")
     folder = find_checkpoint(path_or_hub_id, revision=revision)
+    check_folder(folder)
+    report("loading the model")
     config = read_model_config(folder)
     processor = load_processor(folder, config)
     return load_model(folder, config, dtype or default_dtype(), fuse=fuse), processor
@@ -68,43 +79,15 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise FileNotFoundError(f"{folder} is a file; name the folder that holds config.json")
+        raise FileNotFoundError(refused_file(folder))
     name = str(path_or_hub_id)
+    if len(name) > _MAX_PATH_CHARS:
+        raise FileNotFoundError(f"no folder {shown(name)}; that is longer than any path or Hub id")
+    if Path(name).suffix.lower() == ".gguf":
+        raise FileNotFoundError(f"no file {name!r}; and GGUF files are read by llama.cpp, not here")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         raise FileNotFoundError(f"no folder {name!r}, and that is no Hub id either (owner/name)")
-    return _download(name, revision)
-
-
-def _download(repo_id: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download  # slow to import
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        return Path(
-            snapshot_download(
-                repo_id,
-                revision=revision,
-                allow_patterns=_HUB_FILES,
-                ignore_patterns="*/*",  # folders within hold other checkpoints
-            )
-        )
-    except GatedRepoError:
-        reason = f"access to {repo_id} is gated: accept its terms on the Hub, then log in with `hf auth login`"
-    except RepositoryNotFoundError:
-        reason = f"no folder {repo_id!r} here and no such repository on the Hub (if it is private: `hf auth login`)"
-    except RevisionNotFoundError:
-        reason = f"{repo_id} has no branch, tag or commit {revision!r} on the Hub; its page lists them"
-    except LocalEntryNotFoundError:
-        reason = f"no folder {repo_id!r} here, and the Hub cannot be reached to download it"
-    except Exception as error:  # those of the HTTP and storage clients beneath have no common base
-        what = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = f"could not download {repo_id} from the Hub: {what}"
-    raise ConnectionError(reason)
+    return download(name, revision)
 
 
 def load_model(folder: Path, config: ModelConfig, dtype: str, *, fuse: bool = True) -> SmolVLM:
@@ -139,6 +122,7 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> tuple[SmolVLM, dict[st
         ValueError: tensors that are missing, extra or misshaped; all of them are listed.
     """
     tensors = read_index(folder)
+    _check_sizes(folder, config, tensors)
     model = SmolVLM(config)
     if config.quantization:
         _quantize_structure(model, config.quantization, tensors)
@@ -152,6 +136,46 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> tuple[SmolVLM, dict[st
         del weights[_LM_HEAD]
     _check(folder, expected, weights)
     return model, weights
+
+
+def _check_sizes(folder: Path, config: ModelConfig, tensors: dict[str, TensorInfo]) -> None:
+    """Refuse a configuration that asks for far more than the files hold, before anything of that size is built.
+
+    What differs by less is listed by `_check`, with all else that does not fit.
+    """
+    text, vision = config.text, config.vision
+    sizes = {}  # what is asked for -> how much, and how much the files have
+    for part, prefix, num_layers in (
+        ("text_config", "language_model.layers.", text.num_hidden_layers),
+        ("vision_config", "vision_model.encoder.layers.", vision.num_hidden_layers),
+    ):
+        found = {name.removeprefix(prefix).partition(".")[0] for name in tensors if name.startswith(prefix)}
+        sizes[f"{part}: {num_layers} layers"] = (num_layers * _SIZE_OF_LAYER, len(found) * _SIZE_OF_LAYER)
+    for what, asked, name in (  # rows of matrices, which quantization does not change, and lengths of vectors
+        ("vocab_size", text.vocab_size, _EMBEDDINGS),
+        ("text_config: hidden_size", text.hidden_size, "language_model.norm.weight"),
+        (
+            "text_config: heads * head_dim",
+            text.num_attention_heads * text.head_dim,
+            f"{_DECODER}self_attn.q_proj.weight",
+        ),
+        ("num_key_value_heads", text.num_key_value_heads * text.head_dim, f"{_DECODER}self_attn.k_proj.weight"),
+        ("text_config: intermediate_size", text.intermediate_size, f"{_DECODER}mlp.gate_proj.weight"),
+        ("vision_config: patches", vision.patches_per_side**2, "vision_model.embeddings.position_embedding.weight"),
+        ("vision_config: hidden_size", vision.hidden_size, "vision_model.post_layernorm.weight"),
+        ("vision_config: intermediate_size", vision.intermediate_size, "vision_model.encoder.layers.0.mlp.fc1.weight"),
+    ):
+        sizes[f"{what} {asked}"] = (asked, tensors[name].shape[0] if name in tensors and tensors[name].shape else 0)
+    patch = tensors.get(PATCH_EMBEDDING_WEIGHT)
+    weights = vision.num_channels * vision.patch_size**2
+    sizes[f"vision_config: patch_size {vision.patch_size}"] = (weights, math.prod(patch.shape[1:]) if patch else 0)
+    problems = [
+        f"{what} is asked for, the files have {found // (_SIZE_OF_LAYER if 'layers' in what else 1)}"
+        for what, (asked, found) in sizes.items()
+        if asked > 4 * found + _SMALL
+    ]
+    if problems:
+        raise ValueError(f"{folder}: the weights do not fit the configuration: {'; '.join(problems)}")
 
 
 def _quantize_structure(model: SmolVLM, quantization: dict[str, Any], tensors: dict[str, Any]) -> None:
@@ -169,7 +193,7 @@ def _quantize_structure(model: SmolVLM, quantization: dict[str, Any], tensors: d
     try:
         nn.quantize(model, group_size, bits, mode=quantization.get("mode", "affine"), class_predicate=choice)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"config.json: quantization {quantization!r} cannot be built: {error}") from None
+        raise ValueError(f"config.json: quantization {shown(quantization)} cannot be built: {error}") from None
 
 
 def _check(folder: Path, expected: dict[str, mx.array], found: dict[str, mx.array]) -> None:
@@ -181,5 +205,5 @@ def _check(folder: Path, expected: dict[str, mx.array], found: dict[str, mx.arra
         elif mx.issubdtype(found[name].dtype, mx.floating) != mx.issubdtype(expected[name].dtype, mx.floating):
             problems.append(f"{name} has dtype {found[name].dtype}, expected one like {expected[name].dtype}")
     if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise ValueError(f"{folder}: the weights do not fit the configuration: {shown}")
+        listed = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise ValueError(f"{folder}: the weights do not fit the configuration: {listed}")

@@ -71,7 +71,7 @@ class Progress:
             rate = self._done / (self._reported - self._start)
             left = duration((self._total - self._done) / rate)
             counts = f"{self._done / size:.0f} of {self._total / size:.0f}"
-            say(", ".join(filter(None, [counts, note, f"{rate / size:.2g} {unit}/s", f"{left} left"])))
+            say(", ".join(filter(None, [counts, note, per_second(rate / size, unit), f"{left} left"])))
 
     def reach(self, done: float) -> None:
         """So many are done in all."""
@@ -96,3 +96,12 @@ def duration(seconds: float) -> str:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def per_second(rate: float, unit: str) -> str:
+    """For people, without exponents: 290 images/s, 2.5 images/s, 36 images/h."""
+    if rate < 0.1:
+        rate, per = 3600 * rate, "h"
+    else:
+        per = "s"
+    return f"{rate:.0f} {unit}/{per}" if rate >= 10 else f"{rate:.2g} {unit}/{per}"

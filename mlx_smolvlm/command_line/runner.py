@@ -7,11 +7,15 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, NoReturn
 
+from .. import __version__
+from ..media.reporting import current_source
 from . import starting
+from .option_names import own_words
 from .standard_streams import open_missing_streams, say, settle, silence
 from .starting import INTERRUPTED
 
@@ -25,6 +29,20 @@ class CommandLine(argparse.ArgumentParser):
 
     def __init__(self, *, prog: str, **options: Any):
         super().__init__(prog=_called_as(prog), allow_abbrev=False, **options)
+        self.add_argument("--version", action="version", version=f"mlx-smolvlm {__version__}")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse the words of a command line. Arguments of any number may stand between options, too."""
+        try:
+            words = own_words(sys.argv[1:] if args is None else args, self._option_string_actions)
+        except ValueError as error:
+            self.error(str(error))
+        is_mixed = any(not action.option_strings and action.nargs == "*" for action in self._actions)
+        parse = self.parse_known_intermixed_args if is_mixed else self.parse_known_args
+        arguments, rest = parse(words, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return arguments
 
     def print_help(self, file: Any = None) -> None:
         """Print the help; argparse's own way passes over a full disk."""
@@ -46,6 +64,7 @@ def refuse_tracebacks() -> Iterator[None]:
                 stream.reconfigure(errors="replace")
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            warnings.filterwarnings("always", module=r"PIL\b")  # of every image, not of the first alone
             try:
                 yield
             except SystemExit:  # also of --help and --version, which print
@@ -68,6 +87,23 @@ def refuse_tracebacks() -> Iterator[None]:
     finally:
         settle(sys.stdout)
         settle(sys.stderr)
+
+
+def explain_call(module: str, instead: str) -> None:
+    """Let a module, which other programs have as a function of that name, say what to call in its place."""
+
+    class Command(ModuleType):
+        """The module of a command."""
+
+        def __call__(self, *_: object, **__: object) -> NoReturn:
+            raise TypeError(f"{module} is the command's module, not a function; call mlx_smolvlm.{instead}")
+
+    sys.modules[module].__class__ = Command
+
+
+def line_start() -> str:
+    """What messages on stderr begin with: on a terminal, it clears the line that says what goes on."""
+    return "\r\x1b[K" if sys.stderr.isatty() else ""
 
 
 def print_json(record: Any) -> None:
@@ -99,4 +135,6 @@ def _called_as(prog: str) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    say(f"warning: {message}")
+    source = current_source()
+    named = "" if not source or source in str(message) else f"{source}: "
+    say(f"{line_start()}warning: {named}{' '.join(str(message).split())}")

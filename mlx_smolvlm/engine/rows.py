@@ -5,15 +5,24 @@
 
 import errno
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from itertools import count
 from threading import Event
 from typing import Unpack
 
 from ..model.smolvlm import SmolVLM
-from ..options import GenerationOptions, MediaOptions, OptionKeywords, refuse_options, resolve_options
+from ..options import (
+    GenerationOptions,
+    MediaOptions,
+    OptionKeywords,
+    is_between,
+    is_whole,
+    quoted,
+    refuse_options,
+    resolve_options,
+)
 from ..processor.processor import Processor
-from .answer import AnswerStep, Cancelled, check_options
+from .answer import AnswerStep, Cancelled, check_options, check_pair
 from .exclusive import OneCallAtATime, exclusive
 from .feature_cache import FeatureCache
 from .pacing import Pace
@@ -53,6 +62,7 @@ class Rows(OneCallAtATime):
         max_feature_bytes: int = 256 * 1024**2,
         max_prefix_bytes: int = 512 * 1024**2,
         max_pause_s: float | None = MAX_PAUSE_S,
+        refill: Callable[[], None] | None = None,
     ):
         """
         Args:
@@ -64,15 +74,19 @@ class Rows(OneCallAtATime):
             max_pause_s: most seconds that decoding waits for prompts to be read, or the time of three decode steps
                 where that is longer; None reads prompts as soon as there is room for them, which is best if only the
                 time for all counts.
+            refill: called whenever requests may be added, within `step` too, to add some.
 
         Raises:
             ValueError: a bound out of range.
+            TypeError: no model with its processor.
         """
+        check_pair(model, processor)
         check_bounds(batch_size, max_cache_bytes, max_feature_bytes, max_prefix_bytes)
-        if max_pause_s is not None and not 0 < max_pause_s < float("inf"):
-            raise ValueError(f"max_pause_s is {max_pause_s!r}, expected a positive number of seconds or None")
+        if max_pause_s is not None and not (is_between(max_pause_s, 0, float("inf")) and max_pause_s > 0):
+            raise ValueError(f"max_pause_s is {quoted(max_pause_s)}, expected a positive number of seconds or None")
         super().__init__("the rows are in use by another call, in another thread; make one call at a time")
         self._model = model
+        self._refill = refill
         self.feature_cache = FeatureCache(max_feature_bytes)
         self.prefix_cache = PrefixCache(max_prefix_bytes)
         self._changed = Event()  # set by threads that have something ready
@@ -130,16 +144,15 @@ class Rows(OneCallAtATime):
         check_row_options(self._model, options)
         key = next(number for number in self._numbers if number not in self._rows) if key is None else key
         if key in self._rows:
-            raise ValueError(f"there is a row {key!r} already; remove it first, or choose another key")
+            raise ValueError(f"there is a row {quoted(key)} already; remove it first, or choose another key")
         self._rows[key] = Row(key, request, options, media_options, cancel)
-        self._prepare()
         return key
 
     @exclusive
     def remove(self, key: Hashable) -> None:
         """Drop a row in any stage; there is no event for it. Raises ValueError if there is no such row."""
         if key not in self._rows:
-            raise ValueError(f"there is no row {key!r}")
+            raise ValueError(f"there is no row {quoted(key)}")
         self._drop(self._rows[key])
 
     @exclusive
@@ -213,9 +226,8 @@ class Rows(OneCallAtATime):
 
     def _read(self) -> bool:
         """Read prompts for as long as decoding may wait; returns whether there was anything to do."""
-        was_decoding = bool(self._decoder)
-        if was_decoding:
-            self._decoder.settle()
+        if self._decoder and self._at(Stage.PREPARED, Stage.READING):
+            self._decoder.settle()  # else the time of the step would count as reading
         start, has_read = time.perf_counter(), False
         while True:
             self._admit()
@@ -230,12 +242,11 @@ class Rows(OneCallAtATime):
                 if row.reader is not None and not row.reader.has_tiles and not row.reader.tokens_left:
                     self._begin(row)
 
-    def _prepare(self) -> None:
-        self._preparer.begin(self._at(Stage.WAITING), len(self._at(Stage.PREPARING, Stage.PREPARED)))
-
     def _admit(self) -> None:
         """Begin to read prepared prompts for which there is room, the least work first."""
-        self._prepare()
+        if self._refill is not None:
+            self._refill()
+        self._preparer.begin(self._at(Stage.WAITING), len(self._at(Stage.PREPARING, Stage.PREPARED)))
         for row in self._at(Stage.PREPARING):
             if row.prepared is not None and row.prepared.done():
                 self._take_prepared(row)
@@ -282,8 +293,8 @@ def check_bounds(batch_size: int, max_cache_bytes: int, max_feature_bytes: int, 
     bounds = [("batch_size", batch_size, 1), ("max_cache_bytes", max_cache_bytes, 0)]
     bounds += [("max_feature_bytes", max_feature_bytes, 0), ("max_prefix_bytes", max_prefix_bytes, 0)]
     for name, value, least in bounds:
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
+        if not is_whole(value, least):
+            raise ValueError(f"{name} is {quoted(value)}, expected a whole number of at least {least}")
 
 
 def check_row_options(model: SmolVLM, options: GenerationOptions) -> None:

@@ -4,16 +4,22 @@ Two layouts exist, and names tell them apart: Hugging Face's (`model.text_model.
 output, input, height, width) and MLX-community's (`language_model...`, output, height, width, input).
 """
 
+import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 from safetensors import SafetensorError, safe_open
 
-from .json_fields import read_json
+from .checkpoint_folder import PEFT_WEIGHTS, incomplete_download, stray_weights
+from .json_fields import read_json, shown
 
 INDEX = "model.safetensors.index.json"
+MAX_HEADER_BYTES = 16 * 1024**2  # of a safetensors file; some 100 bytes for each tensor
+MAX_NAME_CHARS = 300  # of a tensor
 PATCH_EMBEDDING_WEIGHT = "vision_model.embeddings.patch_embedding.weight"
 
 _HF_PREFIXES = {  # Hugging Face -> MLX-community
@@ -69,11 +75,13 @@ def weight_files(folder: Path) -> list[Path]:
         names = sorted(set(weight_map.values()))
         elsewhere = [name for name in names if Path(name).name != name]
         if elsewhere:
-            raise ValueError(f"{index} names a file outside its folder: {elsewhere[0]}")
+            raise ValueError(f"{index} names a file outside its folder: {shown(elsewhere[0])}")
         files = [folder / name for name in names]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
-            raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}, named in {INDEX}; download it again")
+            step = incomplete_download(folder) or "download it again"
+            listed = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+            raise FileNotFoundError(f"{folder} lacks {listed}, named in {INDEX}; {step}")
         return files
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -83,8 +91,38 @@ def weight_files(folder: Path) -> list[Path]:
                 f"{folder} has only pickled weights ({pickled[0]}), which can run code when read; "
                 "use a checkpoint with .safetensors files"
             )
-        raise FileNotFoundError(f"no .safetensors files in {folder}")
+        ggufs = sorted(file.name for file in folder.glob("*.gguf"))
+        if ggufs:
+            raise FileNotFoundError(
+                f"{folder} has no .safetensors files, but {ggufs[0]}, which llama.cpp reads; "
+                "use the checkpoint that it was made from"
+            )
+        advice = incomplete_download(folder)
+        raise FileNotFoundError(f"no .safetensors files in {folder}" + (f": {advice}" if advice else ""))
+    if [file.name for file in files] == [PEFT_WEIGHTS]:
+        raise FileNotFoundError(
+            f"{folder} holds the weights of a LoRA adapter only ({PEFT_WEIGHTS}); merge it into its base: "
+            f"python -m mlx_smolvlm.convert --hf-path BASE --adapter-path {folder}"
+        )
+    _check_numbers(folder, [file.name for file in files])
+    if strays := stray_weights([file.name for file in files]):
+        names, beside = strays
+        raise ValueError(
+            f"{folder} holds {', '.join(names)} beside {beside}, and no {INDEX} says that they belong to the model; "
+            "move them elsewhere"
+        )
     return files
+
+
+def _check_numbers(folder: Path, names: list[str]) -> None:
+    """Refuse shards without an index of which some are missing."""
+    for name in names:
+        if match := re.fullmatch(r"(.+)-(\d+)-of-(\d+)\.safetensors", name):
+            first, width, total = match[1], len(match[2]), int(match[3])
+            whole = [f"{first}-{number:0{width}}-of-{match[3]}.safetensors" for number in range(1, min(total, 999) + 1)]
+            if missing := [shard for shard in whole if shard not in names]:
+                advice = incomplete_download(folder) or "download it again"
+                raise FileNotFoundError(f"{folder} lacks {missing[0]}, one of {total} files; {advice}")
 
 
 def read_index(folder: Path) -> dict[str, TensorInfo]:
@@ -95,12 +133,7 @@ def read_index(folder: Path) -> dict[str, TensorInfo]:
     """
     tensors: dict[str, TensorInfo] = {}
     for file in weight_files(folder):
-        try:
-            with safe_open(file, framework="numpy") as reader:
-                shapes = {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118 - not a dict
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{file} is truncated or not a safetensors file ({error}); download it again") from None
-        for name, shape in shapes.items():
+        for name, shape in read_shapes(file).items():
             if name.endswith(_BUFFERS):
                 continue
             info = TensorInfo(file, name, shape)
@@ -108,6 +141,41 @@ def read_index(folder: Path) -> dict[str, TensorInfo]:
             if other is not info:
                 raise ValueError(f"{mlx_name(name)} is both in {other.file.name} and in {file.name}")
     return tensors
+
+
+def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in a safetensors file, from its header, which is checked: MLX itself does not.
+
+    Raises:
+        ValueError: the file is truncated or holds more than its tensors, tensors overlap, one is there twice, or the
+            header is out of all proportion.
+    """
+    try:
+        with file.open("rb") as opened:
+            num_bytes = int.from_bytes(opened.read(8), "little")
+            if num_bytes <= MAX_HEADER_BYTES:
+                json.loads(opened.read(num_bytes), object_pairs_hook=_unique)
+        with safe_open(file, framework="numpy") as reader:
+            shapes = {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        reason = str(error)[:MAX_NAME_CHARS]
+        raise ValueError(f"{file} is truncated or not a safetensors file ({reason}); download it again") from None
+    if num_bytes > MAX_HEADER_BYTES:
+        raise ValueError(f"{file} has a header of {num_bytes} bytes, the limit is {MAX_HEADER_BYTES}")
+    long = next((name for name in shapes if len(name) > MAX_NAME_CHARS), None)
+    if long is not None:
+        raise ValueError(f"{file}: a tensor's name has {len(long)} characters, the limit is {MAX_NAME_CHARS}")
+    return shapes
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose names are unique: of two equal ones, readers differ in which they take."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"{twice} is there twice")
+    return values
 
 
 def load_tensors(tensors: Iterable[tuple[str, TensorInfo]]) -> dict[str, mx.array]:

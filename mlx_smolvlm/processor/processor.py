@@ -1,7 +1,8 @@
 """Messages and media -> `input_ids` and `pixel_values`. `tokenizers` alone, never transformers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
@@ -10,9 +11,13 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..media.images import ImageSource, load_image
+from ..media.reporting import report
+from ..media.urls import printable
 from ..model.config import ModelConfig
+from ..model.json_fields import check_file_size
 from ..options import MediaKeywords, MediaOptions, resolve_options
 from .chat_template import FAMILY_TEMPLATE, render
+from .content_items import OptionedSource
 from .expansion import layout_marker
 from .kept_media import KeptMedium
 from .messages import (
@@ -26,9 +31,13 @@ from .messages import (
 )
 from .processor_config import ProcessorConfig, read_processor_config
 from .prompt import MARKER, Inputs, Prompt, PromptMedium
-from .prompt_media import Clip, FrameSeries, LoadedImage, VideoSource, open_clip, open_image
+from .prompt_media import Clip, FrameSeries, LoadedImage, open_clip, open_image
+from .sampled_video import SampledVideo, VideoSource
 from .tiling import squeeze
 
+MAX_PROMPT_CHARS = 4 * 1024**2  # `tokenizers` needs some 100 bytes for each, and aborts the process where they lack
+MAX_MESSAGES = 10_000
+MAX_TOKENIZER_BYTES = 64 * 1024**2
 END_OF_UTTERANCE = "<end_of_utterance>"
 
 
@@ -101,6 +110,7 @@ class Processor:
         """
         _, options = resolve_options(None, media_options, keywords)
         openings = ("<|im_start|>", self.config.special_tokens.get("bos_token") or "<|im_start|>")
+        _check_length(messages_or_prompt)
         rendered = isinstance(messages_or_prompt, str) and messages_or_prompt.startswith(openings)
         if rendered or not apply_chat_template:
             conversation = read_rendered(messages_or_prompt, images, videos)
@@ -109,7 +119,7 @@ class Processor:
         if continue_final_message:
             check_continues(conversation)
         kept = [source for source in [*conversation.images, *conversation.videos] if isinstance(source, KeptMedium)]
-        with TemporaryDirectory(prefix="mlx_smolvlm_") as downloads:
+        with TemporaryDirectory(prefix="mlx_smolvlm_") if conversation.videos else nullcontext("") as downloads:
 
             def open_one(source: Any, options: MediaOptions) -> LoadedImage:
                 return self._loaded_image(source, options, check_cancelled)
@@ -119,18 +129,24 @@ class Processor:
                 config = self.config.video_for(options)
                 return open_clip(source, Path(downloads), config, tile_size, options, check_cancelled)
 
-            def open_all(sources: Sequence[Any], opener: Callable[[Any, MediaOptions], Any]) -> list[PromptMedium]:
+            def open_all(
+                kind: str, sources: Sequence[Any], opener: Callable[[Any, MediaOptions], Any]
+            ) -> list[PromptMedium]:
                 media = []
-                for source in sources:
+                for number, source in enumerate(sources, 1):
                     check_cancelled()
+                    report(f"opening {kind}", number, len(sources))
+                    own = options
+                    if isinstance(source, OptionedSource):
+                        source, own = _resolved(source, options)
                     is_kept = isinstance(source, KeptMedium)
-                    media.append(source.open(opener) if is_kept else opener(source, options))
+                    media.append(source.open(opener) if is_kept else opener(source, own))
                 return media
 
             try:
-                loaded_images = open_all(conversation.images, open_one)
-                clips = open_all(conversation.videos, open_video)
-                text = self._prompt(conversation, continue_final_message)
+                loaded_images = open_all("image", conversation.images, open_one)
+                clips = open_all("video", conversation.videos, open_video)
+                text = self._prompt(conversation, continue_final_message, check_cancelled)
                 media = self._in_prompt_order(text, loaded_images, clips)
                 prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
                 self._check_context(prompt)
@@ -152,12 +168,27 @@ class Processor:
         longest_edge = self.config.video.longest_edge if self.config.video else tile_size
         return squeeze(load_image(frame), longest_edge, tile_size)
 
+    @cached_property
+    def special_tokens(self) -> dict[int, str]:
+        """Tokens that `decode` leaves out where it skips special tokens, and how they are spelled."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return {token_id: token.content for token_id, token in added.items() if token.special}
+
+    def __repr__(self) -> str:
+        image, video = self.config.image, self.config.video
+        sampling = f"{video.fps:g} frames a second, at most {video.max_frames}" if video else "not made for video"
+        return (
+            f"<Processor: {self.tokenizer.get_vocab_size()} tokens, images to {image.longest_edge} pixels in tiles of "
+            f"{image.tile_size}, {self.config.image_seq_len} tokens each; {sampling}>"
+        )
+
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Tokens -> text."""
-        return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        with _tokenizer_errors("the checkpoint's tokenizer.json cannot decode its tokens"):
+            return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
     def _loaded_image(self, source: Any, options: MediaOptions, check: Callable[[], None]) -> LoadedImage:
-        image = open_image(source, self.config.image_for(options), options.fetch_policy, check)
+        image = open_image(source, self.config.image_for(options), options, check)
         layout = image.layout
         learned = self.tokenizer.token_to_id(layout_marker(1, 1)) is not None
         if learned and layout.rows and self.tokenizer.token_to_id(layout_marker(layout.rows, layout.columns)) is None:
@@ -167,9 +198,13 @@ class Processor:
             )
         return image
 
-    def _prompt(self, conversation: Conversation, continue_final_message: bool) -> str:
+    def _prompt(
+        self, conversation: Conversation, continue_final_message: bool, check_cancelled: Callable[[], None]
+    ) -> str:
         if conversation.text is not None:
             return conversation.text
+        texts = (item.get("text", "") for message in conversation.messages for item in message["content"])
+        _check_chars(sum(map(len, texts)))
         # As in the reference: a conversation with a video takes the family's template, whatever the checkpoint's is.
         template = FAMILY_TEMPLATE if conversation.videos else self.config.chat_template
         if template is None:
@@ -177,8 +212,13 @@ class Processor:
                 "the checkpoint has no chat template, so it is a base model; "
                 "pass the whole prompt as text, with apply_chat_template=False"
             )
-        special_tokens = self.config.special_tokens
-        return render(template, conversation.messages, special_tokens, continue_final_message=continue_final_message)
+        return render(
+            template,
+            conversation.messages,
+            self.config.special_tokens,
+            continue_final_message=continue_final_message,
+            check_cancelled=check_cancelled,
+        )
 
     def _in_prompt_order(
         self, prompt: str, images: Sequence[PromptMedium], clips: Sequence[PromptMedium]
@@ -198,8 +238,10 @@ class Processor:
         # As in the reference: a post-processor's tokens, unless the template wrote the first of them itself.
         opening = self.config.special_tokens.get("bos_token")
         add_special_tokens = opening is None or not text.startswith(opening)
+        _check_chars(len(text))
         try:
-            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+            with _tokenizer_errors("the checkpoint's tokenizer.json cannot encode this prompt"):
+                return self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         except TypeError:  # surrogates, as Python stands in for bytes that are not UTF-8
             raise ValueError("the prompt is not valid Unicode text") from None
 
@@ -219,6 +261,42 @@ class Processor:
         )
 
 
+def _check_length(messages_or_prompt: str | Sequence[Message]) -> None:
+    """Refuse a prompt before anything of its size is made."""
+    if isinstance(messages_or_prompt, str):
+        _check_chars(len(messages_or_prompt))
+    elif isinstance(messages_or_prompt, Sequence) and len(messages_or_prompt) > MAX_MESSAGES:
+        raise ValueError(f"there are {len(messages_or_prompt)} messages, the limit is {MAX_MESSAGES}")
+
+
+def _check_chars(num_chars: int) -> None:
+    if num_chars > MAX_PROMPT_CHARS:
+        raise ValueError(f"the prompt has {num_chars} characters, the limit is {MAX_PROMPT_CHARS}; shorten the text")
+
+
+@contextmanager
+def _tokenizer_errors(what: str) -> Iterator[None]:
+    """Turn whatever `tokenizers` raises into a ValueError: bare exceptions, and panics, which are no `Exception`."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, TypeError):
+        raise
+    except BaseException as error:
+        raise ValueError(f"{what}: {printable(str(error), 200)}") from None
+
+
+def _resolved(optioned: OptionedSource, options: MediaOptions) -> tuple[Any, MediaOptions]:
+    """A source and how it is read. Raises ValueError for one whose pixels or frames are chosen already."""
+    source = optioned.source
+    if isinstance(source, KeptMedium | SampledVideo):
+        name = source.name if isinstance(source, SampledVideo) else f"the {source.kind} of an earlier question"
+        raise ValueError(
+            f"{name} cannot be read with {', '.join(optioned.options)}: what is shown of it is chosen already; "
+            "leave that out of its item"
+        )
+    return source, optioned.resolve(options)
+
+
 def load_processor(folder: Path, model_config: ModelConfig) -> Processor:
     """The processor of a checkpoint folder.
 
@@ -230,12 +308,13 @@ def load_processor(folder: Path, model_config: ModelConfig) -> Processor:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise FileNotFoundError(f"no tokenizer.json in {folder}: not a model folder, or an incomplete one")
-    try:
+    check_file_size(path, MAX_TOKENIZER_BYTES)
+    with _tokenizer_errors(f"{path} is not a tokenizer"):
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise ValueError(f"{path} is not a tokenizer: {error}") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+    if getattr(tokenizer.model, "dropout", None):
+        raise ValueError(f"{path}: dropout is {tokenizer.model.dropout}, which makes tokens random; set it to null")
     if tokenizer.token_to_id(IMAGE_MARKER) != config.image_token_id:
         raise ValueError(
             f"{path}: {IMAGE_MARKER} is token {tokenizer.token_to_id(IMAGE_MARKER)}, "

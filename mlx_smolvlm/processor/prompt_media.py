@@ -5,7 +5,6 @@ any work.
 """
 
 import hashlib
-import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -18,14 +17,17 @@ import numpy as np
 from PIL import Image
 
 from ..media.fetch import DEFAULT_POLICY, stream
+from ..media.image_files import MAX_IMAGE_PIXELS
 from ..media.images import ImageSource, describe_source, load_image, path_of_file_url
 from ..media.prefetch import mapped_in_threads
+from ..media.reporting import named_source
 from ..media.urls import URL_SCHEME, decode_data_url
 from ..media.video.frames import read_frames
 from ..media.video.probing import FrameSample, VideoInfo, choose_frames, probe
 from ..options import FetchPolicy, MediaOptions
 from .expansion import expand_image, expand_video
 from .processor_config import ImageConfig, VideoConfig
+from .sampled_video import SampledVideo
 from .tiling import Layout, cut_grid, on_grid, plan, squeeze
 
 RESIZING_THREADS = min(4, os.cpu_count() or 1)  # frames in flight, each at its full size in memory
@@ -41,45 +43,6 @@ class Medium:
     num_tiles: int
     image_tokens: int
     layout: str  # for people: "3 x 4 tiles and the global image", "13 frames"
-
-
-@dataclass(frozen=True)
-class SampledVideo:
-    """A video whose frames the caller has decoded and chosen, to be passed in place of a path.
-
-    Attributes:
-        frames: PIL images or (height, width, 3) uint8 RGB arrays, in order of time.
-        timestamps_s: when each is shown, in seconds from the start of the video.
-        duration_s: how long the video is.
-        are_tiles: the frames are what `Processor.video_tile` returned.
-        name: what it is called in messages.
-
-    Raises:
-        ValueError: no frames, not one time stamp per frame, or times that do not ascend.
-    """
-
-    frames: Sequence[Any]
-    timestamps_s: Sequence[float]
-    duration_s: float
-    are_tiles: bool = False
-    name: str = "sampled video"
-
-    def __post_init__(self) -> None:
-        if not len(self.frames) or len(self.frames) != len(self.timestamps_s):
-            raise ValueError(
-                f"{self.name} has {len(self.frames)} frames and {len(self.timestamps_s)} time stamps, "
-                "expected at least one frame, and one time stamp each"
-            )
-        if not all(map(math.isfinite, [*self.timestamps_s, self.duration_s])) or self.duration_s < 0:
-            raise ValueError(
-                f"{self.name} has time stamps {list(self.timestamps_s)} and a duration of {self.duration_s}, "
-                "expected seconds"
-            )
-        if list(self.timestamps_s) != sorted(self.timestamps_s) or self.timestamps_s[0] < 0:
-            raise ValueError(f"{self.name} has time stamps {list(self.timestamps_s)}, expected ascending seconds")
-
-
-VideoSource = str | os.PathLike[str] | SampledVideo
 
 
 class PlannedImage:
@@ -106,17 +69,30 @@ class PlannedImage:
 
 @dataclass
 class LoadedImage(PlannedImage):
-    """An image that is loaded and planned, not yet resized and cut."""
+    """An image that is loaded and planned, not yet resized and cut; or cut, and then no longer held."""
 
     name: str
-    image: Image.Image
+    image: Image.Image | None
     layout: Layout
     tile_size: int
     check_cancelled: Callable[[], None]
+    is_cut: bool = False
+
+    def cut(self) -> None:
+        """Make the tiles now, and release the image, which usually is many times larger."""
+        _ = self.digest, self._cut
+        self.is_cut = True
+        self.image = None
+        del self._on_grid
 
     @cached_property
     def _on_grid(self) -> Image.Image:
+        assert self.image is not None
         return on_grid(self.image, self.layout, self.check_cancelled)
+
+    @cached_property
+    def _cut(self) -> np.ndarray:
+        return cut_grid(self._on_grid, self.layout, self.tile_size)
 
     @cached_property
     def digest(self) -> bytes:
@@ -126,6 +102,9 @@ class LoadedImage(PlannedImage):
     def tiles(self, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
         """Resize and cut: (tile_size, tile_size, 3) uint8 each."""
         check_cancelled()
+        if self.is_cut:
+            yield from self._cut
+            return
         yield from cut_grid(self._on_grid, self.layout, self.tile_size)
         _ = self.digest  # needed once all is read: made here, by the thread that works ahead
         del self._on_grid
@@ -225,10 +204,13 @@ class FrameSeries(PlannedVideo):
 
 
 def open_image(
-    source: ImageSource, config: ImageConfig, policy: FetchPolicy | None, check: Callable[[], None]
+    source: ImageSource, config: ImageConfig, options: MediaOptions, check: Callable[[], None]
 ) -> LoadedImage:
     """Load and plan an image; raises what `load_image` raises."""
-    image = load_image(source, policy or DEFAULT_POLICY, check_cancelled=check)
+    max_pixels = MAX_IMAGE_PIXELS if options.max_pixels is None else options.max_pixels
+    with named_source(describe_source(source)):
+        policy = options.fetch_policy or DEFAULT_POLICY
+        image = load_image(source, policy, max_pixels=max_pixels, check_cancelled=check, page=options.page)
     return LoadedImage(describe_source(source), image, plan(image.size, config), config.tile_size, check)
 
 
@@ -261,7 +243,7 @@ def _video_file(source: str | os.PathLike[str], folder: Path, policy: FetchPolic
     """The path of a video; in `folder`, if it had to be written to a file first."""
     scheme = URL_SCHEME.match(source) if isinstance(source, str) else None
     if scheme is None:
-        return Path(source)
+        return Path(os.fsdecode(source))
     kind, address = scheme[0].lower(), str(source)
     if kind == "file":
         return Path(path_of_file_url(address, address))

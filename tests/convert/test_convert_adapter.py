@@ -49,7 +49,8 @@ def test_adapters_merge_as_by_peft(checkpoint, tmp_path, case):
 
 def test_the_base_may_be_the_one_that_the_adapter_names(monkeypatch, capsys, checkpoint, adapter, tmp_path):
     set_field(adapter / "adapter_config.json", str(checkpoint(BASE)), "base_model_name_or_path")
-    result = run(monkeypatch, capsys, "convert", "--adapter-path", adapter, "--mlx-path", tmp_path / "out", "-q")
+    options = ("--mlx-path", tmp_path / "out", "-q", "--q-group-size", "32")
+    result = run(monkeypatch, capsys, "convert", "--adapter-path", adapter, *options)
     assert result.status == 0
     load(tmp_path / "out")
 
@@ -156,7 +157,7 @@ def test_a_damaged_adapter_is_named(convert, adapter, content):
 
 
 def test_a_folder_that_is_no_adapter_is_refused(convert, checkpoint):
-    assert_refused(convert(checkpoint(BASE)), "no adapter_config.json")
+    assert_refused(convert(checkpoint(BASE)), "is a model, not an adapter; pass it by --hf-path")
 
 
 def test_an_adapter_without_a_base_asks_for_one(monkeypatch, capsys, adapter, tmp_path):
