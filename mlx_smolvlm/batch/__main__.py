@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..command_line import starting
 from ..command_line.arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
@@ -63,13 +64,14 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
     items = _items(arguments, out, left_out)
     _check_marker(arguments.prompt, items)
     # What is wrong is said before a model is downloaded, and most of it before MLX is imported.
-    from ..api.loading import DEMO_MODEL, load
-    from ..engine.rows import refuse_single_options
-    from .job import Job
-    from .question import Question
-    from .ranks import Ranks
-    from .results import STDOUT
-    from .sidecars import Sidecars
+    with starting.importing():
+        from ..api.loading import DEMO_MODEL, load
+        from ..engine.rows import refuse_single_options
+        from .job import Job
+        from .question import Question
+        from .ranks import Ranks
+        from .results import STDOUT
+        from .sidecars import Sidecars
 
     options = generation_options(arguments)
     refuse_single_options(options)
