@@ -18,7 +18,7 @@ COMMANDS = {
     "json": ["generate", "--json", "--verbose", "--image", PICTURE],
     "watch": ["watch", str(video_path("short")), "--max-tokens", "4"],
     "chat": ["chat"],
-    "batch": ["batch", PICTURE, "--out", "made"],
+    "batch": ["batch", PICTURE, "--out", "made.jsonl"],
     "convert": ["convert", "--hf-path", str(DEMO_MODEL), "--mlx-path", "made", "-d"],
     "help": ["generate", "--help"],
     "refused": ["generate", "--nope"],
