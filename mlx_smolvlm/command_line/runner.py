@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..media.reporting import current_source
 from .option_names import own_words
 
 BAD_INPUT = 2
@@ -107,6 +106,8 @@ def _called_as(prog: str) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    from ..media.reporting import current_source  # few commands warn
+
     with suppress(OSError):  # whoever read it may be gone, which must not become an error of the work
         source = current_source()
         named = "" if not source or source in str(message) else f"{source}: "
