@@ -15,6 +15,10 @@ from ..options import GenerationOptions
 from ..processor.processor import Processor
 from .closing import Closer, Place, completes
 
+MAX_SCHEMA_CHARS = 256 * 1024  # as JSON text; time grows with the square of what follows
+MAX_SCHEMA_OBJECTS = 1500  # objects within a schema: one for each property and each alternative
+MAX_REGEX_CHARS = 8192
+
 # One way to write JSON: that of json.dumps. Free white space invites small models to make nothing else.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
@@ -31,6 +35,7 @@ def read_grammar(options: GenerationOptions) -> str | None:
     if options.regex is not None:
         if not isinstance(options.regex, str):
             raise ValueError(f"regex is {type(options.regex).__name__}, expected text")
+        _check_regex(options.regex)
         return _regex_grammar(options.regex)
     if options.json_schema is not None:
         return _schema_grammar(_schema_text(options.json_schema))
@@ -154,16 +159,51 @@ def _tokenizer(processor: Processor, vocab_size: int) -> Any:
 def _schema_text(json_schema: Any) -> str:
     """A schema as JSON text. Raises ValueError if it is none."""
     if isinstance(json_schema, str):
+        _check_length(json_schema)
         try:
             json_schema = json.loads(json_schema)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"the JSON schema is not JSON: {error}") from None
+            raise ValueError(f"the JSON schema is not JSON: {_shortened(str(error))}") from None
     if not isinstance(json_schema, Mapping):
         raise ValueError(f"the JSON schema is {_shortened(repr(json_schema))}, expected an object")
+    _check_objects(json_schema)
     try:
-        return json.dumps(dict(json_schema), ensure_ascii=False)
+        text = json.dumps(dict(json_schema), ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the JSON schema cannot be written as JSON: {_shortened(str(error))}") from None
+    _check_length(text)
+    return text
+
+
+def _check_length(schema: str) -> None:
+    if len(schema) > MAX_SCHEMA_CHARS:
+        raise ValueError(f"the JSON schema has {len(schema)} characters, the limit is {MAX_SCHEMA_CHARS}; shorten it")
+
+
+def _check_objects(schema: Any) -> None:
+    """Refuse a schema of too many parts; also one whose parts are shared, which is as large when it is written out."""
+    num_objects, num_parts, left = 0, 0, [schema]
+    while left:
+        part = left.pop()
+        num_parts += 1
+        if isinstance(part, Mapping):
+            num_objects += 1
+            if isinstance(part.get("pattern"), str):
+                _check_regex(part["pattern"])
+        if num_objects > MAX_SCHEMA_OBJECTS or num_parts + len(left) > MAX_SCHEMA_CHARS:
+            raise ValueError(
+                f"the JSON schema has more than {MAX_SCHEMA_OBJECTS} objects within, one for each property and "
+                "alternative; split it"
+            )
+        if isinstance(part, Mapping):
+            left.extend(part.values())
+        elif isinstance(part, list | tuple):
+            left.extend(part)
+
+
+def _check_regex(regex: str) -> None:
+    if len(regex) > MAX_REGEX_CHARS:
+        raise ValueError(f"regex has {len(regex)} characters, the limit is {MAX_REGEX_CHARS}; shorten it")
 
 
 def _refuse(grammar: str, what: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from ..options import FetchPolicy
+from .addresses import refuse_private_addresses as refuse_private_addresses
 from .connections import CHUNK_BYTES, Patience, SocketFile, connect
 from .proxies import Proxy, connect_through, proxy_for
 from .urls import FetchError, check_size, printable, redact_url
@@ -26,30 +27,6 @@ DOWNLOAD_IT = "download the file and pass its path"
 
 
 DEFAULT_POLICY = FetchPolicy()
-
-
-def refuse_private_addresses(address: str) -> None:
-    """A `FetchPolicy.check_address` for servers: only addresses of the public internet pass.
-
-    Refuses loopback, private, link-local, carrier-grade, reserved and multicast ranges, also where an
-    IPv6 address carries an IPv4 one (mapped, 6to4, NAT64).
-
-    Raises: ValueError naming the address.
-    """
-    import ipaddress
-
-    ip = ipaddress.ip_address(address.partition("%")[0])  # a zone such as %eth0 is not part of the number
-    public = ip.is_global and not ip.is_multicast
-    if isinstance(ip, ipaddress.IPv6Address):
-        carried = ip.ipv4_mapped or ip.sixtofour
-        if ip in ipaddress.ip_network("64:ff9b::/96"):
-            carried = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if carried is not None:
-            public = carried.is_global and not carried.is_multicast
-        elif ip not in ipaddress.ip_network("2000::/3"):  # all that is assigned as global unicast
-            public = False
-    if not public:
-        raise ValueError(f"{address} is not an address of the public internet; only those are allowed here")
 
 
 def _never() -> None:
