@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..files import whole_file, write_json
+from ..files import check_drawing, whole_file, write_drawing, write_json
 from .compare import Comparison
 
 QUALITY = "quality.json"
@@ -84,7 +84,7 @@ def write_plot(quality: dict[str, Any], file: Path) -> None:
     below.bar([names.index(worst)], [errors[worst]], width=1.0, color=_PALETTE[1], label=worst)
     below.set(xlabel="layer, from images to answers", ylabel="relative error of its output")
     below.legend(frameon=False)
-    figure.savefig(file)
+    write_drawing(figure, file)
 
 
 def check_plot(file: Path) -> None:
@@ -93,12 +93,14 @@ def check_plot(file: Path) -> None:
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
         FileNotFoundError: the folder is not there.
+        FileExistsError: another file is there; only drawings of this program are replaced.
         ValueError: a format that matplotlib does not write.
     """
     if file.suffix.lower().lstrip(".") not in _figure_class()().canvas.get_supported_filetypes():
         raise ValueError(f"--plot {file}: no image format is called {file.suffix!r}; try .png, .svg or .pdf")
     if not file.absolute().parent.is_dir():
         raise FileNotFoundError(f"--plot {file}: there is no folder {file.absolute().parent}")
+    check_drawing(file)
 
 
 def _figure_class() -> Any:

@@ -18,7 +18,9 @@ from .command_line.arguments import (
     media_options,
 )
 from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
+from .command_line.shown_media import ShownMedia
 from .command_line.signals import Interruption, if_held_up
+from .command_line.standard_input import STANDARD_INPUT, check_standard_input, read_pipes
 from .media.urls import is_url
 from .options import refuse_options
 
@@ -31,7 +33,8 @@ HELP = """\
 /image FILE_OR_URL   show an image with the next question
 /video FILE_OR_URL   show a video with the next question
 /system TEXT         set the system prompt; without TEXT, remove it
-/undo                take back the last question with its answer
+/media               list what goes with the next question; /media remove N (or all) removes
+/undo                take back the last question; its media go with the next one
 /retry               regenerate the last answer (a different one needs --temperature above 0)
 /new                 begin a new conversation; the system prompt stays
 /save FILE           save the conversation and its key-value cache
@@ -55,6 +58,7 @@ def main() -> None:
 
 def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     # What is out of range or not there is said before a model is downloaded.
+    check_standard_input(arguments, ("system", "json_schema"), "the chat")
     check_files([*arguments.image, *arguments.video, *filter(None, [arguments.load])])
     options, media = generation_options(arguments), media_options(arguments)
     refuse_options(options, ("logprobs",), "a chat prints text alone; generate --json reports them")
@@ -90,10 +94,11 @@ class _Chat:
         self._session = session
         self._verbose = verbose
         self._waiting = waiting
-        self._shown: dict[str, list[Any]] = {"image": [], "video": []}  # with the next question
+        self._shown = ShownMedia()
         self._commands: dict[str, Callable[[str], None]] = {
             "/image": lambda source: self.show("image", source),
             "/video": lambda source: self.show("video", source),
+            "/media": self._media,
             "/system": self._set_system,
             "/undo": self._undo,
             "/retry": lambda _: self._answer(self._session.regenerate),
@@ -134,25 +139,31 @@ class _Chat:
 
     def show(self, kind: str, source: str) -> None:
         """Add an image or video to the next question. Raises what opening it raises."""
+        from .media.images import describe_source, load_image
+
         source = _path(source)
         if kind == "image":
             from .command_line.inline_images import show_inline
-            from .media.images import MAX_IMAGE_PIXELS, load_image
+            from .media.image_files import MAX_IMAGE_PIXELS
             from .media.reporting import named_source
 
+            if source in STANDARD_INPUT:
+                raise ValueError("the chat reads standard input itself; save the image to a file first")
+            (content,) = read_pipes([source])
             with named_source(source[:100]):
-                max_pixels = self._session.media_options.max_pixels or MAX_IMAGE_PIXELS
-                image = load_image(source, max_pixels=max_pixels)
+                media_options = self._session.media_options
+                max_pixels = media_options.max_pixels or MAX_IMAGE_PIXELS
+                image = load_image(content, max_pixels=max_pixels, page=media_options.page)
             if self._is_interactive:
                 show_inline(image)
             # Only a file can be opened again; what came from elsewhere is kept.
-            self._shown[kind].append(image if is_url(source) else source)
+            self._shown.add(kind, image if is_url(source) or content is not source else source, describe_source(source))
         else:
             if not is_url(source):  # those are downloaded with the question
                 from .media.video.probing import probe
 
                 probe(Path(source))
-            self._shown[kind].append(source)
+            self._shown.add(kind, source, describe_source(source))
         if self._is_interactive:
             _say(f"(goes with the next question: {Path(source).name[:100]})")
 
@@ -188,21 +199,18 @@ class _Chat:
                 raise ValueError(f"no command {name.strip()}; /help lists them (a question may begin with a space)")
             self._commands[name.strip()](rest.strip())
             return
-        shown, num_turns = self._shown, len(self._session.turns)
+        images, videos = self._shown.sources("image"), self._shown.sources("video")
+        num_turns = len(self._session.turns)
 
         def ask(**options: Any) -> Iterator["GenerationResponse"]:
-            return self._session.ask(
-                question if dropped else line.strip(),
-                images=shown["image"],
-                videos=shown["video"],
-                **options,
-            )
+            text = question if dropped else line.strip()
+            return self._session.ask(text, images=images, videos=videos, **options)
 
         try:
             self._answer(ask)
         finally:
             if len(self._session.turns) > num_turns:  # else it goes with the question when it is asked again
-                self._shown = {"image": [], "video": []}
+                self._shown.clear()
 
     def _answer(self, ask: Callable[..., Iterator["GenerationResponse"]]) -> None:
         step = None
@@ -240,7 +248,7 @@ class _Chat:
 
     def _begin_new(self, _: str) -> None:
         self._session.turns = []
-        self._shown = {"image": [], "video": []}
+        self._shown.clear()
         _say("(a new conversation)")
 
     def _set_system(self, text: str) -> None:
@@ -249,7 +257,19 @@ class _Chat:
     def _undo(self, _: str) -> None:
         undone = self._session.undo()
         question = " ".join(item["text"] for item in undone.content if item["type"] == "text")
+        media = self._shown.take_back(undone.content)
         _say(f"(taken back: {' '.join(question.split())})")
+        if media:
+            _say(f"(goes with the next question: {media}; /media remove all removes)")
+
+    def _media(self, text: str) -> None:
+        command, _, which = text.partition(" ")
+        if command == "remove":
+            _say(f"(removed: {self._shown.remove(which.strip())})")
+        elif text:
+            raise ValueError("/media lists, /media remove N removes one, /media remove all removes all")
+        else:
+            _say(self._shown.lines or "(no image or video goes with the next question)")
 
 
 def _path(text: str) -> str:

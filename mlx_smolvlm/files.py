@@ -16,19 +16,30 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+_DRAWN_BY = "mlx-smolvlm drawing"  # in the metadata of drawings
 _REPLACED = "replaced"  # within a hidden folder: the old target, until the new one has its place
 
 
+def replace_anything(target: Path) -> None:
+    """No objection to replacing a file."""
+
+
 @contextmanager
-def whole_file(target: Path) -> Iterator[Path]:
+def whole_file(target: Path, check: Callable[[Path], None] = replace_anything) -> Iterator[Path]:
     """A path to write, whose file takes the place of `target` when the block ends well, and vanishes otherwise.
 
     The path has the same name in another folder, so that writers that go by a file's ending choose the right format.
     The new file has the permissions of the file that it replaces, or those of any new file. If `target` is a link, the
     file that it points to is replaced.
 
+    Args:
+        target: the file's name.
+        check: raises an error if the file that `target` names must not be replaced. Called before the block, and again
+            at its end, since another process may have been quicker.
+
     Raises:
-        IsADirectoryError, FileExistsError: `target` is a folder, or something else that cannot be replaced.
+        IsADirectoryError, FileExistsError: `target` is a folder, or something else that cannot be replaced; and what
+            `check` raises.
         FileNotFoundError: the folder of `target` is not there.
         OSError: no file can be written there.
     """
@@ -39,6 +50,7 @@ def whole_file(target: Path) -> Iterator[Path]:
         raise FileExistsError(f"{target} is a device or a pipe, which cannot be replaced; name a file to write")
     if not place.parent.is_dir():
         raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in; make it first")
+    check(target)
     with suppress(OSError):  # of a folder that may be written but not listed
         _remove_remains(place)
     with _hidden_folder(place) as hidden:
@@ -47,8 +59,32 @@ def whole_file(target: Path) -> Iterator[Path]:
         with suppress(FileNotFoundError):
             file.chmod(stat.S_IMODE(place.stat().st_mode))
         _flush(file)
+        check(target)
         file.replace(place)
         _flush(place.parent)
+
+
+def refuse_foreign(target: Path, is_own: Callable[[Path], bool], what: str) -> None:
+    """Raise FileExistsError if `target` is there, and is not `what` this program writes under such names."""
+    if target.exists() and not target.is_dir() and not is_own(target):
+        raise FileExistsError(f"{target} exists already and is no {what}; choose another name, or remove it first")
+
+
+def check_drawing(target: Path) -> None:
+    """Raise FileExistsError if a drawing would replace a file that `write_drawing` has not written."""
+    refuse_foreign(target, lambda path: _DRAWN_BY.encode() in path.read_bytes(), "drawing of this program")
+
+
+def write_drawing(figure: Any, target: Path) -> None:
+    """Save a figure of matplotlib, whole or not at all; it replaces only what this function has written.
+
+    Raises:
+        OSError: `target` is something else, or cannot be written.
+    """
+    field = {".png": "Software", ".svg": "Creator", ".pdf": "Creator", ".eps": "Creator", ".ps": "Creator"}
+    metadata = {field[target.suffix.lower()]: _DRAWN_BY} if target.suffix.lower() in field else None
+    with whole_file(target, check_drawing) as file:
+        figure.savefig(file, metadata=metadata)
 
 
 def refuse_to_replace(target: Path) -> None:

@@ -23,11 +23,15 @@ from .command_line.arguments import (
     with_system_prompt,
 )
 from .command_line.runner import CommandLine, explain_call, print_json, refuse_tracebacks
+from .command_line.standard_input import check_standard_input, read_pipes, read_texts
 from .options import refuse_options
 
 if TYPE_CHECKING:
     from .api.generation import GenerationResponse
     from .command_line.waiting import Waiting
+    from .media.images import ImageSource
+
+_TEXTS = ("prompt", "system", "messages", "json_schema")  # `-` reads them from standard input
 
 
 def main() -> None:
@@ -46,6 +50,8 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
         raise ValueError("--quiet and --verbose exclude each other; leave one out")
     for kind, sources in sort_media(arguments.media).items():
         getattr(arguments, kind).extend(sources)
+    check_standard_input(arguments, _TEXTS)
+    read_texts(arguments, _TEXTS)
     messages = _messages(arguments)
     # What is out of range or not there is said before a model is downloaded.
     check_files([*arguments.image, *arguments.video])
@@ -61,15 +67,16 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     from .api.generation import stream_generate  # after the arguments are known to be good
     from .api.loading import DEMO_MODEL, load
 
+    shown_images: list[ImageSource] = [*read_pipes(arguments.image)]
     start = time.perf_counter()
     model, processor = load(DEMO_MODEL if is_demo else arguments.model, dtype=arguments.dtype)
     load_s = time.perf_counter() - start
-    shown_images = arguments.image
     if is_demo and not (arguments.image or arguments.video or arguments.prompt or arguments.messages):
-        shown_images = [str(DEMO_MODEL.parent / "picture.png")]
+        picture = str(DEMO_MODEL.parent / "picture.png")
+        shown_images = [picture]
         if is_talkative:
             waiting.stop()
-            print(f"Image: {shown_images[0]}\nQuestion: {DEMO_QUESTION}", file=sys.stderr)
+            print(f"Image: {picture}\nQuestion: {DEMO_QUESTION}", file=sys.stderr)
     if is_talkative:
         waiting.stop()
         show_speed_note()
@@ -111,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     prompt.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
     prompt.add_argument("media", nargs="*", metavar="FILE_OR_URL", help="images and videos, without an option")
     add_media_sources(prompt)
-    prompt.add_argument("--prompt", metavar="TEXT", help="question; <image> and <video> markers place the media")
+    prompt.add_argument("--prompt", metavar="TEXT", help="question, - reads it; <image>, <video> place media")
     prompt.add_argument("--system", metavar="TEXT", help="system prompt")
     prompt.add_argument("--messages", metavar="FILE.json", help="Hugging Face chat messages, instead of --prompt")
 
@@ -130,7 +137,7 @@ def _messages(arguments: argparse.Namespace) -> list[dict[str, Any]] | str:
     if arguments.messages is not None:
         if arguments.prompt is not None or arguments.system is not None:
             raise ValueError("--messages already holds the prompt; leave out --prompt and --system")
-        return _read_messages(Path(arguments.messages))
+        return _read_messages(arguments.messages)
     prompt = arguments.prompt
     if prompt is None:
         if arguments.video:
@@ -144,10 +151,13 @@ def _messages(arguments: argparse.Namespace) -> list[dict[str, Any]] | str:
     return with_system_prompt(prompt, arguments.system, len(arguments.image), len(arguments.video))
 
 
-def _read_messages(path: Path) -> list[dict[str, Any]]:
-    """Messages from a file; relative paths in it count from the working directory."""
+def _read_messages(path: str) -> list[dict[str, Any]]:
+    """Messages from a file, or as JSON; relative paths in them count from the working directory."""
+    is_text = path.lstrip().startswith(("[", "{"))  # as read from standard input
+    text = path if is_text else Path(path).read_text(encoding="utf-8")
+    path = "the text of --messages" if is_text else path
     try:
-        messages = json.loads(path.read_text(encoding="utf-8"))
+        messages = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(messages, list):

@@ -6,6 +6,7 @@ checked by the engine before an answer begins (`engine/answer.py`).
 
 import math
 import operator
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -83,31 +84,37 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         if self.stop is None:
             object.__setattr__(self, "stop", ())
-        if isinstance(self.stop, str) or not all(isinstance(string, str) and string for string in self.stop):
-            raise ValueError(f"stop is {self.stop!r}, expected a list of strings that are not empty")
+        is_list = isinstance(self.stop, list | tuple) and all(
+            isinstance(string, str) and string for string in self.stop
+        )
+        _check(self, "stop", is_list, "a list of strings that are not empty")
         object.__setattr__(self, "stop", tuple(self.stop))
         for name in ("max_tokens", "prefill_chunk"):
-            _check(self, name, _is_whole(getattr(self, name), 1), "a whole number of at least 1")
-        _check(self, "temperature", _is_between(self.temperature, 0, math.inf), "0 or more")
-        _check(self, "top_p", _is_between(self.top_p, 0, 1) and self.top_p > 0, "more than 0 and at most 1")
-        _check(self, "top_k", _is_whole(self.top_k, 0), "a whole number, 0 or more")
-        _check(self, "min_p", _is_between(self.min_p, 0, 1), "from 0 to 1")
+            _check(self, name, is_whole(getattr(self, name), 1), "a whole number of at least 1")
+        _check(self, "temperature", is_between(self.temperature, 0, math.inf), "0 or more")
+        _check(self, "top_p", is_between(self.top_p, 0, 1) and self.top_p > 0, "more than 0 and at most 1")
+        _check(self, "top_k", is_whole(self.top_k, 0), "a whole number, 0 or more")
+        _check(self, "min_p", is_between(self.min_p, 0, 1), "from 0 to 1")
         penalty = self.repetition_penalty
-        _check(self, "repetition_penalty", _is_between(penalty, 0, math.inf) and penalty > 0, "more than 0")
-        _check(self, "seed", self.seed is None or _is_whole(self.seed, 0, 2**64 - 1), "0 to 2**64 - 1")
+        _check(self, "repetition_penalty", is_between(penalty, 0, math.inf) and penalty > 0, "more than 0")
+        _check(self, "seed", self.seed is None or is_whole(self.seed, 0, 2**64 - 1), "0 to 2**64 - 1")
         expected = f"a whole number from 0 to {MAX_LOGPROBS} or None"
-        _check(self, "logprobs", self.logprobs is None or _is_whole(self.logprobs, 0, MAX_LOGPROBS), expected)
-        _check(self, "kv_bits", self.kv_bits is None or self.kv_bits in KV_BITS, f"one of {KV_BITS} or None")
-        _check(self, "kv_group_size", self.kv_group_size in KV_GROUP_SIZES, f"one of {KV_GROUP_SIZES}")
-        _check(self, "quantized_kv_start", _is_whole(self.quantized_kv_start, 0), "a whole number, 0 or more")
+        _check(self, "logprobs", self.logprobs is None or is_whole(self.logprobs, 0, MAX_LOGPROBS), expected)
+        _check(self, "kv_bits", self.kv_bits is None or _is_one_of(self.kv_bits, KV_BITS), f"one of {KV_BITS} or None")
+        _check(self, "kv_group_size", _is_one_of(self.kv_group_size, KV_GROUP_SIZES), f"one of {KV_GROUP_SIZES}")
+        _check(self, "quantized_kv_start", is_whole(self.quantized_kv_start, 0), "a whole number, 0 or more")
         least = ROTATING_KEEP + 1
-        is_size = self.max_kv_size is None or _is_whole(self.max_kv_size, least)
+        is_size = self.max_kv_size is None or is_whole(self.max_kv_size, least)
         _check(self, "max_kv_size", is_size, f"a whole number above {ROTATING_KEEP}")
         drafts = self.prompt_lookup_tokens
-        is_draft = drafts is None or _is_whole(drafts, 1)
+        is_draft = drafts is None or is_whole(drafts, 1)
         _check(self, "prompt_lookup_tokens", is_draft, "a whole number of at least 1 or None")
         for name in ("skip_special_tokens", "apply_chat_template", "continue_final_message"):
             _check(self, name, isinstance(getattr(self, name), bool), "True or False")
+        is_schema = self.json_schema is None or isinstance(self.json_schema, str | Mapping)
+        _check(self, "json_schema", is_schema, "an object (a dict), JSON text or None")
+        _check(self, "regex", self.regex is None or isinstance(self.regex, str), "text or None")
+        _make_plain(self)
         self._check_contradictions()
 
     @property
@@ -134,6 +141,10 @@ class GenerationOptions:
             for name in ("prompt_lookup_tokens", "max_kv_size"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} cannot be combined with json_schema or regex; choose one")
+        if self.kv_bits is None:
+            for field in fields(self):
+                if field.name in ("kv_group_size", "quantized_kv_start") and getattr(self, field.name) != field.default:
+                    raise ValueError(f"{field.name} has no effect without kv_bits; add kv_bits, or leave it out")
         if self.kv_bits is not None and self.max_kv_size is not None:
             raise ValueError("kv_bits cannot be combined with max_kv_size; choose one")
         if self.prompt_lookup_tokens is not None:
@@ -184,12 +195,17 @@ class FetchPolicy:
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "timeout_s", "connect_timeout_s", "stall_timeout_s"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"FetchPolicy.{name} is {getattr(self, name)}; pass a number above 0")
-        if self.max_redirects < 0:
-            raise ValueError(f"FetchPolicy.max_redirects is {self.max_redirects}; pass 0 or more")
-        if not set(self.schemes) <= set(SCHEMES):
-            raise ValueError(f"FetchPolicy.schemes is {self.schemes}; only 'http' and 'https' are known")
+            value = getattr(self, name)
+            if not is_between(value, 0, math.inf) or value == 0:
+                raise ValueError(f"FetchPolicy.{name} is {quoted(value)}; pass a number above 0")
+        if not is_whole(self.max_redirects, 0):
+            raise ValueError(f"FetchPolicy.max_redirects is {quoted(self.max_redirects)}; pass 0 or more")
+        is_list = isinstance(self.schemes, list | tuple | set | frozenset)
+        if not is_list or any(scheme not in SCHEMES for scheme in self.schemes):
+            raise ValueError(f"FetchPolicy.schemes is {quoted(self.schemes)}; only 'http' and 'https' are known")
+        if self.check_address is not None and not callable(self.check_address):
+            raise ValueError(f"FetchPolicy.check_address is {quoted(self.check_address)}; pass a function or None")
+        _make_plain(self)
 
 
 @dataclass(frozen=True)
@@ -200,6 +216,8 @@ class MediaOptions:
         do_image_splitting: False sends one tile per image.
         longest_edge: pixels to which an image's longest side is resized.
         max_pixels: width * height above which an image is refused, by its header alone; None for 178,956,970.
+        page: which page of an image of several pages (TIFF), counted from 1. None takes the first, with a warning that
+            names the others.
         fps: frames per second of video.
         max_frames: most frames per video.
         start_s, end_s: the part of each video to look at, in seconds from its first frame.
@@ -214,6 +232,7 @@ class MediaOptions:
     do_image_splitting: bool | None = None
     longest_edge: int | None = None
     max_pixels: int | None = None
+    page: int | None = None
     fps: float | None = None
     max_frames: int | None = None
     start_s: float | None = None
@@ -225,21 +244,24 @@ class MediaOptions:
         splits = self.do_image_splitting
         _check(self, "do_image_splitting", splits is None or isinstance(splits, bool), "True, False or None")
         if self.longest_edge is not None:
-            is_side = _is_whole(self.longest_edge, 1, MAX_SIDE)
+            is_side = is_whole(self.longest_edge, 1, MAX_SIDE)
             _check(self, "longest_edge", is_side, f"1 to {MAX_SIDE} pixels")
-        _check(self, "max_pixels", self.max_pixels is None or _is_whole(self.max_pixels, 1), "at least 1 pixel or None")
-        is_rate = self.fps is None or (_is_between(self.fps, 0, math.inf) and self.fps > 0)
+        is_limit = self.max_pixels is None or is_whole(self.max_pixels, 1)
+        _check(self, "max_pixels", is_limit, "at least 1 pixel or None")
+        _check(self, "page", self.page is None or is_whole(self.page, 1), "a whole number of at least 1 or None")
+        is_rate = self.fps is None or (is_between(self.fps, 0, math.inf) and self.fps > 0)
         _check(self, "fps", is_rate, "a positive number of frames per second")
-        _check(self, "max_frames", self.max_frames is None or _is_whole(self.max_frames, 1), "at least 1")
+        _check(self, "max_frames", self.max_frames is None or is_whole(self.max_frames, 1), "at least 1")
         for name, second in (("start", self.start_s), ("end", self.end_s)):
-            if second is not None and not _is_between(second, 0, math.inf):
-                raise ValueError(f"{name} is {second}, expected seconds from the first frame of the video")
+            if second is not None and not is_between(second, 0, math.inf):
+                raise ValueError(f"{name} is {quoted(second)}, expected seconds from the first frame of the video")
         start_s = self.start_s or 0
         if self.end_s is not None and start_s >= self.end_s:
             raise ValueError(f"start is {start_s:g} s and end {self.end_s:g} s, expected an end after the start")
         _check(self, "hardware_decoding", isinstance(self.hardware_decoding, bool), "True or False")
         is_policy = self.fetch_policy is None or isinstance(self.fetch_policy, FetchPolicy)
         _check(self, "fetch_policy", is_policy, "a FetchPolicy or None")
+        _make_plain(self)
 
 
 class GenerationKeywords(TypedDict, total=False):
@@ -273,6 +295,7 @@ class MediaKeywords(TypedDict, total=False):
     do_image_splitting: bool | None
     longest_edge: int | None
     max_pixels: int | None
+    page: int | None
     fps: float | None
     max_frames: int | None
     start_s: float | None
@@ -304,9 +327,8 @@ def resolve_options(
         raise TypeError(f"media_options is {type(media_options).__name__}, expected MediaOptions")
     for name in keywords:
         if name not in _GENERATION_NAMES and name not in _MEDIA_NAMES:
-            near = get_close_matches(name, [*_GENERATION_NAMES, *_MEDIA_NAMES], 1)
-            advice = f"did you mean {near[0]!r}?" if near else "see GenerationOptions and MediaOptions"
-            raise TypeError(f"there is no option {name!r}; {advice}")
+            advice = did_you_mean(name, [*_GENERATION_NAMES, *_MEDIA_NAMES])
+            raise TypeError(f"there is no option {quoted(name)}; {advice or 'see GenerationOptions and MediaOptions'}")
     generation = {name: value for name, value in keywords.items() if name in _GENERATION_NAMES}
     media = {name: value for name, value in keywords.items() if name in _MEDIA_NAMES}
     return replace(options or GenerationOptions(), **generation), replace(media_options or MediaOptions(), **media)
@@ -317,15 +339,65 @@ def refuse_options(options: GenerationOptions | MediaOptions, names: Sequence[st
     defaults = type(options)()
     for name in names:
         if getattr(options, name) != getattr(defaults, name):
-            raise ValueError(f"{name} is {getattr(options, name)!r}, but {reason}; leave it out")
+            raise ValueError(f"{name} is {quoted(getattr(options, name))}, but {reason}; leave it out")
+
+
+def quoted(value: object, max_chars: int = 100) -> str:
+    """A value as messages show it: on one line and cut in the middle, however large it is."""
+    text = " ".join(_SHORT.repr(value).split())
+    return text if len(text) <= max_chars else f"{text[: max_chars - 23]}...{text[-20:]}"
+
+
+class _ShortRepr(reprlib.Repr):
+    """`repr` that neither builds a huge text nor fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 4
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = 12
+        self.maxstring = self.maxother = self.maxlong = 400
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python refuses to write whole numbers of more than 4300 digits."""
+        return super().repr_int(x, level) if x.bit_length() < 4096 else f"<whole number of {x.bit_length()} bits>"
+
+    def repr_str(self, x: str, level: int) -> str:
+        """As `repr`, of the two ends of a long text alone."""
+        return repr(x if len(x) <= self.maxstring else f"{x[: self.maxstring // 2]}...{x[-self.maxstring // 2 :]}")
+
+
+_SHORT = _ShortRepr()
+
+
+def did_you_mean(name: object, known: Sequence[str]) -> str:
+    """`did you mean 'x'?` where a name is nearly one that is known, otherwise nothing."""
+    near = get_close_matches(str(name)[:100], known, 1)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def _check(options: object, name: str, holds: bool, expected: str) -> None:
     if not holds:
-        raise ValueError(f"{name} is {getattr(options, name)!r}, expected {expected}")
+        raise ValueError(f"{name} is {quoted(getattr(options, name))}, expected {expected}")
 
 
-def _is_whole(value: Any, least: int, most: int | None = None) -> bool:
+def _make_plain(options: Any) -> None:
+    """Python's numbers in place of NumPy's, which JSON cannot hold; they have been checked."""
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if isinstance(value, bool | int | float) and type(value) in (bool, int, float):
+            continue
+        if hasattr(value, "__index__"):
+            object.__setattr__(options, field.name, operator.index(value))
+        elif hasattr(value, "__float__"):
+            object.__setattr__(options, field.name, float(value))
+
+
+def _is_one_of(value: Any, known: Sequence[int]) -> bool:
+    """Whether a value is one of a few whole numbers."""
+    return is_whole(value, min(known), max(known)) and operator.index(value) in known
+
+
+def is_whole(value: Any, least: int, most: int | None = None) -> bool:
     """Whether a value is a whole number, NumPy's included, in a range."""
     if isinstance(value, bool):
         return False
@@ -336,12 +408,12 @@ def _is_whole(value: Any, least: int, most: int | None = None) -> bool:
     return number >= least and (most is None or number <= most)
 
 
-def _is_between(value: Any, least: float, most: float) -> bool:
+def is_between(value: Any, least: float, most: float) -> bool:
     """Whether a value is a number from `least` to `most` that is not infinite."""
     if isinstance(value, bool):
         return False
     try:
-        number = float(value) if not isinstance(value, str) else math.nan
+        number = float(value) if not isinstance(value, str | bytes | bytearray) else math.nan
     except (TypeError, ValueError, OverflowError):
         return False
-    return least <= number <= most and number < math.inf
+    return least <= number <= most and math.isfinite(number)

@@ -19,10 +19,13 @@ from .command_line.arguments import (
 )
 from .command_line.runner import CommandLine, explain_call, line_start, print_json, refuse_tracebacks
 from .command_line.signals import Interruption, end_process, handled_by
+from .command_line.standard_input import check_standard_input, read_texts
 
 if TYPE_CHECKING:
     from .api.captioning import Caption
     from .command_line.waiting import Waiting
+
+_TEXTS = ("prompt", "system", "json_schema")  # `-` reads them from standard input
 
 
 def main() -> None:
@@ -36,6 +39,8 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
+    check_standard_input(arguments, _TEXTS, "SOURCE -" if arguments.source == "-" else None)
+    read_texts(arguments, _TEXTS)
     prompt = arguments.prompt
     if prompt is None:
         prompt = DEFAULT_VIDEO_QUESTION if arguments.model else DEMO_VIDEO_QUESTION

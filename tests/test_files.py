@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlx_smolvlm import files
-from mlx_smolvlm.files import whole_file, whole_folder, write_json
+from mlx_smolvlm.files import check_drawing, whole_file, whole_folder, write_drawing, write_json
 
 ROOT = Path(__file__).parent.parent
 
@@ -118,3 +118,31 @@ def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
         assert target.read_text(encoding="utf-8") == "second"
     assert target.read_text(encoding="utf-8") == "first"
     assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_a_drawing_replaces_drawings_alone(tmp_path, ending):
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    target = tmp_path / f"plot.{ending}"
+    for _ in range(2):
+        write_drawing(figure, target)
+    figure.savefig(target)  # as another program does
+    before = target.read_bytes()
+    for write in (check_drawing, lambda path: write_drawing(figure, path)):
+        with pytest.raises(FileExistsError, match="exists already and is no drawing of this program"):
+            write(target)
+    assert target.read_bytes() == before
+    assert names(tmp_path) == [target.name]
+
+
+def test_a_file_that_appears_while_another_is_written_is_not_replaced(tmp_path):
+    target = tmp_path / "out"
+
+    def refuse(path):
+        if path.exists():
+            raise FileExistsError(path)
+
+    with pytest.raises(FileExistsError), whole_file(target, refuse) as path:
+        path.write_text("new")
+        target.write_text("a user's")
+    assert target.read_text() == "a user's"

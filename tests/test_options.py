@@ -26,7 +26,7 @@ from mlx_smolvlm.command_line.arguments import (
     generation_options,
     media_options,
 )
-from mlx_smolvlm.options import GenerationKeywords, MediaKeywords, resolve_options
+from mlx_smolvlm.options import GenerationKeywords, MediaKeywords, quoted, resolve_options
 
 ENTRY_POINTS = [
     stream_generate,
@@ -112,6 +112,13 @@ def test_objects_of_another_kind_are_refused(swapped):
         ({"seed": 2**64}, "seed is 18446744073709551616"),
         ({"stop": "text"}, "stop is 'text', expected a list"),
         ({"skip_special_tokens": 0}, "skip_special_tokens is 0, expected True or False"),
+        ({"temperature": b"1"}, "temperature is b'1'"),
+        ({"stop": 5}, "stop is 5, expected a list"),
+        ({"json_schema": [1]}, r"json_schema is \[1\], expected an object"),
+        ({"regex": 5}, "regex is 5, expected text or None"),
+        ({"kv_bits": "8"}, "kv_bits is '8'"),
+        ({"kv_group_size": 32}, "kv_group_size has no effect without kv_bits"),
+        ({"quantized_kv_start": 8}, "quantized_kv_start has no effect without kv_bits"),
     ],
 )
 def test_what_cannot_be_heeded_is_refused_by_name(options, message):
@@ -124,6 +131,8 @@ def test_what_cannot_be_heeded_is_refused_by_name(options, message):
     [
         ({"fps": 0}, "fps is 0"),
         ({"fps": "fast"}, "fps is 'fast'"),
+        ({"start_s": "soon"}, "start is 'soon', expected seconds"),
+        ({"page": 0}, "page is 0, expected a whole number of at least 1"),
         ({"longest_edge": 4097}, "longest_edge is 4097, expected 1 to 4096 pixels"),
         ({"max_frames": 1.5}, "max_frames is 1.5"),
         ({"start_s": 4, "end_s": 4}, "start is 4 s and end 4 s, expected an end after the start"),
@@ -139,6 +148,42 @@ def test_media_options_out_of_range_are_refused_by_name(options, message):
 def test_numbers_of_numpy_are_numbers():
     options = GenerationOptions(max_tokens=np.int64(4), temperature=np.float32(0.5), seed=np.uint64(3))
     assert options == GenerationOptions(max_tokens=4, temperature=0.5, seed=3)
+    media = MediaOptions(fps=np.float32(0.5), max_frames=np.int64(4), start_s=np.float64(1))
+    assert [type(value) for value in vars(media).values() if value] == [float, int, float]  # as JSON takes them
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_bytes": "5"}, "max_bytes is '5'; pass a number above 0"),
+        ({"timeout_s": None}, "timeout_s is None"),
+        ({"max_redirects": 1.5}, "max_redirects is 1.5"),
+        ({"schemes": "https"}, "schemes is 'https'; only"),
+        ({"check_address": "private"}, "check_address is 'private'; pass a function"),
+    ],
+)
+def test_limits_of_transfers_are_refused_by_name(fields, message):
+    with pytest.raises(ValueError, match=rf"^FetchPolicy\.{message}"):
+        FetchPolicy(**fields)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x" * 10**6,
+        ["x"] * 10**6,
+        {"a": {"b": ["x" * 10**5] * 99}},
+        [10**9999],
+        np.zeros((99, 99)),
+        b"x" * 10**6,
+        "a\n\x1b",
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_in_a_message_is_short_and_on_one_line(value):
+    assert len(quoted(value)) <= 100
+    assert quoted(value).isprintable()
+    assert quoted({"b": 1, "a": [None, "x"]}) in ("{'b': 1, 'a': [None, 'x']}", "{'a': [None, 'x'], 'b': 1}")
 
 
 def test_the_command_line_can_say_every_option():
@@ -151,7 +196,7 @@ def test_the_command_line_can_say_every_option():
     words = (
         "--max-tokens 3 --temperature 0.5 --top-p 0.9 --top-k 4 --min-p 0.1 --repetition-penalty 1.1 --seed 5 --stop x "
         "--keep-special-tokens --logprobs 2 --kv-bits 8 --kv-group-size 32 --quantized-kv-start 7 --prefill-chunk 9 "
-        "--ignore-chat-template --no-split --max-edge 99 --max-pixels 9 --fps 2 "
+        "--ignore-chat-template --no-split --max-edge 99 --max-pixels 9 --page 2 --fps 2 "
         "--max-frames 8 --start 1 --end 2 --hardware-decoding"
     )
     arguments = parser.parse_args(words.split())

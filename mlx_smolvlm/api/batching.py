@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Unpack
 
+from ..engine.answer import check_pair
 from ..engine.preparing import PREPARING_THREADS
 from ..engine.row import BatchRequest, RowEvent
 from ..engine.rows import Rows, check_bounds, check_row_options
@@ -92,6 +93,7 @@ def generate_batch(
         TypeError: an unknown option.
         OSError: prompts cannot be prepared for lack of disk space or open files.
     """
+    check_pair(model, processor)
     options, media_options = resolve_options(options, media_options, keywords)
     check_row_options(model, options)
     make_constraint(

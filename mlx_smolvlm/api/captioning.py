@@ -10,10 +10,20 @@ from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import TYPE_CHECKING, Unpack
 
-from ..engine.answer import check_options
+from ..engine.answer import check_options, check_pair
 from ..engine.feature_cache import FeatureCache
 from ..model.smolvlm import SmolVLM
-from ..options import GenerationOptions, MediaOptions, OptionKeywords, refuse_options, resolve_options
+from ..options import (
+    GenerationOptions,
+    MediaOptions,
+    OptionKeywords,
+    is_between,
+    is_whole,
+    quoted,
+    refuse_options,
+    resolve_options,
+)
+from ..processor.content_items import OptionedSource
 from ..processor.messages import Message, read_conversation, read_rendered
 from ..processor.processor import Processor
 from ..processor.sampled_video import SampledVideo
@@ -111,13 +121,20 @@ def stream_captions(
     from ..media.live.reader import LiveReader
     from ..media.live.source import read_source
 
+    check_pair(model, processor)
     options, media_options = resolve_options(options, media_options, keywords)
     check_timing(window_s, every_s, stall_timeout_s, retries)
     check_caption_options(options, media_options)
     every_s = every_s or window_s
     config = processor.config.video_for(media_options)
     read = read_conversation if options.apply_chat_template else read_rendered
-    read(messages_or_prompt, [], [source])  # refused here rather than when the first window is full
+    asked = read(messages_or_prompt, [], [source])  # refused here rather than when the first window is full
+    for video in asked.videos:
+        if isinstance(video, OptionedSource):
+            names = ", ".join(video.options)
+            raise ValueError(
+                f"the video item has {names}, but windows are sampled from the source; pass it as an option"
+            )
     check_options(model, options)
     named = read_source(source)
     # As many frames as the reference takes of a video of this length, the first and the last at its ends.
@@ -158,7 +175,10 @@ def check_caption_options(options: GenerationOptions, media_options: MediaOption
     refuse_options(options, ("logprobs",), "a caption has no place for log probabilities")
     refuse_options(
         media_options,
-        ("do_image_splitting", "longest_edge", "max_pixels", "start_s", "end_s", "hardware_decoding", "fetch_policy"),
+        (
+            *("do_image_splitting", "longest_edge", "max_pixels", "page", "start_s", "end_s"),
+            *("hardware_decoding", "fetch_policy"),
+        ),
         "of a source that is watched, the frames are taken as they come",
     )
 
@@ -166,10 +186,10 @@ def check_caption_options(options: GenerationOptions, media_options: MediaOption
 def check_timing(window_s: float, every_s: float | None, stall_timeout_s: float, retries: int) -> None:
     """Raise ValueError for what `stream_captions` would refuse."""
     for name, seconds in (("window", window_s), ("every", every_s), ("stall timeout", stall_timeout_s)):
-        if seconds is not None and not 0 < seconds < math.inf:
-            raise ValueError(f"{name} is {seconds}, expected a positive number of seconds")
-    if retries < 0:
-        raise ValueError(f"retries is {retries}, expected 0 or more")
+        if seconds is not None and not (is_between(seconds, 0, math.inf) and seconds > 0):
+            raise ValueError(f"{name} is {quoted(seconds)}, expected a positive number of seconds")
+    if not is_whole(retries, 0):
+        raise ValueError(f"retries is {quoted(retries)}, expected 0 or more")
 
 
 @dataclass(frozen=True)

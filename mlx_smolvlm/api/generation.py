@@ -13,7 +13,7 @@ from typing import Unpack
 
 import mlx.core as mx
 
-from ..engine.answer import Answer, AnswerStep, Cancelled, cancel_check, check_options
+from ..engine.answer import Answer, AnswerStep, Cancelled, cancel_check, check_options, check_pair
 from ..engine.decoding import decode
 from ..engine.feature_cache import FeatureCache
 from ..engine.prefill import read_prompt
@@ -22,9 +22,10 @@ from ..engine.prompt_lookup import PromptLookup
 from ..engine.sampling import check_finite
 from ..engine.timing import Stopwatch, Timing
 from ..media.images import ImageSource
+from ..model.forking import refuse_forked_process
 from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions, OptionKeywords, resolve_options
-from ..processor.messages import Message
+from ..processor.messages import Message, check_media
 from ..processor.processor import Processor
 from ..processor.prompt_media import Medium
 from ..processor.sampled_video import VideoSource
@@ -120,17 +121,17 @@ def stream_generate(
         ValueError: malformed messages, unreadable media, options out of range, a prompt longer than the
             context, a prompt cache that is in use, or logits that are not finite (damaged weights, or float16
             overflow).
-        TypeError: an unknown option.
+        TypeError: an unknown option, or no model with its processor.
+        RuntimeError: a forked process, if its parent had a model: MLX would hang.
         FileNotFoundError: no such image or video.
         ImportError: `json_schema` or `regex` without llguidance.
     """
+    check_pair(model, processor)
     options, media_options = resolve_options(options, media_options, keywords)
-    for name, media in (("images", images), ("videos", videos)):
-        if media is not None and not isinstance(media, list | tuple):
-            raise ValueError(f"{name} is {type(media).__name__}, expected a list")
+    images, videos = check_media("images", images), check_media("videos", videos)
     check_options(model, options)
     call = _Call(model, processor, options, media_options, prompt_cache, feature_cache, cancel)
-    return call.stream(messages_or_prompt, images or (), videos or ())
+    return call.stream(messages_or_prompt, images, videos)
 
 
 def generate_text(
@@ -194,6 +195,7 @@ class _Call:
         self, messages_or_prompt: str | Sequence[Message], images: Sequence[ImageSource], videos: Sequence[VideoSource]
     ) -> Generator[GenerationResponse, None, None]:
         """See `stream_generate`."""
+        refuse_forked_process()  # the call may have been made before the fork
         with ExitStack() as use:
             use.enter_context(self._cache.in_use.held())
             try:

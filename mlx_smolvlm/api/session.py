@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Unpack
 
+from ..engine.answer import check_pair
 from ..engine.exclusive import Exclusive
 from ..engine.feature_cache import FeatureCache
 from ..engine.prompt_cache import PromptCache
@@ -85,6 +86,7 @@ class Session:
             max_feature_bytes: most memory for the image features of images and frames that may be shown again; the
                 least recently used go first.
         """
+        check_pair(model, processor)
         self.model = model
         self.processor = processor
         self.system = system
@@ -96,6 +98,14 @@ class Session:
         self._in_use = Exclusive(
             "an answer is still being made, or the session saved; finish or close its stream first"
         )
+
+    def __repr__(self) -> str:
+        media = [item["type"] for turn in self.turns for item in turn.content if item["type"] != "text"]
+        asked = [f"{len(self.turns)} questions", f"{media.count('image')} images", f"{media.count('video')} videos"]
+        return f"<Session: {', '.join(asked)}; {len(self.prompt_cache.token_ids)} tokens read>"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Session can be neither pickled nor copied; use Session.save and Session.load")
 
     def ask(
         self,
@@ -190,6 +200,7 @@ class Session:
 
         Raises:
             ValueError: an answer is still being made.
+            FileExistsError: `path` is a file that is no saved session; only those are replaced.
             OSError: the file cannot be written.
         """
         with self._in_use.held():
@@ -208,6 +219,7 @@ class Session:
             FileNotFoundError: no such file.
             ValueError: no session, a damaged one, or one with another model or other types of numbers.
         """
+        check_pair(model, processor)
         saved = read_session(Path(path), model, fetch_policy)
         session = cls(model, processor, system=saved.system)
         session.turns = [Turn(*turn) for turn in saved.turns]

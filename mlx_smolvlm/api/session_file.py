@@ -10,11 +10,11 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 from PIL import Image
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save_file
 
 from ..engine.prompt_cache import PromptCache, ReadMedium
-from ..files import whole_file
+from ..files import refuse_foreign, whole_file
 from ..model.smolvlm import SmolVLM
 from ..options import FetchPolicy, MediaOptions
 from ..processor.kept_media import KeptImage, KeptMedium, KeptVideo
@@ -22,6 +22,7 @@ from ..processor.sampled_video import SampledVideo
 from ..processor.tiling import Layout
 
 FORMAT = "mlx-smolvlm session 2"
+_FORMATS = b'"mlx-smolvlm session'
 _RECORD, _CHECKSUM = "record", "checksum"
 _PROBE = 64  # values of each parameter that tell a model from others of the same shape
 
@@ -45,8 +46,29 @@ def model_fingerprint(model: SmolVLM) -> str:
     return digest.hexdigest()
 
 
+def check_session_target(path: Path) -> None:
+    """Raise FileExistsError if a session would replace a file that is none."""
+    refuse_foreign(path, _is_session, "saved session")
+
+
+def _is_session(path: Path) -> bool:
+    """Whether a file is a session of any version. Its record is looked at, not the rest, which may be large."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            return _RECORD in names and _FORMATS in file.get_tensor(_RECORD).tobytes()[:100]
+    except (SafetensorError, OSError, TypeError):
+        return False
+
+
 def write_session(path: Path, model: SmolVLM, session: SavedSession) -> None:
-    """Write a session whole or not at all. Raises OSError if the file cannot be written."""
+    """Write a session whole or not at all.
+
+    Raises:
+        FileExistsError: `path` is a file, and no session.
+        OSError: the file cannot be written.
+    """
+    check_session_target(path)
     tensors = {f"layers.{name}": _to_numpy(array) for name, array in session.prompt_cache.arrays().items()}
     media: list[dict[str, Any]] = []
     turns = []
@@ -72,7 +94,7 @@ def write_session(path: Path, model: SmolVLM, session: SavedSession) -> None:
     }
     tensors[_RECORD] = np.frombuffer(json.dumps(record).encode(), np.uint8)
     tensors[_CHECKSUM] = np.frombuffer(_checksum(tensors), np.uint8)
-    with whole_file(path) as temporary:
+    with whole_file(path, check_session_target) as temporary:
         try:
             save_file(tensors, temporary)
         except SafetensorError as error:

@@ -20,6 +20,7 @@ from ..command_line.arguments import (
 from ..command_line.progress import Progress, duration, say
 from ..command_line.runner import BAD_INPUT, CommandLine, refuse_tracebacks
 from ..command_line.signals import Interruption
+from ..command_line.standard_input import check_standard_input, read_texts
 from ..options import refuse_options
 from .inputs import Item, read_items
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .ranks import Ranks
 
 _RESULTS_PER_CLEANING = 64
+_TEXTS = ("prompt", "system", "json_schema")  # `-` reads them from standard input
 
 
 def main() -> None:
@@ -45,6 +47,8 @@ def main() -> None:
 def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
     """Do it all; `group` gets the processes that do it together, once they are known."""
     out = Path(arguments.out).expanduser()
+    check_standard_input(arguments, _TEXTS)
+    read_texts(arguments, _TEXTS)
     prompts = _prompts(arguments)
     items = _items(arguments, out)
     _check_marker(arguments.prompt, items)

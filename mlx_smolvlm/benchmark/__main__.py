@@ -10,12 +10,12 @@ from pathlib import Path
 from ..api.loading import DTYPES, default_dtype
 from ..command_line.progress import Progress
 from ..command_line.runner import CommandLine, refuse_tracebacks
-from ..files import whole_file, write_json
+from ..files import check_drawing, whole_file, write_json
 from .benchmark_run import BenchmarkRun, Settings
 from .geometries import GEOMETRIES
 from .measurement import Measurement, PeerComparison
 from .peers import PEERS, check_peer, compare, is_compared
-from .report import json_report, table, write_report_plot
+from .report import check_report_target, json_report, table, write_report_plot
 from .size import size
 from .stages import decode, loading, prefill, preprocessing, start, start_picture, vision
 from .video_stages import video
@@ -44,6 +44,8 @@ def main() -> None:
         for path in outputs:
             if not path.parent.is_dir():
                 raise FileNotFoundError(f"no folder {path.parent} to write {path.name} into")
+        if arguments.json is not None:
+            check_report_target(Path(arguments.json))
         if arguments.plot is not None:
             _check_plot(arguments.plot, bool(arguments.against) or "size" in arguments.only)
         folder = arguments.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="mlx_smolvlm_benchmark_"))
@@ -62,7 +64,7 @@ def main() -> None:
             if measurements or comparisons:
                 print(table(report))
                 if arguments.json is not None:
-                    with whole_file(Path(arguments.json)) as path:
+                    with whole_file(Path(arguments.json), check_report_target) as path:
                         write_json(path, report)
         if arguments.plot is not None:
             write_report_plot(report, Path(arguments.plot))
@@ -76,6 +78,7 @@ def _check_plot(name: str, has_something: bool) -> None:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         raise ValueError("--plot needs matplotlib: pip install 'mlx-smolvlm[plot]'") from None
+    check_drawing(Path(name))
     known = Figure().canvas.get_supported_filetypes()
     if Path(name).suffix.removeprefix(".") not in known:
         raise ValueError(f"--plot {name}: the file's ending should be one of {', '.join(sorted(known))}")

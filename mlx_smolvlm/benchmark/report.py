@@ -4,6 +4,7 @@ JSON: `format` (1), `machine`, `settings`, `measurements` and `comparisons`; the
 of `Measurement` and `PeerComparison`, with `median` and `ratio`.
 """
 
+import json
 import os
 import platform
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 import mlx.core as mx
 
 from .. import __version__
-from ..files import whole_file
+from ..files import refuse_foreign, write_drawing
 from .benchmark_run import BenchmarkRun
 from .measurement import Measurement, PeerComparison
 
@@ -141,5 +142,17 @@ def write_report_plot(report: dict[str, Any], path: Path) -> None:
             axes.set_xlabel(kind)
             axes.set_ylabel("time to the first token, s")
             axes.set_ylim(bottom=0)
-    with whole_file(path) as file:
-        figure.savefig(file)
+    write_drawing(figure, path)
+
+
+def check_report_target(path: Path) -> None:
+    """Raise FileExistsError if a report in JSON would replace a file that is none."""
+    refuse_foreign(path, _is_report, "report of this benchmark")
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        report = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(report, dict) and {"format", "machine", "measurements", "comparisons"} <= report.keys()

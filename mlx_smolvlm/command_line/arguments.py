@@ -54,6 +54,7 @@ def add_media_arguments(parser: argparse.ArgumentParser) -> None:
     media.add_argument("--no-split", action="store_true", help="one tile per image: quick and coarse")
     media.add_argument("--max-edge", type=int, metavar="N", help="pixels of an image's longest side after resizing")
     media.add_argument("--max-pixels", type=int, metavar="N", help="most pixels that an image may have as it is stored")
+    media.add_argument("--page", type=int, metavar="N", help="page of an image of several pages (TIFF); the first is 1")
     media.add_argument("--fps", type=float, metavar="F", help="frames per second of video")
     media.add_argument("--max-frames", type=int, metavar="N", help="most frames per video")
     media.add_argument("--start", type=float, metavar="S", help="second of the video at which to begin")
@@ -67,6 +68,7 @@ def media_options(arguments: argparse.Namespace) -> MediaOptions:
         do_image_splitting=False if arguments.no_split else None,
         longest_edge=arguments.max_edge,
         max_pixels=arguments.max_pixels,
+        page=arguments.page,
         fps=arguments.fps,
         max_frames=arguments.max_frames,
         start_s=arguments.start,
@@ -153,9 +155,9 @@ def sort_media(sources: Sequence[str]) -> dict[str, list[str]]:
 
 
 def check_files(sources: list[str]) -> None:
-    """Raise FileNotFoundError for an image or video that is neither there nor an address."""
+    """Raise FileNotFoundError for an image or video that is neither there, nor an address, nor standard input."""
     for source in sources:
-        if not is_url(source) and not Path(source).expanduser().exists():
+        if source != "-" and not is_url(source) and not Path(source).expanduser().exists():
             raise FileNotFoundError(f"{source}: no such file; check the path")
 
 

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 from tokenizers.decoders import DecodeStream
 
+from ..model.forking import refuse_forked_process
 from ..model.smolvlm import SmolVLM
 from ..options import KV_GROUP_SIZES, GenerationOptions
 from ..processor.processor import Processor
@@ -52,6 +53,25 @@ class AnswerStep:
     finish_reason: str | None
     logprob: float | None = None
     top_logprobs: list[tuple[int, float]] | None = None
+
+
+def check_pair(model: SmolVLM, processor: Processor) -> None:
+    """Refuse what cannot answer: anything but a model with its processor, in a process that may use MLX.
+
+    Raises:
+        TypeError: other objects, None or swapped ones.
+        RuntimeError: a forked process, where MLX would hang.
+    """
+    expected = "pass both that load() returns: model, processor = load(...)"
+    if isinstance(model, Processor) and isinstance(processor, SmolVLM):
+        raise TypeError(f"model and processor are swapped; {expected}")
+    # Told by what they can do, so that programs may wrap them.
+    parts = (("model", model, "SmolVLM", "language_model"), ("processor", processor, "Processor", "prepare"))
+    for name, value, kind, part in parts:
+        if not hasattr(value, part):
+            given = "None" if value is None else type(value).__name__
+            raise TypeError(f"{name} is {given}, expected a {kind}; {expected}")
+    refuse_forked_process()
 
 
 def check_options(model: SmolVLM, options: GenerationOptions) -> None:
@@ -157,7 +177,8 @@ class TextStream:
     """One answer's text.
 
     Characters of several tokens come out whole; text that may be the beginning of a stop string is held back.
-    `stopped` is set when a stop string has come: the text ends before it.
+    `stopped` is set when a stop string has come: the text ends before it. Special tokens count for stop strings, as
+    they are spelled, even where they are left out of the text.
     """
 
     def __init__(
@@ -175,15 +196,20 @@ class TextStream:
         self._decoder = DecodeStream(skip_special_tokens=skip_special_tokens)
         self._skip_special_tokens = skip_special_tokens
         self._stop = stop
+        self._hidden_tokens = processor.special_tokens if stop and skip_special_tokens else {}
         self._ids: list[int] = []
-        self._decoded = ""  # all text that is certain, but the space that prompts end before
+        self._decoded = ""  # all that is certain, special tokens included where stop strings are searched for
+        self._hidden: list[tuple[int, int]] = []  # parts of it that are not text: (start, end), in order
+        self._num_text = 0  # characters of it that are text
         self._keeps_first_space = keeps_first_space
         self._is_begun = keeps_first_space
-        self._given = 0  # characters handed out
+        self._given = 0  # characters of it that were handed out or left out
         self.stopped = False
 
     def add(self, token_id: int) -> str:
         """The text that this token makes certain."""
+        if token_id in self._hidden_tokens:
+            self._extend(self._hidden_tokens[token_id], is_text=False)
         if token_id in self._processor.stop_token_ids and self._skip_special_tokens:
             return ""
         self._ids.append(token_id)
@@ -196,13 +222,24 @@ class TextStream:
         if not self.stopped:
             whole = self._processor.decode(self._ids, skip_special_tokens=self._skip_special_tokens)
             whole = whole if self._keeps_first_space else whole.removeprefix(" ")
-            self._extend(whole[len(self._decoded) :])
+            self._extend(whole[self._num_text :])
         return self._hand_out(len(self._decoded))
 
-    def _extend(self, text: str) -> None:
+    def _extend(self, text: str, is_text: bool = True) -> None:
+        if self.stopped or not text:
+            return
         before = len(self._decoded)
-        self._decoded += text if self._is_begun else text.removeprefix(" ")
-        self._is_begun = self._is_begun or bool(text)
+        if not is_text:
+            self._hidden.append((before, before + len(text)))
+        elif not self._is_begun:
+            self._is_begun = True
+            if text.startswith(" ") and before:  # no part of the text, but of a stop string that began before it
+                self._hidden.append((before, before + 1))
+                self._num_text -= 1
+            else:
+                text = text.removeprefix(" ")
+        self._decoded += text
+        self._num_text += len(text) if is_text else 0
         search_from = max(0, before - max(map(len, self._stop), default=0))
         found = [place for string in self._stop if (place := self._decoded.find(string, search_from)) >= 0]
         if found:
@@ -220,6 +257,12 @@ class TextStream:
         return max(lengths, default=0)
 
     def _hand_out(self, end: int) -> str:
-        text = self._decoded[self._given : end]
+        parts, start = [], self._given
+        for hidden_start, hidden_end in self._hidden:
+            if hidden_start >= end:
+                break
+            parts.append(self._decoded[start:hidden_start])
+            start = max(start, hidden_end)
+        parts.append(self._decoded[start:end])
         self._given = max(self._given, end)
-        return text
+        return "".join(parts)

@@ -11,9 +11,18 @@ from threading import Event
 from typing import Unpack
 
 from ..model.smolvlm import SmolVLM
-from ..options import GenerationOptions, MediaOptions, OptionKeywords, refuse_options, resolve_options
+from ..options import (
+    GenerationOptions,
+    MediaOptions,
+    OptionKeywords,
+    is_between,
+    is_whole,
+    quoted,
+    refuse_options,
+    resolve_options,
+)
 from ..processor.processor import Processor
-from .answer import AnswerStep, Cancelled, check_options
+from .answer import AnswerStep, Cancelled, check_options, check_pair
 from .exclusive import OneCallAtATime, exclusive
 from .feature_cache import FeatureCache
 from .pacing import Pace
@@ -69,10 +78,12 @@ class Rows(OneCallAtATime):
 
         Raises:
             ValueError: a bound out of range.
+            TypeError: no model with its processor.
         """
+        check_pair(model, processor)
         check_bounds(batch_size, max_cache_bytes, max_feature_bytes, max_prefix_bytes)
-        if max_pause_s is not None and not 0 < max_pause_s < float("inf"):
-            raise ValueError(f"max_pause_s is {max_pause_s!r}, expected a positive number of seconds or None")
+        if max_pause_s is not None and not (is_between(max_pause_s, 0, float("inf")) and max_pause_s > 0):
+            raise ValueError(f"max_pause_s is {quoted(max_pause_s)}, expected a positive number of seconds or None")
         super().__init__("the rows are in use by another call, in another thread; make one call at a time")
         self._model = model
         self._refill = refill
@@ -133,7 +144,7 @@ class Rows(OneCallAtATime):
         check_row_options(self._model, options)
         key = next(number for number in self._numbers if number not in self._rows) if key is None else key
         if key in self._rows:
-            raise ValueError(f"there is a row {key!r} already; remove it first, or choose another key")
+            raise ValueError(f"there is a row {quoted(key)} already; remove it first, or choose another key")
         self._rows[key] = Row(key, request, options, media_options, cancel)
         return key
 
@@ -141,7 +152,7 @@ class Rows(OneCallAtATime):
     def remove(self, key: Hashable) -> None:
         """Drop a row in any stage; there is no event for it. Raises ValueError if there is no such row."""
         if key not in self._rows:
-            raise ValueError(f"there is no row {key!r}")
+            raise ValueError(f"there is no row {quoted(key)}")
         self._drop(self._rows[key])
 
     @exclusive
@@ -282,8 +293,8 @@ def check_bounds(batch_size: int, max_cache_bytes: int, max_feature_bytes: int, 
     bounds = [("batch_size", batch_size, 1), ("max_cache_bytes", max_cache_bytes, 0)]
     bounds += [("max_feature_bytes", max_feature_bytes, 0), ("max_prefix_bytes", max_prefix_bytes, 0)]
     for name, value, least in bounds:
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
+        if not is_whole(value, least):
+            raise ValueError(f"{name} is {quoted(value)}, expected a whole number of at least {least}")
 
 
 def check_row_options(model: SmolVLM, options: GenerationOptions) -> None:

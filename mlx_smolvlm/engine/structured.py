@@ -11,9 +11,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..options import GenerationOptions
+from ..media.urls import printable
+from ..options import GenerationOptions, quoted
 from ..processor.processor import Processor
 from .closing import Closer, Place, completes
+from .json_schema import schema_text
 
 MAX_SCHEMA_CHARS = 256 * 1024  # as JSON text; time grows with the square of what follows
 MAX_SCHEMA_OBJECTS = 1500  # objects within a schema: one for each property and each alternative
@@ -33,19 +35,17 @@ def read_grammar(options: GenerationOptions) -> str | None:
         ImportError: llguidance is not installed.
     """
     if options.regex is not None:
-        if not isinstance(options.regex, str):
-            raise ValueError(f"regex is {type(options.regex).__name__}, expected text")
         _check_regex(options.regex)
         return _regex_grammar(options.regex)
     if options.json_schema is not None:
-        return _schema_grammar(_schema_text(options.json_schema))
+        return _schema_grammar(_bounded_schema(options.json_schema))
     return None
 
 
 @lru_cache(maxsize=64)
 def _regex_grammar(regex: str) -> str:
     guidance = _llguidance()
-    _refuse(guidance.LLMatcher.grammar_from_regex(regex), f"regex {_shortened(regex)!r}")
+    _refuse(guidance.LLMatcher.grammar_from_regex(regex), f"regex {quoted(regex)}")
     return _answer_grammar(f"/{guidance.regex_to_lark(regex, use_ascii='')}/")
 
 
@@ -156,22 +156,15 @@ def _tokenizer(processor: Processor, vocab_size: int) -> Any:
     )
 
 
-def _schema_text(json_schema: Any) -> str:
-    """A schema as JSON text. Raises ValueError if it is none."""
+def _bounded_schema(json_schema: Mapping[str, Any] | str) -> str:
+    """A schema as JSON text. Raises ValueError for one that is none, or too large to be enforced in time."""
     if isinstance(json_schema, str):
         _check_length(json_schema)
-        try:
-            json_schema = json.loads(json_schema)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"the JSON schema is not JSON: {_shortened(str(error))}") from None
-    if not isinstance(json_schema, Mapping):
-        raise ValueError(f"the JSON schema is {_shortened(repr(json_schema))}, expected an object")
-    _check_objects(json_schema)
-    try:
-        text = json.dumps(dict(json_schema), ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"the JSON schema cannot be written as JSON: {_shortened(str(error))}") from None
+    elif isinstance(json_schema, Mapping):
+        _check_objects(json_schema)
+    text = schema_text(json_schema)
     _check_length(text)
+    _check_objects(json.loads(text))
     return text
 
 
@@ -209,8 +202,4 @@ def _check_regex(regex: str) -> None:
 def _refuse(grammar: str, what: str) -> None:
     problem = _llguidance().LLMatcher.validate_grammar(grammar)
     if problem:
-        raise ValueError(f"{what} cannot be enforced: {_shortened(' '.join(problem.split()), 300)}")
-
-
-def _shortened(text: str, length: int = 100) -> str:
-    return text if len(text) <= length else f"{text[:length]}..."
+        raise ValueError(f"{what} cannot be enforced: {printable(' '.join(problem.split()), 300)}")

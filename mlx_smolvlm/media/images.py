@@ -10,51 +10,32 @@ from __future__ import annotations
 
 import io
 import os
-import re
-from collections.abc import Callable, Iterator
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from ..options import FetchPolicy
-from .checked_file import CheckedFile
 from .fetch import DEFAULT_POLICY, fetch
-from .other_content import is_text, other_content
-from .urls import URL_SCHEME, decode_data_url, is_url, printable, redact_url
+from .image_files import MAX_IMAGE_PIXELS, decoded, from_file, reason, too_large
+from .urls import URL_SCHEME, check_size, decode_data_url, is_url, printable, redact_url
 
-MAX_IMAGE_PIXELS = 178_956_970  # 2/3 GiB as Pillow stores RGB; where Pillow, too, refuses by default
-
-# Pillow's name and plugin, usual ones first. No EPS, PSD, WMF and the like: they run other programs
-# or guess. JPEG covers MPO; PPM covers PGM, PBM and PFM.
-FORMATS = {
-    "PNG": "PngImagePlugin",
-    "JPEG": "JpegImagePlugin",
-    "WEBP": "WebPImagePlugin",
-    "GIF": "GifImagePlugin",
-    "BMP": "BmpImagePlugin",
-    "TIFF": "TiffImagePlugin",
-    "PPM": "PpmImagePlugin",
-    "AVIF": "AvifImagePlugin",
-    "JPEG2000": "Jpeg2KImagePlugin",
-}
-EXPECTED = "PNG, JPEG, WebP, GIF, BMP, TIFF, PNM, AVIF or JPEG 2000"
-UPRIGHT = {  # EXIF orientation -> what turns the stored image upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 CHANNELS = (1, 3, 4)
-BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
-ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
+
+class ArraySource(Protocol):
+    """What NumPy can make an array of: arrays of MLX, JAX, PyTorch on the CPU, and the like."""
+
+    def __array__(self) -> Any:
+        """The pixels."""
+
+
+ImageSource = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | ArraySource
+)
 
 
 def load_image(
@@ -63,21 +44,27 @@ def load_image(
     *,
     max_pixels: int = MAX_IMAGE_PIXELS,
     check_cancelled: Callable[[], None] = lambda: None,
+    page: int | None = None,
 ) -> Image.Image:
     """Return the image upright, in mode RGB, decoded, independent of `source`, without metadata.
 
     source: one of
         - str: a path (`~` is expanded), or a file://, http(s):// or data: URL; `policy` limits the last
           two. A server passes only bytes and URLs from strangers, since any readable path is opened;
-        - pathlib.Path;
+        - pathlib.Path, or any object with `__fspath__`;
         - bytes, bytearray, memoryview: the content of an image file;
+        - file opened in binary mode, `io.BytesIO` too: read from its beginning. One that cannot be rewound (a pipe, an
+          HTTP response) is read to its end, at most `policy.max_bytes`;
         - PIL image, which stays as it is;
         - numpy array (height, width), or (height, width, channels) with 1, 3 or 4 channels, RGB order:
-          uint8; uint16, of which the high byte counts; bool; floats from 0 to 1.
+          uint8; uint16, of which the high byte counts; bool; floats from 0 to 1;
+        - any object with `__array__`, such as an `mx.array`: as a numpy array.
     max_pixels: width * height above which an image is refused, from its header alone.
     check_cancelled: called while a download is waited for and between blocks of a file; it may raise to stop.
+    page: which page of a TIFF file, counted from 1. None takes the first, and warns if there are more.
 
-    Of several frames or pages the first counts (of a PIL image the current one). For transparency see
+    Of several frames the first counts (of a PIL image the current one). Of a raw photo that is a TIFF file (DNG, NEF,
+    CR2) the full-size preview is read, with a warning; without one it is refused. For transparency see
     above. 16-bit grey keeps its high byte, which is also how Pillow reads 16-bit colour;
     there is no stretching, so 12 bits stored in 16 stay dark. Colour profiles are not applied.
 
@@ -86,24 +73,28 @@ def load_image(
     TypeError for other sources. Each says in one line what was wrong with which source.
     """
     name = describe_source(source)
+    is_array = _is_array(source)
+    if page not in (None, 1) and (is_array or isinstance(source, Image.Image)):
+        raise ValueError(f"{name}: page is {page}, but these are the pixels of one page; leave it out")
     if isinstance(source, Image.Image):
-        return _decoded(source, name, max_pixels, check_cancelled, is_file=False)
-    if isinstance(source, np.ndarray):
-        return _from_array(source, name, max_pixels)
+        return decoded(source, name, max_pixels, check_cancelled, is_file=False)
+    if is_array:
+        return _from_array(_as_array(source, name), name, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(source), name, max_pixels, check_cancelled)
+        return from_file(io.BytesIO(source), name, max_pixels, page, check_cancelled)
     if not isinstance(source, (str, os.PathLike)):
-        raise TypeError(f"{name}: not an image; pass a path, URL, bytes, PIL image or numpy array")
-    text = os.fspath(source)
+        return from_file(_rewound(source, name, policy.max_bytes), name, max_pixels, page, check_cancelled)
+    text = os.fsdecode(source)
     scheme = URL_SCHEME.match(text) if isinstance(source, str) else None
     kind = scheme[0].lower() if scheme else "path"
     if kind == "data":
         data = decode_data_url(text, policy.max_bytes, check_cancelled)
-        return _from_file(io.BytesIO(data), name, max_pixels, check_cancelled)
+        return from_file(io.BytesIO(data), name, max_pixels, page, check_cancelled)
     if kind not in ("path", "file"):  # `fetch` says which kinds of address there are
-        return _from_file(io.BytesIO(fetch(text, policy, check_cancelled)), name, max_pixels, check_cancelled)
+        data = fetch(text, policy, check_cancelled)
+        return from_file(io.BytesIO(data), name, max_pixels, page, check_cancelled)
     with _opened(path_of_file_url(text, name) if kind == "file" else text, name) as file:
-        return _from_file(file, name, max_pixels, check_cancelled)
+        return from_file(file, name, max_pixels, page, check_cancelled)
 
 
 def describe_source(source: object) -> str:
@@ -114,11 +105,16 @@ def describe_source(source: object) -> str:
         return f"PIL image ({source.mode}, {source.width}x{source.height})"
     if isinstance(source, np.ndarray):
         return f"numpy array ({source.dtype}, shape {source.shape})"
+    if _is_array(source):
+        shape = f", shape {tuple(source.shape)}" if hasattr(source, "shape") else ""
+        return f"{type(source).__module__}.{type(source).__name__} ({getattr(source, 'dtype', 'array')}{shape})"
     if not isinstance(source, (str, os.PathLike)):
-        return f"{type(source).__name__} object"
+        name = getattr(source, "name", None)
+        named = f" {printable(name, 200)}" if isinstance(name, str) and hasattr(source, "read") else ""
+        return f"{type(source).__name__} object{named}"
     if isinstance(source, str) and is_url(source):
         return redact_url(source)
-    return printable(os.fspath(source), 200) or "empty path"
+    return printable(os.fsdecode(source), 200) or "empty path"
 
 
 def path_of_file_url(url: str, name: str) -> str:
@@ -129,6 +125,43 @@ def path_of_file_url(url: str, name: str) -> str:
     if parts.netloc.lower() not in ("", "localhost"):
         raise ValueError(f"{name}: a file on another computer; expected file:///path")
     return url2pathname(parts.path)
+
+
+def _is_array(source: object) -> bool:
+    return hasattr(source, "__array__") and not isinstance(source, (type, str, os.PathLike, Image.Image))
+
+
+def _as_array(source: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(source)
+    except Exception as error:  # what a library raises for its own types, such as bfloat16 or arrays on a GPU
+        raise ValueError(f"{name}: no numpy array can be made of it ({reason(error)}); convert it first") from error
+
+
+def _rewound(source: Any, name: str, max_bytes: int) -> BinaryIO:
+    """A file object at its beginning, as one that can be searched."""
+    read = getattr(source, "read", None)
+    if not callable(read) or isinstance(source, type):
+        raise TypeError(
+            f"{name}: not an image; pass a path, URL, bytes, a file opened in binary mode, a PIL image or an array"
+        )
+    if isinstance(source, io.TextIOBase):
+        raise TypeError(f"{name}: a file opened in text mode; open it with mode 'rb'")
+    try:
+        if source.seekable():
+            source.seek(0)
+            return source  # type: ignore[no-any-return]
+    except (AttributeError, OSError, ValueError):  # no such method, or closed: reading it says so
+        pass
+    content = io.BytesIO()
+    try:
+        while chunk := read(2**20):
+            content.write(chunk)
+            check_size(content.tell(), max_bytes, name)
+    except (OSError, TypeError) as error:
+        raise ValueError(f"{name}: cannot be read ({reason(error)}); pass a file opened in binary mode") from error
+    content.seek(0)
+    return content
 
 
 def _opened(path: str, name: str) -> BinaryIO:
@@ -143,109 +176,8 @@ def _opened(path: str, name: str) -> BinaryIO:
     except PermissionError as error:
         raise PermissionError(f"{name}: may not be read; check the permissions of the file") from error
     except (OSError, RuntimeError, ValueError) as error:  # name too long, no home folder for ~, zero byte
-        raise ValueError(f"{name}: not a usable path ({_reason(error)}); check it") from error
+        raise ValueError(f"{name}: not a usable path ({reason(error)}); check it") from error
     raise ValueError(f"{name}: not a regular file; pass the bytes of the image")  # a pipe could block for ever
-
-
-def _from_file(file: BinaryIO, name: str, max_pixels: int, check: Callable[[], None]) -> Image.Image:
-    """Open and decode. Image.open would do for the first, but above a limit that is global it warns, and
-    nothing silences that for one thread alone; so its loop is repeated here, and `_decoded` checks."""
-    head = file.read(1024)
-    damage = ""
-    for format_name, factory in _readers(head, name):
-        file.seek(0)
-        try:
-            image = factory(cast(BinaryIO, CheckedFile(file, check)), "")
-        except BOMBS as error:
-            raise ValueError(f"{name}: {_too_large(max_pixels)}") from error
-        except Exception as error:  # hostile bytes make plugins raise anything
-            check()  # the error may be that it is cancelled
-            damage = f"damaged {format_name} header ({_reason(error)}); get a whole copy"
-            continue
-        with image:
-            return _decoded(image, name, max_pixels, check, is_file=True)
-    if damage and not is_text(head):  # text can begin like a BMP ("BM") or PPM ("P1" to "P6")
-        raise ValueError(f"{name}: {damage}")
-    raise ValueError(f"{name}: {other_content(head, EXPECTED)}")
-
-
-def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, str], Image.Image]]]:
-    """Yield (format, class of image files) for each format whose signature `head` bears."""
-    if head[4:8] == b"ftyp" and re.search(rb"hei[cxms]|hev[cxms]", head[8:40]):
-        try:
-            pillow_heif: Any = import_module("pillow_heif")
-        except ImportError as error:
-            step = "convert it to JPEG or PNG, or pip install pillow-heif"
-            raise ValueError(f"{name}: a HEIC image, which Pillow does not read; {step}") from error
-        yield "HEIC", pillow_heif.HeifImageFile
-    for format_name, plugin in FORMATS.items():
-        import_module(f"PIL.{plugin}")
-        factory, accepts = Image.OPEN[format_name]
-        accepted = accepts is None or accepts(head[:16])
-        if isinstance(accepted, str):  # known, but this Pillow was built without it
-            raise ValueError(f"{name}: {accepted}; install a complete Pillow, or convert the image to PNG")
-        if accepted:
-            yield format_name, factory
-
-
-def _decoded(
-    image: Image.Image, name: str, max_pixels: int, check: Callable[[], None], *, is_file: bool
-) -> Image.Image:
-    width, height = image.size
-    if width * height == 0:
-        raise ValueError(f"{name}: has no pixels ({width}x{height}); pass an image at least 1x1 in size")
-    if width * height > max_pixels:
-        raise ValueError(f"{name}: {width}x{height} pixels, {_too_large(max_pixels)}")
-    try:
-        image.load()
-    except BOMBS as error:
-        raise ValueError(f"{name}: {_too_large(max_pixels)}") from error
-    except Exception as error:  # hostile bytes make decoders raise anything
-        check()
-        raise ValueError(f"{name}: damaged or cut short ({_reason(error)}); get a whole copy") from error
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # broken metadata around sound pixels: shown as stored
-        orientation = None
-    check()
-    rgb = _to_rgb(image, name, is_file)
-    check()
-    rgb = rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
-    rgb.info = {}  # an orientation left in here would be applied a second time
-    return rgb
-
-
-def _to_rgb(image: Image.Image, name: str, is_file: bool) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        image = _narrowed(image, name)
-    try:
-        if is_file:
-            if isinstance(image.info.get("transparency"), bytes):
-                del image.info["transparency"]  # converting would drop it too, but with a warning
-            image = image.convert("RGB")  # a key colour stays noted, an alpha channel is gone
-        if "A" in image.getbands() or image.info.get("transparency") is not None:
-            layer = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
-        return image.convert("RGB")
-    except Exception as error:
-        raise ValueError(f"{name}: mode {image.mode} has no way to RGB ({_reason(error)}); save it as PNG") from error
-
-
-def _narrowed(image: Image.Image, name: str) -> Image.Image:
-    """Modes I and F do not say what white is. Up to 255 the reference's reading loses nothing and holds;
-    above, I is 16-bit grey (so Pillow reads 16-bit PGM); what would be clipped is an error."""
-    values = np.asarray(image)
-    low, high = values.min(), values.max()
-    if image.mode == "I" and low >= 0 and 255 < high <= 65535:
-        return Image.fromarray((values >> 8).astype(np.uint8))
-    if not (low >= 0 and high <= 255):  # so written that NaN does not pass
-        span = "0 to 255 or 0 to 65535" if image.mode == "I" else "0 to 255"
-        raise ValueError(f"{name}: values from {low} to {high}; scale them to {span}")
-    if image.mode == "F" and 0 < high <= 1:
-        raise ValueError(f"{name}: values from {low} to {high}, but white is 255 in mode F; multiply by 255")
-    return image
 
 
 def _from_array(array: np.ndarray, name: str, max_pixels: int) -> Image.Image:
@@ -256,7 +188,7 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> Image.Image:
             hint = "this one is channels first, pass image.transpose(1, 2, 0)"
         raise ValueError(f"{name}: expected (height, width) or (height, width, 1, 3 or 4); {hint}")
     if array.size == 0 or shape[0] * shape[1] > max_pixels:
-        reason = "has no pixels; pass at least 1x1" if array.size == 0 else _too_large(max_pixels)
+        reason = "has no pixels; pass at least 1x1" if array.size == 0 else too_large(max_pixels)
         raise ValueError(f"{name}: {reason}")
     array = array[:, :, 0] if array.ndim == 3 and shape[2] == 1 else array
     if array.dtype.kind == "b":
@@ -274,13 +206,3 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> Image.Image:
         alpha = array[..., 3:] / 255
         array = np.round(alpha * array[..., :3] + (1 - alpha) * 255)
     return Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8)).convert("RGB")
-
-
-def _too_large(max_pixels: int) -> str:
-    return (
-        f"more than the limit of {max_pixels} pixels; scale it down, or raise max_pixels (--max-pixels) if you trust it"
-    )
-
-
-def _reason(error: Exception) -> str:
-    return printable(getattr(error, "strerror", None) or str(error) or type(error).__name__, 100)

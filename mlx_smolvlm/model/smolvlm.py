@@ -1,5 +1,8 @@
 """The whole network: tiles and token ids -> logits."""
 
+from copy import deepcopy
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -8,6 +11,7 @@ from ..options import GenerationOptions
 from .caches.kv_cache import KVCache
 from .config import ModelConfig
 from .connector import Connector
+from .forking import refuse_forked_process
 from .language import LanguageModel
 from .layers.streams import side_by_side
 from .vision import VisionModel
@@ -20,11 +24,22 @@ class SmolVLM(nn.Module):
     """
 
     def __init__(self, config: ModelConfig):
+        refuse_forked_process()
         super().__init__()
         self.vision_model = VisionModel(config.vision)
         self.connector = Connector(config)
         self.language_model = LanguageModel(config.text, config.tie_word_embeddings)
         self._config = config
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError("a model cannot be pickled; call load() in each process")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SmolVLM":
+        copied = memo[id(self)] = self.__class__.__new__(self.__class__)
+        for name, value in self.items():
+            copied[name] = deepcopy(value, memo)
+        vars(copied).update(deepcopy(vars(self), memo))
+        return copied
 
     @property
     def config(self) -> ModelConfig:

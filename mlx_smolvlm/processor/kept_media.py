@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..media.images import describe_source
 from ..media.urls import URL_SCHEME
 from ..options import MediaOptions
-from .messages import read_conversation
+from .messages import check_media, read_conversation
 from .prompt_media import Clip, FrameSeries, LoadedImage, PlannedImage, PlannedVideo
 from .tiling import Layout
 
@@ -76,6 +77,11 @@ class KeptMedium:
         self.known = known
         self._in_prompt: OpenMedium | KeptImage | KeptVideo | None = None
 
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return describe_source(self.source) if self.known is None else self.known.name
+
     def open(self, opener: Opener) -> OpenMedium | KeptImage | KeptVideo:
         """What stands for it in a prompt; `opener` opens the source if it is needed."""
         if self.known is None:
@@ -109,10 +115,9 @@ def kept_content(text: str, images: Sequence[Any], videos: Sequence[Any], option
     """
     sources = {}
     for kind, media in (("image", images), ("video", videos)):
-        if not isinstance(media, list | tuple):
-            raise ValueError(f"{kind}s is {type(media).__name__}, expected a list")
         sources[kind] = [
-            source if isinstance(source, KeptMedium) else KeptMedium(kind, source, options) for source in media
+            source if isinstance(source, KeptMedium) else KeptMedium(kind, source, options)
+            for source in check_media(f"{kind}s", media)
         ]
     conversation = read_conversation(text, sources["image"], sources["video"])
     unplaced = {kind: iter(media) for kind, media in sources.items()}
@@ -126,7 +131,7 @@ def _path_of(source: Any) -> str | None:
     """The full path of a source that is a file."""
     if not isinstance(source, str | os.PathLike):
         return None
-    text = os.fspath(source)
+    text = os.fsdecode(source)
     scheme = URL_SCHEME.match(text) if isinstance(source, str) else None
     if scheme:
         return text if scheme[0].lower() == "file" else None

@@ -2,7 +2,7 @@
 
 The format is that of Hugging Face: `[{"role": "user", "content": [{"type": "image", "path": "cat.jpg"},
 {"type": "text", "text": "What is this?"}]}]`. Content may also be a plain string, and OpenAI's
-`{"type": "image_url", "image_url": {"url": ...}}` is read as an image.
+`{"type": "image_url", "image_url": {"url": ...}}` is read as an image. `content_items.py` says what an item may hold.
 """
 
 import re
@@ -10,19 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..options import did_you_mean, quoted
+from .content_items import MediaItem, OptionedSource, read_item
+
 Message = Mapping[str, Any]
 """One chat message, `{"role": ..., "content": text or a list of content items}`."""
 
 ROLES = ("system", "user", "assistant")
 IMAGE_MARKER = "<image>"
 VIDEO_MARKER = "<video>"
-_SOURCE_KEYS = {"image": ("image", "path", "url", "base64"), "video": ("video", "path", "url")}
+_MESSAGE_KEYS = ("role", "content")
 
 
 @dataclass(frozen=True)
 class Conversation:
     """Messages ready for a template, and the sources of their media in the order of the markers.
 
+    A source is an `OptionedSource` where its item says how it is read.
     `text` is set instead of `messages` if the caller rendered the prompt itself.
     """
 
@@ -43,9 +47,10 @@ def read_conversation(
     Raises:
         ValueError: malformed messages, unknown content types, or not as many media as markers.
     """
+    images, videos = check_media("images", images), check_media("videos", videos)
     if isinstance(messages_or_prompt, str):
-        return _from_prompt(messages_or_prompt, list(images), list(videos))
-    return _from_messages(messages_or_prompt, list(images), list(videos))
+        return _from_prompt(messages_or_prompt, images, videos)
+    return _from_messages(messages_or_prompt, images, videos)
 
 
 def read_rendered(prompt: Any, images: Sequence[Any], videos: Sequence[Any]) -> Conversation:
@@ -55,10 +60,31 @@ def read_rendered(prompt: Any, images: Sequence[Any], videos: Sequence[Any]) -> 
         ValueError: not a string, or not as many media as markers.
     """
     if not isinstance(prompt, str):
-        raise ValueError(f"without a chat template the prompt must be text, got {type(prompt).__name__}")
+        raise ValueError(f"without a chat template the prompt must be text, got {quoted(prompt)}")
+    images, videos = check_media("images", images), check_media("videos", videos)
     for marker, media in ((IMAGE_MARKER, images), (VIDEO_MARKER, videos)):
         _check_markers(prompt, marker, media)
-    return Conversation([], list(images), list(videos), text=prompt)
+    return Conversation([], images, videos, text=prompt)
+
+
+def check_media(name: str, media: Any) -> list[Any]:
+    """The images or videos of a call as a list; None is an empty one.
+
+    Raises:
+        ValueError: anything but a list or tuple, such as a single image or path.
+    """
+    if media is None:
+        return []
+    if not isinstance(media, list | tuple):
+        raise ValueError(f"{name} is {quoted(media)}, expected a list; pass a single one as {name}=[...]")
+    for place, source in enumerate(media):
+        if source is None:
+            raise ValueError(f"{name}[{place}] is None, expected {_a_medium(name)}")
+    return list(media)
+
+
+def _a_medium(name: str) -> str:
+    return "an image" if name == "images" else "a video"
 
 
 def check_continues(conversation: Conversation) -> None:
@@ -101,61 +127,49 @@ def user_content(prompt: str, num_images: int, num_videos: int) -> list[dict[str
 
 
 def _from_messages(messages: Sequence[Message], images: list[Any], videos: list[Any]) -> Conversation:
-    if not isinstance(messages, Sequence) or not messages:
-        raise ValueError(f"messages are {messages!r}, expected a list with at least one message")
+    if not isinstance(messages, Sequence) or isinstance(messages, bytes | bytearray | memoryview) or not messages:
+        advice = "; put it in a list" if isinstance(messages, Mapping) else ""
+        raise ValueError(f"messages are {quoted(messages)}, expected a list with at least one message{advice}")
     unplaced = {"image": iter(images), "video": iter(videos)}
     placed: dict[str, list[Any]] = {"image": [], "video": []}
     checked = []
     for number, message in enumerate(messages):
         where = f"messages[{number}]"
-        if not isinstance(message, Mapping):
-            raise ValueError(f"{where} is {message!r}, expected an object with 'role' and 'content'")
-        role = message.get("role")
-        if role not in ROLES:
-            raise ValueError(f"{where} has role {role!r}, expected one of {', '.join(ROLES)}")
+        content = _content(message, where)
         items = []
-        for kind, value in _items(message.get("content"), where):
-            if kind == "text":
-                items.append({"type": "text", "text": value})
+        for item in content:
+            if isinstance(item, str):
+                items.append({"type": "text", "text": item})
                 continue
-            if value is None:
-                value = next(unplaced[kind], None)
-            if value is None:
-                raise ValueError(f"{where} has more {kind} items than {kind}s were given; pass one for each")
-            placed[kind].append(value)
-            items.append({"type": kind})
-        checked.append({"role": role, "content": items})
+            source = next(unplaced[item.kind], None) if item.source is None else item.source
+            if source is None:
+                raise ValueError(f"{where} has more {item.kind} items than {item.kind}s were given; pass one for each")
+            placed[item.kind].append(OptionedSource(source, item.options) if item.options else source)
+            items.append({"type": item.kind})
+        checked.append({"role": message["role"], "content": items})
     _refuse_left_over(list(unplaced["image"]), list(unplaced["video"]))
     _refuse_markers_in_text(checked)
     return Conversation(checked, placed["image"], placed["video"])
 
 
-def _items(content: Any, where: str) -> list[tuple[str, Any]]:
-    """Content as (type, text or media source or None) pairs."""
+def _content(message: Any, where: str) -> list[str | MediaItem]:
+    """The content of a message, its role checked."""
+    if not isinstance(message, Mapping):
+        raise ValueError(f"{where} is {quoted(message)}, expected an object with 'role' and 'content'")
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise ValueError(f"{where} has role {quoted(role)}, expected one of {', '.join(ROLES)}")
+    for key, value in message.items():
+        if key not in _MESSAGE_KEYS and value is not None:  # tables fill in None
+            advice = (
+                did_you_mean(key, _MESSAGE_KEYS) or "a message has role and content; media are items of its content"
+            )
+            raise ValueError(f"{where} has the unknown key {quoted(key)}; {advice}")
     if isinstance(content, str) and content:
-        content = [{"type": "text", "text": content}]
+        return [content]
     if not isinstance(content, list | tuple) or not content:
-        raise ValueError(f"{where} has content {content!r}, expected text or a list of content items")
-    items = []
-    for item in content:
-        kind = item.get("type") if isinstance(item, dict) else None
-        if kind == "text":
-            if not isinstance(item.get("text"), str):
-                raise ValueError(f"{where} has a text item without 'text': {item!r}")
-            items.append(("text", item["text"]))
-        elif kind == "image_url":
-            value = item.get("image_url")
-            items.append(("image", value.get("url") if isinstance(value, dict) else value))
-        elif isinstance(kind, str) and kind in _SOURCE_KEYS:
-            sources = [item[key] for key in _SOURCE_KEYS[kind] if item.get(key) is not None]
-            if len(sources) > 1:
-                raise ValueError(f"{where} has {kind} item with {len(sources)} sources, expected one")
-            if item.get("base64") is not None and isinstance(sources[0], str):
-                sources = [f"data:;base64,{sources[0].rpartition(',')[2]}"]
-            items.append((kind, sources[0] if sources else None))
-        else:
-            raise ValueError(f"{where} has content type {kind!r} in {item!r}, expected text, image or video")
-    return items
+        raise ValueError(f"{where} has content {quoted(content)}, expected text or a list of content items")
+    return [read_item(item, where) for item in content]
 
 
 def _refuse_left_over(images: list[Any], videos: list[Any]) -> None:

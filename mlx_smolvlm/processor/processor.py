@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
@@ -16,6 +17,7 @@ from ..model.config import ModelConfig
 from ..model.json_fields import check_file_size
 from ..options import MediaKeywords, MediaOptions, resolve_options
 from .chat_template import FAMILY_TEMPLATE, render
+from .content_items import OptionedSource
 from .expansion import layout_marker
 from .kept_media import KeptMedium
 from .messages import (
@@ -30,7 +32,7 @@ from .messages import (
 from .processor_config import ProcessorConfig, read_processor_config
 from .prompt import MARKER, Inputs, Prompt, PromptMedium
 from .prompt_media import Clip, FrameSeries, LoadedImage, open_clip, open_image
-from .sampled_video import VideoSource
+from .sampled_video import SampledVideo, VideoSource
 from .tiling import squeeze
 
 MAX_PROMPT_CHARS = 4 * 1024**2  # `tokenizers` needs some 100 bytes for each, and aborts the process where they lack
@@ -134,8 +136,11 @@ class Processor:
                 for number, source in enumerate(sources, 1):
                     check_cancelled()
                     report(f"opening {kind}", number, len(sources))
+                    own = options
+                    if isinstance(source, OptionedSource):
+                        source, own = _resolved(source, options)
                     is_kept = isinstance(source, KeptMedium)
-                    media.append(source.open(opener) if is_kept else opener(source, options))
+                    media.append(source.open(opener) if is_kept else opener(source, own))
                 return media
 
             try:
@@ -162,6 +167,20 @@ class Processor:
         tile_size = self.config.image.tile_size
         longest_edge = self.config.video.longest_edge if self.config.video else tile_size
         return squeeze(load_image(frame), longest_edge, tile_size)
+
+    @cached_property
+    def special_tokens(self) -> dict[int, str]:
+        """Tokens that `decode` leaves out where it skips special tokens, and how they are spelled."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return {token_id: token.content for token_id, token in added.items() if token.special}
+
+    def __repr__(self) -> str:
+        image, video = self.config.image, self.config.video
+        sampling = f"{video.fps:g} frames a second, at most {video.max_frames}" if video else "not made for video"
+        return (
+            f"<Processor: {self.tokenizer.get_vocab_size()} tokens, images to {image.longest_edge} pixels in tiles of "
+            f"{image.tile_size}, {self.config.image_seq_len} tokens each; {sampling}>"
+        )
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Tokens -> text."""
@@ -264,6 +283,18 @@ def _tokenizer_errors(what: str) -> Iterator[None]:
         raise
     except BaseException as error:
         raise ValueError(f"{what}: {printable(str(error), 200)}") from None
+
+
+def _resolved(optioned: OptionedSource, options: MediaOptions) -> tuple[Any, MediaOptions]:
+    """A source and how it is read. Raises ValueError for one whose pixels or frames are chosen already."""
+    source = optioned.source
+    if isinstance(source, KeptMedium | SampledVideo):
+        name = source.name if isinstance(source, SampledVideo) else f"the {source.kind} of an earlier question"
+        raise ValueError(
+            f"{name} cannot be read with {', '.join(optioned.options)}: what is shown of it is chosen already; "
+            "leave that out of its item"
+        )
+    return source, optioned.resolve(options)
 
 
 def load_processor(folder: Path, model_config: ModelConfig) -> Processor:

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from ..media.fetch import DEFAULT_POLICY, stream
-from ..media.images import MAX_IMAGE_PIXELS, ImageSource, describe_source, load_image, path_of_file_url
+from ..media.image_files import MAX_IMAGE_PIXELS
+from ..media.images import ImageSource, describe_source, load_image, path_of_file_url
 from ..media.prefetch import mapped_in_threads
 from ..media.reporting import named_source
 from ..media.urls import URL_SCHEME, decode_data_url
@@ -209,7 +210,7 @@ def open_image(
     max_pixels = MAX_IMAGE_PIXELS if options.max_pixels is None else options.max_pixels
     with named_source(describe_source(source)):
         policy = options.fetch_policy or DEFAULT_POLICY
-        image = load_image(source, policy, max_pixels=max_pixels, check_cancelled=check)
+        image = load_image(source, policy, max_pixels=max_pixels, check_cancelled=check, page=options.page)
     return LoadedImage(describe_source(source), image, plan(image.size, config), config.tile_size, check)
 
 
@@ -242,7 +243,7 @@ def _video_file(source: str | os.PathLike[str], folder: Path, policy: FetchPolic
     """The path of a video; in `folder`, if it had to be written to a file first."""
     scheme = URL_SCHEME.match(source) if isinstance(source, str) else None
     if scheme is None:
-        return Path(source)
+        return Path(os.fsdecode(source))
     kind, address = scheme[0].lower(), str(source)
     if kind == "file":
         return Path(path_of_file_url(address, address))

@@ -2,9 +2,11 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from ..options import is_between, quoted
 
 
 @dataclass(frozen=True)
@@ -29,18 +31,27 @@ class SampledVideo:
     name: str = "sampled video"
 
     def __post_init__(self) -> None:
+        for name in ("frames", "timestamps_s"):
+            given = getattr(self, name)
+            if isinstance(given, str | bytes | Mapping) or not hasattr(given, "__len__"):
+                raise ValueError(f"{self.name} has {name} {quoted(given)}, expected a list")
         if not len(self.frames) or len(self.frames) != len(self.timestamps_s):
             raise ValueError(
                 f"{self.name} has {len(self.frames)} frames and {len(self.timestamps_s)} time stamps, "
                 "expected at least one frame, and one time stamp each"
             )
-        if not all(map(math.isfinite, [*self.timestamps_s, self.duration_s])) or self.duration_s < 0:
+        if not all(is_between(second, -math.inf, math.inf) for second in [*self.timestamps_s, self.duration_s]) or (
+            self.duration_s < 0
+        ):
             raise ValueError(
-                f"{self.name} has time stamps {list(self.timestamps_s)} and a duration of {self.duration_s}, "
+                f"{self.name} has time stamps {quoted(self.timestamps_s)} and a duration of {quoted(self.duration_s)}, "
                 "expected seconds"
             )
         if list(self.timestamps_s) != sorted(self.timestamps_s) or self.timestamps_s[0] < 0:
-            raise ValueError(f"{self.name} has time stamps {list(self.timestamps_s)}, expected ascending seconds")
+            raise ValueError(f"{self.name} has time stamps {quoted(self.timestamps_s)}, expected ascending seconds")
+        # Python's numbers in place of NumPy's, which sessions could not be saved with.
+        object.__setattr__(self, "timestamps_s", [float(second) for second in self.timestamps_s])
+        object.__setattr__(self, "duration_s", float(self.duration_s))
 
 
 VideoSource = str | os.PathLike[str] | SampledVideo

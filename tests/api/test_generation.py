@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 from support.golden_cases import golden_cases, with_media
 
-from mlx_smolvlm import generate_text, stream_generate
+from mlx_smolvlm import BatchRequest, generate_batch, generate_text, stream_generate
 from mlx_smolvlm.engine.answer import TextStream
 
 
@@ -18,6 +18,7 @@ class Scripted:
     def __init__(self, processor):
         self.tokenizer = processor.tokenizer
         self.decode = processor.decode
+        self.special_tokens = processor.special_tokens
         self.stop_token_ids = frozenset([0])
 
 
@@ -54,6 +55,45 @@ def test_stop_strings_end_the_text_before_them(loaded, stop, expected):
     parts, stopped = streamed(loaded("smolvlm_256m")[1], "one two three four", stop)
     assert "".join(parts) == expected
     assert stopped == (stop != ["absent"])
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize(
+    ("text", "stop", "expected"),
+    [
+        ("one<row_1_col_2>two", "<row_1_col_2>", "one"),
+        ("one<row_1_col_2>two", "e<row_1_col_2>t", "on"),
+        ("one<row_1_col_2><row_1_col_3>two", "<row_1_col_2><row_1_col_3>", "one"),
+        ("<row_1_col_2> two", "<row_1_col_2> t", ""),
+        ("one<row_1_col_2>two", "<row_1_col_2>x", "one<row_1_col_2>two"),
+        ("one two<end_of_utterance>", "two<end_of_utterance>", "one "),
+        ("<row_1_col_2>", "<row_1_col_2>", ""),
+    ],
+)
+def test_stop_strings_may_be_special_tokens(loaded, skips, text, stop, expected):
+    """They never came where special tokens are skipped, which is the default."""
+    processor = loaded("smolvlm_256m")[1]
+    stream = TextStream(Scripted(processor), [stop], skips)
+    shown = ""
+    for token in processor.tokenizer.encode(text).ids:
+        shown += stream.add(token)
+    assert shown + stream.flush() == (expected.replace("<row_1_col_2>", "") if skips else expected)
+    assert stream.stopped == (expected != text)
+
+
+def test_generation_stops_on_a_special_token(loaded, monkeypatch):
+    """In a stream and in a batch: the answer ends at the token, with its reason."""
+    model, processor = loaded("smolvlm_256m")
+    free = [step.token_id for step in stream_generate(model, processor, "Hello", max_tokens=8)]
+    spelled = {token: f"<special {token}>" for token in free}
+    monkeypatch.setitem(vars(processor), "special_tokens", spelled)
+    place = next(place for place in range(2, 8) if free[place] not in free[:place])
+    options = {"max_tokens": 8, "stop": [spelled[free[place]]]}
+    steps = list(stream_generate(model, processor, "Hello", **options))
+    (answer,) = generate_batch(model, processor, [BatchRequest("Hello")], **options)
+    assert [step.token_id for step in steps] == answer.token_ids == free[: place + 1]
+    assert steps[-1].finish_reason == answer.finish_reason == "stop"
+    assert "".join(step.text for step in steps) == answer.text
 
 
 def test_the_beginning_of_a_stop_string_is_not_shown_before_it_is_certain(loaded):
@@ -244,7 +284,7 @@ def test_weights_that_compute_nonsense_are_an_error(checkpoint):
         ({"prefill_chunk": 0}, "prefill_chunk is 0"),
         ({"stop": "text"}, "expected a list of strings"),
         ({"stop": [""]}, "not empty"),
-        ({"images": "cat.jpg"}, "images is str, expected a list"),
+        ({"images": "cat.jpg"}, "images is 'cat.jpg', expected a list"),
         ({"temperature": -1.0}, "temperature is -1.0"),
     ],
 )

@@ -182,7 +182,7 @@ def test_an_answer_that_spells_out_a_marker_asks_for_no_picture(session):
     ("question", "problem"),
     [
         ({"text": ""}, "the prompt is empty"),
-        ({"text": "hi", "images": "a.png"}, "images is str, expected a list"),
+        ({"text": "hi", "images": "a.png"}, "images is 'a.png', expected a list"),
         ({"text": "hi <video>"}, "1 <video> markers but 0 videos"),
     ],
 )

@@ -129,3 +129,32 @@ def test_saving_is_whole_or_not_at_all(session, saved, monkeypatch, tmp_path):
         session.save(tmp_path)
     with pytest.raises(FileNotFoundError, match="no folder"):
         session.save(tmp_path / "nowhere" / "x")
+
+
+def test_only_sessions_are_replaced(session, tmp_path):
+    """Once `save` replaced any file: a README, a thesis, the image just shown."""
+    list(session.ask("What is this?"))
+    image, text, weights, empty = (tmp_path / name for name in ("a.png", "README.md", "a.safetensors", "empty"))
+    picture("tiny").save(image)
+    text.write_text("My thesis")
+    mx.save_safetensors(str(weights), {"record": mx.zeros(3)})
+    empty.touch()
+    for path in (image, text, weights, empty):
+        before = path.read_bytes()
+        with pytest.raises(FileExistsError, match=r"exists already and is no saved session; choose another name"):
+            session.save(path)
+        assert path.read_bytes() == before
+    link = tmp_path / "link"
+    link.symlink_to(text)
+    with pytest.raises(FileExistsError, match="link exists already and is no saved session"):
+        session.save(link)
+    session.save(tmp_path / "x")
+    session.save(tmp_path / "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "README.md",
+        "a.png",
+        "a.safetensors",
+        "empty",
+        "link",
+        "x",
+    ]

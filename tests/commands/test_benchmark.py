@@ -265,6 +265,15 @@ def test_a_peer_that_cannot_be_run_is_refused_with_what_to_do(monkeypatch, capsy
     assert_refused(result, "--peer-python mlx-vlm=PATH")
 
 
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_a_users_file_is_not_replaced(monkeypatch, capsys, tmp_path, option):
+    path = tmp_path / "thesis.png"
+    path.write_text('{"a": 1}')
+    result = run(monkeypatch, capsys, "benchmark", "--only", "size", option, path)
+    assert_refused(result, "exists already and is no")
+    assert path.read_text() == '{"a": 1}'
+
+
 def test_plots_need_matplotlib_and_a_known_ending(monkeypatch, capsys):
     """Said before hours of measuring, not after them."""
     with monkeypatch.context() as without:

@@ -81,6 +81,31 @@ def test_undo_retry_and_system(chat):
     assert brief != first
 
 
+def test_media_of_a_question_that_is_taken_back_go_with_the_next(chat, loaded, image):
+    """Once they were forgotten: what was taken back to rephrase it was asked without its image."""
+    shown = {"type": "image", "path": str(image)}
+    clip = {"type": "video", "path": str(video_path("short"))}
+    result = chat(f"/image {image}", f"/video {clip['path']}", "What is this?", "/undo", "/media", "And this?")
+    asked = [(question, shown, clip) for question in ("What is this?", "And this?")]
+    assert result.out == "".join(expected(loaded("smolvlm_256m"), turn) for turn in asked)
+    assert (
+        f"(goes with the next question: image {image}, video {clip['path']}; /media remove all removes)" in result.err
+    )
+    assert f"1  image {image}\n2  video {clip['path']}\n" in result.err
+
+
+def test_media_are_listed_and_removed(chat, loaded, image):
+    lines = [f"/image {image}", f"/image {image}", "/media remove 2", "/media", "/media remove 2", "What is this?"]
+    result = chat(*lines, "/media", "/media rm")
+    shown = {"type": "image", "path": str(image)}
+    assert result.out == expected(loaded("smolvlm_256m"), ("What is this?", shown))
+    assert f"(removed: image {image})\n1  image {image}\nerror: /media remove takes the number" in result.err
+    assert "(no image or video goes with the next question)" in result.err
+    assert "error: /media lists, /media remove N removes one" in result.err
+    result = chat(f"/image {image}", "/media remove all", "Hello there")
+    assert result.out == expected(loaded("smolvlm_256m"), ("Hello there",))
+
+
 def test_a_saved_chat_goes_on(chat, image, tmp_path):
     path = tmp_path / "a chat"
     whole = chat(f"/image {image}", "What is this?", "And then?").out
@@ -100,6 +125,7 @@ def test_a_saved_chat_goes_on(chat, image, tmp_path):
         ("/video no such.mp4", "no such.mp4"),
         ("/load no such", "no file no such"),
         ("/save /no/such/folder/x", "no folder /no/such/folder"),
+        (f"/save {__file__}", "exists already and is no saved session"),
         ("/retry", "no question yet"),
         ("/imge x", "no command /imge"),
         ("Is this <image>?", "1 <image> markers but 0 images"),
@@ -157,8 +183,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(chat, image, monkeypatch, pres
     assert signal.getsignal(signal.SIGINT) is handler
     assert "(stopped)" in result.err
     assert ("(taken back: What is this?)" if presses == 1 else "error: the conversation has no question") in result.err
-    kept = (f"/image {image}",) if presses == 2 else ()  # the picture goes with the question when it is asked again
-    assert result.out.endswith(chat(*kept, "Hello there").out)
+    # Either way the image goes with the next question.
+    assert result.out.endswith(chat(f"/image {image}", "Hello there").out)
 
 
 def test_a_picture_stays_until_a_question_about_it_is_answered(chat, image):

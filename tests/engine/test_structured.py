@@ -205,7 +205,7 @@ def test_sessions_answer_in_form(pair):
         ({"json_schema": {"type": "integer", "minimum": 3, "maximum": 2}}, "Unsatisfiable"),
         ({"regex": "a(b"}, "unclosed group"),
         ({"regex": "a(?=b)"}, "look-around"),
-        ({"regex": 5}, "regex is int"),
+        ({"regex": 5}, "regex is 5, expected text"),
         ({"regex": "a", "json_schema": {}}, "both given"),
         ({"regex": "a", "stop": ["b"]}, "stop cannot be combined"),
         ({"regex": "a", "prompt_lookup_tokens": 5}, "prompt_lookup_tokens cannot be combined with"),

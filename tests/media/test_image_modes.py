@@ -120,7 +120,7 @@ def test_the_first_frame_counts(format: str) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
     options = {"lossless": True} if format == "WEBP" else {}
     content = saved(frames[0], format, save_all=True, append_images=frames[1:], **options)
-    assert load_image(content).getpixel((0, 0)) == (255, 0, 0)
+    assert load_image(content, page=1).getpixel((0, 0)) == (255, 0, 0)
     opened = Image.open(io.BytesIO(content))
     opened.seek(1)  # the caller of this one has chosen
     assert load_image(opened).getpixel((0, 0)) == (0, 255, 0)

@@ -1,0 +1,71 @@
+"""The images and videos that go with the next question of a chat."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+
+class ShownMedium(NamedTuple):
+    """An image or video: its kind, what it is read from, and what the user calls it."""
+
+    kind: str
+    source: Any
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+class ShownMedia:
+    """A list that users add to, look at and remove from."""
+
+    def __init__(self) -> None:
+        self._media: list[ShownMedium] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._media)
+
+    def __str__(self) -> str:
+        """On one line."""
+        return ", ".join(map(str, self._media))
+
+    @property
+    def lines(self) -> str:
+        """Numbered, one per line."""
+        return "\n".join(f"{number}  {medium}" for number, medium in enumerate(self._media, 1))
+
+    def add(self, kind: str, source: Any, name: str) -> None:
+        """Show an image or video with the next question."""
+        self._media.append(ShownMedium(kind, source, name))
+
+    def sources(self, kind: str) -> list[Any]:
+        """Those of one kind, "image" or "video"."""
+        return [medium.source for medium in self._media if medium.kind == kind]
+
+    def take_back(self, content: Iterable[dict[str, Any]]) -> str:
+        """Show the media of a question that was taken back; returns their names on one line, "" if it had none."""
+        taken = [
+            ShownMedium(item["type"], item[item["type"]], item[item["type"]].name)
+            for item in content
+            if item["type"] != "text"
+        ]
+        self._media = [*taken, *self._media]
+        return ", ".join(map(str, taken))
+
+    def remove(self, which: str) -> str:
+        """Remove one by its number, or "all"; returns what was removed.
+
+        Raises:
+            ValueError: no such number.
+        """
+        if which == "all":
+            removed = str(self)
+            self.clear()
+            return removed
+        if not which.isdecimal() or not 1 <= int(which) <= len(self._media):
+            there_are = f"there are {len(self._media)}" if self._media else "there is none"
+            raise ValueError(f"/media remove takes the number of an image or video, or all; {there_are}")
+        return str(self._media.pop(int(which) - 1))
+
+    def clear(self) -> None:
+        """Show none."""
+        self._media = []

@@ -1,0 +1,180 @@
+"""The content of an image file -> PIL image in RGB, upright: formats, pages, modes, and what other content is.
+
+How sources are found, and whose pixels these are, is said in `images.py`.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from .checked_file import CheckedFile
+from .other_content import is_text, other_content
+from .tiff import Selection, select
+from .urls import printable
+
+MAX_IMAGE_PIXELS = 178_956_970  # 2/3 GiB as Pillow stores RGB; where Pillow, too, refuses by default
+
+# Pillow's name and plugin, usual ones first. No EPS, PSD, WMF and the like: they run other programs
+# or guess. JPEG covers MPO; PPM covers PGM, PBM and PFM.
+FORMATS = {
+    "PNG": "PngImagePlugin",
+    "JPEG": "JpegImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "GIF": "GifImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "PPM": "PpmImagePlugin",
+    "AVIF": "AvifImagePlugin",
+    "JPEG2000": "Jpeg2KImagePlugin",
+}
+EXPECTED = "PNG, JPEG, WebP, GIF, BMP, TIFF, PNM, AVIF or JPEG 2000"
+UPRIGHT = {  # EXIF orientation -> what turns the stored image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+def from_file(
+    file: BinaryIO, name: str, max_pixels: int, page: int | None = None, check: Callable[[], None] = lambda: None
+) -> Image.Image:
+    """Open and decode a page, counted from 1. `check` is called between blocks of the file; it may raise to stop.
+
+    Image.open would do for the first, but above a limit that is global it warns, and nothing silences that for one
+    thread alone; so its loop is repeated here, and `decoded` checks.
+    """
+    head = file.read(1024)
+    damage = ""
+    for format_name, factory in _readers(head, name):
+        selection = _selected(file, name, page) if format_name == "TIFF" else Selection()
+        if selection.jpeg is not None:
+            raw = from_file(io.BytesIO(selection.jpeg), name, max_pixels, None, check)
+            return raw.transpose(UPRIGHT[selection.orientation]) if selection.orientation in UPRIGHT else raw
+        file.seek(0)
+        try:
+            image = factory(cast(BinaryIO, CheckedFile(file, check)), "")
+            image.seek(selection.frame)
+        except BOMBS as error:
+            raise ValueError(f"{name}: {too_large(max_pixels)}") from error
+        except Exception as error:  # hostile bytes make plugins raise anything
+            check()  # the error may be that it is cancelled
+            damage = f"damaged {format_name} header ({reason(error)}); get a whole copy"
+            continue
+        if page not in (None, 1) and format_name != "TIFF":
+            raise ValueError(f"{name}: page is {page}, but only TIFF files have several; leave it out")
+        with image:
+            return decoded(image, name, max_pixels, check, is_file=True)
+    if damage and not is_text(head):  # text can begin like a BMP ("BM") or PPM ("P1" to "P6")
+        raise ValueError(f"{name}: {damage}")
+    raise ValueError(f"{name}: {other_content(head, EXPECTED)}")
+
+
+def _selected(file: BinaryIO, name: str, page: int | None) -> Selection:
+    try:
+        selection = select(file, page)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if selection.note is not None:
+        warnings.warn(f"{name}: {selection.note}", stacklevel=2)
+    return selection
+
+
+def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, str], Image.Image]]]:
+    """Yield (format, class of image files) for each format whose signature `head` bears."""
+    if head[4:8] == b"ftyp" and re.search(rb"hei[cxms]|hev[cxms]", head[8:40]):
+        try:
+            pillow_heif: Any = import_module("pillow_heif")
+        except ImportError as error:
+            step = "convert it to JPEG or PNG, or pip install pillow-heif"
+            raise ValueError(f"{name}: a HEIC image, which Pillow does not read; {step}") from error
+        yield "HEIC", pillow_heif.HeifImageFile
+    for format_name, plugin in FORMATS.items():
+        import_module(f"PIL.{plugin}")
+        factory, accepts = Image.OPEN[format_name]
+        accepted = accepts is None or accepts(head[:16])
+        if isinstance(accepted, str):  # known, but this Pillow was built without it
+            raise ValueError(f"{name}: {accepted}; install a complete Pillow, or convert the image to PNG")
+        if accepted:
+            yield format_name, factory
+
+
+def decoded(image: Image.Image, name: str, max_pixels: int, check: Callable[[], None], *, is_file: bool) -> Image.Image:
+    """Load a PIL image: upright and RGB. `is_file` says whether its alpha channel is that of a file, and dropped."""
+    width, height = image.size
+    if width * height == 0:
+        raise ValueError(f"{name}: has no pixels ({width}x{height}); pass an image at least 1x1 in size")
+    if width * height > max_pixels:
+        raise ValueError(f"{name}: {width}x{height} pixels, {too_large(max_pixels)}")
+    try:
+        image.load()
+    except BOMBS as error:
+        raise ValueError(f"{name}: {too_large(max_pixels)}") from error
+    except Exception as error:  # hostile bytes make decoders raise anything
+        check()
+        raise ValueError(f"{name}: damaged or cut short ({reason(error)}); get a whole copy") from error
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken metadata around sound pixels: shown as stored
+        orientation = None
+    check()
+    rgb = _to_rgb(image, name, is_file)
+    check()
+    rgb = rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
+    rgb.info = {}  # an orientation left in here would be applied a second time
+    return rgb
+
+
+def _to_rgb(image: Image.Image, name: str, is_file: bool) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        image = _narrowed(image, name)
+    try:
+        if is_file:
+            if isinstance(image.info.get("transparency"), bytes):
+                del image.info["transparency"]  # converting would drop it too, but with a warning
+            image = image.convert("RGB")  # a key colour stays noted, an alpha channel is gone
+        if "A" in image.getbands() or image.info.get("transparency") is not None:
+            layer = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
+        return image.convert("RGB")
+    except Exception as error:
+        raise ValueError(f"{name}: mode {image.mode} has no way to RGB ({reason(error)}); save it as PNG") from error
+
+
+def _narrowed(image: Image.Image, name: str) -> Image.Image:
+    """Modes I and F do not say what white is. Up to 255 the reference's reading loses nothing and holds;
+    above, I is 16-bit grey (so Pillow reads 16-bit PGM); what would be clipped is an error."""
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    if image.mode == "I" and low >= 0 and 255 < high <= 65535:
+        return Image.fromarray((values >> 8).astype(np.uint8))
+    if not (low >= 0 and high <= 255):  # so written that NaN does not pass
+        span = "0 to 255 or 0 to 65535" if image.mode == "I" else "0 to 255"
+        raise ValueError(f"{name}: values from {low} to {high}; scale them to {span}")
+    if image.mode == "F" and 0 < high <= 1:
+        raise ValueError(f"{name}: values from {low} to {high}, but white is 255 in mode F; multiply by 255")
+    return image
+
+
+def too_large(max_pixels: int) -> str:
+    """What is wrong with more pixels than these, and what to do."""
+    return (
+        f"more than the limit of {max_pixels} pixels; scale it down, or raise max_pixels (--max-pixels) if you trust it"
+    )
+
+
+def reason(error: Exception) -> str:
+    """The system's or Pillow's words for an error, shortened."""
+    return printable(getattr(error, "strerror", None) or str(error) or type(error).__name__, 100)
