@@ -148,8 +148,10 @@ def sort_media(sources: Sequence[str]) -> dict[str, list[str]]:
 
     sorted_sources: dict[str, list[str]] = {"image": [], "video": []}
     for source in sources:
-        if not is_url(source) and not Path(source).expanduser().is_file():
-            raise FileNotFoundError(f"{source}: no such file (questions are given by --prompt)")
+        path = Path(source).expanduser()
+        if not is_url(source) and source != "-" and (path.is_dir() or not path.exists()):
+            what = "a folder, not a file" if path.is_dir() else "no such file"
+            raise FileNotFoundError(f"{source}: {what} (questions are given by --prompt)")
         sorted_sources["video" if is_video(source) else "image"].append(source)
     return sorted_sources
 
