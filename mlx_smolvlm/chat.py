@@ -1,9 +1,11 @@
 """`python -m mlx_smolvlm.chat`: arguments, commands and printing."""
 
+from .command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
+
+# isort: split
 import argparse
 import shlex
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +19,10 @@ from .command_line.arguments import (
     generation_options,
     media_options,
 )
-from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
+from .command_line.progress import say
+from .command_line.runner import REPORTED, CommandLine, explain_call, line_start, one_line, refuse_tracebacks
 from .command_line.shown_media import ShownMedia
-from .command_line.signals import Interruption, if_held_up
+from .command_line.signals import Interruption, end_at_once, if_held_up
 from .command_line.standard_input import STANDARD_INPUT, check_standard_input, read_pipes
 from .media.urls import is_url
 from .options import refuse_options
@@ -215,8 +218,10 @@ class _Chat:
     def _answer(self, ask: Callable[..., Iterator["GenerationResponse"]]) -> None:
         step = None
         # Ctrl-C stops the answer; pressed twice, it also takes the question back.
-        stopping = if_held_up(lambda: _say("(stopping as soon as the model has ended its step)"))
-        with stopping, Interruption([signal.SIGINT], second=signal.default_int_handler) as interruption:
+        with (
+            if_held_up(_Stopping().noticed),
+            Interruption([signal.SIGINT], second=signal.default_int_handler) as interruption,
+        ):
             try:
                 self._waiting.tell("reading the question")
                 for step in ask(cancel=interruption.cancel):
@@ -285,9 +290,22 @@ def _path(text: str) -> str:
     return text
 
 
+class _Stopping:
+    """Ctrl-C while the model is in the middle of a long step."""
+
+    _is_said = False
+
+    def noticed(self) -> None:
+        """Say that the answer will stop; at the second time, end the chat."""
+        if self._is_said:
+            end_at_once()
+        self._is_said = True
+        _say(f"{line_start()}(stopping when the model has ended its step; Ctrl-C again ends the chat)")
+
+
 def _say(message: str) -> None:
     """Print on stderr: stdout holds the answers alone."""
-    print(message, file=sys.stderr, flush=True)
+    say(message)
 
 
 def _parser() -> argparse.ArgumentParser:
