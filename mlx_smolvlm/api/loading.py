@@ -16,7 +16,6 @@ from ..model.json_fields import shown
 from ..model.smolvlm import SmolVLM
 from ..model.weights import PATCH_EMBEDDING_WEIGHT, TensorInfo, load_tensors, read_index
 from ..processor.processor import Processor, load_processor
-from .hub import download
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 """Folder of the embedded demo model: a tiny SmolVLM that knows coloured shapes, short numbers and little else."""
@@ -87,6 +86,8 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
         raise FileNotFoundError(f"no file {name!r}; and GGUF files are read by llama.cpp, not here")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         raise FileNotFoundError(f"no folder {name!r}, and that is no Hub id either (owner/name)")
+    from .hub import download
+
     return download(name, revision)
 
 

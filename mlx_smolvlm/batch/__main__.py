@@ -21,12 +21,10 @@ from ..command_line.arguments import (
     media_options,
     with_system_prompt,
 )
-from ..command_line.notes import show_demo_note
 from ..command_line.progress import Progress, duration, per_second, say
 from ..command_line.runner import BAD_INPUT, CommandLine, refuse_tracebacks
 from ..command_line.signals import Interruption
 from ..command_line.standard_input import check_standard_input, read_texts
-from ..command_line.waiting import Waiting
 from ..options import refuse_options
 from .inputs import LeftOut, read_items
 from .items import Item, plural
@@ -67,6 +65,8 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
     _check_marker(arguments.prompt, items)
     # What is wrong is said before a model is downloaded, and most of it before MLX is imported.
     from ..api.loading import DEMO_MODEL, load
+    from ..command_line.notes import show_demo_note
+    from ..command_line.waiting import Waiting
     from ..engine.rows import refuse_single_options
     from .job import Job
     from .question import Question
