@@ -154,7 +154,7 @@ def _check_marker(prompt: str | None, items: list[Item]) -> None:
 def _items(arguments: argparse.Namespace, out: Path, left_out: LeftOut) -> list[Item]:
     from .result_files import is_results_file
 
-    ignored = [name.strip() for name in (arguments.ignore_fields or "").split(",")]
+    ignored = [] if arguments.ignore_fields is None else arguments.ignore_fields.split(",")
 
     def is_left_out(path: Path) -> bool:
         return is_results_file(path, out) or (arguments.sidecar and path.suffix == f".{arguments.sidecar}")
