@@ -64,7 +64,6 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
     from .question import Question
     from .ranks import Ranks
     from .results import STDOUT
-    from .sidecars import Sidecars
 
     options = generation_options(arguments)
     refuse_single_options(options)
@@ -72,7 +71,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
     question = Question(*prompts, arguments.system, options, media_options(arguments))
     ranks = Ranks()
     group.append(ranks)
-    sidecars = Sidecars(arguments.sidecar, items) if arguments.sidecar else None
+    sidecars = _sidecars(arguments.sidecar, items)
     with Job(items, question, out, ranks, arguments.retry_errors, sidecars) as job:
         model, processor = load(arguments.model or DEMO_MODEL, dtype=arguments.dtype)
         job.begin(arguments.model or "demo", model)
@@ -175,6 +174,14 @@ def _summary(job: "Job", seconds: float, out: Path) -> str:
     if not job.num_missing:
         return f"{line}; nothing was left to do"
     return f"{line}; {duration(seconds)}, {per_second(job.num_missing / seconds, 'pictures')}"
+
+
+def _sidecars(form: str | None, items: list[Item]) -> "Sidecars | None":
+    if form is None:
+        return None
+    from .sidecars import Sidecars  # XML is slow to import
+
+    return Sidecars(form, items)
 
 
 def _say_problems(sidecars: "Sidecars | None") -> None:
