@@ -1,8 +1,5 @@
 """`python -m mlx_smolvlm.batch`: arguments, signals and printing."""
 
-from ..command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
-
-# isort: split
 import argparse
 import os
 import sys
