@@ -14,6 +14,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..api.loading import find_checkpoint
+from ..model.checkpoint_folder import check_adapter_folder
 from ..model.json_fields import Fields, read_json
 from ..model.weights import mlx_name
 
@@ -109,6 +110,7 @@ def open_adapter(path_or_hub_id: str | Path, *, revision: str | None = None) -> 
         ConnectionError: the Hub cannot be reached or refuses.
     """
     folder = find_checkpoint(path_or_hub_id, revision=revision)
+    check_adapter_folder(folder)
     raw = read_json(folder / CONFIG)
     fields = Fields(raw, str(folder / CONFIG))
     _check_variant(raw, folder)

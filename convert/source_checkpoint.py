@@ -6,6 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..api.loading import find_checkpoint, open_checkpoint
+from ..model.checkpoint_folder import check_folder
 from ..model.config import ModelConfig, read_model_config
 from ..processor.processor import load_processor
 from .plan import Plan, plan_from_entry
@@ -80,6 +81,7 @@ def open_source(path_or_hub_id: str | Path, *, revision: str | None = None) -> S
         ConnectionError: the Hub cannot be reached or refuses.
     """
     folder = find_checkpoint(path_or_hub_id, revision=revision)
+    check_folder(folder)
     config = read_model_config(folder)
     load_processor(folder, config)  # a folder that could not be used is refused before anything is written
     _, tensors = open_checkpoint(folder, config)

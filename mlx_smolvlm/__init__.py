@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .options import FetchPolicy, GenerationOptions, MediaOptions
     from .processor.processor import Processor
     from .processor.prompt import Inputs
-    from .processor.prompt_media import SampledVideo
+    from .processor.sampled_video import SampledVideo
 
 _HOME = {
     "BatchAnswer": "api.batching",
@@ -37,7 +37,7 @@ _HOME = {
     "PromptCache": "engine.prompt_cache",
     "RowEvent": "engine.row",
     "Rows": "engine.rows",
-    "SampledVideo": "processor.prompt_media",
+    "SampledVideo": "processor.sampled_video",
     "Session": "api.session",
     "SmolVLM": "model.smolvlm",
     "generate_batch": "api.batching",

@@ -36,6 +36,11 @@ def main() -> None:
         if command == "--version":
             print(f"mlx-smolvlm {__version__}")
             return
+        if command == "completion":
+            from .command_line.completion import script
+
+            print(script(" ".join(arguments), COMMANDS, __package__), end="")
+            return
         if command not in COMMANDS:
             raise ValueError(_no_such_command(program, command))
         sys.argv = [f"{program} {command}", *arguments]  # the command's usage line begins with it
@@ -54,6 +59,7 @@ def _help(program: str) -> str:
             "commands:",
             *(f"  {name:{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items()),
             "",
+            f"{program} completion SHELL prints a script for bash, zsh or fish that completes commands and options.",
             f"{program} COMMAND --help lists a command's options; {program} --version prints the version.",
         ]
     )

@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .command_line.arguments import (
-    DEMO_NOTE,
     add_answer_arguments,
     add_media_arguments,
+    add_media_sources,
     check_files,
     generation_options,
     media_options,
 )
-from .command_line.runner import REPORTED, CommandLine, one_line, refuse_tracebacks
+from .command_line.dropped_media import take_media
+from .command_line.line_editor import LineInput
+from .command_line.media_kind import is_video
+from .command_line.notes import show_demo_note, show_speed_note
+from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
 from .command_line.shown_media import ShownMedia
-from .command_line.signals import Interruption
+from .command_line.signals import Interruption, if_held_up
 from .command_line.standard_input import STANDARD_INPUT, check_standard_input, read_pipes
+from .command_line.waiting import Waiting
 from .media.urls import is_url
 from .options import refuse_options
 
@@ -39,48 +44,57 @@ HELP = """\
 /save FILE           save the conversation and its key-value cache
 /load FILE           continue a saved conversation
 /help                these lines
-/quit                end the chat, as Ctrl-D does
-Anything else is a question. Ctrl-C stops an answer; what there is of it stays."""
-PROMPT = "> "
+/quit                end the chat, as exit, quit and Ctrl-D do
+Anything else is a question. Lines between triple quotes (\"\"\") are one question, and so are
+pasted ones. Images and videos that are dropped on the terminal go with it. Ctrl-C stops an answer; what there is of
+it stays."""
 
 
 def main() -> None:
     """Run the command line; exits with 2 and one line on bad arguments."""
     with refuse_tracebacks():
-        _run(_parser().parse_args())
+        arguments = _parser().parse_args()
+        with Waiting(not arguments.quiet) as waiting:
+            _run(arguments, waiting)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
     # What is out of range or not there is said before a model is downloaded.
     check_standard_input(arguments, ("system", "json_schema"), "the chat")
     check_files([*arguments.image, *arguments.video, *filter(None, [arguments.load])])
     options, media = generation_options(arguments), media_options(arguments)
     refuse_options(options, ("logprobs",), "a chat prints text alone; generate --json reports them")
+    if arguments.quiet and arguments.verbose:
+        raise ValueError("--quiet and --verbose exclude each other; leave one out")
+    waiting.tell("loading the model")
     from .api.loading import DEMO_MODEL, load
     from .api.session import Session, check_session_options
 
     check_session_options(options)
     model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, dtype=arguments.dtype)
     session = Session(model, processor, system=arguments.system, options=options, media_options=media)
-    chat = _Chat(session, arguments.verbose)
+    waiting.stop()
+    chat = _Chat(session, arguments.verbose, waiting, None if arguments.no_history else "chat-history")
     if arguments.load is not None:
         chat.load(arguments.load, arguments.system)
     for kind in ("image", "video"):
         for source in getattr(arguments, kind):
             chat.show(kind, source)
-    if arguments.model is None:
-        _say(DEMO_NOTE.format(example=""))
+    if not arguments.quiet:
+        if arguments.model is None:
+            show_demo_note()
+        show_speed_note()
     chat.run()
 
 
 class _Chat:
     """One conversation on the terminal, or with lines from a pipe."""
 
-    def __init__(self, session: "Session", verbose: bool):
+    def __init__(self, session: "Session", verbose: bool, waiting: Waiting, history_name: str | None = None):
         self._session = session
         self._verbose = verbose
+        self._waiting = waiting
         self._shown = ShownMedia()
-        self._is_interactive = sys.stdin.isatty()
         self._commands: dict[str, Callable[[str], None]] = {
             "/image": lambda source: self.show("image", source),
             "/video": lambda source: self.show("video", source),
@@ -93,16 +107,16 @@ class _Chat:
             "/new": self._begin_new,
             "/help": lambda _: _say(HELP),
         }
+        self._lines = LineInput([*self._commands, "/quit"], history_name)
+        self._is_interactive = self._lines.is_terminal
 
     def run(self) -> None:
         """Answer until the input ends."""
         if self._is_interactive:
-            with suppress(ImportError):
-                import readline  # noqa: F401 - editing and history for `input`
             _say("/help lists the commands.")
         while True:
             try:
-                line = self._line()
+                line = self._lines.next()
             except EOFError:
                 return
             except KeyboardInterrupt:
@@ -110,7 +124,7 @@ class _Chat:
                     raise
                 _say("\n(Ctrl-D or /quit ends the chat)")
                 continue
-            if line.split(maxsplit=1)[:1] in (["/quit"], ["/exit"]):
+            if line.split(maxsplit=1)[:1] in (["/quit"], ["/exit"]) or line.strip() in ("quit", "exit"):
                 return
             try:
                 self._obey(line)
@@ -123,14 +137,23 @@ class _Chat:
 
     def show(self, kind: str, source: str) -> None:
         """Add an image or video to the next question. Raises what opening it raises."""
-        from .media.images import describe_source, load_image
+        from .media.images import describe_source
 
         source = _path(source)
         if kind == "image":
+            from .command_line.inline_images import show_inline
+            from .media.image_files import MAX_IMAGE_PIXELS
+            from .media.images import load_image
+            from .media.reporting import named_source
+
             if source in STANDARD_INPUT:
                 raise ValueError("the chat reads standard input itself; save the image to a file first")
             (content,) = read_pipes([source])
-            image = load_image(content, page=self._session.media_options.page)
+            with named_source(source[:100]):
+                media = self._session.media_options
+                image = load_image(content, max_pixels=media.max_pixels or MAX_IMAGE_PIXELS, page=media.page)
+            if self._is_interactive:
+                show_inline(image)
             # Only a file can be opened again; what came from elsewhere is kept.
             self._shown.add(kind, image if is_url(source) or content is not source else source, describe_source(source))
         else:
@@ -156,19 +179,16 @@ class _Chat:
         self._session = loaded
         _say(f"(a conversation of {len(loaded.turns)} question{'s' * (len(loaded.turns) != 1)})")
 
-    def _line(self) -> str:
-        """The next line. Raises EOFError at the end."""
-        if self._is_interactive:
-            return input(PROMPT)
-        line = sys.stdin.readline()
-        if not line:
-            raise EOFError
-        return line.rstrip("\n")
-
     def _obey(self, line: str) -> None:
         if not line.strip():
             return
-        if line.startswith("/"):
+        is_command = line.partition(" ")[0].strip() in self._commands
+        question, dropped = (line, []) if is_command else take_media(line)
+        for source in dropped:
+            self.show("video" if is_video(source) else "image", source)
+        if dropped and not question:
+            return
+        if not dropped and line.startswith("/"):
             name, _, rest = line.partition(" ")
             if name.strip() not in self._commands:
                 raise ValueError(f"no command {name.strip()}; /help lists them (a question may begin with a space)")
@@ -178,7 +198,8 @@ class _Chat:
         num_turns = len(self._session.turns)
 
         def ask(**options: Any) -> Iterator["GenerationResponse"]:
-            return self._session.ask(line.strip(), images=images, videos=videos, **options)
+            asked = question if dropped else line.strip()
+            return self._session.ask(asked, images=images, videos=videos, **options)
 
         try:
             self._answer(ask)
@@ -189,11 +210,15 @@ class _Chat:
     def _answer(self, ask: Callable[..., Iterator["GenerationResponse"]]) -> None:
         step = None
         # Ctrl-C stops the answer; pressed twice, it also takes the question back.
-        with Interruption([signal.SIGINT], second=signal.default_int_handler) as interruption:
+        stopping = if_held_up(lambda: _say("(stopping as soon as the model has ended its step)"))
+        with stopping, Interruption([signal.SIGINT], second=signal.default_int_handler) as interruption:
             try:
+                self._waiting.tell("reading the question")
                 for step in ask(cancel=interruption.cancel):
+                    self._waiting.stop()
                     print(step.text, end="", flush=True)
             finally:
+                self._waiting.stop()
                 if step is not None:
                     print(flush=True)
         if step is None:
@@ -267,15 +292,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     start = parser.add_argument_group("how to begin")
     start.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
-    start.add_argument("--image", action="append", metavar="FILE_OR_URL", default=[], help="an image; repeatable")
-    start.add_argument("--video", action="append", metavar="FILE_OR_URL", default=[], help="a video; repeatable")
+    add_media_sources(start)
     start.add_argument("--system", metavar="TEXT", help="system prompt")
     start.add_argument("--load", metavar="FILE", help="a conversation that /save wrote")
     start.add_argument("--verbose", action="store_true", help="token counts and times after each answer")
+    start.add_argument("--quiet", action="store_true", help="no notes and no line that says what goes on")
+    start.add_argument("--no-history", action="store_true", help="keep nothing of what is typed for later chats")
     add_media_arguments(parser)
     add_answer_arguments(parser)
     return parser
 
+
+explain_call(__name__, "Session(model, processor)")
 
 if __name__ == "__main__":
     main()

@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, Any
 from .command_line.arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
-    DEMO_NOTE,
     DEMO_QUESTION,
     DEMO_VIDEO_QUESTION,
     add_answer_arguments,
     add_media_arguments,
+    add_media_sources,
     check_files,
     generation_options,
     media_options,
+    sort_media,
     with_system_prompt,
 )
-from .command_line.runner import CommandLine, print_json, refuse_tracebacks
+from .command_line.notes import show_demo_note, show_speed_note
+from .command_line.runner import CommandLine, explain_call, print_json, refuse_tracebacks
+from .command_line.signals import end_at_once, if_held_up
 from .command_line.standard_input import check_standard_input, read_pipes, read_texts
+from .command_line.waiting import Waiting
 from .options import refuse_options
 
 if TYPE_CHECKING:
@@ -34,11 +38,17 @@ _TEXTS = ("prompt", "system", "messages", "json_schema")  # `-` reads them from 
 
 def main() -> None:
     """Run the command line; exits with 2 and one line on bad input."""
-    with refuse_tracebacks():
-        _run(_parser().parse_args())
+    with refuse_tracebacks(), if_held_up(end_at_once):
+        arguments = _parser().parse_args()
+        with Waiting(not arguments.quiet) as waiting:
+            _run(arguments, waiting)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
+    if arguments.quiet and arguments.verbose:
+        raise ValueError("--quiet and --verbose exclude each other; leave one out")
+    for kind, sources in sort_media(arguments.media).items():
+        getattr(arguments, kind).extend(sources)
     check_standard_input(arguments, _TEXTS)
     read_texts(arguments, _TEXTS)
     messages = _messages(arguments)
@@ -47,20 +57,27 @@ def _run(arguments: argparse.Namespace) -> None:
     options, media = generation_options(arguments), media_options(arguments)
     if not arguments.json:
         refuse_options(options, ("logprobs",), "only --json reports them; add it")
+    is_demo, is_talkative = arguments.model is None, not (arguments.json or arguments.quiet)
+    if is_demo and is_talkative:
+        show_demo_note('--image YOUR.jpg --prompt "..."')
+    waiting.tell("loading the model")
     from .api.generation import stream_generate  # after the arguments are known to be good
     from .api.loading import DEMO_MODEL, load
 
     shown_images: list[ImageSource] = [*read_pipes(arguments.image)]
-    is_demo = arguments.model is None
-    if is_demo:
-        print(DEMO_NOTE.format(example='--image YOUR.jpg --prompt "..."'), file=sys.stderr)
     start = time.perf_counter()
     model, processor = load(DEMO_MODEL if is_demo else arguments.model, dtype=arguments.dtype)
     load_s = time.perf_counter() - start
     if is_demo and not (arguments.image or arguments.video or arguments.prompt or arguments.messages):
         picture = str(DEMO_MODEL.parent / "picture.png")
         shown_images = [picture]
-        print(f"Image: {picture}\nQuestion: {DEMO_QUESTION}", file=sys.stderr)
+        if is_talkative:
+            waiting.stop()
+            print(f"Image: {picture}\nQuestion: {DEMO_QUESTION}", file=sys.stderr)
+    if is_talkative:
+        waiting.stop()
+        show_speed_note()
+    waiting.tell("reading the prompt")
     steps: list[GenerationResponse] = []
     for step in stream_generate(
         model,
@@ -71,11 +88,16 @@ def _run(arguments: argparse.Namespace) -> None:
         options=options,
         media_options=media,
     ):
-        if not steps and arguments.verbose:
-            _print_budget(step)
+        if not steps:
+            waiting.stop()
+            if arguments.verbose:
+                _print_budget(step)
         steps.append(step)
-        if not arguments.json:
+        if arguments.json:
+            waiting.tell(f"{len(steps)} tokens")
+        else:
             print(step.text, end="", flush=True)
+    waiting.stop()
     if arguments.json:
         print_json(_report(steps, load_s, arguments.model or "demo"))
     else:
@@ -91,10 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     prompt = parser.add_argument_group("what to ask")
     prompt.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
-    prompt.add_argument(
-        "--image", action="append", metavar="FILE_OR_URL", default=[], help="an image, - reads one; repeatable"
-    )
-    prompt.add_argument("--video", action="append", metavar="FILE_OR_URL", default=[], help="a video; repeatable")
+    prompt.add_argument("media", nargs="*", metavar="FILE_OR_URL", help="images and videos, without an option")
+    add_media_sources(prompt)
     prompt.add_argument("--prompt", metavar="TEXT", help="question, - reads it; <image>, <video> place media")
     prompt.add_argument("--system", metavar="TEXT", help="system prompt")
     prompt.add_argument("--messages", metavar="FILE.json", help="Hugging Face chat messages, instead of --prompt")
@@ -105,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     output = parser.add_argument_group("what is printed")
     output.add_argument("--json", action="store_true", help="one JSON object instead of the text")
     output.add_argument("--verbose", action="store_true", help="token budget and times per stage, on stderr")
+    output.add_argument("--quiet", action="store_true", help="nothing but the answer, and errors")
     return parser
 
 
@@ -199,6 +220,8 @@ def _print_timing(step: "GenerationResponse", load_s: float) -> None:
         file=sys.stderr,
     )
 
+
+explain_call(__name__, "generate_text(model, processor, prompt, images=[...]) or stream_generate(...)")
 
 if __name__ == "__main__":
     main()

@@ -215,6 +215,7 @@ class MediaOptions:
     Attributes:
         do_image_splitting: False sends one tile per image.
         longest_edge: pixels to which an image's longest side is resized.
+        max_pixels: width * height above which an image is refused, by its header alone; None for 178,956,970.
         page: which page of an image of several pages (TIFF), counted from 1. None takes the first, with a warning that
             names the others.
         fps: frames per second of video.
@@ -230,6 +231,7 @@ class MediaOptions:
 
     do_image_splitting: bool | None = None
     longest_edge: int | None = None
+    max_pixels: int | None = None
     page: int | None = None
     fps: float | None = None
     max_frames: int | None = None
@@ -244,6 +246,7 @@ class MediaOptions:
         if self.longest_edge is not None:
             is_side = is_whole(self.longest_edge, 1, MAX_SIDE)
             _check(self, "longest_edge", is_side, f"1 to {MAX_SIDE} pixels")
+        _check(self, "max_pixels", self.max_pixels is None or is_whole(self.max_pixels, 1), "at least 1 pixel or None")
         _check(self, "page", self.page is None or is_whole(self.page, 1), "a whole number of at least 1 or None")
         is_rate = self.fps is None or (is_between(self.fps, 0, math.inf) and self.fps > 0)
         _check(self, "fps", is_rate, "a positive number of frames per second")
@@ -290,6 +293,7 @@ class MediaKeywords(TypedDict, total=False):
 
     do_image_splitting: bool | None
     longest_edge: int | None
+    max_pixels: int | None
     page: int | None
     fps: float | None
     max_frames: int | None

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from .command_line.arguments import (
     DEFAULT_VIDEO_QUESTION,
-    DEMO_NOTE,
     DEMO_VIDEO_QUESTION,
     add_answer_arguments,
     add_media_arguments,
@@ -18,9 +17,11 @@ from .command_line.arguments import (
     media_options,
     with_system_prompt,
 )
-from .command_line.runner import CommandLine, print_json, refuse_tracebacks
+from .command_line.notes import show_demo_note, show_speed_note
+from .command_line.runner import CommandLine, explain_call, line_start, print_json, refuse_tracebacks
 from .command_line.signals import Interruption, end_process, handled_by
 from .command_line.standard_input import check_standard_input, read_texts
+from .command_line.waiting import Waiting
 
 if TYPE_CHECKING:
     from .api.captioning import Caption
@@ -31,10 +32,12 @@ _TEXTS = ("prompt", "system", "json_schema")  # `-` reads them from standard inp
 def main() -> None:
     """Run the command line; exits with 2 and one line on bad input, with 130 or 143 when interrupted."""
     with refuse_tracebacks(), handled_by(end_process), _messages_on_stderr():
-        _run(_parser().parse_args())
+        arguments = _parser().parse_args()
+        with Waiting(not arguments.quiet) as waiting:
+            _run(arguments, waiting)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
     check_standard_input(arguments, _TEXTS, "SOURCE -" if arguments.source == "-" else None)
     read_texts(arguments, _TEXTS)
     prompt = arguments.prompt
@@ -52,7 +55,13 @@ def _run(arguments: argparse.Namespace) -> None:
     check_timing(**timing, retries=arguments.retries)
     read_source(arguments.source)
 
+    is_talkative = not (arguments.json or arguments.quiet)
+    waiting.tell("loading the model")
     model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, dtype=arguments.dtype)
+    waiting.stop()
+    if is_talkative:
+        show_speed_note()
+    waiting.tell("watching")
     interruption = Interruption(watches_output=True)
     captions = stream_captions(
         model,
@@ -68,9 +77,11 @@ def _run(arguments: argparse.Namespace) -> None:
     )
     with interruption, closing(captions):
         for number, caption in enumerate(captions):
-            if number == 0 and arguments.model is None:  # not before an error, which is to stand alone
-                print(DEMO_NOTE.format(example="SOURCE"), file=sys.stderr)
-            _print(caption, arguments.json)
+            waiting.stop()
+            if number == 0 and arguments.model is None and is_talkative:  # not before an error, which stands alone
+                show_demo_note("SOURCE")
+            _print(caption, arguments.json, arguments.quiet)
+            waiting.tell("watching")
     interruption.conclude()
 
 
@@ -78,6 +89,7 @@ def _run(arguments: argparse.Namespace) -> None:
 def _messages_on_stderr() -> Iterator[None]:
     """Show what the package reports while it goes on."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"{line_start()}%(message)s"))
     log = logging.getLogger(__package__)
     before = log.level
     log.addHandler(handler)
@@ -89,8 +101,8 @@ def _messages_on_stderr() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _print(caption: "Caption", as_json: bool) -> None:
-    if caption.dropped_frames:
+def _print(caption: "Caption", as_json: bool, is_quiet: bool) -> None:
+    if caption.dropped_frames and not is_quiet:
         print(
             f"{caption.dropped_frames} frames dropped, {caption.total_dropped} in all: "
             "the model is slower than the source",
@@ -145,8 +157,11 @@ def _parser() -> argparse.ArgumentParser:
 
     output = parser.add_argument_group("what is printed")
     output.add_argument("--json", action="store_true", help="one JSON object for each caption, one per line")
+    output.add_argument("--quiet", action="store_true", help="nothing but the captions, and errors")
     return parser
 
+
+explain_call(__name__, "stream_captions(model, processor, source, prompt)")
 
 if __name__ == "__main__":
     main()

@@ -47,6 +47,12 @@ def device(pytestconfig):
     mx.set_default_device(mx.gpu if pytestconfig.getoption("--gpu") else mx.cpu)
 
 
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path_factory, monkeypatch):
+    """What commands keep between runs stays out of the user's folder, and out of the next test."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """A function from a checkpoint's name to its folder, written once."""

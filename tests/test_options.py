@@ -196,8 +196,8 @@ def test_the_command_line_can_say_every_option():
     words = (
         "--max-tokens 3 --temperature 0.5 --top-p 0.9 --top-k 4 --min-p 0.1 --repetition-penalty 1.1 --seed 5 --stop x "
         "--keep-special-tokens --logprobs 2 --kv-bits 8 --kv-group-size 32 --quantized-kv-start 7 --prefill-chunk 9 "
-        "--ignore-chat-template --no-split --max-edge 99 --page 2 --fps 2 --max-frames 8 --start 1 --end 2 "
-        "--hardware-decoding"
+        "--ignore-chat-template --no-split --max-edge 99 --max-pixels 9 --page 2 --fps 2 "
+        "--max-frames 8 --start 1 --end 2 --hardware-decoding"
     )
     arguments = parser.parse_args(words.split())
     set_apart = {

@@ -26,7 +26,7 @@ from ..options import (
 from ..processor.content_items import OptionedSource
 from ..processor.messages import Message, read_conversation, read_rendered
 from ..processor.processor import Processor
-from ..processor.prompt_media import SampledVideo
+from ..processor.sampled_video import SampledVideo
 from .generation import GenerationResponse, stream_generate
 
 if TYPE_CHECKING:
@@ -175,7 +175,10 @@ def check_caption_options(options: GenerationOptions, media_options: MediaOption
     refuse_options(options, ("logprobs",), "a caption has no place for log probabilities")
     refuse_options(
         media_options,
-        ("do_image_splitting", "longest_edge", "page", "start_s", "end_s", "hardware_decoding", "fetch_policy"),
+        (
+            *("do_image_splitting", "longest_edge", "max_pixels", "page", "start_s", "end_s", "hardware_decoding"),
+            "fetch_policy",
+        ),
         "of a source that is watched, the frames are taken as they come",
     )
 

@@ -4,7 +4,8 @@ Generation is pulled by its consumer: each `next()` computes one token, and clos
 the cancel event, ends the work between two tokens, two chunks of the prompt or two images.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event
@@ -26,7 +27,8 @@ from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions, OptionKeywords, resolve_options
 from ..processor.messages import Message, check_media
 from ..processor.processor import Processor
-from ..processor.prompt_media import Medium, VideoSource
+from ..processor.prompt_media import Medium
+from ..processor.sampled_video import VideoSource
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def stream_generate(
     feature_cache: FeatureCache | None = None,
     cancel: Event | None = None,
     **keywords: Unpack[OptionKeywords],
-) -> Iterator[GenerationResponse]:
+) -> Generator[GenerationResponse, None, None]:
     """Answer a prompt, one token at a time.
 
     Args:
@@ -102,7 +104,8 @@ def stream_generate(
         videos: path, http(s) URL or `SampledVideo`, each.
         options: how the answer is made.
         media_options: how images and videos are read.
-        prompt_cache: keys and values of earlier calls, so that follow-up questions do not read them again.
+        prompt_cache: keys and values of earlier calls, so that follow-up questions do not read them again; for one
+            stream at a time.
         feature_cache: image features of earlier calls, for images and frames that are shown again.
         cancel: when set, generation ends with "cancelled" at the next frame, chunk or token.
         keywords: fields of `GenerationOptions` and `MediaOptions`, in place of what the objects say:
@@ -116,7 +119,8 @@ def stream_generate(
 
     Raises:
         ValueError: malformed messages, unreadable media, options out of range, a prompt longer than the
-            context, or logits that are not finite (damaged weights, or float16 overflow).
+            context, a prompt cache that is in use, or logits that are not finite (damaged weights, or float16
+            overflow).
         TypeError: an unknown option, or no model with its processor.
         RuntimeError: a forked process, if its parent had a model: MLX would hang.
         FileNotFoundError: no such image or video.
@@ -189,22 +193,29 @@ class _Call:
 
     def stream(
         self, messages_or_prompt: str | Sequence[Message], images: Sequence[ImageSource], videos: Sequence[VideoSource]
-    ) -> Iterator[GenerationResponse]:
+    ) -> Generator[GenerationResponse, None, None]:
         """See `stream_generate`."""
         refuse_forked_process()  # the call may have been made before the fork
-        try:
-            answer, logits = self._read(messages_or_prompt, images, videos)
-            sampler = answer.sampler(self._prompt_ids)
-            if self._options.prompt_lookup_tokens is not None:
-                self._lookup = PromptLookup(self._prompt_ids, self._options.prompt_lookup_tokens)
-            for step in decode(self._model, self._cache, answer, sampler, logits, self._lookup):
-                self._stopwatch.token()
-                yield self._response(step)
-                if step.finish_reason is None:
-                    self._check_cancelled()
-        except Cancelled:
-            text = "" if self._answer is None else self._answer.flush()
-            yield self._response(AnswerStep(None, text, "cancelled"))
+        with ExitStack() as use:
+            use.enter_context(self._cache.in_use.held())
+            try:
+                answer, logits = self._read(messages_or_prompt, images, videos)
+                sampler = answer.sampler(self._prompt_ids)
+                if self._options.prompt_lookup_tokens is not None:
+                    self._lookup = PromptLookup(self._prompt_ids, self._options.prompt_lookup_tokens)
+                steps = decode(self._model, self._cache, answer, sampler, logits, self._lookup)
+                for step in steps:
+                    self._stopwatch.token()
+                    if step.finish_reason is not None:  # the consumer need not ask for what comes after the last step
+                        deque(steps, maxlen=0)  # drafts leave the cache
+                        use.close()
+                    yield self._response(step)
+                    if step.finish_reason is None:
+                        self._check_cancelled()
+            except Cancelled:
+                use.close()
+                text = "" if self._answer is None else self._answer.flush()
+                yield self._response(AnswerStep(None, text, "cancelled"))
 
     def _read(
         self, messages_or_prompt: str | Sequence[Message], images: Sequence[ImageSource], videos: Sequence[VideoSource]

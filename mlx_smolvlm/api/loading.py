@@ -8,16 +8,18 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from ..media.reporting import report
+from ..model.checkpoint_folder import check_folder, refused_file
 from ..model.config import ModelConfig, read_model_config
 from ..model.smolvlm import SmolVLM
 from ..model.weights import load_tensors, read_index
 from ..processor.processor import Processor, load_processor
+from .hub import download
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 """Folder of the embedded demo model: a tiny SmolVLM that knows coloured shapes, short numbers and little else."""
 
 DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "README.md", "LICENSE*"]  # nothing that could hold code
 _LM_HEAD = "language_model.lm_head.weight"
 _EMBEDDINGS = "language_model.embed_tokens.weight"
 
@@ -51,7 +53,10 @@ def load(
     """
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    report("loading the model")
     folder = find_checkpoint(path_or_hub_id, revision=revision)
+    check_folder(folder)
+    report("loading the model")
     config = read_model_config(folder)
     processor = load_processor(folder, config)
     return load_model(folder, config, dtype or default_dtype(), fuse=fuse), processor
@@ -68,43 +73,13 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise FileNotFoundError(f"{folder} is a file; name the folder that holds config.json")
+        raise FileNotFoundError(refused_file(folder))
     name = str(path_or_hub_id)
+    if Path(name).suffix.lower() == ".gguf":
+        raise FileNotFoundError(f"no file {name!r}; and GGUF files are read by llama.cpp, not here")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         raise FileNotFoundError(f"no folder {name!r}, and that is no Hub id either (owner/name)")
-    return _download(name, revision)
-
-
-def _download(repo_id: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download  # slow to import
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        return Path(
-            snapshot_download(
-                repo_id,
-                revision=revision,
-                allow_patterns=_HUB_FILES,
-                ignore_patterns="*/*",  # folders within hold other checkpoints
-            )
-        )
-    except GatedRepoError:
-        reason = f"access to {repo_id} is gated: accept its terms on the Hub, then log in with `hf auth login`"
-    except RepositoryNotFoundError:
-        reason = f"no folder {repo_id!r} here and no such repository on the Hub (if it is private: `hf auth login`)"
-    except RevisionNotFoundError:
-        reason = f"{repo_id} has no branch, tag or commit {revision!r} on the Hub; its page lists them"
-    except LocalEntryNotFoundError:
-        reason = f"no folder {repo_id!r} here, and the Hub cannot be reached to download it"
-    except Exception as error:  # those of the HTTP and storage clients beneath have no common base
-        what = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = f"could not download {repo_id} from the Hub: {what}"
-    raise ConnectionError(reason)
+    return download(name, revision)
 
 
 def load_model(folder: Path, config: ModelConfig, dtype: str, *, fuse: bool = True) -> SmolVLM:

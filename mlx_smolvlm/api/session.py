@@ -1,12 +1,14 @@
 """A conversation: text, images and videos that were read once are not read again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any, Unpack
 
 from ..engine.answer import check_pair
+from ..engine.exclusive import Exclusive
 from ..engine.feature_cache import FeatureCache
 from ..engine.prompt_cache import PromptCache
 from ..media.images import ImageSource
@@ -23,7 +25,7 @@ from ..options import (
 from ..processor.kept_media import Content, kept_content
 from ..processor.messages import IMAGE_MARKER, VIDEO_MARKER
 from ..processor.processor import Processor
-from ..processor.prompt_media import VideoSource
+from ..processor.sampled_video import VideoSource
 from .generation import GenerationResponse, stream_generate
 from .session_file import SavedSession, read_session, write_session
 
@@ -93,7 +95,9 @@ class Session:
         self.turns: list[Turn] = []
         self.prompt_cache = PromptCache()
         self.feature_cache = FeatureCache(max_feature_bytes)
-        self._current: object | None = None  # stands for the answer that is being made
+        self._in_use = Exclusive(
+            "an answer is still being made, or the session saved; finish or close its stream first"
+        )
 
     def __repr__(self) -> str:
         media = [item["type"] for turn in self.turns for item in turn.content if item["type"] != "text"]
@@ -183,10 +187,10 @@ class Session:
         Raises:
             ValueError: there is none, or an answer is still being made.
         """
-        self._refuse_while_answering()
-        last = self._last_turn()
-        self.turns = self.turns[:-1]
-        return last
+        with self._in_use.held():
+            last = self._last_turn()
+            self.turns = self.turns[:-1]
+            return last
 
     def save(self, path: str | Path) -> None:
         """Write the session into one file, whole or not at all: conversation, media and what the model has read.
@@ -199,9 +203,9 @@ class Session:
             FileExistsError: `path` is a file that is no saved session; only those are replaced.
             OSError: the file cannot be written.
         """
-        self._refuse_while_answering()
-        turns = [(turn.content, turn.answer, turn.finish_reason) for turn in self.turns]
-        write_session(Path(path), self.model, SavedSession(self.system, turns, self.prompt_cache))
+        with self._in_use.held():
+            turns = [(turn.content, turn.answer, turn.finish_reason) for turn in self.turns]
+            write_session(Path(path), self.model, SavedSession(self.system, turns, self.prompt_cache))
 
     @classmethod
     def load(
@@ -232,17 +236,16 @@ class Session:
     def _answer(
         self, content: Content, replaces_last: bool, options: GenerationOptions, cancel: Event | None
     ) -> Iterator[GenerationResponse]:
-        self._refuse_while_answering()
+        self._in_use.refuse()
         return self._stream(content, replaces_last, options, cancel)
 
     def _stream(
         self, content: Content, replaces_last: bool, options: GenerationOptions, cancel: Event | None
-    ) -> Iterator[GenerationResponse]:
-        self._refuse_while_answering()
-        self._current = current = object()
-        before = self.turns[:-1] if replaces_last else self.turns
-        answer = ""
-        try:
+    ) -> Generator[GenerationResponse, None, None]:
+        with ExitStack() as use:
+            use.enter_context(self._in_use.held())
+            before = self.turns[:-1] if replaces_last else self.turns
+            answer, is_made = "", False
             steps = stream_generate(
                 self.model,
                 self.processor,
@@ -252,20 +255,19 @@ class Session:
                 feature_cache=self.feature_cache,
                 cancel=cancel,
             )
-            for step in steps:
-                answer += step.text
-                if step.finish_reason is not None:
-                    self._current = None  # the consumer need not ask for what comes after the last step
-                    if step.completion_tokens:
-                        self.turns = [*before, Turn(content, answer, step.finish_reason)]
-                yield step
-        except GeneratorExit:
-            if self._current is current:
-                self.turns = [*before, Turn(content, answer, "closed")]
-            raise
-        finally:
-            if self._current is current:
-                self._current = None
+            try:
+                for step in use.enter_context(closing(steps)):
+                    answer += step.text
+                    if step.finish_reason is not None:
+                        is_made = True
+                        if step.completion_tokens:
+                            self.turns = [*before, Turn(content, answer, step.finish_reason)]
+                        use.close()  # the consumer need not ask for what comes after the last step
+                    yield step
+            except GeneratorExit:
+                if not is_made:
+                    self.turns = [*before, Turn(content, answer, "closed")]
+                raise
 
     def _messages(self, turns: list[Turn], content: Content) -> list[dict[str, Any]]:
         """The conversation in Hugging Face format, with a question that has no answer yet at its end."""
@@ -288,10 +290,6 @@ class Session:
         if not self.turns:
             raise ValueError("the conversation has no question yet; ask one first")
         return self.turns[-1]
-
-    def _refuse_while_answering(self) -> None:
-        if self._current is not None:
-            raise ValueError("an answer is still being made; finish or close its stream first")
 
 
 def check_session_options(options: GenerationOptions) -> None:

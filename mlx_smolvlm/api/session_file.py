@@ -18,7 +18,7 @@ from ..files import refuse_foreign, whole_file
 from ..model.smolvlm import SmolVLM
 from ..options import FetchPolicy, MediaOptions
 from ..processor.kept_media import KeptImage, KeptMedium, KeptVideo
-from ..processor.prompt_media import SampledVideo
+from ..processor.sampled_video import SampledVideo
 from ..processor.tiling import Layout
 
 FORMAT = "mlx-smolvlm session 2"

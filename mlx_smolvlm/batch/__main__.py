@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ..command_line.arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
-    DEMO_NOTE,
     DEMO_QUESTION,
     DEMO_VIDEO_QUESTION,
     add_answer_arguments,
@@ -18,10 +17,12 @@ from ..command_line.arguments import (
     media_options,
     with_system_prompt,
 )
+from ..command_line.notes import show_demo_note
 from ..command_line.progress import Progress, duration, say
 from ..command_line.runner import BAD_INPUT, CommandLine, refuse_tracebacks
 from ..command_line.signals import Interruption
 from ..command_line.standard_input import check_standard_input, read_texts
+from ..command_line.waiting import Waiting
 from ..options import refuse_options
 from .inputs import Item, read_items
 
@@ -67,11 +68,13 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
     ranks = Ranks()
     group.append(ranks)
     with Job(items, question, out, ranks, arguments.retry_errors) as job:
-        model, processor = load(arguments.model or DEMO_MODEL, dtype=arguments.dtype)
+        with Waiting() as waiting:
+            waiting.tell("loading the model")
+            model, processor = load(arguments.model or DEMO_MODEL, dtype=arguments.dtype)
         job.begin(arguments.model or "demo", model)
         is_first = ranks.rank == 0
         if arguments.model is None and is_first:
-            say(DEMO_NOTE.format(example="INPUT"))
+            show_demo_note("INPUT")
         for note in job.notes:
             say(f"note: {note}")
         import mlx.core as mx

@@ -3,7 +3,7 @@
 import time
 
 from ..media.video.probing import choose_frames, probe
-from ..processor.prompt_media import SampledVideo
+from ..processor.sampled_video import SampledVideo
 from .benchmark_run import QUESTION, BenchmarkRun
 from .measurement import Measurement
 from .peers import Worker

@@ -1,16 +1,14 @@
 """Arguments that the command lines which generate text share."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..media.urls import is_url
 from ..options import GenerationOptions, MediaOptions
+from .media_kind import is_video
 
-DEMO_NOTE = (
-    "This is the embedded demo model (2.4 million parameters): it knows coloured shapes, short numbers and little\n"
-    "else. For a real one: --model HuggingFaceTB/SmolVLM2-500M-Video-Instruct {example}"
-)
 DEMO_QUESTION = "Describe the picture."
 DEFAULT_QUESTION = "Describe this image in detail."
 DEMO_VIDEO_QUESTION = "Which way does the shape move?"
@@ -56,6 +54,7 @@ def add_media_arguments(parser: argparse.ArgumentParser) -> None:
     media = parser.add_argument_group("how images and videos are read")
     media.add_argument("--no-split", action="store_true", help="one tile per image: quick and coarse")
     media.add_argument("--max-edge", type=int, metavar="N", help="pixels of an image's longest side after resizing")
+    media.add_argument("--max-pixels", type=int, metavar="N", help="most pixels that an image may have as it is stored")
     media.add_argument("--page", type=int, metavar="N", help="page of an image of several pages (TIFF); the first is 1")
     media.add_argument("--fps", type=float, metavar="F", help="frames per second of video")
     media.add_argument("--max-frames", type=int, metavar="N", help="most frames per video")
@@ -69,6 +68,7 @@ def media_options(arguments: argparse.Namespace) -> MediaOptions:
     return MediaOptions(
         do_image_splitting=False if arguments.no_split else None,
         longest_edge=arguments.max_edge,
+        max_pixels=arguments.max_pixels,
         page=arguments.page,
         fps=arguments.fps,
         max_frames=arguments.max_frames,
@@ -122,6 +122,33 @@ def _schema(schema: str | None) -> str | None:
         return Path(schema).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ValueError(f"{schema} is not a text file; expected a JSON schema") from None
+
+
+def add_media_sources(parser: argparse._ArgumentGroup) -> None:
+    """`--image` and `--video`, each with one source or several, and repeatable."""
+    for kind, which in (("image", "an image, - reads one"), ("video", "a video")):
+        parser.add_argument(
+            f"--{kind}",
+            action="extend",
+            nargs="+",
+            metavar="FILE_OR_URL",
+            default=[],
+            help=f"{which}, or several; repeatable",
+        )
+
+
+def sort_media(sources: Sequence[str]) -> dict[str, list[str]]:
+    """Bare files and addresses by kind, "image" or "video": by content where there is a file, else by suffix.
+
+    Raises:
+        FileNotFoundError: neither a file nor an address.
+    """
+    sorted_sources: dict[str, list[str]] = {"image": [], "video": []}
+    for source in sources:
+        if not is_url(source) and not Path(source).expanduser().is_file():
+            raise FileNotFoundError(f"{source}: no such file (questions are given by --prompt)")
+        sorted_sources["video" if is_video(source) else "image"].append(source)
+    return sorted_sources
 
 
 def check_files(sources: list[str]) -> None:

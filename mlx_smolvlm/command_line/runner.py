@@ -6,9 +6,14 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from types import ModuleType
 from typing import Any, NoReturn
+
+from .. import __version__
+from ..media.reporting import current_source
+from .option_names import own_words
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -21,6 +26,20 @@ class CommandLine(argparse.ArgumentParser):
 
     def __init__(self, *, prog: str, **options: Any):
         super().__init__(prog=_called_as(prog), allow_abbrev=False, **options)
+        self.add_argument("--version", action="version", version=f"mlx-smolvlm {__version__}")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse the words of a command line. Arguments of any number may stand between options, too."""
+        try:
+            words = own_words(sys.argv[1:] if args is None else args, self._option_string_actions)
+        except ValueError as error:
+            self.error(str(error))
+        is_mixed = any(not action.option_strings and action.nargs == "*" for action in self._actions)
+        parse = self.parse_known_intermixed_args if is_mixed else self.parse_known_args
+        arguments, rest = parse(words, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return arguments
 
     def error(self, message: str) -> NoReturn:
         """End with one line and status 2, without the usage text."""
@@ -36,6 +55,7 @@ def refuse_tracebacks() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            warnings.filterwarnings("always", module=r"PIL\b")  # of every image, not of the first alone
             yield
         sys.stdout.flush()  # a reader that has gone is noticed here, not while Python shuts down
     except REPORTED as error:
@@ -46,6 +66,23 @@ def refuse_tracebacks() -> Iterator[None]:
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def explain_call(module: str, instead: str) -> None:
+    """Let a module, which other programs have as a function of that name, say what to call in its place."""
+
+    class Command(ModuleType):
+        """The module of a command."""
+
+        def __call__(self, *_: object, **__: object) -> NoReturn:
+            raise TypeError(f"{module} is the command's module, not a function; call mlx_smolvlm.{instead}")
+
+    sys.modules[module].__class__ = Command
+
+
+def line_start() -> str:
+    """What messages on stderr begin with: on a terminal, it clears the line that says what goes on."""
+    return "\r\x1b[K" if sys.stderr.isatty() else ""
 
 
 def print_json(record: Any) -> None:
@@ -71,4 +108,6 @@ def _called_as(prog: str) -> str:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     with suppress(OSError):  # whoever read it may be gone, which must not become an error of the work
-        print(f"warning: {message}", file=sys.stderr)
+        source = current_source()
+        named = "" if not source or source in str(message) else f"{source}: "
+        print(f"{line_start()}warning: {named}{' '.join(str(message).split())}", file=sys.stderr)

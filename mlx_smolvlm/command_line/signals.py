@@ -1,5 +1,6 @@
 """Ends a command cleanly at SIGINT (Ctrl-C), SIGTERM, or when nobody reads its output any more."""
 
+import os
 import select
 import signal
 import sys
@@ -9,6 +10,7 @@ from threading import Event, Thread
 from types import FrameType
 from typing import Any, NoReturn
 
+LIMIT_S = 0.7  # for Python's own way out, which is tidier
 POLL_MS = 50  # how often the reader of our output is looked after
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 Handler = Callable[[int, FrameType | None], Any]
@@ -28,6 +30,42 @@ def handled_by(handler: Handler, signals: Sequence[int] = STOPPING) -> Iterator[
     finally:
         for number, handler_before in before.items():
             signal.signal(number, handler_before)
+
+
+def end_at_once() -> None:
+    """End the process as Ctrl-C does, with the line cleared that says what goes on."""
+    if os.isatty(2):
+        os.write(2, b"\r\x1b[K")
+    os._exit(128 + signal.SIGINT)
+
+
+@contextmanager
+def if_held_up(act: Callable[[], None]) -> Iterator[None]:
+    """Within: `act` is called, in a thread, if the block has not ended `LIMIT_S` seconds after Ctrl-C.
+
+    Python's handlers run in the main thread, between two steps of its own; MLX may compute for seconds in one. The
+    system tells a thread of the signal at once. The main thread only.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    is_over = Event()
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    watcher = Thread(target=_watch_signals, args=[reader, is_over, act], name="mlx_smolvlm signals", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        signal.set_wakeup_fd(before)
+        os.close(writer)  # which ends the thread
+        watcher.join()
+        os.close(reader)
+
+
+def _watch_signals(reader: int, is_over: Event, act: Callable[[], None]) -> None:
+    while received := os.read(reader, 1):
+        if received[0] == signal.SIGINT and not is_over.wait(LIMIT_S):
+            act()
 
 
 class Interruption:

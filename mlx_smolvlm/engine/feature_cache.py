@@ -2,18 +2,20 @@
 
 from collections import OrderedDict
 from hashlib import blake2b
+from threading import Lock
 
 import mlx.core as mx
 import numpy as np
 
+from ..model.layers.streams import with_side_streams
 from ..model.smolvlm import SmolVLM
 
 
 class FeatureCache:
     """Features by the content of their tile, the least recently used evicted first.
 
-    Pass one object to calls of `stream_generate` that may show the same image or frame again. One call at a time;
-    one model.
+    Pass one object to calls of `stream_generate` that may show the same image or frame again, from any number of
+    threads. One model.
 
     Attributes:
         max_bytes: most memory that the features may take.
@@ -27,6 +29,7 @@ class FeatureCache:
         self.num_encoded = 0
         self._features: OrderedDict[bytes, mx.array] = OrderedDict()
         self._model: SmolVLM | None = None
+        self._lock = Lock()  # held while features are looked up or kept, not while they are computed
 
     def encode(self, model: SmolVLM, tiles: list[np.ndarray]) -> list[mx.array]:
         """Image features of tiles, computed for those alone that are new.
@@ -41,20 +44,21 @@ class FeatureCache:
         Raises:
             ValueError: another model's cache.
         """
-        if self._model is not None and self._model is not model:
-            raise ValueError("the feature cache holds features of another model; use one cache for each model")
-        self._model = model
         keys = [blake2b(tile.tobytes(), digest_size=16).digest() for tile in tiles]
-        new = {key: tile for key, tile in zip(keys, tiles, strict=True) if key not in self._features}
-        found = {key: self._features[key] for key in keys if key in self._features}
+        with self._lock:
+            if self._model is not None and self._model is not model:
+                raise ValueError("the feature cache holds features of another model; use one cache for each model")
+            self._model = model
+            found = {key: self._features[key] for key in keys if key in self._features}
+        new = {key: tile for key, tile in zip(keys, tiles, strict=True) if key not in found}
         if new:
-            features = model.image_features(np.stack(list(new.values())))
-            parts = mx.split(features, len(new))
-            mx.eval(parts)
-            self.num_encoded += len(new)
+            pixels = np.stack(list(new.values()))
+            parts = with_side_streams(lambda: _encoded(model, pixels), len(new))
             found.update(zip(new, parts, strict=True))
-        for key in keys:
-            self._keep(key, found[key])
+        with self._lock:
+            self.num_encoded += len(new)
+            for key in keys:
+                self._keep(key, found[key])
         return [found[key] for key in keys]
 
     def _keep(self, key: bytes, features: mx.array) -> None:
@@ -65,3 +69,10 @@ class FeatureCache:
         while self.size_bytes > self.max_bytes:
             _, dropped = self._features.popitem(last=False)
             self.size_bytes -= dropped.nbytes
+
+
+def _encoded(model: SmolVLM, pixels: np.ndarray) -> list[mx.array]:
+    """(num_tiles, tile_size, tile_size, 3) -> the features of each, evaluated."""
+    parts = list(mx.split(model.image_features(pixels), len(pixels)))
+    mx.eval(parts)
+    return parts

@@ -6,9 +6,11 @@ from contextlib import closing
 import mlx.core as mx
 import numpy as np
 
-from ..media.prefetch import Prefetched
+from ..media.prefetch import AtHand, Prefetched
+from ..media.reporting import report
 from ..model.smolvlm import SmolVLM
 from ..processor.prompt import Prompt
+from ..processor.prompt_media import PlannedImage
 from .feature_cache import FeatureCache
 from .prompt_cache import PromptCache
 from .timing import Stopwatch
@@ -49,7 +51,7 @@ class PromptReader:
         self._cache = cache
         self._on_tile = on_tile
         self._hidden = mx.zeros((1, 1, 1))
-        self._tiles: Prefetched[np.ndarray] | None = None
+        self._tiles: AtHand[np.ndarray] | Prefetched[np.ndarray] | None = None
         cache.begin(prompt)
         self._start()
 
@@ -83,6 +85,16 @@ class PromptReader:
     def tiles_left(self) -> int:
         """Tiles to take, as far as is known."""
         return sum(medium.num_tiles for medium in self._prompt.media[self._first_medium :]) - self._num_taken
+
+    def tell(self) -> None:
+        """Report which medium the next tile is of, or that only text is left."""
+        taken, media = self._num_taken, self._prompt.media
+        for number, medium in enumerate(media[self._first_medium :], self._first_medium + 1):
+            if taken < medium.num_tiles:
+                report("reading image" if isinstance(medium, PlannedImage) else "reading video", number, len(media))
+                return
+            taken -= medium.num_tiles
+        report("reading the prompt")
 
     def num_ready(self) -> int:
         """Tiles that can be taken without waiting; the end of all tiles counts as one."""
@@ -134,9 +146,11 @@ class PromptReader:
         """After the last token of a prompt that has been read, (1, vocab_size)."""
         return self._model.language_model.logits(self._hidden[:, -1])
 
-    def _made(self) -> Prefetched[np.ndarray]:
+    def _made(self) -> AtHand[np.ndarray] | Prefetched[np.ndarray]:
         if self._tiles is None:
-            self._tiles = Prefetched(self._prompt.tiles(self._first_medium), TILES_AHEAD, self._on_tile)
+            tiles = self._prompt.tiles(self._first_medium)
+            is_cut = self._prompt.is_cut
+            self._tiles = AtHand(tiles) if is_cut else Prefetched(tiles, TILES_AHEAD, self._on_tile)
         return self._tiles
 
     def _settle(self) -> None:
@@ -180,6 +194,7 @@ def read_prompt(
     with closing(PromptReader(model, prompt, cache)) as reader:
         while reader.has_tiles or reader.tokens_left:
             check_cancelled()
+            reader.tell()
             with stopwatch.stage("processing"):
                 tiles = reader.take(count)
             if tiles:

@@ -1,4 +1,4 @@
-"""Prepares the prompts of rows in threads: their media opened, their tokens known, no pixel made yet."""
+"""Prepares the prompts of rows in threads: tokens known, images cut into tiles, videos opened."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ from threading import Event
 
 from ..model.smolvlm import SmolVLM
 from ..processor.processor import Processor
+from ..processor.prompt_media import LoadedImage
 from .answer import Answer, cancel_check
 from .row import Prepared, Row, Stage
 
@@ -44,6 +45,7 @@ class Preparer:
         self._pool.shutdown(cancel_futures=True)
 
     def _prepare(self, row: Row) -> Prepared:
+        check_cancelled = cancel_check(row.cancel, row.removed, self._closing)
         with ExitStack() as files:
             prompt = files.enter_context(
                 self._processor.prepare(
@@ -53,11 +55,14 @@ class Preparer:
                     media_options=row.media_options,
                     apply_chat_template=row.options.apply_chat_template,
                     continue_final_message=row.options.continue_final_message,
-                    check_cancelled=cancel_check(row.cancel, row.removed, self._closing),
+                    check_cancelled=check_cancelled,
                 )
             )
-            if self._makes_digests:
-                for medium in prompt.media:
+            for medium in prompt.media:
+                check_cancelled()
+                if isinstance(medium, LoadedImage):
+                    medium.cut()
+                elif self._makes_digests:
                     _ = medium.digest
             answer = Answer(self._model, self._processor, row.options, len(prompt.input_ids))
             return prompt, files.pop_all(), answer

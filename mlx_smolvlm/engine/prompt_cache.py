@@ -10,6 +10,7 @@ from ..model.caches.kv_cache import KVCache
 from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions
 from ..processor.prompt import Prompt
+from .exclusive import Exclusive
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,22 @@ class PromptCache:
     """The keys and values of a conversation, its answers included.
 
     Pass one object to successive calls of `stream_generate`: the beginning that a prompt shares with the last one,
-    images and videos by content, is neither read, encoded nor decoded again. One call at a time; one model; the
-    same options of the key-value cache. With `max_kv_size`, only what continues the conversation is kept: once tokens
-    have been forgotten, a prompt that departs from what was read is read from its beginning.
+    images and videos by content, is neither read, encoded nor decoded again. One stream at a time, from its first
+    `next()` to its last step; one model; the same options of the key-value cache. With `max_kv_size`, only what
+    continues the conversation is kept: once tokens have been forgotten, a prompt that departs from what was read is
+    read from its beginning.
 
     Attributes:
         token_ids: the tokens that are held.
         layers: their keys and values.
         media: the images and videos among them.
+        in_use: held by the stream that reads into it.
     """
 
     def __init__(self) -> None:
+        self.in_use = Exclusive(
+            "the prompt cache is in use by another stream; finish or close that one first, or use one cache for each"
+        )
         self.token_ids: list[int] = []
         self.layers: list[KVCache] = []
         self.media: list[ReadMedium] = []

@@ -13,7 +13,7 @@ from ..media.images import ImageSource
 from ..options import GenerationOptions, MediaOptions
 from ..processor.messages import Message
 from ..processor.prompt import Prompt
-from ..processor.prompt_media import VideoSource
+from ..processor.sampled_video import VideoSource
 from .answer import Answer, AnswerStep
 from .prefill import PromptReader
 from .prompt_cache import PromptCache

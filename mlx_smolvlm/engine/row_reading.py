@@ -13,7 +13,7 @@ from .prefill import PromptReader, tiles_per_step
 from .prefixes import PrefixCache
 from .row import Row, Stage
 
-MAX_READING = 4  # prompts that are read in turn, each with a thread that makes its tiles
+MAX_READING = 8  # prompts that are read in turn: each may have a thread that makes its tiles
 
 
 class RowReading:
@@ -64,16 +64,22 @@ class RowReading:
         for number, row in enumerate(rows):
             reader = row.reader
             assert reader is not None
-            if reader.num_readable:
-                count = self._pace.tokens_within(seconds, row.options.prefill_chunk)
-                count = min(count, reader.num_readable)
-                with self._pace.tokens(count):
-                    reader.read(count)
-                return True
             if reader.has_tiles and reader.num_ready() >= min(most, max(reader.tiles_left, 1)):
                 self._encode(rows[number:], most)
                 return True
+            if reader.num_readable >= min(row.options.prefill_chunk, reader.tokens_left):
+                self._read(row, reader, seconds)
+                return True
+        for row in rows:  # which wait for tiles
+            if row.reader is not None and row.reader.num_readable:
+                self._read(row, row.reader, seconds)
+                return True
         return False
+
+    def _read(self, row: Row, reader: PromptReader, seconds: float) -> None:
+        count = min(self._pace.tokens_within(seconds, row.options.prefill_chunk), reader.num_readable)
+        with self._pace.tokens(count):
+            reader.read(count)
 
     def _encode(self, rows: Sequence[Row], most: int) -> None:
         """Encode tiles of the first row, and with them those that others have ready, since many cost little more."""

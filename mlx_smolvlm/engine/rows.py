@@ -5,7 +5,7 @@
 
 import errno
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from itertools import count
 from threading import Event
 from typing import Unpack
@@ -23,6 +23,7 @@ from ..options import (
 )
 from ..processor.processor import Processor
 from .answer import AnswerStep, Cancelled, check_options, check_pair
+from .exclusive import OneCallAtATime, exclusive
 from .feature_cache import FeatureCache
 from .pacing import Pace
 from .prefixes import PrefixCache, held_layers
@@ -38,13 +39,13 @@ SYSTEM_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # late
 _POLL_S = 0.05  # how long `step` waits for a thread before it looks at the cancel events
 
 
-class Rows:
+class Rows(OneCallAtATime):
     """Answers that are made together, each the one that its prompt gets alone, with the same seed too.
 
     Add requests at any time, and call `step` as long as there are rows. Prompts are read in chunks between decode
     steps, so a long prompt delays other answers by at most `max_pause_s`. The prompt with the least left to read comes
-    first; the longer one waits, the earlier it comes. Use from one thread at a time; close it when done, or use it in a
-    `with` statement.
+    first; the longer one waits, the earlier it comes. One call at a time, from any thread, or a ValueError; close it
+    when done, or use it in a `with` statement.
 
     Attributes:
         feature_cache: image features of what was shown.
@@ -61,6 +62,7 @@ class Rows:
         max_feature_bytes: int = 256 * 1024**2,
         max_prefix_bytes: int = 512 * 1024**2,
         max_pause_s: float | None = MAX_PAUSE_S,
+        refill: Callable[[], None] | None = None,
     ):
         """
         Args:
@@ -72,6 +74,7 @@ class Rows:
             max_pause_s: most seconds that decoding waits for prompts to be read, or the time of three decode steps
                 where that is longer; None reads prompts as soon as there is room for them, which is best if only the
                 time for all counts.
+            refill: called whenever requests may be added, within `step` too, to add some.
 
         Raises:
             ValueError: a bound out of range.
@@ -81,7 +84,9 @@ class Rows:
         check_bounds(batch_size, max_cache_bytes, max_feature_bytes, max_prefix_bytes)
         if max_pause_s is not None and not (is_between(max_pause_s, 0, float("inf")) and max_pause_s > 0):
             raise ValueError(f"max_pause_s is {quoted(max_pause_s)}, expected a positive number of seconds or None")
+        super().__init__("the rows are in use by another call, in another thread; make one call at a time")
         self._model = model
+        self._refill = refill
         self.feature_cache = FeatureCache(max_feature_bytes)
         self.prefix_cache = PrefixCache(max_prefix_bytes)
         self._changed = Event()  # set by threads that have something ready
@@ -96,12 +101,6 @@ class Rows:
         self._events: list[RowEvent] = []  # of the step that is being made
         self._numbers = count()
 
-    def __enter__(self) -> "Rows":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __len__(self) -> int:
         """Rows in any stage."""
         return len(self._rows)
@@ -111,6 +110,7 @@ class Rows:
         """Rows that wait for their prompts to be read."""
         return len(self._at(Stage.WAITING, Stage.PREPARING, Stage.PREPARED))
 
+    @exclusive
     def add(
         self,
         request: BatchRequest,
@@ -146,21 +146,23 @@ class Rows:
         if key in self._rows:
             raise ValueError(f"there is a row {quoted(key)} already; remove it first, or choose another key")
         self._rows[key] = Row(key, request, options, media_options, cancel)
-        self._prepare()
         return key
 
+    @exclusive
     def remove(self, key: Hashable) -> None:
         """Drop a row in any stage; there is no event for it. Raises ValueError if there is no such row."""
         if key not in self._rows:
             raise ValueError(f"there is no row {quoted(key)}")
         self._drop(self._rows[key])
 
+    @exclusive
     def close(self) -> None:
         """Drop all rows and end the threads."""
         for row in list(self._rows.values()):
             self._drop(row)
         self._preparer.close()
 
+    @exclusive
     def step(self) -> list[RowEvent]:
         """Read some of the prompts that wait, and make a token of every answer whose prompt has been read.
 
@@ -224,9 +226,8 @@ class Rows:
 
     def _read(self) -> bool:
         """Read prompts for as long as decoding may wait; returns whether there was anything to do."""
-        was_decoding = bool(self._decoder)
-        if was_decoding:
-            self._decoder.settle()
+        if self._decoder and self._at(Stage.PREPARED, Stage.READING):
+            self._decoder.settle()  # else the time of the step would count as reading
         start, has_read = time.perf_counter(), False
         while True:
             self._admit()
@@ -241,12 +242,11 @@ class Rows:
                 if row.reader is not None and not row.reader.has_tiles and not row.reader.tokens_left:
                     self._begin(row)
 
-    def _prepare(self) -> None:
-        self._preparer.begin(self._at(Stage.WAITING), len(self._at(Stage.PREPARING, Stage.PREPARED)))
-
     def _admit(self) -> None:
         """Begin to read prepared prompts for which there is room, the least work first."""
-        self._prepare()
+        if self._refill is not None:
+            self._refill()
+        self._preparer.begin(self._at(Stage.WAITING), len(self._at(Stage.PREPARING, Stage.PREPARED)))
         for row in self._at(Stage.PREPARING):
             if row.prepared is not None and row.prepared.done():
                 self._take_prepared(row)

@@ -12,7 +12,8 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
-from threading import Event
+from concurrent.futures import Future, wait
+from threading import Event, Thread
 from typing import Any
 
 STEP_S = 0.05  # how long a wait may last before it is asked whether it is still wanted
@@ -28,13 +29,27 @@ class Stalled(TimeoutError):
 
 
 class Patience:
-    """Waits that end when nothing has come for `stall_timeout_s` seconds, at a moment, or when `closing` is set."""
+    """Waits that end when nothing has come for `stall_timeout_s` seconds, at a moment, or when no longer wanted."""
 
-    def __init__(self, stall_timeout_s: float, *, until_s: float = math.inf, closing: Event | None = None):
-        """`until_s` is a moment of `time.monotonic`."""
+    def __init__(
+        self,
+        stall_timeout_s: float,
+        *,
+        until_s: float = math.inf,
+        closing: Event | None = None,
+        check_cancelled: Callable[[], None] = lambda: None,
+    ):
+        """
+        Args:
+            stall_timeout_s: seconds of a wait in which nothing comes.
+            until_s: a moment of `time.monotonic`.
+            closing: ends a wait when set.
+            check_cancelled: called in short steps while waiting; it may raise to stop.
+        """
         self.stall_timeout_s = stall_timeout_s
         self.until_s = until_s
         self.closing = closing or Event()
+        self.check_cancelled = check_cancelled
 
     def wait(self, handle: Any, *, to_write: bool = False) -> None:
         """Wait until a socket or file descriptor is ready. Raises Closed or Stalled."""
@@ -50,6 +65,7 @@ class Patience:
         while (left_s := deadline_s - time.monotonic()) > 0:
             if self.closing.is_set():
                 raise Closed
+            self.check_cancelled()
             yield left_s
         raise Stalled(f"nothing came for {self.stall_timeout_s:g} s")
 
@@ -100,11 +116,11 @@ def connect(
     is_tls: bool = False,
     check_address: Callable[[str], None] = lambda _: None,
 ) -> Iterator[socket.socket]:
-    """A connection to the first of the host's addresses that answers; only looking up the name cannot be given up.
+    """A connection to the first of the host's addresses that answers.
 
     Args:
         host, port: where to. The certificate of a TLS connection is verified against the system's store.
-        patience: called for each address.
+        patience: called for looking up the name, and for each address.
         check_address: called with each address, as text, before it is connected to; it may raise to refuse.
 
     Raises:
@@ -112,7 +128,7 @@ def connect(
         Closed: no longer wanted.
     """
     failure: OSError = OSError(f"{host} has no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for family, kind, protocol, _, address in _looked_up(host, port, patience()):
         check_address(str(address[0]))
         waiting = patience()
         with contextlib.ExitStack() as opened:
@@ -133,6 +149,23 @@ def connect(
             yield connection
             return
     raise failure
+
+
+def _looked_up(host: str, port: int, patience: Patience) -> list[tuple[Any, ...]]:
+    """The addresses of a host. A thread asks, since the system cannot be told to give up; it ends with the answer."""
+    found: Future[list[tuple[Any, ...]]] = Future()
+
+    def ask() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except BaseException as error:  # whatever it is, it belongs to who waits
+            found.set_exception(error)
+
+    Thread(target=ask, name="mlx_smolvlm look-up", daemon=True).start()
+    for left_s in patience.steps():
+        if wait([found], min(STEP_S, left_s)).done:
+            break
+    return found.result()
 
 
 def _secured(connection: socket.socket, host: str, patience: Patience) -> Any:

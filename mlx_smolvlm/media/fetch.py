@@ -51,12 +51,18 @@ def refuse_private_addresses(address: str) -> None:
         raise ValueError(f"{address} is not an address of the public internet; only those are allowed here")
 
 
-def fetch(url: str, policy: FetchPolicy = DEFAULT_POLICY) -> bytes:
+def _never() -> None:
+    """Nothing cancels it."""
+
+
+def fetch(url: str, policy: FetchPolicy = DEFAULT_POLICY, check_cancelled: Callable[[], None] = _never) -> bytes:
     """Return the body behind an http(s) address; `stream` states the rules and the errors."""
-    return b"".join(stream(url, policy))
+    return b"".join(stream(url, policy, check_cancelled))
 
 
-def stream(url: str, policy: FetchPolicy = DEFAULT_POLICY) -> Generator[bytes, None, None]:
+def stream(
+    url: str, policy: FetchPolicy = DEFAULT_POLICY, check_cancelled: Callable[[], None] = _never
+) -> Generator[bytes, None, None]:
     """Yield the body behind an http(s) address in chunks of at most 64 KiB.
 
     The connection closes with the generator. Certificates are verified against the system's store.
@@ -64,15 +70,18 @@ def stream(url: str, policy: FetchPolicy = DEFAULT_POLICY) -> Generator[bytes, N
     address are sent as basic authentication, to the host they were written for. Proxies, also those of
     the environment, are not used: `check_address` could not vouch for what a proxy connects to.
 
+    `check_cancelled` is called before each chunk, and twenty times a second while nothing comes, also while a name is
+    looked up; it may raise to stop.
+
     Raises: FetchError for everything that goes wrong, an answer other than 200, a body cut short and a
     crossed limit included.
     """
     until_s = time.monotonic() + policy.timeout_s
-    reading = Patience(policy.stall_timeout_s, until_s=until_s)
+    reading = Patience(policy.stall_timeout_s, until_s=until_s, check_cancelled=check_cancelled)
 
     def connecting() -> Patience:
         limit_s = time.monotonic() + policy.connect_timeout_s
-        return Patience(policy.connect_timeout_s, until_s=min(limit_s, until_s))
+        return Patience(policy.connect_timeout_s, until_s=min(limit_s, until_s), check_cancelled=check_cancelled)
 
     answered = open_response(url, policy, connecting, reading, lambda name: _as_fetch_errors(name, policy))
     with answered as (response, name):

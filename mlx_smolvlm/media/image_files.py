@@ -8,11 +8,13 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from PIL import ExifTags, Image
 
+from .checked_file import CheckedFile
+from .other_content import is_text, other_content
 from .tiff import Selection, select
 from .urls import printable
 
@@ -41,12 +43,12 @@ UPRIGHT = {  # EXIF orientation -> what turns the stored image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-VIDEO_SIGNATURES = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"FLV\x01", b"OggS")  # Matroska, MPEG
-RAW_SIGNATURES = (b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FUJIFILMCCD-RAW", b"FOVb")  # Olympus, Panasonic, Fuji, Sigma
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
-def from_file(file: BinaryIO, name: str, max_pixels: int, page: int | None = None) -> Image.Image:
+def from_file(
+    file: BinaryIO, name: str, max_pixels: int, check: Callable[[], None], page: int | None = None
+) -> Image.Image:
     """Open and decode a page, counted from 1.
 
     Image.open would do for the first, but above a limit that is global it warns, and nothing silences that for one
@@ -57,24 +59,25 @@ def from_file(file: BinaryIO, name: str, max_pixels: int, page: int | None = Non
     for format_name, factory in _readers(head, name):
         selection = _selected(file, name, page) if format_name == "TIFF" else Selection()
         if selection.jpeg is not None:
-            raw = from_file(io.BytesIO(selection.jpeg), name, max_pixels)
+            raw = from_file(io.BytesIO(selection.jpeg), name, max_pixels, check)
             return raw.transpose(UPRIGHT[selection.orientation]) if selection.orientation in UPRIGHT else raw
         file.seek(0)
         try:
-            image = factory(file, "")
+            image = factory(cast(BinaryIO, CheckedFile(file, check)), "")
             image.seek(selection.frame)
         except BOMBS as error:
             raise ValueError(f"{name}: {too_large(max_pixels)}") from error
         except Exception as error:  # hostile bytes make plugins raise anything
+            check()  # the error may be that it is cancelled
             damage = f"damaged {format_name} header ({reason(error)}); get a whole copy"
             continue
         if page not in (None, 1) and format_name != "TIFF":
             raise ValueError(f"{name}: page is {page}, but only TIFF files have several; leave it out")
         with image:
-            return decoded(image, name, max_pixels, is_file=True)
-    if damage and not _is_text(head):  # text can begin like a BMP ("BM") or PPM ("P1" to "P6")
+            return decoded(image, name, max_pixels, check, is_file=True)
+    if damage and not is_text(head):  # text can begin like a BMP ("BM") or PPM ("P1" to "P6")
         raise ValueError(f"{name}: {damage}")
-    raise ValueError(f"{name}: {_other_content(head)}")
+    raise ValueError(f"{name}: {other_content(head, EXPECTED)}")
 
 
 def _selected(file: BinaryIO, name: str, page: int | None) -> Selection:
@@ -106,7 +109,7 @@ def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, 
             yield format_name, factory
 
 
-def decoded(image: Image.Image, name: str, max_pixels: int, is_file: bool) -> Image.Image:
+def decoded(image: Image.Image, name: str, max_pixels: int, check: Callable[[], None], *, is_file: bool) -> Image.Image:
     """Load a PIL image: upright and RGB. `is_file` says whether its alpha channel is that of a file, and dropped."""
     width, height = image.size
     if width * height == 0:
@@ -118,12 +121,15 @@ def decoded(image: Image.Image, name: str, max_pixels: int, is_file: bool) -> Im
     except BOMBS as error:
         raise ValueError(f"{name}: {too_large(max_pixels)}") from error
     except Exception as error:  # hostile bytes make decoders raise anything
+        check()
         raise ValueError(f"{name}: damaged or cut short ({reason(error)}); get a whole copy") from error
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # broken metadata around sound pixels: shown as stored
         orientation = None
+    check()
     rgb = _to_rgb(image, name, is_file)
+    check()
     rgb = rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
     rgb.info = {}  # an orientation left in here would be applied a second time
     return rgb
@@ -164,34 +170,11 @@ def _narrowed(image: Image.Image, name: str) -> Image.Image:
 
 def too_large(max_pixels: int) -> str:
     """What is wrong with more pixels than these, and what to do."""
-    return f"more than the limit of {max_pixels} pixels; scale it down, or raise max_pixels if you trust it"
+    return (
+        f"more than the limit of {max_pixels} pixels; scale it down, or raise max_pixels (--max-pixels) if you trust it"
+    )
 
 
 def reason(error: Exception) -> str:
     """The system's or Pillow's words for an error, shortened."""
     return printable(getattr(error, "strerror", None) or str(error) or type(error).__name__, 100)
-
-
-def _is_text(head: bytes) -> bool:
-    return re.search(rb"[\x00-\x08\x0e-\x1f\xf8-\xff]", head) is None  # neither ASCII nor UTF-8 has these
-
-
-def _other_content(head: bytes) -> str:
-    """Say what bytes that are no image seem to be, and what to do."""
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if not head:
-        return f"empty; expected {EXPECTED}"
-    if head.startswith(RAW_SIGNATURES) or head[4:12] == b"ftypcrx ":
-        return "a raw photo of a kind that is not read; export it as JPEG or PNG"
-    video_box = head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide") or head[8:12] == b"AVI "
-    if video_box or head.startswith(VIDEO_SIGNATURES):
-        return 'a video, not an image; pass it with --video (in Python videos=, in a list of batch as "video")'
-    if head.startswith((b"%PDF", b"%!PS", b"8BPS")):
-        return "a PDF, PostScript or Photoshop document, not an image; export it as PNG"
-    if b"<svg" in text:
-        return "an SVG drawing, not an image; render it to PNG first"
-    if text.startswith((b"<!doctype html", b"<html", b"<head")):
-        return "a web page, not an image; use the address of the image itself"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the image itself; run git lfs pull"
-    return f"{'text, not an image' if _is_text(head) else 'not an image of a known format'}; expected {EXPECTED}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
@@ -43,6 +44,7 @@ def load_image(
     *,
     max_pixels: int = MAX_IMAGE_PIXELS,
     page: int | None = None,
+    check_cancelled: Callable[[], None] = lambda: None,
 ) -> Image.Image:
     """Return the image upright, in mode RGB, decoded, independent of `source`, without metadata.
 
@@ -59,6 +61,7 @@ def load_image(
         - any object with `__array__`, such as an `mx.array`: as a numpy array.
     max_pixels: width * height above which an image is refused, from its header alone.
     page: which page of a TIFF file, counted from 1. None takes the first, and warns if there are more.
+    check_cancelled: called while a download is waited for and between blocks of a file; it may raise to stop.
 
     Of several frames the first counts (of a PIL image the current one). Of a raw photo that is a TIFF file (DNG, NEF,
     CR2) the full-size preview is read, with a warning; without one it is refused. For transparency see
@@ -74,22 +77,25 @@ def load_image(
     if page not in (None, 1) and (is_array or isinstance(source, Image.Image)):
         raise ValueError(f"{name}: page is {page}, but these are the pixels of one page; leave it out")
     if isinstance(source, Image.Image):
-        return decoded(source, name, max_pixels, is_file=False)
+        return decoded(source, name, max_pixels, check_cancelled, is_file=False)
     if is_array:
         return _from_array(_as_array(source, name), name, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return from_file(io.BytesIO(source), name, max_pixels, page)
+        return from_file(io.BytesIO(source), name, max_pixels, check_cancelled, page)
     if not isinstance(source, (str, os.PathLike)):
-        return from_file(_rewound(source, name, policy.max_bytes), name, max_pixels, page)
+        file = _rewound(source, name, policy.max_bytes, check_cancelled)
+        return from_file(file, name, max_pixels, check_cancelled, page)
     text = os.fsdecode(source)
     scheme = URL_SCHEME.match(text) if isinstance(source, str) else None
     kind = scheme[0].lower() if scheme else "path"
     if kind == "data":
-        return from_file(io.BytesIO(decode_data_url(text, policy.max_bytes)), name, max_pixels, page)
+        data = decode_data_url(text, policy.max_bytes, check_cancelled)
+        return from_file(io.BytesIO(data), name, max_pixels, check_cancelled, page)
     if kind not in ("path", "file"):  # `fetch` says which kinds of address there are
-        return from_file(io.BytesIO(fetch(text, policy)), name, max_pixels, page)
+        data = fetch(text, policy, check_cancelled)
+        return from_file(io.BytesIO(data), name, max_pixels, check_cancelled, page)
     with _opened(path_of_file_url(text, name) if kind == "file" else text, name) as file:
-        return from_file(file, name, max_pixels, page)
+        return from_file(file, name, max_pixels, check_cancelled, page)
 
 
 def describe_source(source: object) -> str:
@@ -133,7 +139,7 @@ def _as_array(source: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name}: no numpy array can be made of it ({reason(error)}); convert it first") from error
 
 
-def _rewound(source: Any, name: str, max_bytes: int) -> BinaryIO:
+def _rewound(source: Any, name: str, max_bytes: int, check_cancelled: Callable[[], None]) -> BinaryIO:
     """A file object at its beginning, as one that can be searched."""
     read = getattr(source, "read", None)
     if not callable(read) or isinstance(source, type):
@@ -151,6 +157,7 @@ def _rewound(source: Any, name: str, max_bytes: int) -> BinaryIO:
     content = io.BytesIO()
     try:
         while chunk := read(2**20):
+            check_cancelled()
             content.write(chunk)
             check_size(content.tell(), max_bytes, name)
     except (OSError, TypeError) as error:

@@ -1,5 +1,6 @@
 """Work ahead, and side by side, in threads."""
 
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -80,6 +81,24 @@ class Prefetched(Iterator[T]):
                 if self._on_ready is not None:
                     self._on_ready()
                 return
+
+
+class AtHand(Iterator[T]):
+    """What `Prefetched` is for items that have to be made, for those that are there already."""
+
+    def __init__(self, items: Iterator[T]):
+        self._items = items
+
+    @property
+    def num_ready(self) -> int:
+        """As many as there may be."""
+        return sys.maxsize
+
+    def __next__(self) -> T:
+        return next(self._items)
+
+    def close(self) -> None:
+        """Nothing is to be ended."""
 
 
 def mapped_in_threads(function: Callable[[S], T], items: Iterable[S], workers: int) -> Generator[T, None, None]:

@@ -2,6 +2,7 @@
 
 import binascii
 import re
+from collections.abc import Callable
 from urllib.parse import unquote_to_bytes, urlsplit
 
 URL_SCHEME = re.compile(r"(?:data|file)(?=:)|[a-z][a-z0-9+.-]*(?=://)", re.IGNORECASE)
@@ -29,11 +30,15 @@ def redact_url(url: str) -> str:
     return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", 120)
 
 
-def decode_data_url(url: str, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
+def decode_data_url(
+    url: str, max_bytes: int = DEFAULT_MAX_BYTES, check_cancelled: Callable[[], None] = lambda: None
+) -> bytes:
     """Return what `data:[media type][;base64],...` holds, base64 or percent-encoded (RFC 2397).
 
     White space within base64 and missing `=` at its end are accepted, as browsers do; the media type is
     not looked at.
+
+    `check_cancelled` is called between the steps of decoding; it may raise to stop.
 
     Raises: ValueError for a malformed URL, and for one that holds more than `max_bytes`.
     """
@@ -43,7 +48,9 @@ def decode_data_url(url: str, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
         raise ValueError(f"{name}: not a data URL; expected 'data:image/png;base64,...'")
     if not text.isascii() or re.search(r"%(?![0-9A-Fa-f]{2})", text):
         raise ValueError(f"{name}: data URLs hold ASCII and %XX escapes only; encode the content as base64")
+    check_cancelled()
     content = unquote_to_bytes(text)
+    check_cancelled()
     if header.lower().rstrip().endswith(";base64"):
         content = content.translate(None, b" \t\r\n\f")
         check_size(len(content) * 3 // 4 - 2, max_bytes, name)  # before decoding doubles the memory

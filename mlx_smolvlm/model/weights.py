@@ -4,6 +4,7 @@ Two layouts exist, and names tell them apart: Hugging Face's (`model.text_model.
 output, input, height, width) and MLX-community's (`language_model...`, output, height, width, input).
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 from safetensors import SafetensorError, safe_open
 
+from .checkpoint_folder import PEFT_WEIGHTS, incomplete_download, stray_weights
 from .json_fields import read_json
 
 INDEX = "model.safetensors.index.json"
@@ -73,7 +75,8 @@ def weight_files(folder: Path) -> list[Path]:
         files = [folder / name for name in names]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
-            raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}, named in {INDEX}; download it again")
+            step = incomplete_download(folder) or "download it again"
+            raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}, named in {INDEX}; {step}")
         return files
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -83,8 +86,38 @@ def weight_files(folder: Path) -> list[Path]:
                 f"{folder} has only pickled weights ({pickled[0]}), which can run code when read; "
                 "use a checkpoint with .safetensors files"
             )
-        raise FileNotFoundError(f"no .safetensors files in {folder}")
+        ggufs = sorted(file.name for file in folder.glob("*.gguf"))
+        if ggufs:
+            raise FileNotFoundError(
+                f"{folder} has no .safetensors files, but {ggufs[0]}, which llama.cpp reads; "
+                "use the checkpoint that it was made from"
+            )
+        advice = incomplete_download(folder)
+        raise FileNotFoundError(f"no .safetensors files in {folder}" + (f": {advice}" if advice else ""))
+    if [file.name for file in files] == [PEFT_WEIGHTS]:
+        raise FileNotFoundError(
+            f"{folder} holds the weights of a LoRA adapter only ({PEFT_WEIGHTS}); merge it into its base: "
+            f"python -m mlx_smolvlm.convert --hf-path BASE --adapter-path {folder}"
+        )
+    _check_numbers(folder, [file.name for file in files])
+    if strays := stray_weights([file.name for file in files]):
+        names, beside = strays
+        raise ValueError(
+            f"{folder} holds {', '.join(names)} beside {beside}, and no {INDEX} says that they belong to the model; "
+            "move them elsewhere"
+        )
     return files
+
+
+def _check_numbers(folder: Path, names: list[str]) -> None:
+    """Refuse shards without an index of which some are missing."""
+    for name in names:
+        if match := re.fullmatch(r"(.+)-(\d+)-of-(\d+)\.safetensors", name):
+            first, width, total = match[1], len(match[2]), int(match[3])
+            whole = [f"{first}-{number:0{width}}-of-{match[3]}.safetensors" for number in range(1, min(total, 999) + 1)]
+            if missing := [shard for shard in whole if shard not in names]:
+                advice = incomplete_download(folder) or "download it again"
+                raise FileNotFoundError(f"{folder} lacks {missing[0]}, one of {total} files; {advice}")
 
 
 def read_index(folder: Path) -> dict[str, TensorInfo]:

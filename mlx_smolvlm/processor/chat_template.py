@@ -1,13 +1,22 @@
 """Chat messages -> prompt text, by the checkpoint's own jinja template in a sandbox.
 
-Templates come with checkpoints and are untrusted code: they run in jinja2's immutable sandbox, with the
-globals and whitespace rules that transformers gives them (`utils/chat_template_utils.py`).
+Templates come with checkpoints and are untrusted code: they run in jinja2's immutable sandbox, within the bounds of
+`bounded_template.py`, with the globals and whitespace rules that transformers gives them
+(`utils/chat_template_utils.py`).
 """
 
 import json
+import re
+from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
+
+from ..media.urls import printable
+
+MAX_TEMPLATE_CHARS = 100_000  # the longest of released models have some 20,000
+MAX_INDENT = 32  # spaces that `tojson` may indent by
+_MAX_DATE_FORMAT = 200
 
 FAMILY_TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
@@ -31,6 +40,7 @@ def render(
     special_tokens: dict[str, str],
     *,
     continue_final_message: bool = False,
+    check_cancelled: Callable[[], None] = lambda: None,
 ) -> str:
     """Fill in a template, with the opening of the assistant's answer at the end.
 
@@ -40,37 +50,59 @@ def render(
         special_tokens: template variables such as `bos_token`.
         continue_final_message: the last message, whose content ends with text, is the beginning of the answer: nothing
             follows it.
+        check_cancelled: called while the template runs; it may raise to stop.
 
     Raises:
-        ValueError: the template is faulty, refuses the messages, leaves the sandbox, or drops the last message.
+        ValueError: the template is faulty, refuses the messages, leaves the sandbox, crosses a limit of
+            `bounded_template.py`, or drops the last message.
     """
     if continue_final_message:
         *content, text = messages[-1]["content"]
         marked = {**messages[-1], "content": [*content, {**text, "text": text["text"] + _CONTINUED}]}
-        rendered = _rendered(template, [*messages[:-1], marked], special_tokens, False)
+        rendered = _rendered(template, [*messages[:-1], marked], special_tokens, False, check_cancelled)
         before, mark, _ = rendered.rpartition(_CONTINUED)
         if not mark:
             raise ValueError("the checkpoint's chat template does not show the last message, so it cannot be continued")
         return before
-    return _rendered(template, messages, special_tokens, True)
+    return _rendered(template, messages, special_tokens, True, check_cancelled)
 
 
 def _rendered(
-    template: str, messages: list[dict[str, Any]], special_tokens: dict[str, str], add_generation_prompt: bool
+    template: str,
+    messages: list[dict[str, Any]],
+    special_tokens: dict[str, str],
+    add_generation_prompt: bool,
+    check_cancelled: Callable[[], None],
 ) -> str:
+    if len(template) > MAX_TEMPLATE_CHARS:
+        raise ValueError(
+            f"the checkpoint's chat template has {len(template)} characters, the limit is {MAX_TEMPLATE_CHARS}"
+        )
     variables = {**special_tokens, "messages": messages, "add_generation_prompt": add_generation_prompt}
-    try:
-        text: str = _compiled(template).render(variables)
-        return text
-    except Exception as error:  # it is a program: besides jinja2's errors it may divide by zero or exhaust memory
-        raise ValueError(f"the checkpoint's chat template failed: {str(error) or type(error).__name__}") from None
+    environment = _environment()
+    with environment.working(check_cancelled) as work:
+        try:
+            text: str = _compiled(template).render(variables)
+            return text
+        except Exception as error:  # it is a program: besides jinja2's errors it may divide by zero or exhaust memory
+            if error is work.stopped:
+                raise
+            reason = printable(" ".join(str(error)[:1000].split()), 300) or type(error).__name__
+            raise ValueError(f"the checkpoint's chat template failed: {reason}") from None
 
 
 @lru_cache(maxsize=8)
 def _compiled(template: str) -> Any:
+    return _environment().from_string(template)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Any:
     from jinja2.exceptions import TemplateError
     from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from .bounded_template import BoundedEnvironment
+    from .template_limits import TemplateLimitError
 
     class Generation(Extension):
         """`{% generation %}` marks the assistant's words for training; here it passes them through."""
@@ -84,10 +116,18 @@ def _compiled(template: str) -> Any:
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
-    return environment.from_string(template)
+    def strftime_now(layout: str) -> str:
+        if len(layout) > _MAX_DATE_FORMAT or re.search(r"%[^A-Za-z%]*\d", layout):  # a width, which may be any
+            raise TemplateLimitError("it formats dates with a width, or by a long format")
+        return datetime.now().strftime(layout)
+
+    def tojson(value: Any, indent: int | None = None) -> str:
+        if indent is not None and not (isinstance(indent, int) and 0 <= indent <= MAX_INDENT):
+            raise TemplateLimitError(f"it indents JSON by other than 0 to {MAX_INDENT} spaces")
+        return environment.concat(json.JSONEncoder(ensure_ascii=False, indent=indent).iterencode(value))
+
+    environment = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    environment.add_filter("tojson", tojson)
+    environment.add_function("raise_exception", raise_exception)
+    environment.add_function("strftime_now", strftime_now)
+    return environment

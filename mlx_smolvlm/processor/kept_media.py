@@ -99,8 +99,9 @@ class KeptMedium:
         if isinstance(medium, KeptVideo):
             self.known = replace(medium, reopen=None)  # it may have been shortened
         elif isinstance(medium, LoadedImage):
-            self.known = KeptImage(medium.name, medium.layout, medium.digest)
-            self.source = _path_of(self.source) or medium.image
+            if "digest" in vars(medium):  # else it was not read to its end, and making it takes as long as resizing
+                self.known = KeptImage(medium.name, medium.layout, medium.digest)
+            self.source = _path_of(self.source) or medium.image or self.source
         elif isinstance(medium, Clip | FrameSeries):
             self.known = KeptVideo(*medium.shown, medium.digest)
             self.source = _path_of(self.source) or self.source

@@ -1,7 +1,7 @@
 """Messages and media -> `input_ids` and `pixel_values`. `tokenizers` alone, never transformers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..media.images import ImageSource, load_image
+from ..media.reporting import report
 from ..model.config import ModelConfig
 from ..options import MediaKeywords, MediaOptions, resolve_options
 from .chat_template import FAMILY_TEMPLATE, render
@@ -28,7 +29,8 @@ from .messages import (
 )
 from .processor_config import ProcessorConfig, read_processor_config
 from .prompt import MARKER, Inputs, Prompt, PromptMedium
-from .prompt_media import Clip, FrameSeries, LoadedImage, SampledVideo, VideoSource, open_clip, open_image
+from .prompt_media import Clip, FrameSeries, LoadedImage, open_clip, open_image
+from .sampled_video import SampledVideo, VideoSource
 from .tiling import squeeze
 
 END_OF_UTTERANCE = "<end_of_utterance>"
@@ -111,17 +113,23 @@ class Processor:
         if continue_final_message:
             check_continues(conversation)
         kept = [source for source in [*conversation.images, *conversation.videos] if isinstance(source, KeptMedium)]
-        with TemporaryDirectory(prefix="mlx_smolvlm_") as downloads:
+        with TemporaryDirectory(prefix="mlx_smolvlm_") if conversation.videos else nullcontext("") as downloads:
+
+            def open_one(source: Any, options: MediaOptions) -> LoadedImage:
+                return self._loaded_image(source, options, check_cancelled)
 
             def open_video(source: Any, options: MediaOptions) -> Clip | FrameSeries:
                 tile_size = self.config.image.tile_size
                 config = self.config.video_for(options)
                 return open_clip(source, Path(downloads), config, tile_size, options, check_cancelled)
 
-            def open_all(sources: Sequence[Any], opener: Callable[[Any, MediaOptions], Any]) -> list[PromptMedium]:
+            def open_all(
+                kind: str, sources: Sequence[Any], opener: Callable[[Any, MediaOptions], Any]
+            ) -> list[PromptMedium]:
                 media = []
-                for source in sources:
+                for number, source in enumerate(sources, 1):
                     check_cancelled()
+                    report(f"opening {kind}", number, len(sources))
                     own = options
                     if isinstance(source, OptionedSource):
                         source, own = _resolved(source, options)
@@ -130,9 +138,9 @@ class Processor:
                 return media
 
             try:
-                loaded_images = open_all(conversation.images, self._loaded_image)
-                clips = open_all(conversation.videos, open_video)
-                text = self._prompt(conversation, continue_final_message)
+                loaded_images = open_all("image", conversation.images, open_one)
+                clips = open_all("video", conversation.videos, open_video)
+                text = self._prompt(conversation, continue_final_message, check_cancelled)
                 media = self._in_prompt_order(text, loaded_images, clips)
                 prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
                 self._check_context(prompt)
@@ -172,8 +180,8 @@ class Processor:
         """Tokens -> text."""
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
-    def _loaded_image(self, source: Any, options: MediaOptions) -> LoadedImage:
-        image = open_image(source, self.config.image_for(options), options)
+    def _loaded_image(self, source: Any, options: MediaOptions, check: Callable[[], None]) -> LoadedImage:
+        image = open_image(source, self.config.image_for(options), options, check)
         layout = image.layout
         learned = self.tokenizer.token_to_id(layout_marker(1, 1)) is not None
         if learned and layout.rows and self.tokenizer.token_to_id(layout_marker(layout.rows, layout.columns)) is None:
@@ -183,7 +191,9 @@ class Processor:
             )
         return image
 
-    def _prompt(self, conversation: Conversation, continue_final_message: bool) -> str:
+    def _prompt(
+        self, conversation: Conversation, continue_final_message: bool, check_cancelled: Callable[[], None]
+    ) -> str:
         if conversation.text is not None:
             return conversation.text
         # As in the reference: a conversation with a video takes the family's template, whatever the checkpoint's is.
@@ -193,8 +203,13 @@ class Processor:
                 "the checkpoint has no chat template, so it is a base model; "
                 "pass the whole prompt as text, with apply_chat_template=False"
             )
-        special_tokens = self.config.special_tokens
-        return render(template, conversation.messages, special_tokens, continue_final_message=continue_final_message)
+        return render(
+            template,
+            conversation.messages,
+            self.config.special_tokens,
+            continue_final_message=continue_final_message,
+            check_cancelled=check_cancelled,
+        )
 
     def _in_prompt_order(
         self, prompt: str, images: Sequence[PromptMedium], clips: Sequence[PromptMedium]

@@ -62,6 +62,11 @@ class Prompt:
         self.input_ids = self._expanded()
 
     @property
+    def is_cut(self) -> bool:
+        """Whether all tiles are at hand: nothing is left to be resized or decoded."""
+        return all(isinstance(medium, LoadedImage) and medium.is_cut for medium in self.media)
+
+    @property
     def costs(self) -> list[Medium]:
         """The cost of each medium."""
         return [medium.cost(self.image_seq_len) for medium in self.media]

@@ -5,10 +5,9 @@ any work.
 """
 
 import hashlib
-import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +17,17 @@ import numpy as np
 from PIL import Image
 
 from ..media.fetch import DEFAULT_POLICY, stream
+from ..media.image_files import MAX_IMAGE_PIXELS
 from ..media.images import ImageSource, describe_source, load_image, path_of_file_url
 from ..media.prefetch import mapped_in_threads
+from ..media.reporting import named_source
 from ..media.urls import URL_SCHEME, decode_data_url
 from ..media.video.frames import read_frames
 from ..media.video.probing import FrameSample, VideoInfo, choose_frames, probe
-from ..options import FetchPolicy, MediaOptions, is_between, quoted
+from ..options import FetchPolicy, MediaOptions
 from .expansion import expand_image, expand_video
 from .processor_config import ImageConfig, VideoConfig
+from .sampled_video import SampledVideo
 from .tiling import Layout, cut_grid, on_grid, plan, squeeze
 
 RESIZING_THREADS = min(4, os.cpu_count() or 1)  # frames in flight, each at its full size in memory
@@ -41,54 +43,6 @@ class Medium:
     num_tiles: int
     image_tokens: int
     layout: str  # for people: "3 x 4 tiles and the global image", "13 frames"
-
-
-@dataclass(frozen=True)
-class SampledVideo:
-    """A video whose frames the caller has decoded and chosen, to be passed in place of a path.
-
-    Attributes:
-        frames: PIL images or (height, width, 3) uint8 RGB arrays, in order of time.
-        timestamps_s: when each is shown, in seconds from the start of the video.
-        duration_s: how long the video is.
-        are_tiles: the frames are what `Processor.video_tile` returned.
-        name: what it is called in messages.
-
-    Raises:
-        ValueError: no frames, not one time stamp per frame, or times that do not ascend.
-    """
-
-    frames: Sequence[Any]
-    timestamps_s: Sequence[float]
-    duration_s: float
-    are_tiles: bool = False
-    name: str = "sampled video"
-
-    def __post_init__(self) -> None:
-        for name in ("frames", "timestamps_s"):
-            given = getattr(self, name)
-            if isinstance(given, str | bytes | Mapping) or not hasattr(given, "__len__"):
-                raise ValueError(f"{self.name} has {name} {quoted(given)}, expected a list")
-        if not len(self.frames) or len(self.frames) != len(self.timestamps_s):
-            raise ValueError(
-                f"{self.name} has {len(self.frames)} frames and {len(self.timestamps_s)} time stamps, "
-                "expected at least one frame, and one time stamp each"
-            )
-        if not all(is_between(second, -math.inf, math.inf) for second in [*self.timestamps_s, self.duration_s]) or (
-            self.duration_s < 0
-        ):
-            raise ValueError(
-                f"{self.name} has time stamps {quoted(self.timestamps_s)} and a duration of {quoted(self.duration_s)}, "
-                "expected seconds"
-            )
-        if list(self.timestamps_s) != sorted(self.timestamps_s) or self.timestamps_s[0] < 0:
-            raise ValueError(f"{self.name} has time stamps {quoted(self.timestamps_s)}, expected ascending seconds")
-        # Python's numbers in place of NumPy's, which sessions could not be saved with.
-        object.__setattr__(self, "timestamps_s", [float(second) for second in self.timestamps_s])
-        object.__setattr__(self, "duration_s", float(self.duration_s))
-
-
-VideoSource = str | os.PathLike[str] | SampledVideo
 
 
 class PlannedImage:
@@ -115,16 +69,30 @@ class PlannedImage:
 
 @dataclass
 class LoadedImage(PlannedImage):
-    """An image that is loaded and planned, not yet resized and cut."""
+    """An image that is loaded and planned, not yet resized and cut; or cut, and then no longer held."""
 
     name: str
-    image: Image.Image
+    image: Image.Image | None
     layout: Layout
     tile_size: int
+    check_cancelled: Callable[[], None]
+    is_cut: bool = False
+
+    def cut(self) -> None:
+        """Make the tiles now, and release the image, which usually is many times larger."""
+        _ = self.digest, self._cut
+        self.is_cut = True
+        self.image = None
+        del self._on_grid
 
     @cached_property
     def _on_grid(self) -> Image.Image:
-        return on_grid(self.image, self.layout)
+        assert self.image is not None
+        return on_grid(self.image, self.layout, self.check_cancelled)
+
+    @cached_property
+    def _cut(self) -> np.ndarray:
+        return cut_grid(self._on_grid, self.layout, self.tile_size)
 
     @cached_property
     def digest(self) -> bytes:
@@ -134,6 +102,9 @@ class LoadedImage(PlannedImage):
     def tiles(self, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
         """Resize and cut: (tile_size, tile_size, 3) uint8 each."""
         check_cancelled()
+        if self.is_cut:
+            yield from self._cut
+            return
         yield from cut_grid(self._on_grid, self.layout, self.tile_size)
         _ = self.digest  # needed once all is read: made here, by the thread that works ahead
         del self._on_grid
@@ -223,7 +194,7 @@ class FrameSeries(PlannedVideo):
             check_cancelled()
             tile = np.asarray(frame)
             if not self.video.are_tiles:
-                tile = squeeze(load_image(frame), self.longest_edge, self.tile_size)
+                tile = squeeze(load_image(frame, check_cancelled=check_cancelled), self.longest_edge, self.tile_size)
             if tile.shape != shape or tile.dtype != np.uint8:
                 raise ValueError(
                     f"{self.video.name} has a tile of {tile.dtype} {tile.shape}, expected uint8 {shape}; "
@@ -232,10 +203,15 @@ class FrameSeries(PlannedVideo):
             yield tile
 
 
-def open_image(source: ImageSource, config: ImageConfig, options: MediaOptions) -> LoadedImage:
+def open_image(
+    source: ImageSource, config: ImageConfig, options: MediaOptions, check: Callable[[], None]
+) -> LoadedImage:
     """Load and plan an image; raises what `load_image` raises."""
-    image = load_image(source, options.fetch_policy or DEFAULT_POLICY, page=options.page)
-    return LoadedImage(describe_source(source), image, plan(image.size, config), config.tile_size)
+    max_pixels = MAX_IMAGE_PIXELS if options.max_pixels is None else options.max_pixels
+    with named_source(describe_source(source)):
+        policy = options.fetch_policy or DEFAULT_POLICY
+        image = load_image(source, policy, max_pixels=max_pixels, page=options.page, check_cancelled=check)
+    return LoadedImage(describe_source(source), image, plan(image.size, config), config.tile_size, check)
 
 
 def open_clip(
@@ -274,11 +250,11 @@ def _video_file(source: str | os.PathLike[str], folder: Path, policy: FetchPolic
     path = folder / f"video{len(list(folder.iterdir()))}"
     if kind in ("http", "https"):
         with path.open("wb") as file:
-            for chunk in stream(address, policy):
+            for chunk in stream(address, policy, check):
                 check()
                 file.write(chunk)
     elif kind == "data":
-        path.write_bytes(decode_data_url(address, policy.max_bytes))
+        path.write_bytes(decode_data_url(address, policy.max_bytes, check))
     else:
         raise ValueError(
             f"{describe_source(source)}: videos are not read from there; expected a file, http(s):// or data:, "

@@ -6,6 +6,7 @@ Sizes are (width, height) in pixels, as in Pillow.
 
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from .processor_config import ImageConfig
 
 BANDED_PIXELS = 2 * 1024**2  # of an image from which on several threads are worth starting
 BANDS = min(4, os.cpu_count() or 1)
+MAX_BAND_PIXELS = 8 * 1024**2  # a cancel waits for the bands in flight
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,9 @@ def plan(size: tuple[int, int], config: ImageConfig) -> Layout:
     return Layout(height // tile, width // tile, fitted, (width, height))
 
 
-def on_grid(image: Image.Image, layout: Layout) -> Image.Image:
+def on_grid(image: Image.Image, layout: Layout, check_cancelled: Callable[[], None] = lambda: None) -> Image.Image:
     """An RGB image resized to what is cut, `layout.grid`."""
-    return resize(resize(image, layout.fitted), layout.grid)
+    return resize(resize(image, layout.fitted, check_cancelled), layout.grid, check_cancelled)
 
 
 def cut_grid(image: Image.Image, layout: Layout, tile_size: int) -> np.ndarray:
@@ -99,29 +101,33 @@ def squeeze(image: Image.Image, longest_edge: int, tile_size: int) -> np.ndarray
     return np.asarray(_rows_first(fitted, (tile_size, tile_size)))
 
 
-def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def resize(
+    image: Image.Image, size: tuple[int, int], check_cancelled: Callable[[], None] = lambda: None
+) -> Image.Image:
     """Lanczos; an image that has the size already is returned as it is, as Pillow would copy it."""
     if image.size == size:
         return image
     fewer_columns, fewer_rows = image.width - size[0], image.height - size[1]
     is_large = image.width * image.height >= BANDED_PIXELS
     if is_large and fewer_columns > 0 and 0 < fewer_rows <= 2 * fewer_columns:
-        return _resized_in_bands(image, size)
+        return _resized_in_bands(image, size, check_cancelled)
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _resized_in_bands(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _resized_in_bands(image: Image.Image, size: tuple[int, int], check: Callable[[], None]) -> Image.Image:
     """The same pixels, made by several threads, of an image that shrinks in both directions.
 
     Pillow resizes along rows and then along columns, with 8-bit pixels between, so rows can be shared out, and then
     columns. (From version 13 on the other way round, where more than twice as many rows as columns go.)
     """
+    bands = max(BANDS, image.width * image.height // MAX_BAND_PIXELS)
     with ThreadPoolExecutor(BANDS) as pool:
         for across, step in ((1, (size[0], image.height)), (0, size)):
-            edges = sorted({number * step[across] // BANDS for number in range(BANDS + 1)})
+            edges = sorted({number * step[across] // bands for number in range(bands + 1)})
             resized = Image.new("RGB", step)
 
             def part(first: int, last: int, image: Image.Image = image, across: int = across) -> Image.Image:
+                check()
                 box = (first, 0, last, image.height) if across == 0 else (0, first, image.width, last)
                 width, height = (last - first, size[1]) if across == 0 else (size[0], last - first)
                 return image.crop(box).resize((width, height), Image.Resampling.LANCZOS)

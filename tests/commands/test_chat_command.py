@@ -153,7 +153,7 @@ def test_help_names_every_command(chat):
     result = chat("/help", "/quit", "Hello there")
     assert (result.out, result.err) == ("", f"{HELP}\n")
     assert {line.split()[0] for line in HELP.splitlines() if line.startswith("/")} == {
-        *_Chat(None, False)._commands,
+        *_Chat(None, False, None)._commands,
         "/quit",
     }
 

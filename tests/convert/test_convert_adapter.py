@@ -156,7 +156,7 @@ def test_a_damaged_adapter_is_named(convert, adapter, content):
 
 
 def test_a_folder_that_is_no_adapter_is_refused(convert, checkpoint):
-    assert_refused(convert(checkpoint(BASE)), "no adapter_config.json")
+    assert_refused(convert(checkpoint(BASE)), "is a model, not an adapter; pass it by --hf-path")
 
 
 def test_an_adapter_without_a_base_asks_for_one(monkeypatch, capsys, adapter, tmp_path):

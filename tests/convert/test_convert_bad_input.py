@@ -100,10 +100,16 @@ def collide_in_two_layouts(source):
     change_weights(source, lambda weights: weights.update({"language_model.norm.weight": weights[NORM]}))
 
 
-@pytest.mark.parametrize("collide", [collide_in_two_files, collide_in_two_layouts])
-def test_names_that_collide_are_refused(convert, source, tmp_path, collide):
+@pytest.mark.parametrize(
+    ("collide", "problem"),
+    [
+        (collide_in_two_files, "holds more.safetensors beside model.safetensors"),
+        (collide_in_two_layouts, "language_model.norm.weight is both in"),
+    ],
+)
+def test_names_that_collide_are_refused(convert, source, tmp_path, collide, problem):
     collide(source)
-    assert_refused(convert("-q"), "language_model.norm.weight is both in")
+    assert_refused(convert("-q"), problem)
     assert os.listdir(tmp_path) == ["source"]
 
 

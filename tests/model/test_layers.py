@@ -10,7 +10,7 @@ import pytest
 from mlx_smolvlm.model.layers import streams
 from mlx_smolvlm.model.layers.activations import gelu_tanh, swiglu
 from mlx_smolvlm.model.layers.normalization import normalization
-from mlx_smolvlm.model.layers.streams import side_by_side
+from mlx_smolvlm.model.layers.streams import side_by_side, with_side_streams
 
 
 def test_gelu_is_the_tanh_approximation_to_the_last_digits():
@@ -56,16 +56,31 @@ def test_rows_keep_their_order_side_by_side(monkeypatch, num_rows, cores):
     streams._streams.cache_clear()
 
 
-def test_other_threads_have_streams_of_their_own():
-    rows, results = mx.arange(6).reshape(3, 2), []
-    mx.eval(rows)
+def test_other_threads_leave_side_streams_to_one_worker(monkeypatch):
+    """MLX keeps a stream's thread for ever, so a short-lived thread makes none."""
+    monkeypatch.setattr(streams.os, "cpu_count", lambda: 2)
+    streams._streams.cache_clear()
+    parts, results = [], []
 
-    def work():
-        results.append(side_by_side(lambda part: part + 1, rows).tolist())
+    def add_one(part):
+        parts.append((threading.current_thread().name, part.shape[0]))
+        return part + 1
+
+    def work(call):
+        results.append(call(lambda: side_by_side(add_one, mx.arange(6).reshape(3, 2)).tolist()))
+
+    def in_worker(function):
+        return with_side_streams(function, 3)
 
     before = mx.default_stream(mx.cpu)
-    for thread in [threading.Thread(target=work) for _ in range(3)]:
+    for call in (lambda function: function(), in_worker, in_worker):
+        thread = threading.Thread(target=work, args=[call], name="short")
         thread.start()
         thread.join()
-    assert results == [[[1, 2], [3, 4], [5, 6]]] * 3
+    work(in_worker)
+    assert results == [[[1, 2], [3, 4], [5, 6]]] * 4
+    assert [rows for _, rows in parts] == [3, 1, 2, 1, 2, 1, 2]
+    workers = [name.partition("_0")[0] for name, _ in parts]
+    assert workers == ["short", *["mlx_smolvlm side streams"] * 4, *["MainThread"] * 2]
     assert mx.default_stream(mx.cpu) == before
+    streams._streams.cache_clear()

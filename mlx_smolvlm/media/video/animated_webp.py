@@ -1,6 +1,6 @@
 """Animated WebP, which FFmpeg does not decode, by Pillow."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,12 @@ def is_animated_webp(path: Path) -> bool:
     return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:] and head[20] & _ANIMATION_FLAG)
 
 
-def webp_times(path: Path) -> np.ndarray:
+def webp_times(path: Path, check_cancelled: Callable[[], None] = lambda: None) -> np.ndarray:
     """When each frame is shown, (frame_count,) float64 seconds; raises ValueError for a damaged file."""
     durations_ms = []
     with _opened(path) as image:
         for frame in ImageSequence.Iterator(image):
+            check_cancelled()
             try:
                 frame.load()  # only then is its duration known
             except (OSError, ValueError, EOFError):  # the file breaks off
@@ -32,10 +33,13 @@ def webp_times(path: Path) -> np.ndarray:
     return np.cumsum([0, *durations_ms[:-1]]) / 1000
 
 
-def read_webp_frames(path: Path, indices: list[int]) -> Iterator[Image.Image]:
+def read_webp_frames(
+    path: Path, indices: list[int], check_cancelled: Callable[[], None] = lambda: None
+) -> Iterator[Image.Image]:
     """The frames at these positions (ascending), RGB; fewer if the file breaks off."""
     with _opened(path) as image:
         for index in indices:
+            check_cancelled()
             try:
                 image.seek(index)
                 frame = image.convert("RGB")

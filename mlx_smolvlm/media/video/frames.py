@@ -42,7 +42,7 @@ def read_frames(
         RGB images, upright. Fewer than asked for if the file breaks off early.
     """
     if info.packets is None:
-        yield from read_webp_frames(info.path, indices)
+        yield from read_webp_frames(info.path, indices, check_cancelled)
     elif info.packets.is_matched_by_time:
         assert info.packets.frame_times is not None
         wanted = info.packets.frame_times[indices].tolist()

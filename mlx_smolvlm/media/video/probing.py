@@ -145,7 +145,7 @@ def probe(path: str | Path, *, check_cancelled: Callable[[], None] = lambda: Non
     """
     path = video_path(path)
     if is_animated_webp(path):
-        times_s = webp_times(path)
+        times_s = webp_times(path, check_cancelled)
         return VideoInfo(path, _mean_rate(times_s), times_s, None)
     with open_video(path) as (container, stream):
         table = packet_table(

@@ -1,26 +1,68 @@
-"""Independent parts of one computation, side by side."""
+"""Independent parts of one computation, side by side, in streams that stay few.
+
+MLX gives each stream of a CPU an OS thread of its own, and keeps both for as long as the process lives, even when the
+Python thread that used them has ended. So only two threads use side streams: the main thread, and one worker that
+computes for all others. A program with a thread for each request then grows by MLX's own default stream alone.
+"""
 
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TypeVar
 
 import mlx.core as mx
+
+T = TypeVar("T")
 
 
 def side_by_side(function: Callable[[mx.array], mx.array], rows: mx.array) -> mx.array:
     """function(rows), for a function that treats each row, (num_rows, ...) -> (num_rows, ...), apart.
 
     A GPU has all of them to itself. On a CPU, whatever is no matrix product runs on one core of its stream, so that
-    the rows are shared among streams there.
+    the rows are shared among streams there: in the main thread, and within `with_side_streams`.
     """
     count = min(rows.shape[0], os.cpu_count() or 1)
-    if count == 1 or mx.default_device() == mx.gpu:
+    if count == 1 or mx.default_device() == mx.gpu or not _may_use_streams():
         return function(rows)
     results = []
     for number, stream in enumerate(_streams()[:count]):
         with mx.stream(stream):
             results.append(function(rows[number * rows.shape[0] // count : (number + 1) * rows.shape[0] // count]))
     return mx.concatenate(results)
+
+
+def with_side_streams(function: Callable[[], T], num_rows: int) -> T:
+    """Call a function, in the worker if that is where its `side_by_side` may share out `num_rows`.
+
+    The function evaluates the arrays that it returns, and uses none that are not evaluated: such arrays belong to the
+    thread that made them.
+    """
+    if num_rows == 1 or os.cpu_count() == 1 or mx.default_device() == mx.gpu or _may_use_streams():
+        return function()
+
+    def on_cpu() -> T:
+        with mx.stream(mx.cpu):
+            return function()
+
+    with _BEGINNING:  # two threads at once would otherwise begin two workers
+        worker = _worker()
+    return worker.submit(on_cpu).result()
+
+
+_WORKER_NAME = "mlx_smolvlm side streams"
+_BEGINNING = threading.Lock()
+
+
+def _may_use_streams() -> bool:
+    thread = threading.current_thread()
+    return thread is threading.main_thread() or thread.name.startswith(_WORKER_NAME)
+
+
+@cache
+def _worker() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix=_WORKER_NAME)
 
 
 @cache

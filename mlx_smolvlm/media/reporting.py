@@ -1,0 +1,44 @@
+"""What long work tells about itself, if anybody listens: how far it is, and which source it reads.
+
+Context variables, so that a command line can listen without an argument through every function between.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+Listener = Callable[[str, int, int], None]
+_listener: ContextVar[Listener | None] = ContextVar("mlx_smolvlm_listener", default=None)
+_source: ContextVar[str] = ContextVar("mlx_smolvlm_source", default="")
+
+
+@contextmanager
+def reported_to(listener: Listener) -> Iterator[None]:
+    """Within: `report` calls `listener`, if it is called by the same thread."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def report(what: str, number: int = 0, total: int = 0) -> None:
+    """Tell what begins now, such as "reading image", number 3 of 17; the empty text if others tell from now on."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(what, number, total)
+
+
+@contextmanager
+def named_source(name: str) -> Iterator[None]:
+    """Within: warnings are about this file or address."""
+    token = _source.set(name)
+    try:
+        yield
+    finally:
+        _source.reset(token)
+
+
+def current_source() -> str:
+    """What this thread reads; empty if nothing."""
+    return _source.get()
