@@ -1,6 +1,6 @@
 """A conversation: text, images and videos that were read once are not read again."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..options import (
     resolve_options,
 )
 from ..processor.kept_media import Content, kept_content
-from ..processor.messages import IMAGE_MARKER, VIDEO_MARKER
+from ..processor.messages import IMAGE_MARKER, VIDEO_MARKER, Several
 from ..processor.processor import Processor
 from ..processor.sampled_video import VideoSource
 from .generation import GenerationResponse, stream_generate
@@ -111,8 +111,8 @@ class Session:
         self,
         text: str,
         *,
-        images: Sequence[ImageSource] = (),
-        videos: Sequence[VideoSource] = (),
+        images: Several[ImageSource] = (),
+        videos: Several[VideoSource] = (),
         options: GenerationOptions | None = None,
         media_options: MediaOptions | None = None,
         cancel: Event | None = None,
@@ -142,8 +142,8 @@ class Session:
         self,
         text: str,
         *,
-        images: Sequence[ImageSource] | None = None,
-        videos: Sequence[VideoSource] | None = None,
+        images: Several[ImageSource] | None = None,
+        videos: Several[VideoSource] | None = None,
         options: GenerationOptions | None = None,
         media_options: MediaOptions | None = None,
         cancel: Event | None = None,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..media.urls import is_url
+from ..options import quoted
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
@@ -80,12 +81,14 @@ def _read_source(source: str, is_left_out: Callable[[Path], bool]) -> Iterator[I
         names = sorted(glob.glob(os.path.expanduser(source), recursive=True))
         names = [name for name in names if os.path.isfile(name) and not is_left_out(Path(name))]
         if not names:
-            raise FileNotFoundError(f"no file matches {source!r}")
+            raise FileNotFoundError(f"no file matches {quoted(source, 300)}")
         yield from map(_item, names)
     elif path.exists():
         raise ValueError(f"{source} is neither a folder nor a file; name a folder, a glob, a .jsonl or a .csv file")
     else:
-        raise FileNotFoundError(f"no folder or file {source!r}; name a folder, a glob, a .jsonl or a .csv file")
+        raise FileNotFoundError(
+            f"no folder or file {quoted(source, 300)}; name a folder, a glob, a .jsonl or a .csv file"
+        )
 
 
 def _images_in(folder: Path) -> Iterator[str]:

@@ -16,6 +16,7 @@ from ..media.reporting import current_source
 from .option_names import own_words
 
 BAD_INPUT = 2
+MAX_LINE = 2000  # characters of an error; whatever it quotes, it is read by a person
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 # What a user can cause. RuntimeError: MLX out of memory; ImportError: an extra that is not installed.
 REPORTED = (ValueError, TypeError, OSError, MemoryError, RuntimeError, ImportError)
@@ -95,7 +96,8 @@ def one_line(error: BaseException) -> str:
     """An error's message without line breaks; files are named where the system's message does."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MAX_LINE else f"{text[: MAX_LINE // 2]}...{text[-MAX_LINE // 2 :]}"
 
 
 def _called_as(prog: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..media.images import ImageSource
 from ..options import GenerationOptions, MediaOptions
-from ..processor.messages import Message
+from ..processor.messages import Message, Several
 from ..processor.prompt import Prompt
 from ..processor.sampled_video import VideoSource
 from .answer import Answer, AnswerStep
@@ -29,8 +29,8 @@ class BatchRequest:
     """
 
     messages_or_prompt: str | Sequence[Message]
-    images: Sequence[ImageSource] = ()
-    videos: Sequence[VideoSource] = ()
+    images: Several[ImageSource] = ()
+    videos: Several[VideoSource] = ()
     options: GenerationOptions | None = None
     media_options: MediaOptions | None = None
 

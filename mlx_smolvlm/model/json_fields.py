@@ -5,13 +5,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ..options import quoted
+
 
 class Fields:
     """One JSON object of a checkpoint file, read field by field with errors that name both."""
 
     def __init__(self, values: Any, where: str, defaults: dict[str, Any] | None = None):
         if not isinstance(values, dict):
-            raise ValueError(f"{where} is {values!r}, expected an object")
+            raise ValueError(f"{where} is {quoted(values)}, expected an object")
         self.values, self.where, self.defaults = values, where, defaults or {}
 
     def get(self, name: str, kind: type, default: Any = None) -> Any:
@@ -26,14 +28,14 @@ class Fields:
         if kind is int and type(value) is float and value.is_integer():
             value = int(value)
         if type(value) is not kind:
-            raise ValueError(f"{self.where}: '{name}' is {value!r}, expected {kind.__name__}")
+            raise ValueError(f"{self.where}: '{name}' is {quoted(value)}, expected {kind.__name__}")
         return value
 
     def positive(self, name: str, kind: type = int, default: Any = None) -> Any:
         """A number above 0 that a 32-bit integer, or a float, can hold."""
         value = self.get(name, kind, default)
         if not 0 < value < (2**31 if kind is int else math.inf):  # so written that NaN does not pass
-            raise ValueError(f"{self.where}: '{name}' is {value!r}, expected a positive number")
+            raise ValueError(f"{self.where}: '{name}' is {quoted(value)}, expected a positive number")
         return value
 
     def side(self, name: str) -> int:
@@ -41,7 +43,7 @@ class Fields:
         value = self.values.get(name)
         if isinstance(value, list):
             if len(value) != 2 or value[0] != value[1]:
-                raise ValueError(f"{self.where}: '{name}' is {value!r}, only square tiles are supported")
+                raise ValueError(f"{self.where}: '{name}' is {quoted(value)}, only square tiles are supported")
             return Fields({name: value[0]}, self.where).positive(name)
         return self.positive(name)
 
@@ -53,7 +55,7 @@ class Fields:
         """Refuse a variant that the networks do not implement."""
         value = self.values.get(name)
         if (default if value is None else value) != expected:
-            raise ValueError(f"{self.where}: '{name}' is {value!r}, only {expected!r} is supported")
+            raise ValueError(f"{self.where}: '{name}' is {quoted(value)}, only {expected!r} is supported")
 
 
 def read_json(path: Path) -> dict[str, Any]:

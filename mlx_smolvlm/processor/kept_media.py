@@ -107,7 +107,7 @@ class KeptMedium:
             self.source = _path_of(self.source) or self.source
 
 
-def kept_content(text: str, images: Sequence[Any], videos: Sequence[Any], options: MediaOptions) -> Content:
+def kept_content(text: str, images: Any, videos: Any, options: MediaOptions) -> Content:
     """A question in Hugging Face form, its media in their places as `KeptMedium` objects.
 
     Raises:

@@ -6,12 +6,30 @@ The format is that of Hugging Face: `[{"role": "user", "content": [{"type": "ima
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from ..options import did_you_mean, quoted
 from .content_items import MediaItem, OptionedSource, read_item
+
+Medium_co = TypeVar("Medium_co", covariant=True)
+
+
+class Several(Protocol[Medium_co]):
+    """A sequence that is no `str`: type checkers refuse `images="cat.jpg"`, as `check_media` does at run time.
+
+    What tells them apart is that a `str` can be asked for parts of it only, and other sequences for anything.
+    """
+
+    def __contains__(self, value: object, /) -> bool: ...
+
+    def __getitem__(self, index: int, /) -> Medium_co: ...
+
+    def __iter__(self) -> Iterator[Medium_co]: ...
+
+    def __len__(self) -> int: ...
+
 
 Message = Mapping[str, Any]
 """One chat message, `{"role": ..., "content": text or a list of content items}`."""
@@ -36,9 +54,7 @@ class Conversation:
     text: str | None = None
 
 
-def read_conversation(
-    messages_or_prompt: str | Sequence[Message], images: Sequence[Any], videos: Sequence[Any]
-) -> Conversation:
+def read_conversation(messages_or_prompt: str | Sequence[Message], images: Any, videos: Any) -> Conversation:
     """Check a prompt and pair it with its media.
 
     A string is the user's question, after the media, unless it places them itself with `<image>` and `<video>`
@@ -53,7 +69,7 @@ def read_conversation(
     return _from_messages(messages_or_prompt, images, videos)
 
 
-def read_rendered(prompt: Any, images: Sequence[Any], videos: Sequence[Any]) -> Conversation:
+def read_rendered(prompt: Any, images: Any, videos: Any) -> Conversation:
     """Pair a prompt that needs no template with its media, one for each marker.
 
     Raises:
@@ -107,7 +123,7 @@ def _from_prompt(prompt: str, images: list[Any], videos: list[Any]) -> Conversat
     return Conversation([{"role": "user", "content": content}], images, videos)
 
 
-def _check_markers(prompt: str, marker: str, media: Sequence[Any]) -> None:
+def _check_markers(prompt: str, marker: str, media: list[Any]) -> None:
     count = prompt.count(marker)
     if count != len(media):
         kind = marker.strip("<>")

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..model.config import ModelConfig
 from ..model.json_fields import Fields, read_json
-from ..options import MediaOptions
+from ..options import MediaOptions, quoted
 
 LANCZOS = 1  # Pillow's number of the filter
 
@@ -94,7 +94,7 @@ def read_processor_config(folder: Path, model: ModelConfig) -> ProcessorConfig:
     stated = own.get("image_seq_len")
     if stated is not None and stated != model.image_seq_len:
         raise ValueError(
-            f"{folder / 'processor_config.json'}: image_seq_len is {stated!r}, "
+            f"{folder / 'processor_config.json'}: image_seq_len is {quoted(stated)}, "
             f"but config.json gives {model.image_seq_len} tokens per tile"
         )
     tokenizer = _optional_json(folder / "tokenizer_config.json")
