@@ -1,5 +1,6 @@
 """Hugging Face checkpoint -> MLX folder: `python -m mlx_smolvlm.convert`."""
 
+from ..command_line.runner import explain_call
 from .calibration import calibrate
 from .calibration_data import Sample, read_samples
 from .checkpoint import convert_checkpoint
@@ -27,3 +28,5 @@ __all__ = [
     "plan_quantization",
     "read_samples",
 ]
+
+explain_call(__name__, "convert.convert_checkpoint(path_or_hub_id, folder)")

@@ -150,8 +150,9 @@ class _Chat:
                 raise ValueError("the chat reads standard input itself; save the image to a file first")
             (content,) = read_pipes([source])
             with named_source(source[:100]):
-                media = self._session.media_options
-                image = load_image(content, max_pixels=media.max_pixels or MAX_IMAGE_PIXELS, page=media.page)
+                media_options = self._session.media_options
+                max_pixels = media_options.max_pixels or MAX_IMAGE_PIXELS
+                image = load_image(content, max_pixels=max_pixels, page=media_options.page)
             if self._is_interactive:
                 show_inline(image)
             # Only a file can be opened again; what came from elsewhere is kept.
@@ -198,8 +199,8 @@ class _Chat:
         num_turns = len(self._session.turns)
 
         def ask(**options: Any) -> Iterator["GenerationResponse"]:
-            asked = question if dropped else line.strip()
-            return self._session.ask(asked, images=images, videos=videos, **options)
+            text = question if dropped else line.strip()
+            return self._session.ask(text, images=images, videos=videos, **options)
 
         try:
             self._answer(ask)

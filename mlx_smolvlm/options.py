@@ -246,7 +246,8 @@ class MediaOptions:
         if self.longest_edge is not None:
             is_side = is_whole(self.longest_edge, 1, MAX_SIDE)
             _check(self, "longest_edge", is_side, f"1 to {MAX_SIDE} pixels")
-        _check(self, "max_pixels", self.max_pixels is None or is_whole(self.max_pixels, 1), "at least 1 pixel or None")
+        is_limit = self.max_pixels is None or is_whole(self.max_pixels, 1)
+        _check(self, "max_pixels", is_limit, "at least 1 pixel or None")
         _check(self, "page", self.page is None or is_whole(self.page, 1), "a whole number of at least 1 or None")
         is_rate = self.fps is None or (is_between(self.fps, 0, math.inf) and self.fps > 0)
         _check(self, "fps", is_rate, "a positive number of frames per second")

@@ -9,6 +9,7 @@ import pytest
 from support.checkpoints import write_checkpoint
 
 import mlx_smolvlm
+from mlx_smolvlm.model.layers import streams
 
 
 def pytest_addoption(parser):
@@ -44,6 +45,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session", autouse=True)
 def device(pytestconfig):
     """The goldens are float32 on a CPU; GPUs may compute float32 products more coarsely."""
+    streams._worker().submit(str).result()  # once begun it stays, and tests count threads
     mx.set_default_device(mx.gpu if pytestconfig.getoption("--gpu") else mx.cpu)
 
 

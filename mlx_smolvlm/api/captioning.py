@@ -176,8 +176,8 @@ def check_caption_options(options: GenerationOptions, media_options: MediaOption
     refuse_options(
         media_options,
         (
-            *("do_image_splitting", "longest_edge", "max_pixels", "page", "start_s", "end_s", "hardware_decoding"),
-            "fetch_policy",
+            *("do_image_splitting", "longest_edge", "max_pixels", "page", "start_s", "end_s"),
+            *("hardware_decoding", "fetch_policy"),
         ),
         "of a source that is watched, the frames are taken as they come",
     )

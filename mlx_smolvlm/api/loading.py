@@ -1,5 +1,6 @@
 """Folder or Hub id -> (model, processor). Weights load completely or not at all."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ..media.reporting import report
 from ..model.checkpoint_folder import check_folder, refused_file
 from ..model.config import ModelConfig, read_model_config
 from ..model.smolvlm import SmolVLM
-from ..model.weights import load_tensors, read_index
+from ..model.weights import PATCH_EMBEDDING_WEIGHT, TensorInfo, load_tensors, read_index
 from ..options import quoted
 from ..processor.processor import Processor, load_processor
 from .hub import download
@@ -21,8 +22,12 @@ DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 """Folder of the embedded demo model: a tiny SmolVLM that knows coloured shapes, short numbers and little else."""
 
 DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
+_MAX_PATH_CHARS = 4096
 _LM_HEAD = "language_model.lm_head.weight"
 _EMBEDDINGS = "language_model.embed_tokens.weight"
+_DECODER = "language_model.layers.0."
+_SMALL = 2**16  # rows of a matrix that cost nothing to describe
+_SIZE_OF_LAYER = _SMALL // 32
 
 
 def default_dtype() -> str:
@@ -76,6 +81,8 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
     if folder.exists():
         raise FileNotFoundError(refused_file(folder))
     name = str(path_or_hub_id)
+    if len(name) > _MAX_PATH_CHARS:
+        raise FileNotFoundError(f"no folder {quoted(name)}; that is longer than any path or Hub id")
     if Path(name).suffix.lower() == ".gguf":
         raise FileNotFoundError(f"no file {quoted(name, 300)}; and GGUF files are read by llama.cpp, not here")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
@@ -115,6 +122,7 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> tuple[SmolVLM, dict[st
         ValueError: tensors that are missing, extra or misshaped; all of them are listed.
     """
     tensors = read_index(folder)
+    _check_sizes(folder, config, tensors)
     model = SmolVLM(config)
     if config.quantization:
         _quantize_structure(model, config.quantization, tensors)
@@ -128,6 +136,46 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> tuple[SmolVLM, dict[st
         del weights[_LM_HEAD]
     _check(folder, expected, weights)
     return model, weights
+
+
+def _check_sizes(folder: Path, config: ModelConfig, tensors: dict[str, TensorInfo]) -> None:
+    """Refuse a configuration that asks for far more than the files hold, before anything of that size is built.
+
+    What differs by less is listed by `_check`, with all else that does not fit.
+    """
+    text, vision = config.text, config.vision
+    sizes = {}  # what is asked for -> how much, and how much the files have
+    for part, prefix, num_layers in (
+        ("text_config", "language_model.layers.", text.num_hidden_layers),
+        ("vision_config", "vision_model.encoder.layers.", vision.num_hidden_layers),
+    ):
+        found = {name.removeprefix(prefix).partition(".")[0] for name in tensors if name.startswith(prefix)}
+        sizes[f"{part}: {num_layers} layers"] = (num_layers * _SIZE_OF_LAYER, len(found) * _SIZE_OF_LAYER)
+    for what, asked, name in (  # rows of matrices, which quantization does not change, and lengths of vectors
+        ("vocab_size", text.vocab_size, _EMBEDDINGS),
+        ("text_config: hidden_size", text.hidden_size, "language_model.norm.weight"),
+        (
+            "text_config: heads * head_dim",
+            text.num_attention_heads * text.head_dim,
+            f"{_DECODER}self_attn.q_proj.weight",
+        ),
+        ("num_key_value_heads", text.num_key_value_heads * text.head_dim, f"{_DECODER}self_attn.k_proj.weight"),
+        ("text_config: intermediate_size", text.intermediate_size, f"{_DECODER}mlp.gate_proj.weight"),
+        ("vision_config: patches", vision.patches_per_side**2, "vision_model.embeddings.position_embedding.weight"),
+        ("vision_config: hidden_size", vision.hidden_size, "vision_model.post_layernorm.weight"),
+        ("vision_config: intermediate_size", vision.intermediate_size, "vision_model.encoder.layers.0.mlp.fc1.weight"),
+    ):
+        sizes[f"{what} {asked}"] = (asked, tensors[name].shape[0] if name in tensors and tensors[name].shape else 0)
+    patch = tensors.get(PATCH_EMBEDDING_WEIGHT)
+    weights = vision.num_channels * vision.patch_size**2
+    sizes[f"vision_config: patch_size {vision.patch_size}"] = (weights, math.prod(patch.shape[1:]) if patch else 0)
+    problems = [
+        f"{what} is asked for, the files have {found // (_SIZE_OF_LAYER if 'layers' in what else 1)}"
+        for what, (asked, found) in sizes.items()
+        if asked > 4 * found + _SMALL
+    ]
+    if problems:
+        raise ValueError(f"{folder}: the weights do not fit the configuration: {'; '.join(problems)}")
 
 
 def _quantize_structure(model: SmolVLM, quantization: dict[str, Any], tensors: dict[str, Any]) -> None:
@@ -157,5 +205,5 @@ def _check(folder: Path, expected: dict[str, mx.array], found: dict[str, mx.arra
         elif mx.issubdtype(found[name].dtype, mx.floating) != mx.issubdtype(expected[name].dtype, mx.floating):
             problems.append(f"{name} has dtype {found[name].dtype}, expected one like {expected[name].dtype}")
     if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise ValueError(f"{folder}: the weights do not fit the configuration: {shown}")
+        listed = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise ValueError(f"{folder}: the weights do not fit the configuration: {listed}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 P = ParamSpec("P")
@@ -35,10 +35,12 @@ class Exclusive:
 
 
 class OneCallAtATime:
-    """An object whose `exclusive` methods refuse to run while another one of them does; `with` closes it at the end."""
+    """An object whose `exclusive` methods refuse to run while another thread runs one; `with` closes it at the end."""
 
     def __init__(self, message: str):
-        self._in_use = Exclusive(message)
+        """`message` says what is in use, and what to do."""
+        self._message = message
+        self._in_use = RLock()  # a method may call another
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +58,11 @@ def exclusive(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[
 
     @wraps(method)
     def alone(self: Any, /, *args: P.args, **keywords: P.kwargs) -> T:
-        with self._in_use.held():
+        if not self._in_use.acquire(blocking=False):
+            raise ValueError(self._message)
+        try:
             return method(self, *args, **keywords)
+        finally:
+            self._in_use.release()
 
     return alone

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..model.smolvlm import SmolVLM
-from .answer import Cancelled
 from .feature_cache import FeatureCache
 from .pacing import Pace
 from .prefill import PromptReader, tiles_per_step
@@ -34,7 +33,7 @@ class RowReading:
             feature_cache, prefix_cache: of all rows.
             pace: measures how long units take.
             on_tile: called, in a thread, when there is something to do.
-            on_error: called with a row whose media cannot be read; it drops the row.
+            on_error: called with a row whose media cannot be read, or that is cancelled; it drops the row.
         """
         self._model = model
         self._feature_cache = feature_cache
@@ -92,8 +91,6 @@ class RowReading:
                 continue
             try:
                 own = reader.take(min(most - len(tiles), reader.num_ready()))
-            except Cancelled:  # its event is set; the next step ends the row
-                continue
             except Exception as error:  # whatever it is, others can still be answered
                 self._on_error(row, error)
                 continue

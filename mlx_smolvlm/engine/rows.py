@@ -203,7 +203,10 @@ class Rows(OneCallAtATime):
         del self._rows[row.key]
 
     def _fail(self, row: Row, error: Exception) -> None:
-        self._events.append(row.event(finish_reason="error", error=error))
+        if isinstance(error, Cancelled):
+            self._events.append(row.event(finish_reason="cancelled"))
+        else:
+            self._events.append(row.event(finish_reason="error", error=error))
         self._drop(row)
 
     # Preparing and reading
@@ -214,9 +217,6 @@ class Rows(OneCallAtATime):
         try:
             row.prompt, row.files, row.answer = row.prepared.result()
             row.prepared = None  # which would hold the images, too
-        except Cancelled:
-            self._events.append(row.event(finish_reason="cancelled"))
-            self._drop(row)
         except Exception as error:  # whatever it is, others can still be answered
             if isinstance(error, OSError) and error.errno in SYSTEM_ERRNOS:
                 raise

@@ -4,6 +4,7 @@ llguidance computes which those are; it is the extra `json`, imported when asked
 """
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,10 @@ from ..options import GenerationOptions, quoted
 from ..processor.processor import Processor
 from .closing import Closer, Place, completes
 from .json_schema import schema_text
+
+MAX_SCHEMA_CHARS = 256 * 1024  # as JSON text; time grows with the square of what follows
+MAX_SCHEMA_OBJECTS = 1500  # objects within a schema: one for each property and each alternative
+MAX_REGEX_CHARS = 8192
 
 # One way to write JSON: that of json.dumps. Free white space invites small models to make nothing else.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -30,9 +35,10 @@ def read_grammar(options: GenerationOptions) -> str | None:
         ImportError: llguidance is not installed.
     """
     if options.regex is not None:
+        _check_regex(options.regex)
         return _regex_grammar(options.regex)
     if options.json_schema is not None:
-        return _schema_grammar(schema_text(options.json_schema))
+        return _schema_grammar(_bounded_schema(options.json_schema))
     return None
 
 
@@ -148,6 +154,49 @@ def _tokenizer(processor: Processor, vocab_size: int) -> Any:
     return _llguidance().LLTokenizer(
         processor.tokenizer.to_str(), n_vocab=vocab_size, eos_token=sorted(processor.stop_token_ids)
     )
+
+
+def _bounded_schema(json_schema: Mapping[str, Any] | str) -> str:
+    """A schema as JSON text. Raises ValueError for one that is none, or too large to be enforced in time."""
+    if isinstance(json_schema, str):
+        _check_length(json_schema)
+    elif isinstance(json_schema, Mapping):
+        _check_objects(json_schema)
+    text = schema_text(json_schema)
+    _check_length(text)
+    _check_objects(json.loads(text))
+    return text
+
+
+def _check_length(schema: str) -> None:
+    if len(schema) > MAX_SCHEMA_CHARS:
+        raise ValueError(f"the JSON schema has {len(schema)} characters, the limit is {MAX_SCHEMA_CHARS}; shorten it")
+
+
+def _check_objects(schema: Any) -> None:
+    """Refuse a schema of too many parts; also one whose parts are shared, which is as large when it is written out."""
+    num_objects, num_parts, left = 0, 0, [schema]
+    while left:
+        part = left.pop()
+        num_parts += 1
+        if isinstance(part, Mapping):
+            num_objects += 1
+            if isinstance(part.get("pattern"), str):
+                _check_regex(part["pattern"])
+        if num_objects > MAX_SCHEMA_OBJECTS or num_parts + len(left) > MAX_SCHEMA_CHARS:
+            raise ValueError(
+                f"the JSON schema has more than {MAX_SCHEMA_OBJECTS} objects within, one for each property and "
+                "alternative; split it"
+            )
+        if isinstance(part, Mapping):
+            left.extend(part.values())
+        elif isinstance(part, list | tuple):
+            left.extend(part)
+
+
+def _check_regex(regex: str) -> None:
+    if len(regex) > MAX_REGEX_CHARS:
+        raise ValueError(f"regex has {len(regex)} characters, the limit is {MAX_REGEX_CHARS}; shorten it")
 
 
 def _refuse(grammar: str, what: str) -> None:

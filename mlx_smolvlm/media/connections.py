@@ -142,7 +142,7 @@ def connect(
                 if error:
                     raise OSError(error, os.strerror(error))
                 if is_tls:
-                    connection = opened.enter_context(_secured(connection, host, waiting))
+                    connection = opened.enter_context(secured(connection, host, waiting))
             except OSError as refused:
                 failure = refused
                 continue
@@ -168,20 +168,21 @@ def _looked_up(host: str, port: int, patience: Patience) -> list[tuple[Any, ...]
     return found.result()
 
 
-def _secured(connection: socket.socket, host: str, patience: Patience) -> Any:
+def secured(connection: socket.socket, host: str, patience: Patience) -> Any:
+    """The connection with TLS, its certificate verified against the system's store. Raises OSError."""
     import ssl
 
-    secured = ssl.create_default_context().wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False)
+    wrapped = ssl.create_default_context().wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False)
     try:
         while True:
             try:
-                secured.do_handshake()
+                wrapped.do_handshake()
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
-                patience.wait(secured, to_write=_waits_to_write(error))
+                patience.wait(wrapped, to_write=_waits_to_write(error))
             else:
-                return secured
+                return wrapped
     except BaseException:
-        secured.close()
+        wrapped.close()
         raise
 
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from ..options import FetchPolicy
+from .addresses import refuse_private_addresses as refuse_private_addresses
 from .connections import CHUNK_BYTES, Patience, SocketFile, connect
+from .proxies import Proxy, connect_through, proxy_for
 from .urls import FetchError, check_size, printable, redact_url
 
 if TYPE_CHECKING:
@@ -25,30 +27,6 @@ DOWNLOAD_IT = "download the file and pass its path"
 
 
 DEFAULT_POLICY = FetchPolicy()
-
-
-def refuse_private_addresses(address: str) -> None:
-    """A `FetchPolicy.check_address` for servers: only addresses of the public internet pass.
-
-    Refuses loopback, private, link-local, carrier-grade, reserved and multicast ranges, also where an
-    IPv6 address carries an IPv4 one (mapped, 6to4, NAT64).
-
-    Raises: ValueError naming the address.
-    """
-    import ipaddress
-
-    ip = ipaddress.ip_address(address.partition("%")[0])  # a zone such as %eth0 is not part of the number
-    public = ip.is_global and not ip.is_multicast
-    if isinstance(ip, ipaddress.IPv6Address):
-        carried = ip.ipv4_mapped or ip.sixtofour
-        if ip in ipaddress.ip_network("64:ff9b::/96"):
-            carried = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if carried is not None:
-            public = carried.is_global and not carried.is_multicast
-        elif ip not in ipaddress.ip_network("2000::/3"):  # all that is assigned as global unicast
-            public = False
-    if not public:
-        raise ValueError(f"{address} is not an address of the public internet; only those are allowed here")
 
 
 def _never() -> None:
@@ -67,8 +45,8 @@ def stream(
 
     The connection closes with the generator. Certificates are verified against the system's store.
     Redirects are followed within the policy, but never from https to http. A user and password in the
-    address are sent as basic authentication, to the host they were written for. Proxies, also those of
-    the environment, are not used: `check_address` could not vouch for what a proxy connects to.
+    address are sent as basic authentication, to the host they were written for. Proxies of the environment are
+    used, unless the policy has a `check_address`, which could not vouch for what a proxy connects to.
 
     `check_cancelled` is called before each chunk, and twenty times a second while nothing comes, also while a name is
     looked up; it may raise to stop.
@@ -113,16 +91,17 @@ def open_response(
     for _ in range(policy.max_redirects + 1):
         with translated(name), contextlib.ExitStack() as opened:
             parts = _checked_parts(target, name, policy)
-            connection = opened.enter_context(
-                connect(
-                    parts.hostname or "",
-                    parts.port or DEFAULT_PORTS[parts.scheme],
-                    connecting,
-                    is_tls=parts.scheme == "https",
-                    check_address=partial(_check_address, policy, name),
-                )
-            )
-            response = opened.enter_context(_request(SocketFile(connection, reading), parts))
+            host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
+            is_tls = parts.scheme == "https"
+            proxy = proxy_for(parts.scheme, host, port)
+            if proxy is not None and policy.check_address is None:
+                connection = opened.enter_context(connect_through(proxy, host, port, connecting, is_tls=is_tls))
+            else:
+                opened.enter_context(_unused_proxy_named(proxy, name))
+                check_address = partial(_check_address, policy, name)
+                opening = connect(host, port, connecting, is_tls=is_tls, check_address=check_address)
+                connection, proxy = opened.enter_context(opening), None
+            response = opened.enter_context(_request(SocketFile(connection, reading), parts, proxy))
             location = response.getheader("Location")
             if response.status not in REDIRECT_STATUSES or not location:
                 yield response, name
@@ -133,6 +112,22 @@ def open_response(
             if parts.scheme == "https" and target[:5].lower() == "http:":
                 raise FetchError(f"{name}: refused, since https may not turn into http; {DOWNLOAD_IT}")
     raise FetchError(f"{name}: more than {policy.max_redirects} redirects; use the final address, or {DOWNLOAD_IT}")
+
+
+@contextlib.contextmanager
+def _unused_proxy_named(proxy: Proxy | None, name: str) -> Iterator[None]:
+    """Within: an error to connect names the proxy that was not used."""
+    try:
+        yield
+    except FetchError:
+        raise
+    except OSError as error:
+        if proxy is None:
+            raise
+        raise FetchError(
+            f"{name}: {printable(error.strerror or str(error), 160)}; the proxy of {proxy.name} was not used, since "
+            "FetchPolicy.check_address could not vouch for what a proxy connects to"
+        ) from error
 
 
 def _check_address(policy: FetchPolicy, name: str, address: str) -> None:
@@ -161,8 +156,8 @@ def _checked_parts(url: str, name: str, policy: FetchPolicy) -> SplitResult:
     return parts._replace(netloc=f"{user}{at}{host}{port_text}")
 
 
-def _request(connection: SocketFile, parts: SplitResult) -> HTTPResponse:
-    """Ask for the address, and read the header."""
+def _request(connection: SocketFile, parts: SplitResult, proxy: Proxy | None) -> HTTPResponse:
+    """Ask for the address, of a proxy if there is one, and read the header."""
     import http.client
 
     user, _, host = parts.netloc.rpartition("@")
@@ -174,7 +169,12 @@ def _request(connection: SocketFile, parts: SplitResult) -> HTTPResponse:
     query = f"?{quote(parts.query, safe=string.punctuation)}" if parts.query else ""
     client = http.client.HTTPConnection(host)
     client.sock = connection  # of which it uses makefile, sendall and close
-    client.request("GET", path + query, headers=headers)
+    asked = path + query
+    if proxy is not None and parts.scheme == "http":  # through a tunnel, the server is asked as ever
+        asked = f"http://{host}{asked}"
+        if proxy.authorization:
+            headers["Proxy-Authorization"] = proxy.authorization
+    client.request("GET", asked, headers=headers)
     return client.getresponse()
 
 

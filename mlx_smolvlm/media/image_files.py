@@ -47,9 +47,9 @@ BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def from_file(
-    file: BinaryIO, name: str, max_pixels: int, check: Callable[[], None], page: int | None = None
+    file: BinaryIO, name: str, max_pixels: int, page: int | None = None, check: Callable[[], None] = lambda: None
 ) -> Image.Image:
-    """Open and decode a page, counted from 1.
+    """Open and decode a page, counted from 1. `check` is called between blocks of the file; it may raise to stop.
 
     Image.open would do for the first, but above a limit that is global it warns, and nothing silences that for one
     thread alone; so its loop is repeated here, and `decoded` checks.
@@ -59,7 +59,7 @@ def from_file(
     for format_name, factory in _readers(head, name):
         selection = _selected(file, name, page) if format_name == "TIFF" else Selection()
         if selection.jpeg is not None:
-            raw = from_file(io.BytesIO(selection.jpeg), name, max_pixels, check)
+            raw = from_file(io.BytesIO(selection.jpeg), name, max_pixels, None, check)
             return raw.transpose(UPRIGHT[selection.orientation]) if selection.orientation in UPRIGHT else raw
         file.seek(0)
         try:

@@ -43,8 +43,8 @@ def load_image(
     policy: FetchPolicy = DEFAULT_POLICY,
     *,
     max_pixels: int = MAX_IMAGE_PIXELS,
-    page: int | None = None,
     check_cancelled: Callable[[], None] = lambda: None,
+    page: int | None = None,
 ) -> Image.Image:
     """Return the image upright, in mode RGB, decoded, independent of `source`, without metadata.
 
@@ -60,8 +60,8 @@ def load_image(
           uint8; uint16, of which the high byte counts; bool; floats from 0 to 1;
         - any object with `__array__`, such as an `mx.array`: as a numpy array.
     max_pixels: width * height above which an image is refused, from its header alone.
-    page: which page of a TIFF file, counted from 1. None takes the first, and warns if there are more.
     check_cancelled: called while a download is waited for and between blocks of a file; it may raise to stop.
+    page: which page of a TIFF file, counted from 1. None takes the first, and warns if there are more.
 
     Of several frames the first counts (of a PIL image the current one). Of a raw photo that is a TIFF file (DNG, NEF,
     CR2) the full-size preview is read, with a warning; without one it is refused. For transparency see
@@ -81,21 +81,21 @@ def load_image(
     if is_array:
         return _from_array(_as_array(source, name), name, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return from_file(io.BytesIO(source), name, max_pixels, check_cancelled, page)
+        return from_file(io.BytesIO(source), name, max_pixels, page, check_cancelled)
     if not isinstance(source, (str, os.PathLike)):
         file = _rewound(source, name, policy.max_bytes, check_cancelled)
-        return from_file(file, name, max_pixels, check_cancelled, page)
+        return from_file(file, name, max_pixels, page, check_cancelled)
     text = os.fsdecode(source)
     scheme = URL_SCHEME.match(text) if isinstance(source, str) else None
     kind = scheme[0].lower() if scheme else "path"
     if kind == "data":
         data = decode_data_url(text, policy.max_bytes, check_cancelled)
-        return from_file(io.BytesIO(data), name, max_pixels, check_cancelled, page)
+        return from_file(io.BytesIO(data), name, max_pixels, page, check_cancelled)
     if kind not in ("path", "file"):  # `fetch` says which kinds of address there are
         data = fetch(text, policy, check_cancelled)
-        return from_file(io.BytesIO(data), name, max_pixels, check_cancelled, page)
+        return from_file(io.BytesIO(data), name, max_pixels, page, check_cancelled)
     with _opened(path_of_file_url(text, name) if kind == "file" else text, name) as file:
-        return from_file(file, name, max_pixels, check_cancelled, page)
+        return from_file(file, name, max_pixels, page, check_cancelled)
 
 
 def describe_source(source: object) -> str:

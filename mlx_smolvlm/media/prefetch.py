@@ -18,7 +18,8 @@ _POLL_S = 0.05  # how long a finished consumer waits for a thread that waits for
 class Prefetched(Iterator[T]):
     """Runs an iterator in a thread of its own, at most `depth` items ahead of the consumer.
 
-    Errors arrive where the item would have. The thread starts with the object. Close it when done.
+    Errors arrive where the item would have. The thread starts when the object is first asked for something: an
+    interruption then finds it, and can close it. Close it when done.
     """
 
     def __init__(self, items: Iterator[T], depth: int, on_ready: Callable[[], None] | None = None):
@@ -32,17 +33,19 @@ class Prefetched(Iterator[T]):
         self._closing = Event()
         self._on_ready = on_ready
         self._has_ended = False
+        self._is_begun = False
         self._thread = Thread(target=self._work, args=(items,), name="mlx_smolvlm prefetch", daemon=True)
-        self._thread.start()
 
     @property
     def num_ready(self) -> int:
         """Results that are there without waiting; the end, or an error, counts as one."""
+        self._begin()
         return 1 if self._has_ended else self._ready.qsize()
 
     def __next__(self) -> T:
         if self._has_ended:
             raise StopIteration
+        self._begin()
         kind, value = self._ready.get()
         if kind == "item":
             item: T = value
@@ -58,10 +61,19 @@ class Prefetched(Iterator[T]):
         self._closing.set()
         with suppress(Empty):
             self._ready.get_nowait()  # a thread that waits for room finds some at once
-        self._thread.join()
+        if self._is_begun:
+            with suppress(RuntimeError):  # its start was interrupted, so it ends by itself
+                self._thread.join()
+
+    def _begin(self) -> None:
+        if not self._is_begun and not self._has_ended:
+            self._is_begun = True
+            self._thread.start()
 
     def _work(self, items: Iterator[T]) -> None:
         try:
+            if self._closing.is_set():
+                return
             for item in items:
                 self._offer("item", item)
                 if self._closing.is_set():

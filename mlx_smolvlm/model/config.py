@@ -219,7 +219,7 @@ def _quantization(raw: dict[str, Any], path: Path) -> dict[str, Any] | None:
         )
     layers = {layer: choice for layer, choice in entry.items() if isinstance(choice, dict)}
     for layer, choice in {name: entry, **layers}.items():  # MLX itself divides by zero
-        fields = Fields(choice, f"{path}, {layer}")
+        fields = Fields(choice, f"{path}, {layer[:100]}")
         fields.positive("group_size")
         fields.positive("bits")
         fields.get("mode", str, "affine")

@@ -7,6 +7,8 @@ from typing import Any
 
 from ..options import quoted
 
+MAX_JSON_BYTES = 16 * 1024**2  # of one file but tokenizer.json; the largest of released checkpoints have some 5 MB
+
 
 class Fields:
     """One JSON object of a checkpoint file, read field by field with errors that name both."""
@@ -62,6 +64,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises FileNotFoundError, or ValueError if it is not a JSON object."""
     if not path.is_file():
         raise FileNotFoundError(f"no {path.name} in {path.parent}: not a model folder, or an incomplete one")
+    check_file_size(path, MAX_JSON_BYTES)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -69,3 +72,19 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a JSON {type(content).__name__}, expected an object")
     return content
+
+
+def read_text(path: Path, max_bytes: int) -> str:
+    """The text of a file. Raises ValueError if it is larger than `max_bytes`, or not UTF-8."""
+    check_file_size(path, max_bytes)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
+
+
+def check_file_size(path: Path, max_bytes: int) -> None:
+    """Raise ValueError if a file is larger than `max_bytes`; sparse files count by what they claim to hold."""
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise ValueError(f"{path} has {size} bytes, the limit for this file is {max_bytes}; is it the right one?")

@@ -4,18 +4,23 @@ Two layouts exist, and names tell them apart: Hugging Face's (`model.text_model.
 output, input, height, width) and MLX-community's (`language_model...`, output, height, width, input).
 """
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 from safetensors import SafetensorError, safe_open
 
+from ..options import quoted
 from .checkpoint_folder import PEFT_WEIGHTS, incomplete_download, stray_weights
 from .json_fields import read_json
 
 INDEX = "model.safetensors.index.json"
+MAX_HEADER_BYTES = 16 * 1024**2  # of a safetensors file; some 100 bytes for each tensor
+MAX_NAME_CHARS = 300  # of a tensor
 PATCH_EMBEDDING_WEIGHT = "vision_model.embeddings.patch_embedding.weight"
 
 _HF_PREFIXES = {  # Hugging Face -> MLX-community
@@ -71,12 +76,13 @@ def weight_files(folder: Path) -> list[Path]:
         names = sorted(set(weight_map.values()))
         elsewhere = [name for name in names if Path(name).name != name]
         if elsewhere:
-            raise ValueError(f"{index} names a file outside its folder: {elsewhere[0]}")
+            raise ValueError(f"{index} names a file outside its folder: {quoted(elsewhere[0])}")
         files = [folder / name for name in names]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
             step = incomplete_download(folder) or "download it again"
-            raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}, named in {INDEX}; {step}")
+            listed = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+            raise FileNotFoundError(f"{folder} lacks {listed}, named in {INDEX}; {step}")
         return files
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -128,12 +134,7 @@ def read_index(folder: Path) -> dict[str, TensorInfo]:
     """
     tensors: dict[str, TensorInfo] = {}
     for file in weight_files(folder):
-        try:
-            with safe_open(file, framework="numpy") as reader:
-                shapes = {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118 - not a dict
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{file} is truncated or not a safetensors file ({error}); download it again") from None
-        for name, shape in shapes.items():
+        for name, shape in read_shapes(file).items():
             if name.endswith(_BUFFERS):
                 continue
             info = TensorInfo(file, name, shape)
@@ -141,6 +142,41 @@ def read_index(folder: Path) -> dict[str, TensorInfo]:
             if other is not info:
                 raise ValueError(f"{mlx_name(name)} is both in {other.file.name} and in {file.name}")
     return tensors
+
+
+def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in a safetensors file, from its header, which is checked: MLX itself does not.
+
+    Raises:
+        ValueError: the file is truncated or holds more than its tensors, tensors overlap, one is there twice, or the
+            header is out of all proportion.
+    """
+    try:
+        with file.open("rb") as opened:
+            num_bytes = int.from_bytes(opened.read(8), "little")
+            if num_bytes <= MAX_HEADER_BYTES:
+                json.loads(opened.read(num_bytes), object_pairs_hook=_unique)
+        with safe_open(file, framework="numpy") as reader:
+            shapes = {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        reason = str(error)[:MAX_NAME_CHARS]
+        raise ValueError(f"{file} is truncated or not a safetensors file ({reason}); download it again") from None
+    if num_bytes > MAX_HEADER_BYTES:
+        raise ValueError(f"{file} has a header of {num_bytes} bytes, the limit is {MAX_HEADER_BYTES}")
+    long = next((name for name in shapes if len(name) > MAX_NAME_CHARS), None)
+    if long is not None:
+        raise ValueError(f"{file}: a tensor's name has {len(long)} characters, the limit is {MAX_NAME_CHARS}")
+    return shapes
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose names are unique: of two equal ones, readers differ in which they take."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"{twice} is there twice")
+    return values
 
 
 def load_tensors(tensors: Iterable[tuple[str, TensorInfo]]) -> dict[str, mx.array]:

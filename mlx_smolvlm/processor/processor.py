@@ -12,7 +12,9 @@ from tokenizers import Tokenizer
 
 from ..media.images import ImageSource, load_image
 from ..media.reporting import report
+from ..media.urls import printable
 from ..model.config import ModelConfig
+from ..model.json_fields import check_file_size
 from ..options import MediaKeywords, MediaOptions, resolve_options
 from .chat_template import FAMILY_TEMPLATE, render
 from .content_items import OptionedSource
@@ -34,6 +36,9 @@ from .prompt_media import Clip, FrameSeries, LoadedImage, open_clip, open_image
 from .sampled_video import SampledVideo, VideoSource
 from .tiling import squeeze
 
+MAX_PROMPT_CHARS = 4 * 1024**2  # `tokenizers` needs some 100 bytes for each, and aborts the process where they lack
+MAX_MESSAGES = 10_000
+MAX_TOKENIZER_BYTES = 64 * 1024**2
 END_OF_UTTERANCE = "<end_of_utterance>"
 
 
@@ -106,6 +111,7 @@ class Processor:
         """
         _, options = resolve_options(None, media_options, keywords)
         openings = ("<|im_start|>", self.config.special_tokens.get("bos_token") or "<|im_start|>")
+        _check_length(messages_or_prompt)
         rendered = isinstance(messages_or_prompt, str) and messages_or_prompt.startswith(openings)
         if rendered or not apply_chat_template:
             conversation = read_rendered(messages_or_prompt, images, videos)
@@ -179,7 +185,8 @@ class Processor:
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Tokens -> text."""
-        return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        with _tokenizer_errors("the checkpoint's tokenizer.json cannot decode its tokens"):
+            return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
     def _loaded_image(self, source: Any, options: MediaOptions, check: Callable[[], None]) -> LoadedImage:
         image = open_image(source, self.config.image_for(options), options, check)
@@ -197,6 +204,8 @@ class Processor:
     ) -> str:
         if conversation.text is not None:
             return conversation.text
+        texts = (item.get("text", "") for message in conversation.messages for item in message["content"])
+        _check_chars(sum(map(len, texts)))
         # As in the reference: a conversation with a video takes the family's template, whatever the checkpoint's is.
         template = FAMILY_TEMPLATE if conversation.videos else self.config.chat_template
         if template is None:
@@ -230,8 +239,10 @@ class Processor:
         # As in the reference: a post-processor's tokens, unless the template wrote the first of them itself.
         opening = self.config.special_tokens.get("bos_token")
         add_special_tokens = opening is None or not text.startswith(opening)
+        _check_chars(len(text))
         try:
-            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+            with _tokenizer_errors("the checkpoint's tokenizer.json cannot encode this prompt"):
+                return self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         except TypeError:  # surrogates, as Python stands in for bytes that are not UTF-8
             raise ValueError("the prompt is not valid Unicode text") from None
 
@@ -249,6 +260,30 @@ class Processor:
             f"the prompt has {length} tokens and the model's context is {self.config.context_length}: "
             f"{spent or 'text alone'}. {advice}"
         )
+
+
+def _check_length(messages_or_prompt: str | Sequence[Message]) -> None:
+    """Refuse a prompt before anything of its size is made."""
+    if isinstance(messages_or_prompt, str):
+        _check_chars(len(messages_or_prompt))
+    elif isinstance(messages_or_prompt, Sequence) and len(messages_or_prompt) > MAX_MESSAGES:
+        raise ValueError(f"there are {len(messages_or_prompt)} messages, the limit is {MAX_MESSAGES}")
+
+
+def _check_chars(num_chars: int) -> None:
+    if num_chars > MAX_PROMPT_CHARS:
+        raise ValueError(f"the prompt has {num_chars} characters, the limit is {MAX_PROMPT_CHARS}; shorten the text")
+
+
+@contextmanager
+def _tokenizer_errors(what: str) -> Iterator[None]:
+    """Turn whatever `tokenizers` raises into a ValueError: bare exceptions, and panics, which are no `Exception`."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, TypeError):
+        raise
+    except BaseException as error:
+        raise ValueError(f"{what}: {printable(str(error), 200)}") from None
 
 
 def _resolved(optioned: OptionedSource, options: MediaOptions) -> tuple[Any, MediaOptions]:
@@ -274,12 +309,13 @@ def load_processor(folder: Path, model_config: ModelConfig) -> Processor:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise FileNotFoundError(f"no tokenizer.json in {folder}: not a model folder, or an incomplete one")
-    try:
+    check_file_size(path, MAX_TOKENIZER_BYTES)
+    with _tokenizer_errors(f"{path} is not a tokenizer"):
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise ValueError(f"{path} is not a tokenizer: {error}") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+    if getattr(tokenizer.model, "dropout", None):
+        raise ValueError(f"{path}: dropout is {tokenizer.model.dropout}, which makes tokens random; set it to null")
     if tokenizer.token_to_id(IMAGE_MARKER) != config.image_token_id:
         raise ValueError(
             f"{path}: {IMAGE_MARKER} is token {tokenizer.token_to_id(IMAGE_MARKER)}, "

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..model.config import ModelConfig
-from ..model.json_fields import Fields, read_json
+from ..model.json_fields import Fields, read_json, read_text
 from ..options import MediaOptions, quoted
+from .chat_template import MAX_TEMPLATE_CHARS
 
 LANCZOS = 1  # Pillow's number of the filter
 
@@ -159,10 +160,7 @@ def _chat_template(folder: Path, own: dict[str, Any], tokenizer: dict[str, Any])
     """The template in the order in which transformers looks for it."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 text: {error}") from None
+        return read_text(path, 4 * MAX_TEMPLATE_CHARS)
     separate = _optional_json(folder / "chat_template.json")
     for source in (separate, own, tokenizer):
         template = source.get("chat_template")

@@ -210,7 +210,7 @@ def open_image(
     max_pixels = MAX_IMAGE_PIXELS if options.max_pixels is None else options.max_pixels
     with named_source(describe_source(source)):
         policy = options.fetch_policy or DEFAULT_POLICY
-        image = load_image(source, policy, max_pixels=max_pixels, page=options.page, check_cancelled=check)
+        image = load_image(source, policy, max_pixels=max_pixels, check_cancelled=check, page=options.page)
     return LoadedImage(describe_source(source), image, plan(image.size, config), config.tile_size, check)
 
 

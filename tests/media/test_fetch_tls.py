@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.http_server import BODY, Server, serving
+from support.proxy_server import proxying
 
 from mlx_smolvlm.media.fetch import (
     FetchError,
@@ -68,3 +69,17 @@ def test_https_never_turns_into_http(tls_server: Server, server: Server) -> None
     with pytest.raises(FetchError, match="https may not turn into http"):
         fetch(f"https://pictures.example:{tls_server.server_port}/to_http")
     assert server.requests == []
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_proxy_of_the_environment_passes_tls_through(tls_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = f"pictures.example:{tls_server.server_port}"
+    with proxying() as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        assert fetch(f"https://{target}/body") == BODY
+        assert proxy.asked == [("CONNECT", target, None)]
+        with pytest.raises(FetchError, match="certificate cannot be trusted"):
+            fetch(f"https://other.example:{tls_server.server_port}/body")
+        proxy.refuses = True
+        with pytest.raises(FetchError, match=r"the proxy of https_proxy \(http://127.0.0.1:\d+\) answered 403"):
+            fetch(f"https://{target}/body")

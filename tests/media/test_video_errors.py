@@ -7,10 +7,14 @@ from pathlib import Path
 
 import av
 import pytest
-from support.command_lines import assert_refused
+from support.command_lines import assert_refused, run
 from support.media import picture
 from support.video_encoding import EVEN_MS, MILLISECOND, X264, X265, encode, pixels, sound
 from support.video_files import FRAGMENTED, overwritten
+
+from mlx_smolvlm.media.video.container import decoded, packets
+from mlx_smolvlm.media.video.frames import read_frames
+from mlx_smolvlm.media.video.probing import probe
 
 FASTSTART = {"movflags": "faststart"}
 
@@ -217,3 +221,37 @@ def spread(packets: list[av.Packet], ticks_s: Fraction) -> list[av.Packet]:
         for name in ("pts", "dts"):
             setattr(packet, name, int(getattr(packet, name) * ticks_s * 1000))
     return packets
+
+
+def test_a_stream_that_begins_in_mid_file_is_no_error(monkeypatch, capsys, tmp_path):
+    """PyAV drains a decoder for each stream, but knows those alone that it found when it opened the file."""
+    X264(tmp_path / "clip.ts")
+    content = bytearray((tmp_path / "clip.ts").read_bytes())
+    whole = [image.tobytes() for image in read_frames(probe(tmp_path / "clip.ts"), [0, 20, 40])]
+    starts = [place for place in range(0, len(content), 188) if content[place + 1 : place + 3] == b"\x41\x00"]
+    content[starts[-2] + 1] = 0x5F  # one frame, of another stream
+    path = tmp_path / "changes.ts"
+    path.write_bytes(content)
+    with av.open(str(path)) as container, pytest.raises(IndexError):
+        list(container.demux(container.streams.video[0]))
+    assert [image.tobytes() for image in read_frames(probe(path), [0, 20, 40])] == whole
+    for command in (["generate", "--video"], ["watch", "--window", "5"]):
+        result = run(monkeypatch, capsys, *command, path, "--max-tokens", "2")
+        assert (result.status, bool(result.out)) == (0, True), result
+
+
+class Broken:
+    """A packet and a container of PyAV that raise what hostile bytes may make of them."""
+
+    def decode(self):
+        raise IndexError("list index out of range")
+
+    def demux(self, *_):
+        raise SystemError("error return without exception set")
+        yield
+
+
+def test_whatever_a_decoder_or_demuxer_raises_is_damage(tmp_path):
+    assert decoded(Broken()) == []
+    with pytest.raises(ValueError, match=r"clip is damaged: error return without exception set"):
+        list(packets(Broken(), None, tmp_path / "clip"))

@@ -135,14 +135,18 @@ def serving(*treatments: Treatment) -> Iterator[int]:
 
 @contextlib.contextmanager
 def nothing_left_behind(within_s: float = 0.0) -> Iterator[None]:
-    """Within: as many threads and open files at the end as at the beginning."""
+    """Within: no more threads and open files at the end than at the beginning."""
     av.open("color=size=16x16:duration=0.04", format="lavfi").close()  # what is opened once for all
-    before = _open_files(), threading.active_count()
+    before = _open_files(), threading.active_count()  # what a test before has given up may still be ending
     yield
     deadline = time.monotonic() + within_s
-    while (_open_files(), threading.active_count()) != before and time.monotonic() < deadline:
+    while _has_more_than(before) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert (_open_files(), threading.active_count()) == before
+    assert not _has_more_than(before)
+
+
+def _has_more_than(before: tuple[int, int]) -> bool:
+    return _open_files() > before[0] or threading.active_count() > before[1]
 
 
 def _open_files() -> int:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..connections import Closed, Patience, Stalled
 from ..urls import printable
-from ..video.container import reason
+from ..video.container import decoded, demuxed, reason
 from ..video.frames import upright_image
 from .frame_buffer import FrameBuffer, LiveFrame, StreamClock
 from .source import LiveSource, OpenSource, open_live_source
@@ -80,7 +80,8 @@ class LiveReader:
         except Closed:
             pass
         except Exception as error:  # whatever it is, it belongs to the consumer
-            self._buffer.fail(error)
+            known = isinstance(error, ValueError | OSError | MemoryError)
+            self._buffer.fail(error if known else ValueError(f"{self._source.name}: {_printable_reason(error)}"))
 
     def _read_and_reconnect(self) -> None:
         attempts = 0
@@ -148,7 +149,7 @@ class LiveReader:
         """Decoded frames in order; those that are damaged are left out."""
         import av
 
-        packets = opened.container.demux(opened.stream)
+        packets = demuxed(opened.container, opened.stream)
         last_s = time.monotonic()
         while not self._closing.is_set():
             try:
@@ -159,11 +160,11 @@ class LiveReader:
                 limit_s = self._patience.stall_timeout_s
                 if time.monotonic() - last_s >= limit_s or opened.container.format.name != "rtsp":
                     raise Stalled(f"nothing came for {limit_s:g} s") from None
-                packets = opened.container.demux(opened.stream)
+                packets = demuxed(opened.container, opened.stream)
                 continue
             except av.error.BlockingIOError:  # a device that has no frame yet
                 self._sleep(0.01)
-                packets = opened.container.demux(opened.stream)
+                packets = demuxed(opened.container, opened.stream)
                 continue
             except av.FFmpegError as error:
                 if opened.is_live:
@@ -171,22 +172,12 @@ class LiveReader:
                 LOG.warning("%s is damaged: it ends here (%s)", self._source.name, reason(error))
                 return
             last_s = time.monotonic()
-            yield from _decoded(packet)
+            yield from (frame for frame in decoded(packet) if not frame.is_corrupt)  # as where a stream is joined
         raise Closed
 
     def _sleep(self, seconds: float) -> None:
         if self._closing.wait(max(seconds, 0)):
             raise Closed
-
-
-def _decoded(packet: Any) -> list[Any]:
-    """The frames that a packet completes, without damaged ones, as there are where a stream is joined."""
-    import av
-
-    try:
-        return [frame for frame in packet.decode() if not frame.is_corrupt]
-    except av.FFmpegError:
-        return []
 
 
 def _stamp_s(frame: Any, opened: OpenSource, count: int) -> float | None:

@@ -54,7 +54,9 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
                 raise
             options.pop("hwaccel")
             container = av.open(f"file:{path}", **options)
-    except (av.FFmpegError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # hostile bytes make demuxers raise anything
         raise ValueError(f"{path} is not a video file that FFmpeg can read ({reason(error)})") from None
     with container:
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
@@ -81,12 +83,31 @@ def film_stream(container: "av.container.InputContainer", name: str) -> Any:
 
 def packets(container: "av.container.InputContainer", stream: Any, path: Path) -> Iterator[Any]:
     """The stream's packets in file order, then the empty one that drains the decoder; raises ValueError on damage."""
-    import av
-
     try:
-        yield from container.demux(stream)
-    except av.FFmpegError as error:
+        yield from demuxed(container, stream)
+    except MemoryError:
+        raise
+    except Exception as error:
         raise ValueError(f"{path} is damaged: {reason(error)}") from None
+
+
+def demuxed(container: "av.container.InputContainer", *streams: Any) -> Iterator[Any]:
+    """The packets of streams in file order, then empty ones that drain the decoders.
+
+    PyAV notes a file's streams when it opens it. At the end it looks in vain for those that began later, as in MPEG-TS.
+    """
+    with suppress(IndexError):
+        yield from container.demux(*streams)
+
+
+def decoded(packet: Any) -> list[Any]:
+    """The frames that a packet completes; none if it is damaged: hostile bytes make decoders raise anything."""
+    try:
+        return list(packet.decode())
+    except MemoryError:
+        raise
+    except Exception:
+        return []
 
 
 def reason(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from .animated_webp import read_webp_frames
-from .container import open_video
+from .container import decoded, demuxed, open_video, reason
 from .packet_table import NO_TIME, PacketTable
 from .probing import VideoInfo
 
@@ -54,7 +54,7 @@ def read_frames(
                     return
                 yield upright_image(frame, reader.converter)
         finally:
-            reader.close()
+            reader.release()
     else:
         yield from _counted(info.path, indices, hardware, check_cancelled)
 
@@ -66,7 +66,7 @@ def _counted(path: Path, indices: list[int], hardware: bool, check: Callable[[],
     wanted, converter = iter(indices), VideoReformatter()
     next_index = next(wanted, None)
     with open_video(path, hardware=hardware) as (container, stream):
-        frames = (frame for packet in _demuxed(container, stream, check) for frame in _decoded(packet))
+        frames = (frame for packet in _demuxed(container, stream, check) for frame in decoded(packet))
         for position, frame in enumerate(frames):
             if position == next_index:
                 yield upright_image(frame, converter)
@@ -98,6 +98,11 @@ class _Reader:
     def close(self) -> None:
         """Close the file."""
         self._opened.__exit__(None, None, None)
+
+    def release(self) -> None:
+        """Close the file for good, so that the decoder's threads end now and not when Python collects garbage."""
+        self.close()
+        vars(self).clear()  # its generators refer to it
 
     def frame_at(self, pts: int) -> Any | None:
         """The frame shown at this presentation time; None if the file breaks off before. Times must ascend."""
@@ -156,7 +161,7 @@ class _Reader:
             if packet.size or packet.pts is None:  # an empty packet would end the stream
                 if self._may_leave_out:
                     self._stream.codec_context.skip_frame = "DEFAULT" if packet.pts in self._wanted else "NONREF"
-                yield from _decoded(packet)
+                yield from decoded(packet)
 
     def _packets_from(self, entry: int) -> Iterator[Any]:
         if entry and self._container.format.name.startswith(_SEEKS_BY_INDEX):
@@ -183,26 +188,16 @@ class _Reader:
 
 def _demuxed(container: Any, stream: Any, check: Callable[[], None]) -> Iterator[Any]:
     """Packets in file order, the last one empty; a damaged end is the end."""
-    import av
-
-    packets = container.demux(stream)
+    packets = demuxed(container, stream)
     while True:
         check()
         try:
             packet = next(packets)
-        except (StopIteration, av.FFmpegError):
+        except MemoryError:
+            raise
+        except Exception:  # StopIteration, and whatever damage makes of it
             return
         yield packet
-
-
-def _decoded(packet: Any) -> list[Any]:
-    """The frames that a packet completes; none if it is damaged."""
-    import av
-
-    try:
-        return list(packet.decode())
-    except av.FFmpegError:
-        return []
 
 
 def upright_image(frame: Any, converter: Any = None) -> Image.Image:
@@ -210,7 +205,6 @@ def upright_image(frame: Any, converter: Any = None) -> Image.Image:
 
     `converter` is a `VideoReformatter` for all frames of a file. Without one a new one is made, which starts threads.
     """
-    import av
     from av.video.reformatter import VideoReformatter
 
     kind = frame.format.name
@@ -218,8 +212,10 @@ def upright_image(frame: Any, converter: Any = None) -> Image.Image:
         if kind in _HARDWARE_FORMATS:  # the planes that a software decoder gives, so that colours are equal
             frame = frame.reformat(format=_HARDWARE_FORMATS[kind])
         plane: Any = (converter or VideoReformatter()).reformat(frame, format="rgb24").planes[0]
-    except av.FFmpegError as error:
-        raise ValueError(f"frames with pixels of the kind {kind} cannot be read: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"frames with pixels of the kind {kind} cannot be read: {reason(error)}") from None
     size = (frame.width, frame.height)
     image = Image.frombuffer("RGB", size, plane, "raw", "RGB", plane.line_size, 1)  # without an array between
     turns = round(frame.rotation / 90) % 4  # counter-clockwise

@@ -51,7 +51,7 @@ def with_side_streams(function: Callable[[], T], num_rows: int) -> T:
     return worker.submit(on_cpu).result()
 
 
-_WORKER_NAME = "mlx_smolvlm side streams"
+_WORKER_NAME = "side streams of mlx_smolvlm"
 _BEGINNING = threading.Lock()
 
 
