@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 from ..media.urls import printable
@@ -32,6 +33,7 @@ FAMILY_TEMPLATE = (
 
 
 _CONTINUED = "\ue000 continued here \ue000"  # characters for private use, which no template looks for
+_making = Lock()
 
 
 def render(
@@ -96,8 +98,13 @@ def _compiled(template: str) -> Any:
     return _environment().from_string(template)
 
 
-@lru_cache(maxsize=1)
 def _environment() -> Any:
+    with _making:  # threads that come first together would make several, and a template is bound to one
+        return _made_environment()
+
+
+@lru_cache(maxsize=1)
+def _made_environment() -> Any:
     from jinja2.exceptions import TemplateError
     from jinja2.ext import Extension, loopcontrols
 
