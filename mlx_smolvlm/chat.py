@@ -1,11 +1,9 @@
 """`python -m mlx_smolvlm.chat`: arguments, commands and printing."""
 
 import argparse
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,7 @@ from .command_line.line_editor import LineInput
 from .command_line.media_kind import is_video
 from .command_line.notes import show_demo_note, show_speed_note
 from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
-from .command_line.shown_media import ShownMedia
+from .command_line.shown_media import ShownMedia, typed_path
 from .command_line.signals import Interruption, if_held_up
 from .command_line.standard_input import STANDARD_INPUT, check_standard_input, read_pipes
 from .command_line.waiting import Waiting
@@ -139,7 +137,7 @@ class _Chat:
         """Add an image or video to the next question. Raises what opening it raises."""
         from .media.images import describe_source
 
-        source = _path(source)
+        source = typed_path(source)
         if kind == "image":
             from .command_line.inline_images import show_inline
             from .media.image_files import MAX_IMAGE_PIXELS
@@ -173,7 +171,7 @@ class _Chat:
         """
         from .api.session import Session
 
-        loaded = Session.load(_path(path), self._session.model, self._session.processor)
+        loaded = Session.load(typed_path(path), self._session.model, self._session.processor)
         loaded.options, loaded.media_options = self._session.options, self._session.media_options
         if system is not None:
             loaded.system = system
@@ -239,7 +237,7 @@ class _Chat:
             )
 
     def _save(self, path: str) -> None:
-        self._session.save(_path(path))
+        self._session.save(typed_path(path))
         _say("(saved)")
 
     def _begin_new(self, _: str) -> None:
@@ -266,19 +264,6 @@ class _Chat:
             raise ValueError("/media lists, /media remove N removes one, /media remove all removes all")
         else:
             _say(self._shown.lines or "(no image or video goes with the next question)")
-
-
-def _path(text: str) -> str:
-    """A file's name as typed, or as terminals paste it: in quotes, or with backslashes before spaces."""
-    if not text:
-        raise ValueError("name a file after the command, as in /image photo.jpg")
-    if is_url(text) or Path(text).exists():
-        return text
-    with suppress(ValueError):
-        words = shlex.split(text)
-        if len(words) == 1 and "\\" not in words[0]:
-            return words[0]
-    return text
 
 
 def _say(message: str) -> None:

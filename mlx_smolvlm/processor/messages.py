@@ -37,6 +37,8 @@ Message = Mapping[str, Any]
 ROLES = ("system", "user", "assistant")
 IMAGE_MARKER = "<image>"
 VIDEO_MARKER = "<video>"
+MAX_PROMPT_CHARS = 4 * 1024**2  # `tokenizers` needs some 100 bytes for each, and aborts the process where they lack
+MAX_MESSAGES = 10_000
 _MESSAGE_KEYS = ("role", "content")
 
 
@@ -103,6 +105,20 @@ def _a_medium(name: str) -> str:
     return "an image" if name == "images" else "a video"
 
 
+def check_length(messages_or_prompt: str | Sequence[Message]) -> None:
+    """Refuse a prompt before anything of its size is made."""
+    if isinstance(messages_or_prompt, str):
+        check_chars(len(messages_or_prompt))
+    elif isinstance(messages_or_prompt, Sequence) and len(messages_or_prompt) > MAX_MESSAGES:
+        raise ValueError(f"there are {len(messages_or_prompt)} messages, the limit is {MAX_MESSAGES}")
+
+
+def check_chars(num_chars: int) -> None:
+    """Raise ValueError for a prompt of more characters than a tokenizer can take."""
+    if num_chars > MAX_PROMPT_CHARS:
+        raise ValueError(f"the prompt has {num_chars} characters, the limit is {MAX_PROMPT_CHARS}; shorten the text")
+
+
 def check_continues(conversation: Conversation) -> None:
     """Raise ValueError if a conversation does not end with text of the assistant, which could be continued."""
     last = conversation.messages[-1] if conversation.messages else None
@@ -155,7 +171,7 @@ def _from_messages(messages: Sequence[Message], images: list[Any], videos: list[
         items = []
         for item in content:
             if isinstance(item, str):
-                items.append({"type": "text", "text": item})
+                items.append(text_item(item))
                 continue
             source = next(unplaced[item.kind], None) if item.source is None else item.source
             if source is None:
@@ -201,3 +217,15 @@ def _refuse_markers_in_text(messages: list[dict[str, Any]]) -> None:
             for marker in (IMAGE_MARKER, VIDEO_MARKER):
                 if item["type"] == "text" and marker in item["text"]:
                     raise ValueError(f"text has a {marker} marker; in messages, add an item of that type instead")
+
+
+def text_item(text: str) -> dict[str, Any]:
+    """A text item of a message's content."""
+    return {"type": "text", "text": text}
+
+
+def without_markers(answer: str) -> str:
+    """An answer may spell out a marker, which in the next prompt would ask for an image."""
+    for marker in (IMAGE_MARKER, VIDEO_MARKER):
+        answer = answer.replace(marker, f"< {marker[1:]}")
+    return answer
