@@ -1,5 +1,8 @@
 """Hugging Face checkpoint -> MLX folder: `python -m mlx_smolvlm.convert`."""
 
+from ..command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
+
+# isort: split
 from ..command_line.runner import explain_call
 from .calibration import calibrate
 from .calibration_data import Sample, read_samples

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..api.loading import DTYPES
-from ..command_line.progress import Progress
+from ..command_line.progress import Progress, say
 from ..command_line.runner import CommandLine, refuse_tracebacks
 from .checkpoint import convert_checkpoint
 from .conversion_report import ConversionReport
@@ -60,11 +60,12 @@ def main() -> None:
             dtype=arguments.dtype,
             revision=arguments.revision,
             force=arguments.force,
+            allow_unquantized=arguments.allow_unquantized,
             command=command,
             repo_id=arguments.upload_repo,
             progress=progress,
         )
-        _print(report, arguments.verbose)
+        _print(report, arguments)
         if arguments.dtype == "float16":
             warn_of_float16(arguments, report.folder)
         if rounding:
@@ -108,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     quantize.add_argument(
         "--skip", action="append", metavar="PATTERN", help="keep layers of this path, * for anything; may be repeated"
     )
+    quantize.add_argument(
+        "--allow-unquantized", action="store_true", help="go on where no layer can be quantized as asked"
+    )
     add_quality_options(parser)
     return parser
 
@@ -117,6 +121,7 @@ def _quantization(arguments: argparse.Namespace) -> QuantizationOptions | None:
     parts = {part: getattr(arguments, f"q_{part}") for part in _PARTS}
     given = {"--q-bits": arguments.q_bits, "--q-group-size": arguments.q_group_size, "--q-mode": arguments.q_mode}
     given |= {"--q-recipe": arguments.q_recipe, "--skip": arguments.skip}
+    given |= {"--allow-unquantized": arguments.allow_unquantized or None}
     given |= {f"--q-{part}": text for part, text in parts.items()}
     if not arguments.quantize:
         if useless := [option for option, value in given.items() if value is not None]:
@@ -152,9 +157,22 @@ def _command(words: list[str]) -> str:
     return f"python -m mlx_smolvlm.convert {shlex.join(map(shown, words))}"
 
 
-def _print(report: ConversionReport, verbose: bool) -> None:
+def _print(report: ConversionReport, arguments: argparse.Namespace) -> None:
     print(f"{report.folder}: {report.size_bytes / 1e6:.1f} MB, {report.bits_per_weight:.2f} bits per weight")
-    if verbose:
+    if arguments.target_bpw is not None:
+        fixed = arguments.q_embeddings is not None
+        what, bits = (
+            ("without embeddings and head", report.bits_of("decoder"))
+            if fixed
+            else ("with embeddings and head", report.bits_of("decoder", "embeddings"))
+        )
+        print(
+            f"decoder {what}: {bits:.2f} bits per weight (--target-bpw {arguments.target_bpw:g}); the whole model: "
+            f"{report.bits_per_weight:.2f}"
+        )
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if arguments.verbose:
         for path, layer_format in report.plan.items():
             print(f"{path}: {layer_format or f'not quantized, {report.reasons[path]}'}")
     elif report.quantized:
@@ -172,7 +190,7 @@ def _upload(report: ConversionReport, repo_id: str) -> None:
     except Exception as error:  # those of the HTTP and storage clients beneath have no common base
         what = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConnectionError(f"could not upload to {repo_id} ({what}); the folder {report.folder} is whole") from None
-    print(f"uploaded to {repo_id}", file=sys.stderr)
+    say(f"uploaded to {repo_id}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import json
 import re
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import numpy as np
 
 from ..api.generation import stream_generate
 from ..engine.prefill import tiles_per_step
+from ..media.signatures import is_picture_of_folder, skipped_note
 from ..model.smolvlm import SmolVLM
 from ..options import quoted
 from ..processor.processor import END_OF_UTTERANCE, Processor
@@ -20,7 +23,7 @@ from ..processor.processor import END_OF_UTTERANCE, Processor
 MAX_ANSWER_TOKENS = 48
 MAX_TEXT_TOKENS = 96
 DEFAULT_QUESTION = "Describe this image."
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_TEXTS = (".txt", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def read_samples(folder: str | Path) -> list[Sample]:
     Either images, each with its question in a text file of the same name (`cat.jpg`, `cat.txt`; without one it is
     `DEFAULT_QUESTION`) and, if known, the answer in `cat.answer.txt`; or `.jsonl` files with a conversation per line:
     messages in Hugging Face format, or an object with `messages`, paths of media relative to the folder. A last message
-    of the assistant is the answer. Both may stand side by side.
+    of the assistant is the answer. Both may stand side by side. Content tells images from other files, and a warning
+    counts what is skipped.
 
     Raises:
         FileNotFoundError: no such folder, or nothing of the kind in it.
@@ -72,13 +76,20 @@ def read_samples(folder: str | Path) -> list[Sample]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {str(folder)!r}; --data takes a folder of images or .jsonl conversations")
     samples = []
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in _IMAGES:
-            samples.append(_image_sample(file))
-        elif file.suffix == ".jsonl":
+    skipped: Counter[str] = Counter()
+    for file in sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")):
+        suffix = file.suffix.lower()
+        if suffix == ".jsonl":
             samples += _conversations(file)
+        elif suffix not in _TEXTS and is_picture_of_folder(file, skipped):
+            samples.append(_image_sample(file))
+    note = skipped_note(skipped)
     if not samples:
-        raise FileNotFoundError(f"{folder} holds no images ({', '.join(_IMAGES)}) and no .jsonl conversations")
+        raise FileNotFoundError(
+            "; ".join(filter(None, [f"{folder} holds no images and no .jsonl conversations", note]))
+        )
+    if note:
+        warnings.warn(f"{folder}: {note}", stacklevel=2)
     return samples
 
 

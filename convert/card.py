@@ -96,7 +96,15 @@ def refresh_quality(folder: Path) -> None:
 
 
 def quality_table(quality: dict[str, object]) -> str:
-    """A Markdown table of the numbers and short texts at the top level of `quality.json`."""
+    """Markdown tables of `quality.json`: the numbers and short texts at its top level, then the other measures."""
+    others = quality.get("other_measures")
+    tables = [_table(quality)]
+    if isinstance(others, dict):
+        tables += [f"Also, on {name}:\n\n{_table(measure)}" for name, measure in others.items()]
+    return "\n\n".join(tables)
+
+
+def _table(quality: dict[str, object]) -> str:
     rows = [
         f"| {key.replace('_', ' ')} | {f'{value:.4g}' if isinstance(value, float) else value} |"
         for key, value in quality.items()

@@ -1,5 +1,8 @@
 """One conversion, from a checkpoint to a folder."""
 
+import math
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..api.loading import DTYPES
@@ -10,10 +13,19 @@ from .adapter import open_adapter
 from .card import write_card
 from .configuration import converted_config
 from .conversion_report import ConversionReport
-from .plan import Plan, QuantizationOptions, check_plan, config_entry, plan_quantization
+from .plan import (
+    PARTS,
+    Plan,
+    QuantizationOptions,
+    check_plan,
+    config_entry,
+    part_of,
+    plan_quantization,
+    refuse_unquantized,
+)
 from .quantize import Rounding
 from .save import check_target, copy_companions, whole_checkpoint
-from .shards import write_weights
+from .shards import TensorSpec, write_weights
 from .source_checkpoint import Source, open_source
 from .tensors import output_specs, output_tensors
 
@@ -30,6 +42,7 @@ def convert_checkpoint(
     dtype: str | None = None,
     revision: str | None = None,
     force: bool = False,
+    allow_unquantized: bool = False,
     command: str | None = None,
     repo_id: str | None = None,
     progress: Progress | None = None,
@@ -50,6 +63,7 @@ def convert_checkpoint(
         dtype: "bfloat16", "float16" or "float32" for what is not quantized; None keeps the types of the file.
         revision: branch, tag or commit of the checkpoint on the Hub.
         force: replace a checkpoint that has the name `mlx_path`, once the new one is whole.
+        allow_unquantized: go on where `quantization` fits no layer of a part that is asked for.
         command: the command line, for the model card.
         repo_id: the Hub repository that the folder is meant for, for the model card.
         progress: reports how far it is; None for silence.
@@ -57,7 +71,8 @@ def convert_checkpoint(
     Raises:
         FileNotFoundError: no such checkpoint or adapter, or files are missing from it.
         FileExistsError: `mlx_path` exists and is not empty.
-        ValueError: damaged or contradictory files, or options that contradict each other.
+        ValueError: damaged or contradictory files, options that contradict each other, or a quantization that fits no
+            layer.
         ConnectionError: the Hub cannot be reached or refuses.
         OSError: the disk has no room, or cannot be written.
     """
@@ -83,15 +98,18 @@ def convert_checkpoint(
     keeps_codes = bool(source.formats) and quantization is None and plan is None and not dequantize
     if keeps_codes and adapter:
         raise ValueError(f"{origin} is quantized; to merge an adapter, quantize it again (-q) or dequantize it (-d)")
-    plan, reasons = _plan(source, quantization, plan, dequantize)
+    is_requantized = bool(quantization is not None or plan is not None or dequantize)
+    plan, reasons = _plan(source, quantization, plan, dequantize, allow_unquantized)
+    notes = _requantization_notes(source.formats, plan) if is_requantized else []
     entry = config_entry(plan)
-    to_apply = plan
+    to_apply, shapes = plan, source.shapes
     if keeps_codes:
         source, to_apply, entry = source.as_stored(), {}, source.config.quantization or {}
     target_dtype = DTYPES[dtype] if dtype else None
     specs = output_specs(source, to_apply, target_dtype)
     size_bytes = sum(spec.size_bytes for spec in specs.values())
-    report = ConversionReport(target, str(origin), size_bytes, num_weights, plan, reasons, layers)
+    parts = _part_sizes(specs, shapes)
+    report = ConversionReport(target, str(origin), size_bytes, num_weights, plan, reasons, layers, parts, notes)
     with whole_checkpoint(target, source.folder, size_bytes, force) as folder:
         progress.stage(f"writing {size_bytes / 1e6:.1f} MB", size_bytes, "B")
         tensors = output_tensors(source, to_apply, target_dtype, rounding or Rounding(), adapter)
@@ -106,18 +124,58 @@ def convert_checkpoint(
     return report
 
 
+def _part_sizes(specs: Mapping[str, TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
+    """Bytes of the tensors and number of weights of each part."""
+    sizes = dict.fromkeys(PARTS, 0)
+    counts = dict.fromkeys(PARTS, 0)
+    for name, spec in specs.items():
+        sizes[part_of(name)] += spec.size_bytes
+    for name, shape in shapes.items():
+        counts[part_of(name)] += math.prod(shape)
+    return {part: (sizes[part], counts[part]) for part in PARTS if counts[part]}
+
+
+def _requantization_notes(before: Plan, after: Plan) -> list[str]:
+    """What quantizing what is quantized already cannot give."""
+    regained, again = Counter[str](), 0
+    for path, old in before.items():
+        new = after.get(path)
+        if old and (new is None or new.bits > old.bits):
+            regained[f"{old.bits} to {new.bits} bits" if new else f"{old.bits} bits to full precision"] += 1
+        elif old and new != old:
+            again += 1
+    notes = [
+        f"{count} layer{'s' * (count != 1)} from {what}: that makes the files larger and regains nothing of what was "
+        "rounded off; convert the original checkpoint for that"
+        for what, count in regained.items()
+    ]
+    if again:
+        notes.append(
+            f"{again} layer{'s' * (again != 1)} had been quantized before, and the errors of both times add up; "
+            "converting the original checkpoint is more exact"
+        )
+    return notes
+
+
 def _plan(
-    source: Source, quantization: QuantizationOptions | None, plan: Plan | None, dequantize: bool
+    source: Source,
+    quantization: QuantizationOptions | None,
+    plan: Plan | None,
+    dequantize: bool,
+    allow_unquantized: bool,
 ) -> tuple[Plan, dict[str, str]]:
     """The format of each layer of the new folder, and the reason of each that has none."""
     layers = source.layers
     if quantization is not None:
-        return plan_quantization(layers, quantization)
+        chosen, reasons = plan_quantization(layers, quantization)
+        if not allow_unquantized:
+            refuse_unquantized(chosen, reasons, layers, quantization)
+        return chosen, reasons
     if dequantize and not source.formats:
         raise ValueError(f"{source.folder} is not quantized: nothing to dequantize")
     if plan is not None:
         check_plan(plan, layers)
-    chosen = plan if plan is not None else {} if dequantize else source.formats
-    complete = {path: chosen.get(path) for path in layers}
+    kept = plan if plan is not None else {} if dequantize else source.formats
+    complete = {path: kept.get(path) for path in layers}
     reason = "the plan leaves it in full precision" if plan is not None else "nothing was asked for"
     return complete, {path: reason for path, layer_format in complete.items() if layer_format is None}

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ class ConversionReport:
     """The result of a conversion.
 
     `plan` holds every layer that can be quantized with its format or None, `reasons` why a layer has none, `shapes`
-    those of the weights, (out, in). `source` is the folder or Hub id converted.
+    those of the weights, (out, in). `source` is the folder or Hub id converted. `part_sizes` are bytes and weights of
+    each of PARTS. `notes` say what the conversion cannot give.
     """
 
     folder: Path
@@ -27,11 +28,18 @@ class ConversionReport:
     plan: Plan = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    part_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def bits_per_weight(self) -> float:
         """Bits of the files per weight of the model, scales included."""
         return 8 * self.size_bytes / self.num_weights
+
+    def bits_of(self, *parts: str) -> float:
+        """Bits of the files per weight of some of PARTS, scales and norms included."""
+        sizes = [self.part_sizes[part] for part in parts if part in self.part_sizes]
+        return 8 * sum(size for size, _ in sizes) / max(1, sum(count for _, count in sizes))
 
     @property
     def quantized(self) -> list[str]:
@@ -62,6 +70,7 @@ class ConversionReport:
             "size_bytes": self.size_bytes,
             "num_weights": self.num_weights,
             "bits_per_weight": round(self.bits_per_weight, 4),
+            "bits_per_weight_of_parts": {part: round(self.bits_of(part), 4) for part in self.part_sizes},
             "layers": layers,
         }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from .quantize import LayerFormat
+from .quantize import FORMATS, LayerFormat
 
 Plan = dict[str, LayerFormat | None]
 """Layer path (`language_model.layers.0.mlp.up_proj`) -> its format, or None for full precision."""
@@ -19,6 +19,7 @@ FULL_PRECISION = ("connector", "vision")  # unless asked for: they are small, an
 _EMBEDDINGS = ("language_model.embed_tokens", "language_model.lm_head")
 _POSITIONS = "vision_model.embeddings.position_embedding"
 _DECODER_LAYERS = "language_model.layers."
+_SKIPPED = "skipped by"
 
 
 def part_of(path: str) -> str:
@@ -96,7 +97,7 @@ def plan_quantization(layers: Mapping[str, Sequence[int]], options: Quantization
         if wanted is None:
             reason = "its part was not asked for"
         elif skipped_by is not None:
-            reason = f"skipped by {skipped_by}"
+            reason = f"{_SKIPPED} {skipped_by}"
         elif path == _POSITIONS:
             reason = "positions are added to every patch, and small"
         else:
@@ -105,6 +106,38 @@ def plan_quantization(layers: Mapping[str, Sequence[int]], options: Quantization
             reasons[path] = reason
         plan[path] = None if reason else wanted
     return plan, reasons
+
+
+def refuse_unquantized(
+    plan: Plan, reasons: Mapping[str, str], layers: Mapping[str, Sequence[int]], options: QuantizationOptions
+) -> None:
+    """Refuse options by which nothing would be quantized, or nothing of a part that is asked for. A part that is
+    skipped on purpose may stay, if there is another.
+
+    Args:
+        plan, reasons: of `plan_quantization`.
+        layers, options: what it was given.
+
+    Raises:
+        ValueError: with the parts, the reasons, and a group size that would fit.
+    """
+    embeddings = options.parts.get("embeddings", True)
+    asked = [("decoder", "embeddings") if embeddings is True else ("decoder",)]
+    asked += [(part,) for part, layer_format in options.parts.items() if layer_format]
+    for parts in asked:
+        paths = [path for path in plan if part_of(path) in parts]
+        is_skipped = all(reasons.get(path, "").startswith(_SKIPPED) for path in paths)
+        if any(plan[path] for path in paths) or (is_skipped and any(plan.values())):
+            continue
+        counts = Counter(reasons[path] for path in paths)
+        why = "; ".join(f"{count} layer{'s' * (count != 1)}: {reason}" for reason, count in counts.most_common(3))
+        widths = {layers[path][-1] for path in paths if not reasons[path].startswith(_SKIPPED)}
+        fitting = [size for size in FORMATS["affine"][1] if widths and not any(width % size for width in widths)]
+        advice = f"--q-group-size {max(fitting)} would fit" if fitting else "choose other options"
+        raise ValueError(
+            f"nothing of {' and '.join(parts)} would be quantized ({why or 'there are no such layers'}); {advice}, or "
+            "--allow-unquantized goes on all the same"
+        )
 
 
 def check_plan(plan: Plan, layers: Mapping[str, Sequence[int]]) -> None:

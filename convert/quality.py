@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from ..files import check_drawing, whole_file, write_drawing, write_json
+from ..model.json_fields import read_json
 from .compare import Comparison
 
 QUALITY = "quality.json"
+OTHER_MEASURES = "other_measures"
 _SHOWN_LAYERS = 5
 _PALETTE = ("#3b6ea5", "#c4622d")
 
@@ -22,10 +24,41 @@ def quality_json(comparison: Comparison, data: str, command: str) -> dict[str, A
     }
 
 
-def write_quality(folder: Path, quality: dict[str, Any]) -> None:
-    """Write `quality.json`, whole or not at all."""
-    with whole_file(folder / QUALITY) as path:
-        write_json(path, quality)
+def write_quality(folder: Path, quality: dict[str, Any]) -> list[str]:
+    """Write `quality.json`, whole or not at all, beside the measures that are in it; returns the names of the others.
+
+    The measure on the most answer tokens stands at the top level, all others by name under OTHER_MEASURES. One of the
+    same name is replaced.
+
+    Raises:
+        ValueError: the file that is there is none of these.
+    """
+    path = folder / QUALITY
+    measures = _measures(read_json(path), path) if path.is_file() else {}
+    name = measure_name(quality)
+    measures = {name: quality} | {key: measure for key, measure in measures.items() if key != name}
+    best = max(measures, key=lambda key: int(measures[key]["num_answer_tokens"]))  # the newest of equal ones
+    others = {key: measure for key, measure in measures.items() if key != best}
+    with whole_file(path) as new:
+        write_json(new, measures[best] | ({OTHER_MEASURES: others} if others else {}))
+    return [key for key in measures if key != name]
+
+
+def measure_name(quality: dict[str, Any]) -> str:
+    """What tells measures apart: samples and reference."""
+    return f"{quality['measured_on']}, {quality['num_samples']} samples, against {quality['reference']}"
+
+
+def _measures(content: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    """What a `quality.json` holds, by name."""
+    others = content.pop(OTHER_MEASURES, {})
+    try:
+        measures = [content, *others.values()]
+        if not all(isinstance(measure["num_answer_tokens"], int) for measure in measures):
+            raise TypeError
+        return {measure_name(measure): measure for measure in measures}
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} is no report of this command; move it away") from None
 
 
 def quality_text(quality: dict[str, Any]) -> str:

@@ -2,20 +2,19 @@
 
 import argparse
 import json
-import sys
 import warnings
 from pathlib import Path
 
 from ..api.loading import find_checkpoint
-from ..command_line.progress import Progress
+from ..command_line.progress import Progress, say
 from ..processor.processor import load_processor
 from .adapter import open_adapter
 from .calibration import calibrate, float16_warnings, quality_data
 from .calibration_data import check_samples, read_samples
 from .card import CARD, refresh_quality
 from .compare import compare_checkpoints
-from .plan import Plan, QuantizationOptions
-from .quality import check_plot, quality_json, quality_text, write_plot, write_quality
+from .plan import Plan, QuantizationOptions, plan_quantization, refuse_unquantized
+from .quality import QUALITY, check_plot, quality_json, quality_text, write_plot, write_quality
 from .quantize import Rounding
 from .save import check_target
 from .source_checkpoint import Source, open_source
@@ -103,6 +102,8 @@ def calibrated_plan(
     source = _source(arguments)
     data = quality_data(arguments.data, calibrating=True)
     check_samples(load_processor(source.folder, source.config), data.measurement)
+    if not (arguments.allow_unquantized or source.formats):
+        refuse_unquantized(*plan_quantization(source.layers, options), source.layers, options)
     plan, rounding = calibrate(
         source,
         options,
@@ -155,8 +156,10 @@ def _source(arguments: argparse.Namespace) -> Source:
 def _leave(quality: dict[str, object], folder: Path) -> None:
     """Write `quality.json` and bring the model card up to date; a folder that may not be written is left as it is."""
     try:
-        write_quality(folder, quality)
+        others = write_quality(folder, quality)
         if (folder / CARD).is_file():
             refresh_quality(folder)
+        if others:
+            say(f"{folder / QUALITY} also keeps: {'; '.join(others)}")
     except (OSError, ValueError) as error:
-        print(f"{folder} keeps its old report: {error}", file=sys.stderr)
+        say(f"{folder} keeps its old report: {error}")

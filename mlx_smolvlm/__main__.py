@@ -3,12 +3,16 @@
 Nothing heavy is imported before the command is known.
 """
 
+from .command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
+
+# isort: split
 import sys
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
 from . import __version__
+from .command_line.progress import say
 from .command_line.runner import BAD_INPUT, refuse_tracebacks
 
 # Command -> the module whose `main` runs it, and one line for the help.
@@ -27,7 +31,7 @@ def main() -> None:
     program = "smolvlm" if Path(sys.argv[0]).name == "smolvlm" else "python -m mlx_smolvlm"
     with refuse_tracebacks():
         if len(sys.argv) < 2:  # an error, so that a script that forgot the command notices
-            print(_help(program), file=sys.stderr)
+            say(_help(program))
             sys.exit(BAD_INPUT)
         command, *arguments = sys.argv[1:]
         if command in ("-h", "--help"):

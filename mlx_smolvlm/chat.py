@@ -1,8 +1,10 @@
 """`python -m mlx_smolvlm.chat`: arguments, commands and printing."""
 
+from .command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
+
+# isort: split
 import argparse
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from .command_line.dropped_media import take_media
 from .command_line.line_editor import LineInput
 from .command_line.media_kind import is_video
 from .command_line.notes import show_demo_note, show_speed_note
+from .command_line.progress import say
 from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
 from .command_line.shown_media import ShownMedia, typed_path
 from .command_line.signals import Interruption, if_held_up
@@ -268,7 +271,7 @@ class _Chat:
 
 def _say(message: str) -> None:
     """Print on stderr: stdout holds the answers alone."""
-    print(message, file=sys.stderr, flush=True)
+    say(message)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,8 +1,10 @@
 """`python -m mlx_smolvlm.generate`: arguments and printing."""
 
+from .command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
+
+# isort: split
 import argparse
 import json
-import sys
 import time
 from itertools import count
 from pathlib import Path
@@ -23,6 +25,7 @@ from .command_line.arguments import (
     with_system_prompt,
 )
 from .command_line.notes import show_demo_note, show_speed_note
+from .command_line.progress import say
 from .command_line.runner import CommandLine, explain_call, print_json, refuse_tracebacks
 from .command_line.signals import end_at_once, if_held_up
 from .command_line.standard_input import check_standard_input, read_pipes, read_texts
@@ -76,11 +79,11 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
     model, processor = load(DEMO_MODEL if is_demo else arguments.model, dtype=arguments.dtype)
     load_s = time.perf_counter() - start
     if is_demo and not (arguments.image or arguments.video or arguments.prompt or arguments.messages):
-        picture = str(DEMO_MODEL.parent / "picture.png")
-        shown_images = [picture]
+        sample = str(DEMO_MODEL.parent / "picture.png")
+        shown_images = [sample]
         if is_talkative:
             waiting.stop()
-            print(f"Image: {picture}\nQuestion: {DEMO_QUESTION}", file=sys.stderr)
+            say(f"Image: {sample}\nQuestion: {DEMO_QUESTION}")
     if is_talkative:
         waiting.stop()
         show_speed_note()
@@ -213,18 +216,17 @@ def _print_budget(step: "GenerationResponse") -> None:
     numbers = {kind: count(1) for kind in ("image", "video")}
     for medium in step.media:
         number = next(numbers[medium.kind])
-        print(f"{medium.kind} {number}: {medium.image_tokens} tokens, {medium.layout} ({medium.name})", file=sys.stderr)
-    print(f"prompt: {step.prompt_tokens} tokens, {step.image_tokens} of them for images", file=sys.stderr)
+        say(f"{medium.kind} {number}: {medium.image_tokens} tokens, {medium.layout} ({medium.name})")
+    say(f"prompt: {step.prompt_tokens} tokens, {step.image_tokens} of them for images")
 
 
 def _print_timing(step: "GenerationResponse", load_s: float) -> None:
     timing = step.timing
-    print(
+    say(
         f"load {load_s:.2f} s, processing {timing.processing:.2f} s, vision {timing.vision:.2f} s, "
         f"prefill {timing.prefill:.2f} s, first token after {timing.time_to_first_token:.2f} s, "
         f"decode {timing.decode:.2f} s ({step.decode_tokens_per_second:.1f} tokens/s), "
-        f"{step.completion_tokens} tokens, peak memory {step.peak_memory_bytes / 1e6:.0f} MB",
-        file=sys.stderr,
+        f"{step.completion_tokens} tokens, peak memory {step.peak_memory_bytes / 1e6:.0f} MB"
     )
 
 

@@ -1,8 +1,10 @@
 """`python -m mlx_smolvlm.watch`: arguments, signals and printing."""
 
+from .command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
+
+# isort: split
 import argparse
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -18,6 +20,7 @@ from .command_line.arguments import (
     with_system_prompt,
 )
 from .command_line.notes import show_demo_note, show_speed_note
+from .command_line.progress import say
 from .command_line.runner import CommandLine, explain_call, line_start, print_json, refuse_tracebacks
 from .command_line.signals import Interruption, end_process, handled_by
 from .command_line.standard_input import check_standard_input, read_texts
@@ -88,7 +91,7 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
 @contextmanager
 def _messages_on_stderr() -> Iterator[None]:
     """Show what the package reports while it goes on."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Saying()
     handler.setFormatter(logging.Formatter(f"{line_start()}%(message)s"))
     log = logging.getLogger(__package__)
     before = log.level
@@ -101,12 +104,19 @@ def _messages_on_stderr() -> Iterator[None]:
         log.setLevel(before)
 
 
+class _Saying(logging.Handler):
+    """Prints on stderr as all else does. A `StreamHandler` would print a traceback where it fails."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        say(self.format(record))
+
+
 def _print(caption: "Caption", as_json: bool, is_quiet: bool) -> None:
     if caption.dropped_frames and not is_quiet:
-        print(
+        say(
             f"{caption.dropped_frames} frames dropped, {caption.total_dropped} in all: "
-            "the model is slower than the source",
-            file=sys.stderr,
+            "the model is slower than the source"
         )
     if as_json:
         print_json(asdict(caption))

@@ -1,6 +1,6 @@
 """Many prompts -> their texts, several decoded at a time; a finished one makes room for the next."""
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Unpack
@@ -90,10 +90,12 @@ def generate_batch(
         ValueError: options out of range, or a schema or expression that no answer can follow. A prompt that cannot be
             read, or after which the model computes values that are not finite, raises nothing: its answer has an
             `error`.
-        TypeError: an unknown option.
+        TypeError: an unknown option, or `requests` that are no list or iterator of requests.
         OSError: prompts cannot be prepared for lack of disk space or open files.
     """
     check_pair(model, processor)
+    if isinstance(requests, str | bytes | BatchRequest | Mapping):
+        raise TypeError(f"requests is {type(requests).__name__}, expected BatchRequest objects in a list or iterator")
     options, media_options = resolve_options(options, media_options, keywords)
     check_row_options(model, options)
     make_constraint(

@@ -20,6 +20,7 @@ from ..options import FetchPolicy, MediaOptions, quoted
 from ..processor.kept_media import KeptImage, KeptMedium, KeptVideo
 from ..processor.sampled_video import SampledVideo
 from ..processor.tiling import Layout
+from .session_record import MAX_RECORD_BYTES, check_session, most_bytes
 
 FORMAT = "mlx-smolvlm session 2"
 _FORMATS = b'"mlx-smolvlm session'
@@ -69,7 +70,12 @@ def write_session(path: Path, model: SmolVLM, session: SavedSession) -> None:
         OSError: the file cannot be written.
     """
     check_session_target(path)
-    tensors = {f"layers.{name}": _to_numpy(array) for name, array in session.prompt_cache.arrays().items()}
+    cache = session.prompt_cache
+    layers = cache.arrays()
+    # Quantized and rotating caches are not written: what they hold is read again.
+    is_plain = len(layers) == len(cache.layers) and all(len(cache.token_ids) == x.shape[2] for x in layers.values())
+    layers = layers if is_plain else {}
+    tensors = {f"layers.{name}": _to_numpy(array) for name, array in layers.items()}
     media: list[dict[str, Any]] = []
     turns = []
     for content, answer, finish_reason in session.turns:
@@ -88,9 +94,9 @@ def write_session(path: Path, model: SmolVLM, session: SavedSession) -> None:
         "system": session.system,
         "turns": turns,
         "media": media,
-        "token_ids": session.prompt_cache.token_ids,
-        "dtypes": {name: _name_of(array.dtype) for name, array in session.prompt_cache.arrays().items()},
-        "read_media": [[medium.start, medium.end, medium.digest.hex()] for medium in session.prompt_cache.media],
+        "token_ids": cache.token_ids if layers else [],
+        "dtypes": {name: _name_of(array.dtype) for name, array in layers.items()},
+        "read_media": [[medium.start, medium.end, medium.digest.hex()] for medium in cache.media if layers],
     }
     tensors[_RECORD] = np.frombuffer(json.dumps(record).encode(), np.uint8)
     tensors[_CHECKSUM] = np.frombuffer(_checksum(tensors), np.uint8)
@@ -110,6 +116,9 @@ def read_session(path: Path, model: SmolVLM, fetch_policy: FetchPolicy | None = 
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; name one that a session was saved in")
+    size, most = path.stat().st_size, most_bytes(model.config)
+    if size > most:
+        raise ValueError(f"{path} has {size} bytes, more than the {most} of any session with this model")
     try:
         tensors = load(path.read_bytes())
     except (SafetensorError, KeyError, TypeError) as error:  # the latter: types of numbers that NumPy does not know
@@ -120,23 +129,34 @@ def read_session(path: Path, model: SmolVLM, fetch_policy: FetchPolicy | None = 
         raise ValueError(f"{path} is damaged: its content does not match its checksum")
     try:
         return _restored(path, tensors, model, fetch_policy)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(f"{path} is not a session as this version writes them: {quoted(error)}") from None
 
 
 def _restored(
     path: Path, tensors: dict[str, np.ndarray], model: SmolVLM, fetch_policy: FetchPolicy | None
 ) -> SavedSession:
-    record = json.loads(tensors.pop(_RECORD).tobytes())
+    stored = tensors.pop(_RECORD)
+    if stored.dtype != np.uint8 or stored.nbytes > MAX_RECORD_BYTES:
+        raise ValueError(f"{path} has a record of {stored.nbytes} bytes, {stored.dtype}, which no session has")
+    try:
+        record = json.loads(stored.tobytes())
+    except ValueError as error:
+        raise ValueError(f"{path} has a record that is not JSON: {error}") from None
     if record["format"] != FORMAT:
         raise ValueError(f"{path} is {quoted(record['format'])}, this version reads {FORMAT!r}")
     if record["model"] != model_fingerprint(model):
         raise ValueError(
             f"{path} was saved with another model or other types of numbers (dtype); load those that it was saved with"
         )
-    kept = [
-        _medium(entry, _of(tensors, f"media.{number}."), fetch_policy) for number, entry in enumerate(record["media"])
-    ]
+    try:
+        check_session(record, tensors, model.config)
+        kept = [
+            _medium(entry, _of(tensors, f"media.{number}."), fetch_policy)
+            for number, entry in enumerate(record["media"])
+        ]
+    except ValueError as error:
+        raise ValueError(f"{path} is not a session as this version writes them: {error}") from None
     turns = [
         (
             [

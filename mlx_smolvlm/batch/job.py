@@ -13,11 +13,13 @@ from ..api.session_file import model_fingerprint
 from ..command_line.runner import one_line
 from ..model.smolvlm import SmolVLM
 from ..processor.processor import Processor
-from .inputs import Item
+from .items import Item, is_or_are, plural
 from .question import Question, digest
 from .ranks import PATIENCE_S, Ranks
+from .record import Result, parse_line
 from .result_files import rank_file, rank_files
-from .results import BeingWritten, Result, ResultsFile, parse_line
+from .results import STDOUT, BeingWritten, ResultsFile, ResultsStream
+from .sidecars import Sidecars
 
 _MERGED_BYTES = 1024**2  # lines that each process sends to the others at a time
 _POLL_S = 0.2  # between two looks at whether another process is still writing
@@ -29,8 +31,8 @@ class Job:
     The first process (alone, the only one) writes the results file. Every other one writes a file of its own beside
     it, `OUT.rankN`, which may be on another machine's disk. At the end the first one takes over all their lines.
 
-    On one disk it needs no message for that: a file is free as soon as the process that wrote it has ended, whether it
-    was done or died. From other machines the lines come through `mx.distributed`. Where that fails, files stay; the
+    On one disk it needs nobody's help for that: a file is free as soon as the process that wrote it has ended, whether
+    it was done or died. From other machines the lines come through `mx.distributed`. Where that fails, files stay; the
     next run takes over those that it finds, whatever its number of processes, and their lines count as done.
 
     Attributes:
@@ -40,7 +42,15 @@ class Job:
         todo: those of them that this process is to do.
     """
 
-    def __init__(self, items: list[Item], question: Question, out: Path, ranks: Ranks, retry_errors: bool):
+    def __init__(
+        self,
+        items: list[Item],
+        question: Question,
+        out: Path,
+        ranks: Ranks,
+        retry_errors: bool,
+        sidecars: Sidecars | None = None,
+    ):
         """Open the results.
 
         Raises:
@@ -53,14 +63,20 @@ class Job:
         self.todo: list[Item] = []
         self._items = {question.key(item): item for item in items}
         if len(self._items) < len(items):
-            self.notes.append(f"{len(items) - len(self._items)} images are listed twice; each is done once")
+            doubled = len(items) - len(self._items)
+            self.notes.append(f"{plural(doubled, 'image')} {is_or_are(doubled)} listed twice; each is done once")
         self._question = question
         self._ranks = ranks
         self._out = out
         self._retry_errors = retry_errors
+        self._sidecars = sidecars
         self._model_name = self._fingerprint = ""  # until `begin`
         self._is_one_disk = self._is_begun = False
-        self._file = ResultsFile(out if ranks.rank == 0 else rank_file(out, ranks.rank))
+        if out == STDOUT and ranks.size > 1:
+            raise ValueError("--out - is for one process; several share their results by a file, so name one")
+        self._file: ResultsFile = (
+            ResultsStream() if out == STDOUT else ResultsFile(out if ranks.rank == 0 else rank_file(out, ranks.rank))
+        )
         try:
             self._check(self._file)
         except BaseException:
@@ -103,7 +119,9 @@ class Job:
         self._model_name, self._fingerprint = model_name, model_fingerprint(model)
         self._check(self._file)
         if self._retry_errors and (dropped := self._file.drop_errors(self._items)):
-            self.notes.append(f"{dropped} images of {self._file.path} that had an error are tried again")
+            self.notes.append(
+                f"{plural(dropped, 'image')} of {self._file.path} that had an error {is_or_are(dropped)} tried again"
+            )
         self._agree()  # after which every process has opened its file
         for path in rank_files(self._out):
             # In place of a living process, none but itself: file systems of several machines may know no locks.
@@ -120,7 +138,8 @@ class Job:
         self.todo = missing[self._ranks.rank :: self._ranks.size]
         others = len(self._file.errors.keys() - self._items.keys())
         if others:
-            self.notes.append(f"{self._file.path} has {others} lines about what is not in the input; they stay")
+            stay = "it stays" if others == 1 else "they stay"
+            self.notes.append(f"{self._file.path} has {plural(others, 'line')} about what is not in the input; {stay}")
 
     def results(self, model: SmolVLM, processor: Processor, **batch_options: Any) -> Iterator[Result]:
         """Do what is to do; each result is in the file before it is yielded.
@@ -139,18 +158,26 @@ class Job:
         for answer in answers:
             result = self._result(self.todo[answer.index], answer)
             self._file.write(result)
+            if self._sidecars is not None:
+                self._sidecars.write(result)
             yield result
 
+    def check(self) -> None:
+        """Raise ResultsChanged if another program has done something to the file that this process writes."""
+        self._file.check()
+
     def finish(self, seconds: float) -> None:
-        """Collect the lines of all processes in the results file of the first one.
+        """Bring the lines of all processes together, in the results file of the first one.
 
         Args:
             seconds: that this process has worked, by which it is judged how long others may take.
 
         Raises:
-            OSError: that cannot be written, or a process has ended before its work was done.
+            OSError: that cannot be written, another program has changed it, or a process has ended before its work
+                was done.
         """
         is_first = self._ranks.rank == 0
+        self._file.verify()
         if self._ranks.size > 1 and not self._is_one_disk:
             self._exchange(max(PATIENCE_S, 3 * seconds))
         elif is_first:
@@ -159,6 +186,12 @@ class Job:
                     time.sleep(_POLL_S)
                 self._take_over(path)
         self._file.sync()
+        if is_first and self._ranks.size > 1:
+            self._file.verify()  # what the others have done, too
+        if is_first and self._sidecars is not None:  # of earlier runs and of other processes, too
+            for result in self._file.lines():
+                if result.key in self._items:
+                    self._sidecars.write(result)
         if is_first and self.num_lines < self.num_items:
             raise OSError(
                 f"another process has ended before its images were done; {self.num_lines} of {self.num_items} have "
@@ -170,9 +203,9 @@ class Job:
         return [rank_file(self._out, rank) for rank in range(1, self._ranks.size)]
 
     def _exchange(self, patience_s: float) -> None:
-        """Send all lines to the first process; the others then remove their files."""
+        """Let the first process have all lines, and the others remove their files then."""
         is_first = self._ranks.rank == 0
-        for lines in self._ranks.gather(() if is_first else _chunks(self._file), patience_s):
+        for lines in self._ranks.gather(() if is_first else _portions(self._file), patience_s):
             for line in lines.splitlines() if is_first else ():
                 self._file.merge(parse_line(line))
         self._file.sync()
@@ -248,7 +281,7 @@ def _is_being_written(path: Path) -> bool:
     return False
 
 
-def _chunks(file: ResultsFile) -> Iterator[bytes]:
+def _portions(file: ResultsFile) -> Iterator[bytes]:
     """The lines of a file, some at a time."""
     lines = bytearray()
     for result in file.lines():

@@ -7,8 +7,8 @@ from hashlib import blake2b
 from ..command_line.arguments import with_system_prompt
 from ..engine.row import BatchRequest
 from ..options import GenerationOptions, MediaOptions
-from .inputs import Item
-from .results import Result, key_of
+from .items import Item
+from .record import Result, key_of
 
 _DIGITS = 12  # of a digest
 _LISTED = "listed"  # in place of a digest: the prompt stood in the input

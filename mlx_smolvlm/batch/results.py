@@ -1,106 +1,53 @@
-"""The results file: a line of JSON for each image, each written whole, none lost and none written twice."""
+"""The results file: a record for each image, each written whole, none lost and none made twice."""
 
 import fcntl
-import json
 import os
+import sys
 from collections.abc import Container, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
 from ..files import whole_file
+from .layouts import layout_of, refuse_legacy
+from .record import Result
 
-_BEGINNING = b'{"path": '  # of every line
-
-
-@dataclass(frozen=True)
-class Result:
-    """One line.
-
-    Attributes:
-        path: of the image or video, as the input names it.
-        source: the same in full, where `path` counts from the folder of a list; else None.
-        prompt: what was asked.
-        text: the answer; None if there is an error.
-        error: why there is no answer; None if there is one.
-        finish_reason: "stop" or "length"; None if there is an error.
-        prompt_tokens, image_tokens, completion_tokens: as `generate --json` counts them.
-        seconds: from the model's first work on the image to the last token; images of one batch share them.
-        model: what the model was called.
-        run: tells models as they are in memory, options and prompts from others: MODEL-OPTIONS-PROMPT.
-    """
-
-    path: str
-    source: str | None
-    prompt: str
-    text: str | None
-    error: str | None
-    finish_reason: str | None
-    prompt_tokens: int
-    image_tokens: int
-    completion_tokens: int
-    seconds: float
-    model: str
-    run: str
-
-    @property
-    def key(self) -> bytes:
-        """Identifies an image with a question, which is not done twice."""
-        return key_of(self.source or self.path, self.prompt)
-
-    def line(self) -> bytes:
-        """As it stands in the file."""
-        record = asdict(self)
-        try:
-            return (json.dumps(record, ensure_ascii=False) + "\n").encode()
-        except UnicodeEncodeError:  # a file name that is not UTF-8
-            return (json.dumps(record) + "\n").encode()
-
-
-def key_of(source: str, prompt: str) -> bytes:
-    """Identifies an image with a question; results are remembered by it, since texts would fill the memory."""
-    return blake2b(f"{source}\0{prompt}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def parse_line(line: bytes) -> Result:
-    """The inverse of `Result.line`. Raises ValueError if it is not a result."""
-    try:
-        result = Result(**json.loads(line))
-        if not (isinstance(result.path, str) and isinstance(result.prompt, str) and result.run.count("-") == 2):
-            raise ValueError
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        raise ValueError("not a result of this command") from None
-    return result
+STDOUT = Path("-")
+_START_BYTES = 64  # enough to recognise a file
 
 
 class ResultsFile:
     """A results file that is being written, by this process alone.
 
     Attributes:
-        path: the file.
+        path: the file; its name says how results stand in it, see `layouts.py`.
         is_locked: False where the file system knows no locks.
-        errors: for each line, by `Result.key`, whether it has an error.
-        runs: one line for each `Result.run` there is.
-        repaired: what was left of a line that had not been written whole, if anything; it has been cut off.
+        errors: for each record, by `Result.key`, whether it has an error.
+        runs: one record for each `Result.run` there is.
+        repaired: what was left of a record that had not been written whole, if anything; it has been cut off.
     """
 
     def __init__(self, path: Path):
         """Open the file, or make it.
 
         Raises:
-            ValueError: another process is writing it, or a line, unless it is the last one, is not a result.
+            ValueError: another process is writing it, or a record, unless it is the last one, is not a result.
             OSError: it cannot be read and written.
         """
         self.path = path
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; name a file in it, such as {path / 'results.jsonl'}")
         if path.exists() and not path.is_file():
-            raise ValueError(f"{path} is not a file that results can be kept in; name another one")
+            raise ValueError(
+                f"{path} is not a file that results can be kept in; name another one, or - for standard output"
+            )
         if not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"no folder {path.parent} to write {path.name} in; make it first")
+        self._layout = layout_of(path)
         self.errors: dict[bytes, bool] = {}
         self.runs: dict[str, Result] = {}
-        self._file: IO[bytes] = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by `close`
+        self._end = self._size = 0  # behind the last record, and behind all of it
+        self._file = _opened(path)
         try:
             self.is_locked = _lock(self._file, path)
             self.repaired = self._repair()
@@ -115,34 +62,41 @@ class ResultsFile:
         self.close()
 
     def write(self, result: Result) -> None:
-        """Append a line, whole or not at all. Raises OSError if the disk is full or gone."""
-        line = result.line()
-        end = self._file.seek(0, os.SEEK_END)
+        """Add a record, whole or not at all.
+
+        Raises:
+            ResultsChanged: another program has removed, replaced or changed the file.
+            OSError: the disk is full or gone.
+        """
+        self.check()
+        record = self._layout.encode(result)
+        before = self._layout.between if self._end else self._layout.opening
         try:
-            written = self._file.write(line)
-            if written != len(line):
-                self._file.write(line[written:])  # says why it could not be written at once
+            self._put(before + record + self._layout.closing)
         except OSError as error:
             with suppress(OSError):
-                self._file.truncate(end)
+                self._put(self._layout.closing if self._end else b"")
+                os.ftruncate(self._file.fileno(), self._size)
             raise OSError(
                 f"{self.path} cannot be written: {error.strerror}. What it holds is kept; make room and run the same "
                 "command again"
             ) from None
+        self._end += len(before) + len(record)
+        self._size = self._end + len(self._layout.closing)
         self._note(result)
 
     def merge(self, other: Result) -> None:
-        """Append a line that another file holds, unless it is here."""
+        """Add a record that another file holds, unless it is here."""
         if other.key not in self.errors:
             self.write(other)
 
     def lines(self) -> Iterator[Result]:
-        """The results in the file, one by one."""
+        """What is in the file, one by one."""
         with open(self.path, "rb") as file:
-            yield from map(parse_line, file)
+            yield from self._layout.results(file)
 
     def drop_errors(self, keys: Container[bytes]) -> int:
-        """Forget the lines with errors whose `Result.key` is among `keys`; returns how many.
+        """Forget the records with errors whose `Result.key` is among `keys`; returns how many.
 
         The file is replaced as a whole, where it lies if `path` is a link to it.
         """
@@ -151,15 +105,47 @@ class ResultsFile:
             return 0
         with ExitStack() as on_failure:
             with whole_file(self.path) as path:
-                new = on_failure.enter_context(open(path, "a+b", buffering=0))
+                new = on_failure.enter_context(_opened(path))
                 _lock(new, self.path)  # before others can see it
+                end, before = 0, self._layout.opening
                 with open(path, "ab") as file:
-                    file.writelines(result.line() for result in self.lines() if result.key not in dropped)
+                    for result in self.lines():
+                        if result.key not in dropped:
+                            end += file.write(before + self._layout.encode(result))
+                            before = self._layout.between
+                    size = end + file.write(self._layout.closing if end else b"")
             on_failure.pop_all()  # closed by `close`
         self._file.close()
-        self._file = new
+        self._file, self._end, self._size = new, end, size
         self.errors = {key: is_error for key, is_error in self.errors.items() if key not in dropped}
         return len(dropped)
+
+    def check(self) -> None:
+        """Raise ResultsChanged if another program has removed or replaced the file, or changed its length."""
+        own = os.fstat(self._file.fileno())
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            raise ResultsChanged(self.path, "deleted") from None
+        if not os.path.samestat(own, there):
+            raise ResultsChanged(self.path, "replaced")
+        if own.st_size != self._size:
+            raise ResultsChanged(self.path, "truncated" if own.st_size < self._size else "changed")
+
+    def verify(self) -> None:
+        """Wait until all of it is on the disk, and read it again.
+
+        Raises:
+            ResultsChanged: as `check`, or not all records are there that this process has found or written.
+        """
+        self.sync()
+        self.check()
+        try:
+            is_whole = {result.key for result in self.lines()} == self.errors.keys()
+        except (ValueError, FileNotFoundError):
+            is_whole = False
+        if not is_whole:
+            raise ResultsChanged(self.path, "changed")
 
     def sync(self) -> None:
         """Wait until all of it is on the disk."""
@@ -171,44 +157,104 @@ class ResultsFile:
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let other processes write it. A file without a line is not left behind."""
+        """Let other processes write it. A file without a record is not left behind."""
         if not self._file.closed:
             with suppress(OSError):
-                if os.fstat(self._file.fileno()).st_size == 0:
+                own = os.fstat(self._file.fileno())
+                if own.st_size == 0 and os.path.samestat(own, os.stat(self.path)):
                     self.remove()
         self._file.close()
+
+    def _put(self, content: bytes) -> None:
+        """Write all of it where the last record ends."""
+        written = os.pwrite(self._file.fileno(), content, self._end)
+        while written < len(content):  # says why it could not be written at once
+            written += os.pwrite(self._file.fileno(), content[written:], self._end + written)
 
     def _note(self, result: Result) -> None:
         self.errors[result.key] = result.error is not None
         self.runs.setdefault(result.run, result)
 
     def _repair(self) -> bytes:
-        """Read the lines; returns what was cut off behind them."""
-        end, broken = 0, b""
+        """Read the records, and mend the end; returns what was cut off behind them."""
+        layout, broken = self._layout, b""
         with open(self.path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if broken:
-                    raise self._refusal(number - 1)
+            start = file.read(max(_START_BYTES, len(layout.opening)))
+            refuse_legacy(self.path, layout, start)
+            if not start.startswith(layout.opening) and not layout.opening.startswith(start):
+                raise self._refusal(1)
+            is_begun = start.startswith(layout.opening)
+            position = file.seek(len(layout.opening) if is_begun else len(start))
+            broken = b"" if is_begun else start
+            first = 1 + layout.opening.count(b"\n")
+            is_closed = is_parted = False
+            for number, chunk in layout.chunks(file):
+                position += len(chunk)
+                if layout.is_closing(chunk) and not broken:
+                    is_closed = True
+                    continue
+                if broken or is_parted:
+                    raise self._refusal(first + number - 2)
+                record = layout.record(chunk)
                 try:
-                    self._note(parse_line(line))
+                    if is_closed or not (layout.is_delimited or chunk.endswith(b"\n")):
+                        raise ValueError
+                    self._note(layout.decode(record))
                 except ValueError:
-                    # What does not begin as our lines do was hardly written by us, unless it stands behind such.
-                    if not (self.errors or line.startswith(_BEGINNING) or _BEGINNING.startswith(line)):
-                        raise self._refusal(number) from None
-                    broken = line
+                    # What does not begin as ours was hardly written by us, unless it stands behind such.
+                    is_own = chunk.startswith(layout.beginning) or layout.beginning.startswith(chunk)
+                    if not (self.errors or is_own):
+                        raise self._refusal(first + number - 1) from None
+                    broken = chunk
                 else:
-                    end += len(line)
-                    is_ended = line.endswith(b"\n")
-        if broken:
-            self._file.truncate(end)
-        elif end and not is_ended:
-            self._file.write(b"\n")
+                    self._end = position - len(chunk) + len(record)
+                    is_parted = not chunk[len(record) :].startswith(layout.between)
+        closing = layout.closing if self._end else b""
+        self._size = self._end + len(closing)
+        self._file.seek(self._end)
+        if self._file.read() != closing:
+            self._put(closing)
+            os.ftruncate(self._file.fileno(), self._size)
         return broken
 
     def _refusal(self, number: int) -> ValueError:
         return ValueError(
             f"{self.path}, line {number} is not a result of this command; remove it, or write to another file"
         )
+
+
+class ResultsStream(ResultsFile):
+    """Results on standard output, a line of JSON each: none was there before, and none can be read again."""
+
+    def __init__(self) -> None:
+        """Nothing is opened."""
+        self.path = STDOUT
+        self.errors, self.runs, self.is_locked, self.repaired = {}, {}, False, b""
+
+    def write(self, result: Result) -> None:
+        """Print a line. Raises BrokenPipeError if nobody reads it any more."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(result.line())
+        sys.stdout.buffer.flush()
+        self._note(result)
+
+    def lines(self) -> Iterator[Result]:
+        """None."""
+        return iter(())
+
+    def drop_errors(self, keys: Container[bytes]) -> int:
+        """There are none."""
+        return 0
+
+    def check(self) -> None:
+        """Nothing can happen to it."""
+
+    verify = sync = remove = close = check
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A file to read and write, made if it is not there."""
+    return open(path, "r+b", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
 
 
 def _lock(file: IO[bytes], path: Path) -> bool:
@@ -233,3 +279,13 @@ class BeingWritten(ValueError):
 
     def __init__(self, path: Path):
         super().__init__(f"another process is writing {path}; wait for it to end, or name another file")
+
+
+class ResultsChanged(OSError):
+    """Another program has done something to a results file while it was written."""
+
+    def __init__(self, path: Path, what: str):
+        super().__init__(
+            f"{path} was {what} by another program while it was being written, so results are missing from it; run "
+            "the same command again to have them made anew"
+        )

@@ -1,5 +1,8 @@
 """`python -m mlx_smolvlm.benchmark`: arguments and printing."""
 
+from ..command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
+
+# isort: split
 import argparse
 import sys
 import tempfile

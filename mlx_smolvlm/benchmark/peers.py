@@ -1,6 +1,7 @@
 """Other programs, on the same checkpoint and input, in turn with this package."""
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from .benchmark_run import QUESTION, BenchmarkRun
 from .measurement import PeerComparison
 
 PEERS = {"mlx-vlm": "mlx_vlm", "transformers": "transformers"}  # name -> module
+_MAX_ERROR = 300  # characters of an error that are shown
 _STILLS = 16  # frames that mlx-vlm shows of a video
 _SHARED = {"preprocessing", "vision", "prefill", "decode"}
 _PEER_CASES = {"mlx-vlm": _SHARED | {"start", "start-picture", "video"}, "transformers": _SHARED}
@@ -79,7 +81,7 @@ class Worker:
 
     def _last_words(self) -> str:
         self._errors.seek(0)
-        return _last_line(self._errors.read())
+        return last_error(self._errors.read())
 
 
 @dataclass(frozen=True)
@@ -217,9 +219,16 @@ def _note(own: dict[str, Any], theirs: dict[str, Any], version: str) -> str:
     return f"{version}, {tokens}"
 
 
-def _last_line(text: str) -> str:
-    """Of what a program has printed, without the name of the user's folder."""
-    return (text.strip() or "without a word").splitlines()[-1].replace(str(Path.home()), "~")
+def last_error(text: str) -> str:
+    """What ended a program: the whole message of the last exception that it has printed, or the last line.
+
+    It is one line, shortened, and without the name of the user's folder.
+    """
+    _, is_there, last = text.rpartition("Traceback (most recent call last):")
+    error = re.search(r"^[A-Za-z_][\w.]*(?::.*)?$", last, re.MULTILINE) if is_there else None
+    words = last[error.start() :] if error else (text.strip() or "without a word").splitlines()[-1]
+    line = " ".join(words.split()).replace(str(Path.home()), "~")
+    return line if len(line) <= _MAX_ERROR else f"{line[: _MAX_ERROR - 4]} ..."
 
 
 def _start(run: BenchmarkRun, peer: str, python: str, options: list[str]) -> PeerComparison:
@@ -239,7 +248,7 @@ def _start(run: BenchmarkRun, peer: str, python: str, options: list[str]) -> Pee
             done = subprocess.run([*command, *shared], env=environment, capture_output=True, text=True, check=False)
             spent.append(time.perf_counter() - start)
             if done.returncode:
-                failure = f"{'mlx-smolvlm' if command is own else peer}: {_last_line(done.stderr)}"
+                failure = f"{'mlx-smolvlm' if command is own else peer}: {last_error(done.stderr)}"
         if failure:
             break
         turns.reverse()

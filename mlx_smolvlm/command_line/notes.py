@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 
+from .progress import say
 from .state import is_first
 
 DEMO_NOTE = (
@@ -21,7 +22,7 @@ _OF_OTHERS = re.compile(r"(numpy|scipy)[^/]*(\.libs|_openblas)")  # their copies
 def show_demo_note(example: str = "") -> None:
     """On stderr, the first time; `example` is what the command needs beside --model."""
     if is_first("demo-model"):
-        print(DEMO_NOTE.format(example=example), file=sys.stderr)
+        say(DEMO_NOTE.format(example=example))
 
 
 def show_speed_note(maps: Path = Path("/proc/self/maps")) -> None:
@@ -39,4 +40,4 @@ def show_speed_note(maps: Path = Path("/proc/self/maps")) -> None:
         return
     is_fast = any(_FAST_LIBRARIES.search(line) and not _OF_OTHERS.search(line) for line in loaded)
     if mx.default_device() == mx.cpu and not is_fast and is_first("slow-products"):
-        print(SLOW_NOTE, file=sys.stderr)
+        say(SLOW_NOTE)

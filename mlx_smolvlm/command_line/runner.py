@@ -5,19 +5,22 @@ import io
 import json
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NoReturn
 
 from .. import __version__
 from ..media.reporting import current_source
+from . import starting
 from .option_names import own_words
+from .standard_streams import open_missing_streams, say, settle, silence
+from .starting import INTERRUPTED
 
 BAD_INPUT = 2
 MAX_LINE = 2000  # characters of an error; whatever it quotes, it is read by a person
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 # What a user can cause. RuntimeError: MLX out of memory; ImportError: an extra that is not installed.
 REPORTED = (ValueError, TypeError, OSError, MemoryError, RuntimeError, ImportError)
 
@@ -42,31 +45,49 @@ class CommandLine(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return arguments
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; argparse's own way passes over a full disk."""
+        print(self.format_help(), end="", file=file, flush=True)
+
     def error(self, message: str) -> NoReturn:
         """End with one line and status 2, without the usage text."""
-        self.exit(BAD_INPUT, f"error: {' '.join(message.split())} (see --help)\n")
+        self.exit(BAD_INPUT, f"error: {_cut(' '.join(message.split()))} (see --help)\n")
 
 
 @contextmanager
 def refuse_tracebacks() -> Iterator[None]:
     """Within: what a user can cause ends the process with one line on stderr and status 2."""
-    for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper):  # what its encoding has not is shown or read as a question mark
-            stream.reconfigure(errors="replace")
     try:
+        starting.end()
+        open_missing_streams()
+        for stream in (sys.stdin, sys.stdout):
+            if isinstance(stream, io.TextIOWrapper):  # what its encoding has not is shown or read as a question mark
+                stream.reconfigure(errors="replace")
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             warnings.filterwarnings("always", module=r"PIL\b")  # of every image, not of the first alone
-            yield
-        sys.stdout.flush()  # a reader that has gone is noticed here, not while Python shuts down
+            try:
+                yield
+            except SystemExit:  # also of --help and --version, which print
+                sys.stdout.flush()
+                raise
+        sys.stdout.flush()  # a reader that has gone, or a full disk, is noticed here, not while Python shuts down
+    except BrokenPipeError:  # the reader of our output has gone: nothing is left to say
+        silence(sys.stdout)
+        sys.exit(0)
     except REPORTED as error:
-        if isinstance(error, BrokenPipeError):  # the reader of our output has gone: nothing is left to say
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        say(f"error: {one_line(error)}")
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # not foreseen; libraries in Rust raise what is no `Exception`
+        say(f"error: {_unforeseen(error)}")
+        sys.exit(BAD_INPUT)
+    finally:
+        settle(sys.stdout)
+        settle(sys.stderr)
 
 
 def explain_call(module: str, instead: str) -> None:
@@ -94,10 +115,20 @@ def print_json(record: Any) -> None:
 
 def one_line(error: BaseException) -> str:
     """An error's message without line breaks; files are named where the system's message does."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.strerror}: {error.filename}"
-    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return _cut(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= MAX_LINE else f"{text[: MAX_LINE // 2]}...{text[-MAX_LINE // 2 :]}"
+
+
+def _unforeseen(error: BaseException) -> str:
+    """What and where, so that it can be reported."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}: {one_line(error)[:300]} (not foreseen: please report it)"
 
 
 def _called_as(prog: str) -> str:
@@ -109,7 +140,6 @@ def _called_as(prog: str) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    with suppress(OSError):  # whoever read it may be gone, which must not become an error of the work
-        source = current_source()
-        named = "" if not source or source in str(message) else f"{source}: "
-        print(f"{line_start()}warning: {named}{' '.join(str(message).split())}", file=sys.stderr)
+    source = current_source()
+    named = "" if not source or source in str(message) else f"{source}: "
+    say(f"{line_start()}warning: {named}{' '.join(str(message).split())}")

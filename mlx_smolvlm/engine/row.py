@@ -11,7 +11,7 @@ from typing import Any
 
 from ..media.images import ImageSource
 from ..options import GenerationOptions, MediaOptions, is_whole, quoted
-from ..processor.messages import Message, Several
+from ..processor.messages import Message, Several, check_media
 from ..processor.prompt import Prompt
 from ..processor.sampled_video import VideoSource
 from .answer import Answer, AnswerStep
@@ -26,6 +26,9 @@ class BatchRequest:
     Attributes:
         messages_or_prompt, images, videos: as in `stream_generate`.
         options, media_options: how this answer is made and its media are read; None for those of all.
+
+    Raises:
+        ValueError: images or videos that are no list.
     """
 
     messages_or_prompt: str | Sequence[Message]
@@ -33,6 +36,10 @@ class BatchRequest:
     videos: Several[VideoSource] = ()
     options: GenerationOptions | None = None
     media_options: MediaOptions | None = None
+
+    def __post_init__(self) -> None:
+        check_media("images", self.images)
+        check_media("videos", self.videos)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 
 from .checked_file import CheckedFile
 from .other_content import is_text, other_content
+from .signatures import is_tga
 from .tiff import Selection, select
 from .urls import printable
 
@@ -32,8 +33,10 @@ FORMATS = {
     "PPM": "PpmImagePlugin",
     "AVIF": "AvifImagePlugin",
     "JPEG2000": "Jpeg2KImagePlugin",
+    "ICO": "IcoImagePlugin",
+    "TGA": "TgaImagePlugin",  # has no signature, so it comes last
 }
-EXPECTED = "PNG, JPEG, WebP, GIF, BMP, TIFF, PNM, AVIF or JPEG 2000"
+EXPECTED = "PNG, JPEG, WebP, GIF, BMP, TIFF, PNM, AVIF, JPEG 2000, ICO or TGA"
 UPRIGHT = {  # EXIF orientation -> what turns the stored image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -102,7 +105,7 @@ def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, 
     for format_name, plugin in FORMATS.items():
         import_module(f"PIL.{plugin}")
         factory, accepts = Image.OPEN[format_name]
-        accepted = accepts is None or accepts(head[:16])
+        accepted = is_tga(head) if accepts is None else accepts(head[:16])
         if isinstance(accepted, str):  # known, but this Pillow was built without it
             raise ValueError(f"{name}: {accepted}; install a complete Pillow, or convert the image to PNG")
         if accepted:

@@ -143,7 +143,9 @@ def _check_markers(prompt: str, marker: str, media: list[Any]) -> None:
     count = prompt.count(marker)
     if count != len(media):
         kind = marker.strip("<>")
-        raise ValueError(f"the prompt has {count} {marker} markers but {len(media)} {kind}s were given; pass one each")
+        has = f"{count} {marker} marker{'s' * (count != 1)}"
+        given = f"{len(media)} {kind} was" if len(media) == 1 else f"{len(media)} {kind}s were"
+        raise ValueError(f"the prompt has {has} but {given} given; pass one each")
 
 
 def user_content(prompt: str, num_images: int, num_videos: int) -> list[dict[str, Any]]:
@@ -207,7 +209,14 @@ def _content(message: Any, where: str) -> list[str | MediaItem]:
 def _refuse_left_over(images: list[Any], videos: list[Any]) -> None:
     for kind, left in (("image", images), ("video", videos)):
         if left:
-            raise ValueError(f"{len(left)} of the {kind}s have no place in the prompt; add a {kind} item for each")
+            have = "has" if len(left) == 1 else "have"
+            raise ValueError(
+                f"{len(left)} of the {kind}s {have} no place in the prompt; add {_a(kind)} item for each of them"
+            )
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "image" else f"a {kind}"
 
 
 def _refuse_markers_in_text(messages: list[dict[str, Any]]) -> None:

@@ -57,10 +57,18 @@ def test_a_wrong_model_or_processor_is_named(pair, entry):
 
 
 @pytest.mark.parametrize("media", ["a.png", b"x"])
-def test_a_single_path_is_no_list_of_media(demo, media):
+def test_a_single_path_is_no_list_of_media(pair, media):
     """`BatchRequest("q", "a.png")` opened each letter."""
-    (answer,) = generate_batch(*demo, [BatchRequest("What?", media)])
-    assert f"images is {media!r}, expected a list; pass a single one as images=[...]" in str(answer.error)
+    for refused in (
+        lambda: BatchRequest("What?", media),
+        lambda: stream_generate(*pair, "What?", images=media),
+        lambda: Session(*pair).ask("What?", images=media),
+        lambda: pair[1]("What?", media),
+    ):
+        with pytest.raises(
+            ValueError, match=r"^images is b?'.*', expected a list; pass a single one as images=\[...\]"
+        ):
+            refused()
 
 
 def test_numbers_of_numpy_can_be_saved_with_a_session(pair, tmp_path):

@@ -29,7 +29,7 @@ def test_a_prompt_that_cannot_be_read_is_an_answer_with_an_error(demo):
     ]
     answers = {answer.index: answer for answer in generate_batch(*demo, requests)}
     assert sorted(answers) == list(range(8))
-    problems = ("no such file", None, "not an image", "object", "markers", "empty", "context", "no such.mp4")
+    problems = ("no such file", None, "not an image", "object", "<image> marker", "empty", "context", "no such.mp4")
     for index, problem in enumerate(problems):
         answer = answers[index]
         if problem is None:
@@ -75,3 +75,23 @@ def test_what_a_prompt_raises_is_its_own_error_but_a_full_disk_is_not(demo, monk
     assert errors[0] is raised
     assert errors[1] is None
     assert str(errors[2]) == "the request is str, expected a BatchRequest"
+
+
+@pytest.mark.parametrize("media", ["a.png", b"...", {"a.png": 1}, object()])
+def test_media_that_are_no_list_are_refused_at_once(media):
+    """Of a path, each letter would be opened."""
+    for name in ("images", "videos"):
+        with pytest.raises(ValueError, match=rf"^{name} is .*, expected a list; pass a single one as {name}="):
+            BatchRequest("x", **{name: media})
+
+
+@pytest.mark.parametrize("requests", ["Hello", BatchRequest("Hello"), {"messages_or_prompt": "Hello"}])
+def test_requests_that_are_no_list_are_refused_at_once(demo, requests):
+    with pytest.raises(TypeError, match="expected BatchRequest objects in a list"):
+        generate_batch(*demo, requests)
+
+
+def test_a_processor_refuses_media_that_are_no_list(demo):
+    for prompt in ("What?", [{"role": "user", "content": "What?"}], "<|im_start|>User:<image>"):
+        with pytest.raises(ValueError, match=r"images is 'a\.png', expected a list"):
+            demo[1](prompt, "a.png")

@@ -221,5 +221,5 @@ def test_options_out_of_range_are_refused_before_anything_is_opened(captions, op
 
 
 def test_a_prompt_without_a_place_for_the_video_is_refused(pair):
-    with pytest.raises(ValueError, match="have no place"):
+    with pytest.raises(ValueError, match="1 of the videos has no place in the prompt; add a video item"):
         stream_captions(*pair, str(video_path("clip")), [{"role": "user", "content": "What happens?"}])

@@ -183,7 +183,7 @@ def test_an_answer_that_spells_out_a_marker_asks_for_no_picture(session):
     [
         ({"text": ""}, "the prompt is empty"),
         ({"text": "hi", "images": "a.png"}, "images is 'a.png', expected a list"),
-        ({"text": "hi <video>"}, "1 <video> markers but 0 videos"),
+        ({"text": "hi <video>"}, "1 <video> marker but 0 videos"),
     ],
 )
 def test_faulty_questions_are_refused_at_once(session, question, problem):

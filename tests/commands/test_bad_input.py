@@ -98,11 +98,11 @@ def test_what_is_no_video_is_refused(generate, tmp_path, write, problem):
 @pytest.mark.parametrize(
     ("prompt", "num_images", "problem"),
     [
-        ("<image><image> hi", 1, "2 <image> markers but 1 images"),
-        ("<image> hi", 2, "1 <image> markers but 2 images"),
-        ("<image> hi", 0, "1 <image> markers but 0 images"),
-        ("<video> hi", 0, "1 <video> markers but 0 videos"),
-        ("<|im_start|>User: hi<end_of_utterance>\nAssistant:", 1, "0 <image> markers but 1 images"),
+        ("<image><image> hi", 1, "2 <image> markers but 1 image was given"),
+        ("<image> hi", 2, "1 <image> marker but 2 images"),
+        ("<image> hi", 0, "1 <image> marker but 0 images"),
+        ("<video> hi", 0, "1 <video> marker but 0 videos"),
+        ("<|im_start|>User: hi<end_of_utterance>\nAssistant:", 1, "0 <image> markers but 1 image was given"),
     ],
 )
 def test_each_marker_needs_a_picture_and_each_picture_a_marker(generate, tmp_path, prompt, num_images, problem):

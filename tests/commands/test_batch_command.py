@@ -1,14 +1,16 @@
 """`python -m mlx_smolvlm.batch`: what it writes, and how it goes on."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+import pytest
 from support.batches import DEMO, lines
 from support.command_lines import assert_refused, run
 
 from mlx_smolvlm import DEMO_MODEL, generate_text, load
+from mlx_smolvlm.command_line.progress import per_second
 
 FIELDS = [
     *("path", "source", "prompt", "text", "error", "finish_reason"),
@@ -18,8 +20,8 @@ FIELDS = [
 
 def test_each_picture_has_a_line_and_a_broken_one_its_reason(batch, pictures):
     result, done = batch(pictures)
-    assert (result.status, result.out) == (0, "")
-    assert '4 images: 3 answered, 1 with errors (see "error" in out.jsonl)' in result.err
+    assert (result.status, result.out) == (1, "")
+    assert '4 images: 3 answered, 1 with an error (see "error" in out.jsonl)' in result.err
     assert sorted(done) == sorted(str(path) for path in pictures.iterdir())
     pair = load(DEMO_MODEL)
     for name in ("picture", "first", "second"):
@@ -48,7 +50,7 @@ def test_a_rerun_does_what_is_missing(batch, pictures, tmp_path):
     assert (tmp_path / "out.jsonl").read_bytes() == content
     (pictures / "first.png").unlink()
     result, _ = batch(pictures)
-    assert "note: out.jsonl has 1 lines about what is not in the input; they stay" in result.err
+    assert "note: out.jsonl has 1 line about what is not in the input; it stays" in result.err
 
 
 def test_errors_can_be_tried_again(batch, pictures):
@@ -57,7 +59,7 @@ def test_errors_can_be_tried_again(batch, pictures):
     result, done = batch(pictures)
     assert done[str(pictures / "broken.png")]["error"] is not None
     result, done = batch(pictures, "--retry-errors")
-    assert "note: 1 images of out.jsonl that had an error are tried again" in result.err
+    assert "note: 1 image of out.jsonl that had an error is tried again" in result.err
     assert done[str(pictures / "broken.png")]["text"] == done[str(pictures / "first.png")]["text"]
     assert "4 answered, 0 with errors" in result.err
 
@@ -70,7 +72,7 @@ def test_only_what_the_input_names_is_tried_again_and_nothing_is_dropped_before_
     assert_refused(batch(pictures, "--retry-errors", *prompt, "--model", "no such folder")[0], "no such folder")
     assert lines(tmp_path / "out.jsonl") == before
     result, after = batch(pictures / "broken.png", "--retry-errors")
-    assert "note: 1 images of out.jsonl that had an error are tried again" in result.err
+    assert "note: 1 image of out.jsonl that had an error is tried again" in result.err
     assert after.keys() == before.keys()
 
 
@@ -108,13 +110,13 @@ def test_lists_bring_videos_and_questions(batch, tmp_path):
         )
     )
     result, done = batch("list.jsonl", "--max-tokens", 20)
-    assert result.status == 0
-    assert "note: 1 images are listed twice; each is done once" in result.err
+    assert result.status == 1
+    assert "note: 1 image is listed twice; each is done once" in result.err
     by_name = {Path(path).name: record for path, record in done.items()}
     assert by_name["clip.mp4"]["text"] == "The blue shape moves to the right."
     assert by_name["first.png"]["text"] == by_name["second.png"]["text"] == "A star."
     assert by_name["picture.png"]["text"] == "A large red circle at the top left."
-    assert "2 <image> markers but 1 images" in by_name["none.png"]["error"]
+    assert "2 <image> markers but 1 image was given" in by_name["none.png"]["error"]
 
 
 def test_a_prompt_beyond_the_context_is_an_error_of_its_line(batch, tmp_path):
@@ -146,16 +148,48 @@ def test_a_line_that_was_not_written_whole_is_made_again(batch, pictures, tmp_pa
 def test_results_may_lie_among_the_pictures(monkeypatch, capsys, pictures):
     for _ in range(2):
         result = run(monkeypatch, capsys, "batch", f"{pictures}/*", "--out", pictures / "out.jsonl")
-        assert "4 images: 3 answered, 1 with errors" in result.err
+        assert "4 images: 3 answered, 1 with an error" in result.err
     assert len(lines(pictures / "out.jsonl")) == 4
 
 
-def test_pixels_decide_not_names(batch, tmp_path):
-    """A video's name on a picture, and the reverse, are errors of their lines."""
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "x.png")
-    (tmp_path / "x.png").rename(tmp_path / "x.mp4")
+def test_content_decides_not_names(batch, tmp_path):
+    """A video's name on a picture, and the reverse."""
+    (tmp_path / "x.mp4").write_bytes((DEMO / "first.png").read_bytes())
     (tmp_path / "y.png").write_bytes((DEMO / "clip.mp4").read_bytes())
     result, done = batch("x.mp4", "y.png")
     assert result.status == 0
-    assert "pass it with --video" in done["y.png"]["error"]
-    assert done["x.mp4"]["error"]
+    assert done["x.mp4"]["text"].startswith("A ")
+    assert done["y.png"]["text"] == "The blue shape moves to the right."
+
+
+def test_a_folder_that_cannot_be_read_makes_the_status_1(batch, pictures, monkeypatch):
+    (pictures / "broken.png").unlink()
+    (pictures / "shut").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):  # the superuser may read anything
+        if str(path).endswith("shut"):  # others pass a descriptor
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (pictures / "clip.mp4").write_bytes(b"\x1aE\xdf\xa3")
+    result, done = batch(pictures)
+    assert (result.status, len(done)) == (1, 3)
+    assert "note: skipped 1 file: 1 MP4\n" in result.err
+    assert f"note: 1 folder could not be read: {pictures / 'shut'} (Permission denied)" in result.err
+    assert "3 images: 3 answered, 0 with errors; " in result.err
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"),
+    [
+        (290.4, "290 pictures/s"),
+        (99.96, "100 pictures/s"),
+        (2.46, "2.5 pictures/s"),
+        (0.01, "36 pictures/h"),
+        (1e-4, "0.36 pictures/h"),
+    ],
+)
+def test_rates_have_no_exponents(rate, told):
+    assert per_second(rate, "pictures") == told

@@ -1,14 +1,19 @@
 """What INPUT of the batch command may be, and which faults in it are refused."""
 
+import errno
 import json
 import os
 import time
 from pathlib import Path
 
 import pytest
+from PIL import Image, TiffImagePlugin
+from support.batches import DEMO
 
-from mlx_smolvlm.batch.inputs import Item, read_items
+from mlx_smolvlm.batch.inputs import LeftOut, read_items
+from mlx_smolvlm.batch.items import Item
 from mlx_smolvlm.batch.result_files import is_results_file, rank_file, rank_files
+from mlx_smolvlm.media.images import load_image
 
 
 @pytest.fixture
@@ -91,8 +96,8 @@ def test_files_of_other_processes_bear_the_name_that_was_given(folder, monkeypat
 def test_a_jsonl_list(tmp_path):
     path = tmp_path / "list.jsonl"
     entries = [
-        {"path": "a.png", "label": 1},
-        {"image": "/b.png", "prompt": "What?"},
+        {"path": "a.png", "video": None},
+        {"image": "/b.png", "question": "What?", "prompt": ""},
         {"video": "frames.bin", "prompt": " "},
         {"file_name": "https://example.org/c.png?x=1"},
         "d.mp4",
@@ -111,7 +116,7 @@ def test_a_jsonl_list(tmp_path):
 def test_a_csv_list(tmp_path):
     path = tmp_path / "list.csv"
     path.write_text('id,path,prompt\n1,a.png,"Two\nlines?"\n2,"b, c.png",\n', encoding="utf-8")
-    assert read_items([str(path)]) == [
+    assert read_items([str(path)], ignored_fields=["id"]) == [
         Item("a.png", str(tmp_path / "a.png"), False, "Two\nlines?"),
         Item("b, c.png", str(tmp_path / "b, c.png"), False),
     ]
@@ -135,6 +140,16 @@ def test_a_csv_list(tmp_path):
         ("x.csv", b'path\n"a.png', "is not CSV"),
         ("x.csv", b"path\n\xff\n", "not UTF-8"),
         ("x.csv", b"path,prompt\n,b\n", "line 2: no path"),
+        ("x.csv", b"path,path\na.png,b.png\n", 'the field "path" stands there twice'),
+        ("x.csv", b"path,label\na.png,cat\n", 'line 2: the field "label" is not known'),
+        ("x.jsonl", b'{"path": "a.png", "fps": 2}', 'line 1: the field "fps" is not known'),
+        ("x.jsonl", b'{"path": "a.png", "label": null}', 'line 1: the field "label" is not known'),
+        ("x.jsonl", b'{"image": "a.png", "video": "b.mp4"}', "line 1: image and video each give a path"),
+        ("x.jsonl", b'{"image": "a.png", "video": 3}', "line 1: video is 3, expected text"),
+        ("x.jsonl", b'{"path": "a.png", "prompt": "A?", "question": "B?"}', "prompt and question each give a prompt"),
+        ("x.jsonl", b'{"path": "a.png", "path": "b.png"}', 'line 1: the field "path" stands there twice'),
+        ("x.txt", b"A red circle.\nA star.\n", 'line 1: there is no file "A red circle."'),
+        ("x.txt", b"", "names nothing"),
     ],
 )
 def test_a_faulty_list_is_refused_with_its_line(tmp_path, name, content, problem):
@@ -154,6 +169,99 @@ def test_what_names_nothing_is_refused(tmp_path, source, problem):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises((ValueError, FileNotFoundError), match=problem):
         read_items([str(tmp_path / source)])
+
+
+def write_picture(path, form="PNG"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        Image.new("RGB", (16, 8), "red").save(file, form)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "form"),
+    [
+        *((f".{name}", "JPEG") for name in ("jpg", "jfif", "JFIF", "jpe", "png")),
+        *((".mpo", "MPO"), (".apng", "PNG"), (".hif", "AVIF"), (".ico", "ICO"), (".tga", "TGA"), ("", "PNG")),
+        *((".dat", form) for form in ("GIF", "BMP", "TIFF", "PPM", "WEBP", "JPEG2000", "TGA", "ICO")),
+    ],
+)
+def test_a_picture_in_a_folder_is_told_by_its_content(tmp_path, suffix, form):
+    write_picture(tmp_path / f"a{suffix}", form)
+    left_out = LeftOut()
+    assert names(read_items([str(tmp_path)], left_out=left_out), tmp_path) == [f"a{suffix}"]
+    assert left_out.notes() == []
+    assert load_image(tmp_path / f"a{suffix}").size == (16, 8)
+
+
+TIFF_WITH_PREVIEW = TiffImagePlugin.ImageFileDirectory_v2()
+TIFF_WITH_PREVIEW[254] = 1
+
+
+def test_what_is_skipped_in_a_folder_is_named_and_counted(tmp_path):
+    write_picture(tmp_path / "a.jpg", "JPEG")
+    for name in ("sub/b.NEF", "sub/c.nef", "d.dng"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (16, 8)).save(tmp_path / name, "TIFF", tiffinfo=TIFF_WITH_PREVIEW)
+    (tmp_path / "e.mp4").write_bytes((DEMO / "clip.mp4").read_bytes())
+    left_out = LeftOut()
+    assert names(read_items([str(tmp_path)], left_out=left_out), tmp_path) == ["a.jpg"]
+    assert left_out.notes() == ["skipped 4 files: 2 NEF, 1 DNG, 1 MP4"]
+
+
+def test_a_folder_that_holds_no_pictures_says_what_it_holds(tmp_path):
+    (tmp_path / "clip.jpg").write_bytes((DEMO / "clip.mp4").read_bytes())
+    (tmp_path / "README").write_text("A text.")
+    with pytest.raises(ValueError, match=r"no images in .*; skipped 2 files: 1 video, 1 unknown"):
+        read_items([str(tmp_path)])
+
+
+def test_a_folder_that_cannot_be_read_is_counted_and_not_the_end(tmp_path, monkeypatch):
+    write_picture(tmp_path / "a.png")
+    write_picture(tmp_path / "shut" / "b.png")
+    scandir = os.scandir
+
+    def refuse(path):  # the superuser may read anything
+        if str(path).endswith("shut"):  # others pass a descriptor
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    left_out = LeftOut()
+    assert names(read_items([str(tmp_path)], left_out=left_out), tmp_path) == ["a.png"]
+    assert left_out.notes() == [f"1 folder could not be read: {tmp_path / 'shut'} (Permission denied)"]
+    with pytest.raises(PermissionError):
+        read_items([str(tmp_path / "shut")])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.csv", "path;question\na.mp4;What?\n/b.png;\n"),
+        ("x.tsv", "path\tprompt\na.mp4\tWhat?\n/b.png\t\n"),
+        ("x.ndjson", '{"video": "a.mp4", "question": "What?"}\n"/b.png"\n'),
+    ],
+)
+def test_lists_as_other_programs_write_them(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    assert read_items([str(tmp_path / name)]) == [
+        Item("a.mp4", str(tmp_path / "a.mp4"), True, "What?"),
+        Item("/b.png", "/b.png", False),
+    ]
+
+
+def test_a_text_file_is_a_list_of_paths_and_addresses(tmp_path):
+    (tmp_path / "list.txt").write_text("a.png\n\nhttps://example.org/b.mp4?x=1\n")
+    assert read_items([str(tmp_path / "list.txt")]) == [
+        Item("a.png", str(tmp_path / "a.png"), False),
+        Item("https://example.org/b.mp4?x=1", "https://example.org/b.mp4?x=1", True),
+    ]
+
+
+def test_an_address_is_an_input():
+    addresses = ["https://example.org/a.jpg", "http://example.org/b.webm"]
+    assert [(item.path, item.is_video) for item in read_items(addresses)] == list(
+        zip(addresses, (False, True), strict=True)
+    )
 
 
 def test_names_that_are_not_unicode_are_kept(tmp_path):

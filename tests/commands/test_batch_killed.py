@@ -45,9 +45,8 @@ def command(folder: Path, out: Path) -> list[str]:
 
 
 def run(folder: Path, out: Path) -> str:
-    done = subprocess.run(
-        command(folder, out), env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=True
-    )
+    done = subprocess.run(command(folder, out), env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    assert done.returncode in (0, 1), done.stderr  # 1: some are broken
     return done.stderr
 
 
@@ -201,9 +200,9 @@ def test_machines_without_a_common_disk_exchange_their_lines(tmp_path, ring):
     outs = [tmp_path / name / "out.jsonl" for name in ("one", "other")]
     for out in outs:
         out.parent.mkdir()
-    for process in ring(*(command(folder, out) for out in outs)):
+    for process, status in zip(ring(*(command(folder, out) for out in outs)), (1, 0), strict=True):
         process.communicate(timeout=TIMEOUT_S)
-        assert process.returncode == 0
+        assert process.returncode == status  # the first tells that one is broken
     assert len(answers(outs[0])) == 9
     assert not list(outs[1].parent.iterdir())
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from mlx_smolvlm.batch.results import BeingWritten, Result, ResultsFile, parse_line
+from mlx_smolvlm.batch.record import Result, parse_line
+from mlx_smolvlm.batch.results import BeingWritten, ResultsFile
 
 RESULT = Result("a.png", None, "What?", "Ein Bär\nund", None, "stop", 10, 5, 3, 0.5, "demo", "1-2-3")
 ERROR = replace(RESULT, path="b.png", text=None, error="no such file", finish_reason=None)
@@ -136,8 +137,8 @@ def test_a_file_without_a_line_is_not_left_behind(path):
 
 
 @pytest.mark.parametrize(
-    ("place", "problem"), [("/dev/full", "not a file"), (".", "not a file"), ("no/such/x.jsonl", "no folder")]
+    ("place", "problem"), [("/dev/full", "not a file"), (".", "is a folder"), ("no/such/x.jsonl", "no folder")]
 )
 def test_places_that_hold_no_file_are_refused(tmp_path, place, problem):
-    with pytest.raises((ValueError, FileNotFoundError), match=problem):
+    with pytest.raises((ValueError, OSError), match=problem):
         ResultsFile(tmp_path / place)

@@ -53,7 +53,7 @@ def test_results_of_another_run_are_not_continued(batch, pictures, tmp_path, opt
         (("pictures", "--prompt", "<image> <image>"), "2 markers, but each question is about one image"),
         (("pictures", "--prompt", "<video> What?"), "--prompt has the marker <video>, but is about images only"),
         (("pictures", "--system", " "), "--system is empty"),
-        (("list.txt",), "list.txt is not an image; a list is a .jsonl or a .csv file"),
+        (("list.txt",), 'list.txt, line 1: there is no file "a.png", nor is any other line one'),
         (("pictures", "--batch-size", "0"), "--batch-size is 0"),
         (("pictures", "--limit", "0"), "--limit is 0"),
         (("pictures", "--temperature", "-1"), "temperature is -1.0"),
@@ -76,14 +76,24 @@ def test_bad_input_ends_with_one_line(batch, pictures, tmp_path, arguments, prob
     [
         ("/dev/full", "not a file that results can be kept in"),
         ("no/such/out.jsonl", "no folder no/such"),
-        ("pictures", "not a file"),
-        ("pictures/first.png", "line 1 is not a result of this command"),
+        ("pictures", "is a folder; name a file in it, such as pictures/results.jsonl"),
+        ("new/", "is a folder; name a file in it, such as new/results.jsonl"),
+        ("pictures/first.png", "the name says in which form; expected one that ends in .jsonl"),
+        ("picture.jsonl", "line 1 is not a result of this command"),
+        ("lines.csv", "lines.csv holds JSON lines; rename it to lines.jsonl"),
+        ("lines.json", "lines.json holds JSON lines; rename it to lines.jsonl"),
+        ("table.csv", "line 1 is not a result of this command"),
     ],
 )
 def test_places_for_results_are_checked_first(monkeypatch, capsys, pictures, tmp_path, out, problem):
     monkeypatch.chdir(tmp_path)
+    contents = {"picture.jsonl": (DEMO / "first.png").read_bytes(), "table.csv": b"path,caption\na.png,mine\n"}
+    contents |= dict.fromkeys(("lines.csv", "lines.json"), b'{"path": "a.png", "prompt": "What?"}\n')
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
     assert_refused(run(monkeypatch, capsys, "batch", "pictures", "--out", out), problem)
     assert (pictures / "first.png").read_bytes() == (DEMO / "first.png").read_bytes()
+    assert {name: (tmp_path / name).read_bytes() for name in contents} == contents
 
 
 def test_two_processes_cannot_write_one_file(batch, pictures, tmp_path):
@@ -137,5 +147,5 @@ def test_a_full_disk_loses_nothing_but_the_line_it_had_no_room_for(batch, pictur
 def test_the_work_goes_on_when_nobody_reads_the_messages(pictures, tmp_path):
     closed = "import os, sys; r, w = os.pipe(); os.close(r); os.dup2(w, 2)"
     done = started(closed, pictures, "--out", "out.jsonl", cwd=tmp_path)
-    assert done.returncode == 0
+    assert done.returncode == 1  # one is broken
     assert len(lines(tmp_path / "out.jsonl")) == 4

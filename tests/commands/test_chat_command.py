@@ -128,7 +128,7 @@ def test_a_saved_chat_goes_on(chat, image, tmp_path):
         (f"/save {__file__}", "exists already and is no saved session"),
         ("/retry", "no question yet"),
         ("/imge x", "no command /imge"),
-        ("Is this <image>?", "1 <image> markers but 0 images"),
+        ("Is this <image>?", "1 <image> marker but 0 images"),
         ("\ud800", "not valid Unicode"),
     ],
 )

@@ -46,9 +46,16 @@ def test_pictures_take_question_and_answer_from_files_of_their_name(folder):
     (folder / "cat.txt").write_text("Which color?\n", encoding="utf-8")
     (folder / "cat.answer.txt").write_text("Red.\n", encoding="utf-8")
     (folder / "notes.md").write_text("not a sample", encoding="utf-8")
-    cat, dog = read_samples(folder)
+    with pytest.warns(UserWarning, match="skipped 1 file: 1 MD"):
+        cat, dog = read_samples(folder)
     assert (cat.messages[0]["content"][1]["text"], cat.answer) == ("Which color?", "Red.")
     assert (dog.messages[0]["content"][1]["text"], dog.answer) == (DEFAULT_QUESTION, None)
+
+
+def test_pictures_are_told_by_their_content(folder):
+    (folder / "cat.jpg").rename(folder / "cat")
+    Image.new("RGB", (40, 30)).save(folder / "dog.jfif", "JPEG")
+    assert [sample.name for sample in read_samples(folder)] == ["cat", "dog.jfif"]
 
 
 def test_conversations_are_read_with_their_answers_and_paths(folder):

@@ -50,7 +50,8 @@ def test_adapters_merge_as_by_peft(checkpoint, tmp_path, case):
 
 def test_the_base_may_be_the_one_that_the_adapter_names(monkeypatch, capsys, checkpoint, adapter, tmp_path):
     set_field(adapter / "adapter_config.json", str(checkpoint(BASE)), "base_model_name_or_path")
-    result = run(monkeypatch, capsys, "convert", "--adapter-path", adapter, "--mlx-path", tmp_path / "out", "-q")
+    options = ("--mlx-path", tmp_path / "out", "-q", "--q-group-size", "32")
+    result = run(monkeypatch, capsys, "convert", "--adapter-path", adapter, *options)
     assert result.status == 0
     load(tmp_path / "out")
 

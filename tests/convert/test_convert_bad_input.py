@@ -129,7 +129,7 @@ def test_a_disk_that_fills_up_leaves_nothing(convert, tmp_path, monkeypatch):
         write(*arguments)
 
     monkeypatch.setattr(shards, "_write", full)
-    assert_failed_midway(convert("-q"), "No space left on device: ")
+    assert_failed_midway(convert("-q", "--q-group-size", "32"), "No space left on device: ")
     assert os.listdir(tmp_path) == ["source"]
 
 

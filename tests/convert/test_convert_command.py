@@ -13,6 +13,7 @@ from support.editing import WEIGHTS, change_weights, copied
 
 from mlx_smolvlm.convert import shards
 
+GROUPS = ("-q", "--q-group-size", "32")
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -52,6 +53,44 @@ def test_it_names_what_is_not_quantized(convert, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
+        (("-q",), "is no multiple of the group size 64); --q-group-size 32 would fit, or --allow-unquantized"),
+        ((*GROUPS, "--q-vision", "8"), "nothing of vision would be quantized (10 layers: its width 48 is no"),
+        ((*GROUPS, "--skip", "*"), "layers: skipped by *); choose other options"),
+        ((*GROUPS, "--skip", "*", "--q-vision", "none"), "layers: skipped by *); choose"),
+    ],
+)
+def test_a_quantization_that_fits_nothing_is_refused_and_says_why(convert, checkpoint, tmp_path, options, problem):
+    source = checkpoint("smolvlm2_2b" if "vision" in problem else "tied")
+    assert_refused(convert("--hf-path", source, "--mlx-path", tmp_path / "out", *options), problem)
+    assert os.listdir(tmp_path) == []
+    result = convert("--hf-path", source, "--mlx-path", tmp_path / "out", *options, "--allow-unquantized")
+    assert result.status == 0
+    assert ("not quantized" in result.out) == ("vision" in problem)  # a summary is of what is quantized
+
+
+def test_a_decoder_that_is_skipped_on_purpose_may_stay(convert, tmp_path):
+    options = ("-q", "--q-group-size", "32", "--q-connector", "8", "--skip", "language_model.*")
+    result = convert("--mlx-path", tmp_path / "out", *options)
+    assert result.status == 0
+    assert "connector: connector.modality_projection.proj: 8 bits" in result.out
+
+
+def test_quantizing_again_says_what_it_cannot_give(convert, checkpoint, tmp_path):
+    four = tmp_path / "four"
+    assert "note:" not in convert("--mlx-path", four, *GROUPS).err
+    result = convert("--hf-path", four, "--mlx-path", tmp_path / "eight", *GROUPS, "--q-bits", "8")
+    assert "layers from 4 to 8 bits: that makes the files larger and regains nothing of what was rounded" in result.err
+    result = convert("--hf-path", four, "--mlx-path", tmp_path / "plain", "-d")
+    assert "layers from 4 bits to full precision: that makes the files larger and regains nothing" in result.err
+    result = convert("--hf-path", four, "--mlx-path", tmp_path / "two", *GROUPS, "--q-bits", "2")
+    assert "layers had been quantized before, and the errors of both times add up" in result.err
+    assert "note:" not in convert("--hf-path", four, "--mlx-path", tmp_path / "copy").err
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--allow-unquantized",), "add -q"),
         (("--mlx-path",), "expected one argument"),
         (("--quant",), "unrecognized arguments"),  # no abbreviations
         (("--q-bits", "4"), "add -q"),

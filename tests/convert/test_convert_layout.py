@@ -94,7 +94,7 @@ def verify(folder):
     ids=["plain", "4 bits", "mixed"],
 )
 def test_the_file_is_what_swift_classes_verify(checkpoint, tmp_path, name, quantization):
-    convert_checkpoint(checkpoint(name), tmp_path / "out", quantization=quantization)
+    convert_checkpoint(checkpoint(name), tmp_path / "out", quantization=quantization, allow_unquantized=True)
     verify(tmp_path / "out")
 
 

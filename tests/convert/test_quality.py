@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from mlx_smolvlm.convert.card import quality_table
 from mlx_smolvlm.convert.compare import CheckpointFacts, Comparison
 from mlx_smolvlm.convert.quality import check_plot, quality_json, quality_text, write_plot, write_quality
 
@@ -52,10 +53,42 @@ def test_the_file_holds_all_of_it(quality, tmp_path):
 
 
 def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(quality, tmp_path):
-    (tmp_path / "quality.json").write_text("old", encoding="utf-8")
+    write_quality(tmp_path, quality)
+    old = (tmp_path / "quality.json").read_bytes()
     with pytest.raises(TypeError):
         write_quality(tmp_path, quality | {"bad": object()})
-    assert [(file.name, file.read_text(encoding="utf-8")) for file in tmp_path.iterdir()] == [("quality.json", "old")]
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("quality.json", old)]
+
+
+def test_a_measure_is_kept_beside_a_better_one_and_replaced_by_one_of_its_name(quality, tmp_path):
+    """A comparison on three pictures once replaced that of a calibration."""
+
+    def content():
+        return json.loads((tmp_path / "quality.json").read_text(encoding="utf-8"))
+
+    built_in = quality | {"measured_on": "built-in samples", "num_samples": 24, "num_answer_tokens": 700}
+    name, better = "pictures, 2 samples, against original", "built-in samples, 24 samples, against original"
+    assert write_quality(tmp_path, built_in) == []
+    assert write_quality(tmp_path, quality) == [better]
+    assert content() == built_in | {"other_measures": {name: quality}}
+    newer = quality | {"kl_mean": 0.125}
+    assert write_quality(tmp_path, newer) == [better]
+    assert content() == built_in | {"other_measures": {name: newer}}
+    many = quality | {"measured_on": "album", "num_answer_tokens": 9000}
+    assert write_quality(tmp_path, many) == [better, name]
+    assert content() == many | {"other_measures": {better: built_in, name: newer}}
+    table = quality_table(content())
+    assert (
+        table.index("| measured on | album |") < table.index(f"Also, on {better}:") < table.index(f"Also, on {name}:")
+    )
+
+
+@pytest.mark.parametrize("content", ["old", "[]", '{"score": 1}', '{"num_answer_tokens": "3"}'])
+def test_a_file_of_others_is_not_replaced(quality, tmp_path, content):
+    (tmp_path / "quality.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"quality\.json"):
+        write_quality(tmp_path, quality)
+    assert (tmp_path / "quality.json").read_text(encoding="utf-8") == content
 
 
 def test_a_plot_needs_matplotlib(quality, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import mlx.core as mx
 import pytest
@@ -81,6 +82,10 @@ def test_a_calibrated_folder_loads_and_carries_its_report(
     result = convert("--hf-path", trained_checkpoint, "--mlx-path", "out", "-q", "--calibrate", *options)
     assert result.status == 0, result.err
     assert "KL divergence 0." in result.out
+    if "--target-bpw" in options:
+        line = r"decoder with embeddings and head: (.+) bits per weight \(--target-bpw 4.5\); the whole model: (.+)"
+        reported = re.search(line, result.out)
+        assert 4.2 < float(reported[1]) < 4.7 < float(reported[2])
     quality = json.loads((tmp_path / "out" / "quality.json").read_text(encoding="utf-8"))
     assert 0 < quality["kl_mean"] < 1
     if "--data" in options:
@@ -145,7 +150,14 @@ def test_float16_is_checked(convert, checkpoint, tmp_path):
         (("--hf-path", "CHECKPOINT", "-q", "--calibrate", "--target-bpw", "4.5", "--q-bits", "4"), "leave --q-bits"),
         (("--hf-path", "CHECKPOINT", *GROUPS, "--calibrate", "--target-bpw", "1.5"), "4 to 10 bits per weight"),
         (("--hf-path", "CHECKPOINT", *GROUPS, "--calibrate", "--target-bpw", "nan"), "target-bpw is nan"),
-        (("--hf-path", "CHECKPOINT", "-q", "--calibrate", "--target-bpw", "4"), "no layer whose bits"),
+        (
+            ("--hf-path", "CHECKPOINT", "-q", "--calibrate", "--target-bpw", "4"),
+            "nothing of decoder and embeddings would",
+        ),
+        (
+            ("--hf-path", "CHECKPOINT", "-q", "--calibrate"),
+            "--q-group-size 32 would fit, or --allow-unquantized goes on",
+        ),
         (("--hf-path", "CHECKPOINT", "-q", "--calibrate", "--data", "empty"), "empty holds no images"),
         (("--hf-path", "CHECKPOINT", "-q", "--calibrate", "--data", "broken"), "broken.png: "),
         (("--hf-path", "CHECKPOINT", "-q", "--calibrate", "--adapter-path", "x"), "merge the adapter"),
@@ -169,6 +181,22 @@ def test_pictures_are_read_before_anything_is_written(convert, trained_checkpoin
     result = convert("--hf-path", trained_checkpoint, "--mlx-path", out, "--data", pictures, *options)
     assert_refused(result, "3.png: ")
     assert not out.exists()
+
+
+def test_a_comparison_keeps_the_measure_of_the_calibration(convert, trained_checkpoint, tmp_path, pictures):
+    out = tmp_path / "out"
+    assert convert("--hf-path", trained_checkpoint, "--mlx-path", out, "-q", "--calibrate").status == 0
+    before = json.loads((out / "quality.json").read_text(encoding="utf-8"))
+    (pictures / "more").mkdir()
+    (pictures / "0.png").rename(pictures / "more" / "0.png")
+    result = convert("--compare", trained_checkpoint, out, "--data", pictures / "more")
+    assert "quality.json also keeps: built-in samples, 4 samples, against checkpoint" in result.err
+    after = json.loads((out / "quality.json").read_text(encoding="utf-8"))
+    assert list(after.pop("other_measures")) == ["more, 1 samples, against checkpoint"]
+    assert after == before
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "| measured on | built-in samples |" in card
+    assert "Also, on more, 1 samples, against checkpoint:" in card
 
 
 def test_a_quantized_checkpoint_is_not_calibrated(convert, checkpoint, tmp_path):
