@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..media.images import CHANNELS, MAX_IMAGE_PIXELS
+from ..media.image_files import MAX_IMAGE_PIXELS
+from ..media.images import CHANNELS
 from ..media.urls import is_url, printable
 from ..model.config import ModelConfig
 
