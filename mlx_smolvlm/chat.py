@@ -4,10 +4,8 @@ from .command_line import starting  # noqa: F401 - first: Ctrl-C may come while 
 
 # isort: split
 import argparse
-import shlex
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +19,7 @@ from .command_line.arguments import (
 )
 from .command_line.progress import say
 from .command_line.runner import REPORTED, CommandLine, explain_call, line_start, one_line, refuse_tracebacks
-from .command_line.shown_media import ShownMedia
+from .command_line.shown_media import ShownMedia, typed_path
 from .command_line.signals import Interruption, end_at_once, if_held_up
 from .command_line.standard_input import STANDARD_INPUT, check_standard_input, read_pipes
 from .media.urls import is_url
@@ -142,12 +140,13 @@ class _Chat:
 
     def show(self, kind: str, source: str) -> None:
         """Add an image or video to the next question. Raises what opening it raises."""
-        from .media.images import describe_source, load_image
+        from .media.images import describe_source
 
-        source = _path(source)
+        source = typed_path(source)
         if kind == "image":
             from .command_line.inline_images import show_inline
             from .media.image_files import MAX_IMAGE_PIXELS
+            from .media.images import load_image
             from .media.reporting import named_source
 
             if source in STANDARD_INPUT:
@@ -177,7 +176,7 @@ class _Chat:
         """
         from .api.session import Session
 
-        loaded = Session.load(_path(path), self._session.model, self._session.processor)
+        loaded = Session.load(typed_path(path), self._session.model, self._session.processor)
         loaded.options, loaded.media_options = self._session.options, self._session.media_options
         if system is not None:
             loaded.system = system
@@ -248,7 +247,7 @@ class _Chat:
             )
 
     def _save(self, path: str) -> None:
-        self._session.save(_path(path))
+        self._session.save(typed_path(path))
         _say("(saved)")
 
     def _begin_new(self, _: str) -> None:
@@ -275,19 +274,6 @@ class _Chat:
             raise ValueError("/media lists, /media remove N removes one, /media remove all removes all")
         else:
             _say(self._shown.lines or "(no image or video goes with the next question)")
-
-
-def _path(text: str) -> str:
-    """A file's name as typed, or as terminals paste it: in quotes, or with backslashes before spaces."""
-    if not text:
-        raise ValueError("name a file after the command, as in /image photo.jpg")
-    if is_url(text) or Path(text).exists():
-        return text
-    with suppress(ValueError):
-        words = shlex.split(text)
-        if len(words) == 1 and "\\" not in words[0]:
-            return words[0]
-    return text
 
 
 class _Stopping:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..media.signatures import is_picture_of_folder, skipped_note
 from ..media.urls import is_url
+from ..options import quoted
 from .items import Item, make_item, plural
 from .lists import is_list, read_list
 
@@ -95,12 +96,12 @@ def _read_source(
         names = sorted(glob.glob(os.path.expanduser(source), recursive=True))
         names = [name for name in names if os.path.isfile(name) and not is_left_out(Path(name))]
         if not names:
-            raise FileNotFoundError(f"no file matches {source!r}")
+            raise FileNotFoundError(f"no file matches {quoted(source, 300)}")
         yield from map(make_item, names)
     elif path.exists():
         raise ValueError(f"{source} is neither a folder nor a file; {_EXPECTED}")
     else:
-        raise FileNotFoundError(f"no folder or file {source!r}; {_EXPECTED}")
+        raise FileNotFoundError(f"no folder or file {quoted(source, 300)}; {_EXPECTED}")
 
 
 def _images_in(folder: Path, is_left_out: Callable[[Path], bool], found: LeftOut) -> Iterator[str]:
