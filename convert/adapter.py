@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from tokenizers import Tokenizer
 
 from ..api.loading import find_checkpoint
 from ..model.checkpoint_folder import check_adapter_folder
 from ..model.json_fields import Fields, read_json
 from ..model.weights import mlx_name
+from ..options import quoted
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+_BY_TOKEN = ("embed_tokens.weight", "lm_head.weight")  # with a row for each token
 _CHUNK_BYTES = 8 * 1024**2
 _PIECES = {  # how a tensor's name ends -> what it is to its layer
     ".lora_A.weight": "a",
@@ -72,6 +75,21 @@ class Adapter:
         Raises:
             ValueError: with the names of all that do not fit.
         """
+        added = {
+            name: update.shape[0] - shapes[name][0]
+            for path, update in self.updates.items()
+            if (name := f"{path}.weight").endswith(_BY_TOKEN) and name in shapes
+        }
+        added |= {
+            name: array.shape[0] - shapes[name][0]
+            for name, array in self.replaced.items()
+            if name.endswith(_BY_TOKEN) and name in shapes
+        }
+        if any(count > 0 for count in added.values()):
+            raise ValueError(
+                f"{self.folder} was trained with {max(added.values())} tokens more than this base model has; add them "
+                "to the base, merge the adapter with PEFT, and convert what that saves"
+            )
         wanted: dict[str, tuple[int, ...]] = {f"{path}.weight": update.shape for path, update in self.updates.items()}
         wanted |= {name: tuple(array.shape) for name, array in self.replaced.items()}
         problems = [
@@ -82,6 +100,26 @@ class Adapter:
         if problems:
             more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
             raise ValueError(f"{self.folder} does not fit this base model: {'; '.join(problems[:4])}{more}")
+
+    def check_tokens(self, base: Path) -> None:
+        """Refuse an adapter whose own tokenizer, if it has one, knows other tokens than that of the base.
+
+        Embeddings are often padded, so that tokens can be added within them, and no shape tells.
+
+        Raises:
+            ValueError: with the names of the tokens.
+        """
+        own, known = (_vocabulary(folder / "tokenizer.json") for folder in (self.folder, base))
+        if own is None or known is None or own == known:
+            return
+        others = sorted(token for token, token_id in own.items() if known.get(token) != token_id)
+        if others:
+            names = ", ".join(quoted(token, 40) for token in others[:4])
+            more = f" and {len(others) - 4} more" if len(others) > 4 else ""
+            raise ValueError(
+                f"{self.folder} was trained with a tokenizer that has other tokens than the base's ({names}{more}); "
+                "merge it with PEFT, save the tokenizer beside it, and convert that folder"
+            )
 
     def merge(self, name: str, array: mx.array) -> mx.array:
         """A tensor of the base with the adapter's change, in the base's dtype."""
@@ -99,6 +137,16 @@ class Adapter:
             chunks.append(chunk.astype(array.dtype))
             mx.eval(chunks[-1])
         return mx.concatenate(chunks)
+
+
+def _vocabulary(path: Path) -> dict[str, int] | None:
+    """A tokenizer's tokens with their numbers; None if there is none."""
+    if not path.is_file():
+        return None
+    try:
+        return Tokenizer.from_file(str(path)).get_vocab()
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ValueError(f"{path} is not a tokenizer: {error}") from None
 
 
 def open_adapter(path_or_hub_id: str | Path, *, revision: str | None = None) -> Adapter:
@@ -153,14 +201,14 @@ def open_adapter(path_or_hub_id: str | Path, *, revision: str | None = None) -> 
 
 def _check_variant(raw: dict[str, Any], folder: Path) -> None:
     if raw.get("peft_type") != "LORA":
-        raise ValueError(f"{folder / CONFIG}: peft_type is {raw.get('peft_type')!r}, only 'LORA' can be merged")
+        raise ValueError(f"{folder / CONFIG}: peft_type is {quoted(raw.get('peft_type'))}, only 'LORA' can be merged")
     for field in _REFUSED:
         if raw.get(field):
             raise ValueError(f"{folder / CONFIG}: {field} is not supported; merge the adapter with PEFT instead")
     if raw.get("bias", "none") != "none" or raw.get("init_lora_weights") not in _PLAIN_STARTS:
         field = "bias" if raw.get("bias", "none") != "none" else "init_lora_weights"
         raise ValueError(
-            f"{folder / CONFIG}: {field} {raw[field]!r} is not supported; merge the adapter with PEFT instead"
+            f"{folder / CONFIG}: {field} {quoted(raw[field])} is not supported; merge the adapter with PEFT instead"
         )
 
 
@@ -185,7 +233,7 @@ def _scaling(fields: Fields) -> Callable[[str, int], float]:
             )
         factor = of_pattern(alphas, module, alpha)
         if not isinstance(factor, int | float) or not math.isfinite(factor):
-            raise ValueError(f"{fields.where}: alpha_pattern is {factor!r} for {module}, expected a number")
+            raise ValueError(f"{fields.where}: alpha_pattern is {quoted(factor)} for {module}, expected a number")
         return factor / (math.sqrt(found_rank) if use_rslora else found_rank)
 
     return scaling

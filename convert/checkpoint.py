@@ -94,6 +94,7 @@ def convert_checkpoint(
     layers, num_weights = source.layers, source.num_weights
     if adapter:
         adapter.check(source.shapes)
+        adapter.check_tokens(source.folder)
     keeps_codes = bool(source.formats) and quantization is None and plan is None and not dequantize
     if keeps_codes and adapter:
         raise ValueError(f"{origin} is quantized; to merge an adapter, quantize it again (-q) or dequantize it (-d)")

@@ -4,10 +4,8 @@ from .command_line import starting  # first: Ctrl-C may come while the rest is i
 
 # isort: split
 import argparse
-import shlex
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,22 +17,18 @@ from .command_line.arguments import (
     generation_options,
     media_options,
 )
-from .command_line.dropped_media import take_media
-from .command_line.line_editor import LineInput
-from .command_line.media_kind import is_video
-from .command_line.notes import show_demo_note, show_speed_note
 from .command_line.progress import say
-from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
-from .command_line.shown_media import ShownMedia
-from .command_line.signals import Interruption, if_held_up
+from .command_line.runner import REPORTED, CommandLine, explain_call, line_start, one_line, refuse_tracebacks
+from .command_line.shown_media import ShownMedia, typed_path
+from .command_line.signals import Interruption, end_at_once, if_held_up
 from .command_line.standard_input import STANDARD_INPUT, check_standard_input, read_pipes
-from .command_line.waiting import Waiting
 from .media.urls import is_url
 from .options import refuse_options
 
 if TYPE_CHECKING:
     from .api.generation import GenerationResponse
     from .api.session import Session
+    from .command_line.waiting import Waiting
 
 HELP = """\
 /image FILE_OR_URL   show an image with the next question
@@ -57,11 +51,13 @@ def main() -> None:
     """Run the command line; exits with 2 and one line on bad arguments."""
     with refuse_tracebacks():
         arguments = _parser().parse_args()
+        from .command_line.waiting import Waiting  # --help does without
+
         with Waiting(not arguments.quiet) as waiting:
             _run(arguments, waiting)
 
 
-def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
+def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     # What is out of range or not there is said before a model is downloaded.
     check_standard_input(arguments, ("system", "json_schema"), "the chat")
     check_files([*arguments.image, *arguments.video, *filter(None, [arguments.load])])
@@ -85,6 +81,8 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
         for source in getattr(arguments, kind):
             chat.show(kind, source)
     if not arguments.quiet:
+        from .command_line.notes import show_demo_note, show_speed_note
+
         if arguments.model is None:
             show_demo_note()
         show_speed_note()
@@ -94,7 +92,7 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
 class _Chat:
     """One conversation on the terminal, or with lines from a pipe."""
 
-    def __init__(self, session: "Session", verbose: bool, waiting: Waiting, history_name: str | None = None):
+    def __init__(self, session: "Session", verbose: bool, waiting: "Waiting", history_name: str | None = None):
         self._session = session
         self._verbose = verbose
         self._waiting = waiting
@@ -111,6 +109,8 @@ class _Chat:
             "/new": self._begin_new,
             "/help": lambda _: _say(HELP),
         }
+        from .command_line.line_editor import LineInput
+
         self._lines = LineInput([*self._commands, "/quit"], history_name)
         self._is_interactive = self._lines.is_terminal
 
@@ -141,12 +141,13 @@ class _Chat:
 
     def show(self, kind: str, source: str) -> None:
         """Add an image or video to the next question. Raises what opening it raises."""
-        from .media.images import describe_source, load_image
+        from .media.images import describe_source
 
-        source = _path(source)
+        source = typed_path(source)
         if kind == "image":
             from .command_line.inline_images import show_inline
             from .media.image_files import MAX_IMAGE_PIXELS
+            from .media.images import load_image
             from .media.reporting import named_source
 
             if source in STANDARD_INPUT:
@@ -176,7 +177,7 @@ class _Chat:
         """
         from .api.session import Session
 
-        loaded = Session.load(_path(path), self._session.model, self._session.processor)
+        loaded = Session.load(typed_path(path), self._session.model, self._session.processor)
         loaded.options, loaded.media_options = self._session.options, self._session.media_options
         if system is not None:
             loaded.system = system
@@ -186,6 +187,9 @@ class _Chat:
     def _obey(self, line: str) -> None:
         if not line.strip():
             return
+        from .command_line.dropped_media import take_media
+        from .command_line.media_kind import is_video
+
         is_command = line.partition(" ")[0].strip() in self._commands
         question, dropped = (line, []) if is_command else take_media(line)
         for source in dropped:
@@ -214,8 +218,10 @@ class _Chat:
     def _answer(self, ask: Callable[..., Iterator["GenerationResponse"]]) -> None:
         step = None
         # Ctrl-C stops the answer; pressed twice, it also takes the question back.
-        stopping = if_held_up(lambda: _say("(stopping as soon as the model has ended its step)"))
-        with stopping, Interruption([signal.SIGINT], second=signal.default_int_handler) as interruption:
+        with (
+            if_held_up(_Stopping().noticed),
+            Interruption([signal.SIGINT], second=signal.default_int_handler) as interruption,
+        ):
             try:
                 self._waiting.tell("reading the question")
                 for step in ask(cancel=interruption.cancel):
@@ -242,7 +248,7 @@ class _Chat:
             )
 
     def _save(self, path: str) -> None:
-        self._session.save(_path(path))
+        self._session.save(typed_path(path))
         _say("(saved)")
 
     def _begin_new(self, _: str) -> None:
@@ -271,17 +277,17 @@ class _Chat:
             _say(self._shown.lines or "(no image or video goes with the next question)")
 
 
-def _path(text: str) -> str:
-    """A file's name as typed, or as terminals paste it: in quotes, or with backslashes before spaces."""
-    if not text:
-        raise ValueError("name a file after the command, as in /image photo.jpg")
-    if is_url(text) or Path(text).exists():
-        return text
-    with suppress(ValueError):
-        words = shlex.split(text)
-        if len(words) == 1 and "\\" not in words[0]:
-            return words[0]
-    return text
+class _Stopping:
+    """Ctrl-C while the model is in the middle of a long step."""
+
+    _is_said = False
+
+    def noticed(self) -> None:
+        """Say that the answer will stop; at the second time, end the chat."""
+        if self._is_said:
+            end_at_once()
+        self._is_said = True
+        _say(f"{line_start()}(stopping when the model has ended its step; Ctrl-C again ends the chat)")
 
 
 def _say(message: str) -> None:

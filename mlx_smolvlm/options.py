@@ -179,7 +179,8 @@ class FetchPolicy:
         schemes: allowed ones, a subset of ("http", "https"); redirects obey it too.
         check_address: called with each IP address, as text, before connecting to it, on every redirect
             too; it raises ValueError to refuse. The connection then goes to that very address, so a
-            name that resolves differently the second time gains nothing.
+            name that resolves differently the second time gains nothing. Proxies of the environment
+            are not used then: nothing could vouch for what they connect to.
 
     Raises:
         ValueError: a limit out of range, or another scheme.

@@ -13,13 +13,13 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..media.reporting import current_source
 from . import starting
 from .option_names import own_words
 from .standard_streams import open_missing_streams, say, settle, silence
 from .starting import INTERRUPTED
 
 BAD_INPUT = 2
+MAX_LINE = 2000  # characters of an error; whatever it quotes, it is read by a person
 # What a user can cause. RuntimeError: MLX out of memory; ImportError: an extra that is not installed.
 REPORTED = (ValueError, TypeError, OSError, MemoryError, RuntimeError, ImportError)
 
@@ -50,7 +50,7 @@ class CommandLine(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with one line and status 2, without the usage text."""
-        self.exit(BAD_INPUT, f"error: {' '.join(message.split())} (see --help)\n")
+        self.exit(BAD_INPUT, f"error: {_cut(' '.join(message.split()))} (see --help)\n")
 
 
 @contextmanager
@@ -116,7 +116,11 @@ def one_line(error: BaseException) -> str:
     """An error's message without line breaks; files are named where the system's message does."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return _cut(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_LINE else f"{text[: MAX_LINE // 2]}...{text[-MAX_LINE // 2 :]}"
 
 
 def _unforeseen(error: BaseException) -> str:
@@ -135,6 +139,8 @@ def _called_as(prog: str) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    from ..media.reporting import current_source  # few commands warn
+
     source = current_source()
     named = "" if not source or source in str(message) else f"{source}: "
     say(f"{line_start()}warning: {named}{' '.join(str(message).split())}")

@@ -83,7 +83,8 @@ def load_image(
     if isinstance(source, (bytes, bytearray, memoryview)):
         return from_file(io.BytesIO(source), name, max_pixels, page, check_cancelled)
     if not isinstance(source, (str, os.PathLike)):
-        return from_file(_rewound(source, name, policy.max_bytes), name, max_pixels, page, check_cancelled)
+        file = _rewound(source, name, policy.max_bytes, check_cancelled)
+        return from_file(file, name, max_pixels, page, check_cancelled)
     text = os.fsdecode(source)
     scheme = URL_SCHEME.match(text) if isinstance(source, str) else None
     kind = scheme[0].lower() if scheme else "path"
@@ -138,7 +139,7 @@ def _as_array(source: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name}: no numpy array can be made of it ({reason(error)}); convert it first") from error
 
 
-def _rewound(source: Any, name: str, max_bytes: int) -> BinaryIO:
+def _rewound(source: Any, name: str, max_bytes: int, check_cancelled: Callable[[], None]) -> BinaryIO:
     """A file object at its beginning, as one that can be searched."""
     read = getattr(source, "read", None)
     if not callable(read) or isinstance(source, type):
@@ -156,6 +157,7 @@ def _rewound(source: Any, name: str, max_bytes: int) -> BinaryIO:
     content = io.BytesIO()
     try:
         while chunk := read(2**20):
+            check_cancelled()
             content.write(chunk)
             check_size(content.tell(), max_bytes, name)
     except (OSError, TypeError) as error:

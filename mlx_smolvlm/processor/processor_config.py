@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..model.config import ModelConfig
-from ..model.json_fields import Fields, read_json, read_text, shown
-from ..options import MediaOptions
+from ..model.json_fields import Fields, read_json, read_text
+from ..options import MediaOptions, quoted
 from .chat_template import MAX_TEMPLATE_CHARS
 
 LANCZOS = 1  # Pillow's number of the filter
@@ -95,7 +95,7 @@ def read_processor_config(folder: Path, model: ModelConfig) -> ProcessorConfig:
     stated = own.get("image_seq_len")
     if stated is not None and stated != model.image_seq_len:
         raise ValueError(
-            f"{folder / 'processor_config.json'}: image_seq_len is {shown(stated)}, "
+            f"{folder / 'processor_config.json'}: image_seq_len is {quoted(stated)}, "
             f"but config.json gives {model.image_seq_len} tokens per tile"
         )
     tokenizer = _optional_json(folder / "tokenizer_config.json")
