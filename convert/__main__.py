@@ -171,7 +171,7 @@ def _print(report: ConversionReport, arguments: argparse.Namespace) -> None:
             f"{report.bits_per_weight:.2f}"
         )
     for note in report.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     if arguments.verbose:
         for path, layer_format in report.plan.items():
             print(f"{path}: {layer_format or f'not quantized, {report.reasons[path]}'}")
