@@ -22,6 +22,7 @@ from PIL import ExifTags, Image
 
 from ..options import FetchPolicy
 from .fetch import DEFAULT_POLICY, fetch
+from .image_limits import check_image_bytes, check_scans, check_sides
 from .urls import URL_SCHEME, decode_data_url, is_url, printable, redact_url
 
 MAX_IMAGE_PIXELS = 178_956_970  # 2/3 GiB as Pillow stores RGB; where Pillow, too, refuses by default
@@ -143,6 +144,7 @@ def _opened(path: str, name: str) -> BinaryIO:
 def _from_file(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     """Open and decode. Image.open would do for the first, but above a limit that is global it warns, and
     nothing silences that for one thread alone; so its loop is repeated here, and `_decoded` checks."""
+    check_image_bytes(file, name)
     head = file.read(1024)
     damage = ""
     for format_name, factory in _readers(head, name):
@@ -155,6 +157,8 @@ def _from_file(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
             damage = f"damaged {format_name} header ({_reason(error)}); get a whole copy"
             continue
         with image:
+            if format_name == "JPEG":
+                check_scans(file, image.width * image.height, name, max_pixels)
             return _decoded(image, name, max_pixels, is_file=True)
     if damage and not _is_text(head):  # text can begin like a BMP ("BM") or PPM ("P1" to "P6")
         raise ValueError(f"{name}: {damage}")
@@ -186,6 +190,7 @@ def _decoded(image: Image.Image, name: str, max_pixels: int, is_file: bool) -> I
         raise ValueError(f"{name}: has no pixels ({width}x{height}); pass a picture at least 1x1 in size")
     if width * height > max_pixels:
         raise ValueError(f"{name}: {width}x{height} pixels, {_too_large(max_pixels)}")
+    check_sides(width, height, name)
     try:
         image.load()
     except BOMBS as error:
@@ -245,6 +250,7 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> Image.Image:
     if array.size == 0 or shape[0] * shape[1] > max_pixels:
         reason = "has no pixels; pass at least 1x1" if array.size == 0 else _too_large(max_pixels)
         raise ValueError(f"{name}: {reason}")
+    check_sides(shape[1], shape[0], name)
     array = array[:, :, 0] if array.ndim == 3 and shape[2] == 1 else array
     if array.dtype.kind == "b":
         array = array * np.uint8(255)
