@@ -51,7 +51,5 @@ def test_a_sparse_file_is_refused_by_its_size(tmp_path) -> None:
     path.write_bytes(jpeg(0))
     with path.open("r+b") as file:
         file.truncate(30 * 10**9)
-    with pytest.raises(
-        ValueError, match=f"has 30000000000 bytes, the limit .* is {MAX_IMAGE_FILE_BYTES}"
-    ):
+    with pytest.raises(ValueError, match=f"has 30000000000 bytes, the limit .* is {MAX_IMAGE_FILE_BYTES}"):
         load_image(path)
