@@ -71,6 +71,7 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
         folder = Path(path_or_hub_id).expanduser()
     except RuntimeError as error:  # ~ without a home folder
         raise FileNotFoundError(f"no folder {str(path_or_hub_id)!r}: {error}") from None
+    check_utf8(folder)
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -81,6 +82,14 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         raise FileNotFoundError(f"no folder {name!r}, and that is no Hub id either (owner/name)")
     return _download(name, revision)
+
+
+def check_utf8(path: Path) -> None:
+    """Raise ValueError for a path that the libraries that read tokenizers and weights cannot be told."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the path {str(path)!a} is not UTF-8; give the folder another name") from None
 
 
 def _download(repo_id: str, revision: str | None) -> Path:
