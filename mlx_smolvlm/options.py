@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any, TypedDict
 
 MAX_SIDE = 4096  # pixels; no side of an image is ever resized beyond this
+MAX_FPS = 1000.0
 MAX_LOGPROBS = 20
 KV_BITS = (4, 8)
 KV_GROUP_SIZES = (32, 64, 128)
@@ -199,7 +200,7 @@ class MediaOptions:
     Attributes:
         do_image_splitting: False sends one tile per image.
         longest_edge: pixels to which an image's longest side is resized.
-        fps: frames per second of video.
+        fps: frames per second of video, at most 1000.
         max_frames: most frames per video.
         start_s, end_s: the part of each video to look at, in seconds from its first frame.
         hardware_decoding: decode videos with VideoToolbox where the machine has it, otherwise in software.
@@ -225,8 +226,8 @@ class MediaOptions:
         if self.longest_edge is not None:
             is_side = _is_whole(self.longest_edge, 1, MAX_SIDE)
             _check(self, "longest_edge", is_side, f"1 to {MAX_SIDE} pixels")
-        is_rate = self.fps is None or (_is_between(self.fps, 0, math.inf) and self.fps > 0)
-        _check(self, "fps", is_rate, "a positive number of frames per second")
+        is_rate = self.fps is None or (_is_between(self.fps, 0, MAX_FPS) and self.fps > 0)
+        _check(self, "fps", is_rate, f"a positive number of frames per second, at most {MAX_FPS:g}")
         _check(self, "max_frames", self.max_frames is None or _is_whole(self.max_frames, 1), "at least 1")
         for name, second in (("start", self.start_s), ("end", self.end_s)):
             if second is not None and not _is_between(second, 0, math.inf):
