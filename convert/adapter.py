@@ -5,22 +5,27 @@ The arithmetic is that of peft, `tuners/lora/layer.py` (`get_delta_weight` of `L
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from tokenizers import Tokenizer
 
 from ..api.loading import find_checkpoint
 from ..model.checkpoint_folder import check_adapter_folder
 from ..model.json_fields import Fields, read_json
-from ..model.weights import mlx_name
+from ..model.weights import mlx_name, read_shapes
+from ..options import quoted
+from .path_patterns import PathPattern
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+_BY_TOKEN = ("embed_tokens.weight", "lm_head.weight")  # with a row for each token
+_MAX_PATTERNS = 10_000
+_MAX_ALPHA = 1e9
 _CHUNK_BYTES = 8 * 1024**2
 _PIECES = {  # how a tensor's name ends -> what it is to its layer
     ".lora_A.weight": "a",
@@ -72,6 +77,21 @@ class Adapter:
         Raises:
             ValueError: with the names of all that do not fit.
         """
+        added = {
+            name: update.shape[0] - shapes[name][0]
+            for path, update in self.updates.items()
+            if (name := f"{path}.weight").endswith(_BY_TOKEN) and name in shapes
+        }
+        added |= {
+            name: array.shape[0] - shapes[name][0]
+            for name, array in self.replaced.items()
+            if name.endswith(_BY_TOKEN) and name in shapes
+        }
+        if any(count > 0 for count in added.values()):
+            raise ValueError(
+                f"{self.folder} was trained with {max(added.values())} tokens more than this base model has; add them "
+                "to the base, merge the adapter with PEFT, and convert what that saves"
+            )
         wanted: dict[str, tuple[int, ...]] = {f"{path}.weight": update.shape for path, update in self.updates.items()}
         wanted |= {name: tuple(array.shape) for name, array in self.replaced.items()}
         problems = [
@@ -82,6 +102,26 @@ class Adapter:
         if problems:
             more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
             raise ValueError(f"{self.folder} does not fit this base model: {'; '.join(problems[:4])}{more}")
+
+    def check_tokens(self, base: Path) -> None:
+        """Refuse an adapter whose own tokenizer, if it has one, knows other tokens than that of the base.
+
+        Embeddings are often padded, so that tokens can be added within them, and no shape tells.
+
+        Raises:
+            ValueError: with the names of the tokens.
+        """
+        own, known = (_vocabulary(folder / "tokenizer.json") for folder in (self.folder, base))
+        if own is None or known is None or own == known:
+            return
+        others = sorted(token for token, token_id in own.items() if known.get(token) != token_id)
+        if others:
+            names = ", ".join(quoted(token, 40) for token in others[:4])
+            more = f" and {len(others) - 4} more" if len(others) > 4 else ""
+            raise ValueError(
+                f"{self.folder} was trained with a tokenizer that has other tokens than the base's ({names}{more}); "
+                "merge it with PEFT, save the tokenizer beside it, and convert that folder"
+            )
 
     def merge(self, name: str, array: mx.array) -> mx.array:
         """A tensor of the base with the adapter's change, in the base's dtype."""
@@ -101,6 +141,16 @@ class Adapter:
         return mx.concatenate(chunks)
 
 
+def _vocabulary(path: Path) -> dict[str, int] | None:
+    """A tokenizer's tokens with their numbers; None if there is none."""
+    if not path.is_file():
+        return None
+    try:
+        return Tokenizer.from_file(str(path)).get_vocab()
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ValueError(f"{path} is not a tokenizer: {error}") from None
+
+
 def open_adapter(path_or_hub_id: str | Path, *, revision: str | None = None) -> Adapter:
     """Open a folder or a Hub id with `adapter_config.json` and `adapter_model.safetensors`.
 
@@ -117,12 +167,13 @@ def open_adapter(path_or_hub_id: str | Path, *, revision: str | None = None) -> 
     if not (folder / WEIGHTS).is_file():
         pickled = "; pickled weights can run code when read and are refused" if any(folder.glob("*.bin")) else ""
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}{pickled}; save the adapter with PEFT as safetensors")
+    read_shapes(folder / WEIGHTS)  # which checks what MLX does not: overlapping tensors, bytes left over
     try:
         tensors = dict(mx.load(str(folder / WEIGHTS)))  # type: ignore[arg-type]
     except RuntimeError as error:
-        raise ValueError(f"{folder / WEIGHTS} is truncated or not a safetensors file ({error})") from None
+        raise ValueError(f"{folder / WEIGHTS} cannot be read by MLX: {error}") from None
     pieces: dict[str, dict[str, mx.array]] = {}
-    replaced = {}
+    replaced: dict[str, mx.array] = {}
     embeddings = set()
     for name, array in tensors.items():
         if not name.startswith(_PREFIX):
@@ -134,33 +185,41 @@ def open_adapter(path_or_hub_id: str | Path, *, revision: str | None = None) -> 
         own_name = name.removeprefix(_PREFIX)
         ending = next((ending for ending in _PIECES if own_name.endswith(ending)), None)
         if ending is None:  # of modules_to_save
-            replaced[mlx_name(own_name.replace(".base_layer.", ".").replace(".modules_to_save.", "."))] = array
+            _place(replaced, mlx_name(own_name.replace(".base_layer.", ".").replace(".modules_to_save.", ".")), array)
             continue
         module = own_name.removesuffix(ending)
-        pieces.setdefault(module, {})[_PIECES[ending]] = array
+        _place(pieces.setdefault(module, {}), _PIECES[ending], array, module)
         if "embedding" in ending:
             embeddings.add(module)
     scaling = _scaling(fields)
-    updates = {}
+    updates: dict[str, Update] = {}
     for module, found in pieces.items():
         path = mlx_name(f"{module}.").removesuffix(".")
-        updates[path] = _update(found, scaling, module, module in embeddings, folder)
+        _place(updates, path, _update(found, scaling, module, module in embeddings, folder))
         if bool(raw.get("use_dora")) != ("magnitude" in found):
-            raise ValueError(f"{folder}: use_dora is {raw.get('use_dora')}, which does not fit the tensors of {module}")
+            raise ValueError(
+                f"{folder}: use_dora is {quoted(raw.get('use_dora'))}, which does not fit the tensors of {module}"
+            )
     base = raw.get("base_model_name_or_path")
     return Adapter(folder, updates, replaced, base if isinstance(base, str) and base else None)
 
 
+def _place(places: dict[str, Any], name: str, value: Any, module: str = "") -> None:
+    if name in places:
+        raise ValueError(f"the adapter holds two tensors for one place: {f'{name} of {module}' if module else name}")
+    places[name] = value
+
+
 def _check_variant(raw: dict[str, Any], folder: Path) -> None:
     if raw.get("peft_type") != "LORA":
-        raise ValueError(f"{folder / CONFIG}: peft_type is {raw.get('peft_type')!r}, only 'LORA' can be merged")
+        raise ValueError(f"{folder / CONFIG}: peft_type is {quoted(raw.get('peft_type'))}, only 'LORA' can be merged")
     for field in _REFUSED:
         if raw.get(field):
             raise ValueError(f"{folder / CONFIG}: {field} is not supported; merge the adapter with PEFT instead")
     if raw.get("bias", "none") != "none" or raw.get("init_lora_weights") not in _PLAIN_STARTS:
         field = "bias" if raw.get("bias", "none") != "none" else "init_lora_weights"
         raise ValueError(
-            f"{folder / CONFIG}: {field} {raw[field]!r} is not supported; merge the adapter with PEFT instead"
+            f"{folder / CONFIG}: {field} {quoted(raw[field])} is not supported; merge the adapter with PEFT instead"
         )
 
 
@@ -170,23 +229,41 @@ def _scaling(fields: Fields) -> Callable[[str, int], float]:
     ranks, alphas = fields.section("rank_pattern", {}), fields.section("alpha_pattern", {})
     use_rslora = fields.get("use_rslora", bool, False)
 
+    if len(ranks) + len(alphas) > _MAX_PATTERNS:
+        raise ValueError(f"{fields.where}: {len(ranks) + len(alphas)} patterns, the limit is {_MAX_PATTERNS}")
+    compiled: dict[str, PathPattern] = {}
+
     def of_pattern(patterns: dict[str, Any], module: str, default: Any) -> Any:
         """The first pattern that matches the end of a path, as in peft, `utils/other.py` (`get_pattern_key`)."""
-        try:
-            return next((v for pattern, v in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
-        except re.error as error:
-            raise ValueError(f"{fields.where}: a pattern is no regular expression ({error})") from None
+        for pattern, value in patterns.items():
+            if pattern == module or module.endswith(f".{pattern}"):  # as PEFT itself writes them
+                return value
+            if pattern.isidentifier():  # plain text that is no end of this path
+                continue
+            try:
+                if pattern not in compiled:
+                    compiled[pattern] = PathPattern(pattern)
+                if compiled[pattern].matches_end(module):
+                    return value
+            except ValueError as error:
+                raise ValueError(
+                    f"{fields.where}: {quoted(pattern)} is no regular expression that can be used: {error}"
+                ) from None
+        return default
 
     def scaling(module: str, found_rank: int) -> float:
         expected = of_pattern(ranks, module, rank)
         if expected != found_rank:
             raise ValueError(
-                f"{fields.where}: rank {expected} is stated for {module}, but its matrices have {found_rank}"
+                f"{fields.where}: rank {quoted(expected)} is stated for {module}, but its matrices have {found_rank}"
             )
         factor = of_pattern(alphas, module, alpha)
-        if not isinstance(factor, int | float) or not math.isfinite(factor):
-            raise ValueError(f"{fields.where}: alpha_pattern is {factor!r} for {module}, expected a number")
-        return factor / (math.sqrt(found_rank) if use_rslora else found_rank)
+        if type(factor) not in (int, float) or not abs(factor) < _MAX_ALPHA:  # so written that NaN does not pass
+            raise ValueError(
+                f"{fields.where}: lora_alpha or alpha_pattern is {quoted(factor)} for {module}, "
+                f"expected a number below {_MAX_ALPHA:g}"
+            )
+        return float(factor) / (math.sqrt(found_rank) if use_rslora else found_rank)
 
     return scaling
 

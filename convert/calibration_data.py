@@ -17,6 +17,7 @@ from ..api.generation import stream_generate
 from ..engine.prefill import tiles_per_step
 from ..media.signatures import is_picture_of_folder, skipped_note
 from ..model.smolvlm import SmolVLM
+from ..options import quoted
 from ..processor.processor import END_OF_UTTERANCE, Processor
 
 MAX_ANSWER_TOKENS = 48
@@ -130,7 +131,7 @@ def _plain_text(content: Any, where: str) -> str:
     try:
         return "".join(item["text"] for item in items)
     except (TypeError, KeyError):
-        raise ValueError(f"{where}: the answer is {content!r}, expected text") from None
+        raise ValueError(f"{where}: the answer is {quoted(content)}, expected text") from None
 
 
 def _with_paths(messages: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:

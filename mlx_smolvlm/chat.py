@@ -17,10 +17,9 @@ from .command_line.arguments import (
     generation_options,
     media_options,
 )
-from .command_line.dropped_media import typed_path
 from .command_line.progress import say
 from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
-from .command_line.shown_media import ShownMedia
+from .command_line.shown_media import ShownMedia, typed_path
 from .command_line.signals import Interruption, Stopping, if_held_up
 from .command_line.standard_input import STANDARD_INPUT, check_standard_input, read_pipes
 from .media.urls import is_url
@@ -142,12 +141,13 @@ class _Chat:
 
     def show(self, kind: str, source: str) -> None:
         """Add an image or video to the next question. Raises what opening it raises."""
-        from .media.images import describe_source, load_image
+        from .media.images import describe_source
 
         source = typed_path(source)
         if kind == "image":
             from .command_line.inline_images import show_inline
             from .media.image_files import MAX_IMAGE_PIXELS
+            from .media.images import load_image
             from .media.reporting import named_source
 
             if source in STANDARD_INPUT:

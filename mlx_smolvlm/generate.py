@@ -63,6 +63,13 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
         refuse_options(options, ("logprobs",), "only --json reports them; add it")
     from .command_line.notes import show_demo_note, show_speed_note
 
+    if arguments.messages is None:  # those bring media of their own
+        shows_demo = not (arguments.model or arguments.prompt or arguments.video)
+        if not (arguments.image or shows_demo):
+            refuse_options(media, ("do_image_splitting", "longest_edge", "max_pixels", "page"), "there is no image")
+        if not arguments.video:
+            names = ("fps", "max_frames", "start_s", "end_s", "hardware_decoding")
+            refuse_options(media, names, "there is no video")
     is_demo, is_talkative = arguments.model is None, not (arguments.json or arguments.quiet)
     if is_demo and is_talkative:
         show_demo_note('--image YOUR.jpg --prompt "..."')

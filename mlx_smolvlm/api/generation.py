@@ -25,7 +25,7 @@ from ..media.images import ImageSource
 from ..model.forking import refuse_forked_process
 from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions, OptionKeywords, resolve_options
-from ..processor.messages import Message, check_media
+from ..processor.messages import Message, Several, check_media
 from ..processor.processor import Processor
 from ..processor.prompt_media import Medium
 from ..processor.sampled_video import VideoSource
@@ -85,8 +85,8 @@ def stream_generate(
     processor: Processor,
     messages_or_prompt: str | Sequence[Message],
     *,
-    images: Sequence[ImageSource] | None = None,
-    videos: Sequence[VideoSource] | None = None,
+    images: Several[ImageSource] | None = None,
+    videos: Several[VideoSource] | None = None,
     options: GenerationOptions | None = None,
     media_options: MediaOptions | None = None,
     prompt_cache: PromptCache | None = None,
@@ -139,8 +139,8 @@ def generate_text(
     processor: Processor,
     messages_or_prompt: str | Sequence[Message],
     *,
-    images: Sequence[ImageSource] | None = None,
-    videos: Sequence[VideoSource] | None = None,
+    images: Several[ImageSource] | None = None,
+    videos: Several[VideoSource] | None = None,
     options: GenerationOptions | None = None,
     media_options: MediaOptions | None = None,
     prompt_cache: PromptCache | None = None,
@@ -192,7 +192,7 @@ class _Call:
         self._lookup: PromptLookup | None = None
 
     def stream(
-        self, messages_or_prompt: str | Sequence[Message], images: Sequence[ImageSource], videos: Sequence[VideoSource]
+        self, messages_or_prompt: str | Sequence[Message], images: Several[ImageSource], videos: Several[VideoSource]
     ) -> Generator[GenerationResponse, None, None]:
         """See `stream_generate`."""
         refuse_forked_process()  # the call may have been made before the fork
@@ -218,7 +218,7 @@ class _Call:
                 yield self._response(AnswerStep(None, text, "cancelled"))
 
     def _read(
-        self, messages_or_prompt: str | Sequence[Message], images: Sequence[ImageSource], videos: Sequence[VideoSource]
+        self, messages_or_prompt: str | Sequence[Message], images: Several[ImageSource], videos: Several[VideoSource]
     ) -> tuple[Answer, mx.array]:
         """Read the prompt; returns the answer at its beginning, and the logits after the prompt, (1, vocab_size)."""
         options, stopwatch = self._options, self._stopwatch

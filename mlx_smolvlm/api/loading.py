@@ -12,9 +12,9 @@ from mlx.utils import tree_flatten
 from ..media.reporting import report
 from ..model.checkpoint_folder import check_folder, refused_file
 from ..model.config import ModelConfig, read_model_config
-from ..model.json_fields import shown
 from ..model.smolvlm import SmolVLM
 from ..model.weights import PATCH_EMBEDDING_WEIGHT, TensorInfo, load_tensors, read_index
+from ..options import quoted
 from ..processor.processor import Processor, load_processor
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
@@ -57,7 +57,7 @@ def load(
         ConnectionError: the Hub cannot be reached or refuses.
     """
     if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+        raise ValueError(f"dtype is {quoted(dtype)}, expected one of {', '.join(DTYPES)}")
     report("loading the model")
     folder = find_checkpoint(path_or_hub_id, revision=revision)
     check_folder(folder)
@@ -74,21 +74,30 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
     try:
         folder = Path(path_or_hub_id).expanduser()
     except RuntimeError as error:  # ~ without a home folder
-        raise FileNotFoundError(f"no folder {str(path_or_hub_id)!r}: {error}") from None
+        raise FileNotFoundError(f"no folder {quoted(str(path_or_hub_id), 300)}: {error}") from None
+    check_utf8(folder)
     if folder.is_dir():
         return folder
     if folder.exists():
         raise FileNotFoundError(refused_file(folder))
     name = str(path_or_hub_id)
     if len(name) > _MAX_PATH_CHARS:
-        raise FileNotFoundError(f"no folder {shown(name)}; that is longer than any path or Hub id")
+        raise FileNotFoundError(f"no folder {quoted(name)}; that is longer than any path or Hub id")
     if Path(name).suffix.lower() == ".gguf":
-        raise FileNotFoundError(f"no file {name!r}; and GGUF files are read by llama.cpp, not here")
+        raise FileNotFoundError(f"no file {quoted(name, 300)}; and GGUF files are read by llama.cpp, not here")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
-        raise FileNotFoundError(f"no folder {name!r}, and that is no Hub id either (owner/name)")
+        raise FileNotFoundError(f"no folder {quoted(name, 300)}, and that is no Hub id either (owner/name)")
     from .hub import download
 
     return download(name, revision)
+
+
+def check_utf8(path: Path) -> None:
+    """Raise ValueError for a path that the libraries that read tokenizers and weights cannot be told."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the path {str(path)!a} is not UTF-8; give the folder another name") from None
 
 
 def load_model(folder: Path, config: ModelConfig, dtype: str, *, fuse: bool = True) -> SmolVLM:
@@ -194,7 +203,7 @@ def _quantize_structure(model: SmolVLM, quantization: dict[str, Any], tensors: d
     try:
         nn.quantize(model, group_size, bits, mode=quantization.get("mode", "affine"), class_predicate=choice)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"config.json: quantization {shown(quantization)} cannot be built: {error}") from None
+        raise ValueError(f"config.json: quantization {quoted(quantization)} cannot be built: {error}") from None
 
 
 def _check(folder: Path, expected: dict[str, mx.array], found: dict[str, mx.array]) -> None:

@@ -1,6 +1,6 @@
 """A conversation: text, images and videos that were read once are not read again."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..options import (
     resolve_options,
 )
 from ..processor.kept_media import Content, kept_content
-from ..processor.messages import IMAGE_MARKER, VIDEO_MARKER
+from ..processor.messages import Several, text_item, without_markers
 from ..processor.processor import Processor
 from ..processor.sampled_video import VideoSource
 from .generation import GenerationResponse, stream_generate
@@ -111,8 +111,8 @@ class Session:
         self,
         text: str,
         *,
-        images: Sequence[ImageSource] = (),
-        videos: Sequence[VideoSource] = (),
+        images: Several[ImageSource] = (),
+        videos: Several[VideoSource] = (),
         options: GenerationOptions | None = None,
         media_options: MediaOptions | None = None,
         cancel: Event | None = None,
@@ -142,8 +142,8 @@ class Session:
         self,
         text: str,
         *,
-        images: Sequence[ImageSource] | None = None,
-        videos: Sequence[VideoSource] | None = None,
+        images: Several[ImageSource] | None = None,
+        videos: Several[VideoSource] | None = None,
         options: GenerationOptions | None = None,
         media_options: MediaOptions | None = None,
         cancel: Event | None = None,
@@ -271,11 +271,11 @@ class Session:
 
     def _messages(self, turns: list[Turn], content: Content) -> list[dict[str, Any]]:
         """The conversation in Hugging Face format, with a question that has no answer yet at its end."""
-        messages = [{"role": "system", "content": [_text(self.system)]}] if self.system else []
+        messages = [{"role": "system", "content": [text_item(self.system)]}] if self.system else []
         for turn in turns:
             messages += [
                 {"role": "user", "content": turn.content},
-                {"role": "assistant", "content": [_text(_without_markers(self._without_end(turn.answer)))]},
+                {"role": "assistant", "content": [text_item(without_markers(self._without_end(turn.answer)))]},
             ]
         return [*messages, {"role": "user", "content": content}]
 
@@ -297,14 +297,3 @@ def check_session_options(options: GenerationOptions) -> None:
     refuse_options(
         options, ("apply_chat_template", "continue_final_message"), "a session makes its prompts from the conversation"
     )
-
-
-def _text(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
-
-
-def _without_markers(answer: str) -> str:
-    """An answer may spell out a marker, which in the next prompt would ask for an image."""
-    for marker in (IMAGE_MARKER, VIDEO_MARKER):
-        answer = answer.replace(marker, f"< {marker[1:]}")
-    return answer

@@ -15,9 +15,8 @@ from safetensors.numpy import load, save_file
 
 from ..engine.prompt_cache import PromptCache, ReadMedium
 from ..files import refuse_foreign, whole_file
-from ..media.urls import printable
 from ..model.smolvlm import SmolVLM
-from ..options import FetchPolicy, MediaOptions
+from ..options import FetchPolicy, MediaOptions, quoted
 from ..processor.kept_media import KeptImage, KeptMedium, KeptVideo
 from ..processor.sampled_video import SampledVideo
 from ..processor.tiling import Layout
@@ -131,7 +130,7 @@ def read_session(path: Path, model: SmolVLM, fetch_policy: FetchPolicy | None = 
     try:
         return _restored(path, tensors, model, fetch_policy)
     except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ValueError(f"{path} is not a session as this version writes them: {error!r}") from None
+        raise ValueError(f"{path} is not a session as this version writes them: {quoted(error)}") from None
 
 
 def _restored(
@@ -145,8 +144,7 @@ def _restored(
     except ValueError as error:
         raise ValueError(f"{path} has a record that is not JSON: {error}") from None
     if record["format"] != FORMAT:
-        shown = printable(repr(record["format"]), 100)
-        raise ValueError(f"{path} is {shown}, this version reads {FORMAT!r}")
+        raise ValueError(f"{path} is {quoted(record['format'])}, this version reads {FORMAT!r}")
     if record["model"] != model_fingerprint(model):
         raise ValueError(
             f"{path} was saved with another model or other types of numbers (dtype); load those that it was saved with"

@@ -125,14 +125,14 @@ def _schema(schema: str | None) -> str | None:
 
 def add_media_sources(parser: argparse._ArgumentGroup) -> None:
     """`--image` and `--video`, each with one source or several, and repeatable."""
-    for kind in ("image", "video"):
+    for kind, which in (("image", "an image, - reads one"), ("video", "a video")):
         parser.add_argument(
             f"--{kind}",
             action="extend",
             nargs="+",
             metavar="FILE_OR_URL",
             default=[],
-            help=f"{'an' if kind == 'image' else 'a'} {kind}, or several; repeatable",
+            help=f"{which}, or several; repeatable",
         )
 
 

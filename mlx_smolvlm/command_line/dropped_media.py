@@ -1,12 +1,10 @@
 """Files that are dropped on a terminal: it types their paths, quoted or escaped, into the line."""
 
 import re
-import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..media.urls import is_url
 from .media_kind import is_media_file
 
 _WORD = re.compile(r"""(?<!\S)(?:'[^']*'|"[^"]*"|(?:\\.|[^\s\\])+)(?!\S)""")
@@ -42,23 +40,6 @@ def take_media(line: str) -> tuple[str, list[str]]:
         question += line[done:start] + (Path(path).name + ending if is_inside else "")
         done = end
     return (question + line[done:]).strip(), paths
-
-
-def typed_path(text: str) -> str:
-    """A file's name as typed, or as terminals paste it: in quotes, or with backslashes before spaces.
-
-    Raises:
-        ValueError: nothing was typed.
-    """
-    if not text:
-        raise ValueError("name a file after the command, as in /image photo.jpg")
-    if is_url(text) or Path(text).exists():
-        return text
-    with suppress(ValueError):
-        words = shlex.split(text)
-        if len(words) == 1 and "\\" not in words[0]:
-            return words[0]
-    return text
 
 
 def _words(line: str) -> Iterator[tuple[int, int, str]]:

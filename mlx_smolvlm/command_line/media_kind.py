@@ -42,7 +42,9 @@ def is_media_file(path: Path) -> bool:
 
 
 def _by_content(path: Path) -> bool | None:
-    """True for a video, False for an image, None if the first bytes are neither's."""
+    """True for a video, False for an image, None if the first bytes are neither's. A pipe can be read only once."""
+    if not path.is_file():
+        return None
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)

@@ -19,6 +19,7 @@ from .standard_streams import open_missing_streams, say, settle, silence
 from .starting import INTERRUPTED
 
 BAD_INPUT = 2
+MAX_LINE = 2000  # characters of an error; whatever it quotes, it is read by a person
 # What a user can cause. RuntimeError: MLX out of memory; ImportError: an extra that is not installed.
 REPORTED = (ValueError, TypeError, OSError, MemoryError, RuntimeError, ImportError)
 
@@ -49,7 +50,7 @@ class CommandLine(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with one line and status 2, without the usage text."""
-        self.exit(BAD_INPUT, f"error: {' '.join(message.split())} (see --help)\n")
+        self.exit(BAD_INPUT, f"error: {_cut(' '.join(message.split()))} (see --help)\n")
 
 
 @contextmanager
@@ -115,7 +116,11 @@ def one_line(error: BaseException) -> str:
     """An error's message without line breaks; files are named where the system's message does."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return _cut(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_LINE else f"{text[: MAX_LINE // 2]}...{text[-MAX_LINE // 2 :]}"
 
 
 def _unforeseen(error: BaseException) -> str:

@@ -1,7 +1,12 @@
 """The images and videos that go with the next question of a chat."""
 
+import shlex
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from ..media.urls import is_url
 
 
 class ShownMedium(NamedTuple):
@@ -69,3 +74,16 @@ class ShownMedia:
     def clear(self) -> None:
         """Show none."""
         self._media = []
+
+
+def typed_path(text: str) -> str:
+    """A file's name as typed, or as terminals paste it: in quotes, or with backslashes before spaces."""
+    if not text:
+        raise ValueError("name a file after the command, as in /image photo.jpg")
+    if is_url(text) or Path(text).exists():
+        return text
+    with suppress(ValueError):
+        words = shlex.split(text)
+        if len(words) == 1 and "\\" not in words[0]:
+            return words[0]
+    return text

@@ -202,7 +202,7 @@ def read_prompt(
             if tiles:
                 start = time.perf_counter()
                 with stopwatch.stage("vision"):
-                    reader.add(feature_cache.encode(model, tiles))
+                    reader.add(feature_cache.encode(model, tiles, check_cancelled))
                 # A cancel waits for the tiles in flight.
                 is_quick = time.perf_counter() - start < QUICK_S
                 count = min(2 * count, most) if is_quick else max(count // 2, 1)

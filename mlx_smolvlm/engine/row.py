@@ -10,8 +10,8 @@ from threading import Event
 from typing import Any
 
 from ..media.images import ImageSource
-from ..options import GenerationOptions, MediaOptions
-from ..processor.messages import Message, check_media
+from ..options import GenerationOptions, MediaOptions, is_whole, quoted
+from ..processor.messages import Message, Several, check_media
 from ..processor.prompt import Prompt
 from ..processor.sampled_video import VideoSource
 from .answer import Answer, AnswerStep
@@ -32,8 +32,8 @@ class BatchRequest:
     """
 
     messages_or_prompt: str | Sequence[Message]
-    images: Sequence[ImageSource] = ()
-    videos: Sequence[VideoSource] = ()
+    images: Several[ImageSource] = ()
+    videos: Several[VideoSource] = ()
     options: GenerationOptions | None = None
     media_options: MediaOptions | None = None
 
@@ -159,3 +159,12 @@ class Row:
             completion_tokens=0 if self.answer is None else len(self.answer.token_ids),
             seconds=time.perf_counter() - self.started_s if self.started_s else 0.0,
         )
+
+
+def check_bounds(batch_size: int, max_cache_bytes: int, max_feature_bytes: int, max_prefix_bytes: int) -> None:
+    """Raise ValueError for bounds that `Rows` would refuse."""
+    bounds = [("batch_size", batch_size, 1), ("max_cache_bytes", max_cache_bytes, 0)]
+    bounds += [("max_feature_bytes", max_feature_bytes, 0), ("max_prefix_bytes", max_prefix_bytes, 0)]
+    for name, value, least in bounds:
+        if not is_whole(value, least):
+            raise ValueError(f"{name} is {quoted(value)}, expected a whole number of at least {least}")

@@ -16,7 +16,6 @@ from ..options import (
     MediaOptions,
     OptionKeywords,
     is_between,
-    is_whole,
     quoted,
     refuse_options,
     resolve_options,
@@ -29,7 +28,7 @@ from .pacing import Pace
 from .prefixes import PrefixCache, held_layers
 from .preparing import Preparer, abandon
 from .prompt_cache import ReadMedium
-from .row import BatchRequest, Row, RowEvent, Stage
+from .row import BatchRequest, Row, RowEvent, Stage, check_bounds
 from .row_decoding import RowDecoder
 from .row_reading import MAX_READING, RowReading
 from .sampling import check_finite
@@ -77,8 +76,7 @@ class Rows(OneCallAtATime):
             refill: called whenever requests may be added, within `step` too, to add some.
 
         Raises:
-            ValueError: a bound out of range.
-            TypeError: no model with its processor.
+            ValueError, TypeError: a bound out of range; no model with its processor.
         """
         check_pair(model, processor)
         check_bounds(batch_size, max_cache_bytes, max_feature_bytes, max_prefix_bytes)
@@ -286,15 +284,6 @@ class Rows(OneCallAtATime):
             read = [*row.prompt_ids, *row.answer.token_ids[:-1]]
             self.prefix_cache.keep(read, self._media[row.key], self._decoder.held_layers(row.key, len(read)))
         self._drop(row)
-
-
-def check_bounds(batch_size: int, max_cache_bytes: int, max_feature_bytes: int, max_prefix_bytes: int) -> None:
-    """Raise ValueError for bounds that `Rows` would refuse."""
-    bounds = [("batch_size", batch_size, 1), ("max_cache_bytes", max_cache_bytes, 0)]
-    bounds += [("max_feature_bytes", max_feature_bytes, 0), ("max_prefix_bytes", max_prefix_bytes, 0)]
-    for name, value, least in bounds:
-        if not is_whole(value, least):
-            raise ValueError(f"{name} is {quoted(value)}, expected a whole number of at least {least}")
 
 
 def check_row_options(model: SmolVLM, options: GenerationOptions) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 from ..options import FetchPolicy
 from .fetch import DEFAULT_POLICY, fetch
 from .image_files import MAX_IMAGE_PIXELS, decoded, from_file, reason, too_large
+from .image_limits import check_sides
 from .urls import URL_SCHEME, check_size, decode_data_url, is_url, printable, redact_url
 
 CHANNELS = (1, 3, 4)
@@ -83,7 +84,8 @@ def load_image(
     if isinstance(source, (bytes, bytearray, memoryview)):
         return from_file(io.BytesIO(source), name, max_pixels, page, check_cancelled)
     if not isinstance(source, (str, os.PathLike)):
-        return from_file(_rewound(source, name, policy.max_bytes), name, max_pixels, page, check_cancelled)
+        file = _rewound(source, name, policy.max_bytes, check_cancelled)
+        return from_file(file, name, max_pixels, page, check_cancelled)
     text = os.fsdecode(source)
     scheme = URL_SCHEME.match(text) if isinstance(source, str) else None
     kind = scheme[0].lower() if scheme else "path"
@@ -138,7 +140,7 @@ def _as_array(source: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name}: no numpy array can be made of it ({reason(error)}); convert it first") from error
 
 
-def _rewound(source: Any, name: str, max_bytes: int) -> BinaryIO:
+def _rewound(source: Any, name: str, max_bytes: int, check_cancelled: Callable[[], None]) -> BinaryIO:
     """A file object at its beginning, as one that can be searched."""
     read = getattr(source, "read", None)
     if not callable(read) or isinstance(source, type):
@@ -156,6 +158,7 @@ def _rewound(source: Any, name: str, max_bytes: int) -> BinaryIO:
     content = io.BytesIO()
     try:
         while chunk := read(2**20):
+            check_cancelled()
             content.write(chunk)
             check_size(content.tell(), max_bytes, name)
     except (OSError, TypeError) as error:
@@ -190,6 +193,7 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> Image.Image:
     if array.size == 0 or shape[0] * shape[1] > max_pixels:
         reason = "has no pixels; pass at least 1x1" if array.size == 0 else too_large(max_pixels)
         raise ValueError(f"{name}: {reason}")
+    check_sides(shape[1], shape[0], name)
     array = array[:, :, 0] if array.ndim == 3 and shape[2] == 1 else array
     if array.dtype.kind == "b":
         array = array * np.uint8(255)

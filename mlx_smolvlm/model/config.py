@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .json_fields import Fields, read_json, shown
+from ..options import quoted
+from .json_fields import Fields, read_json
 
 MODEL_TYPES = ("smolvlm", "idefics3")
 
@@ -109,7 +110,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     raw = read_json(path)
     model_type = raw.get("model_type")
     if model_type not in MODEL_TYPES:
-        raise ValueError(f"{path}: model_type is {shown(model_type)}, supported are {' and '.join(MODEL_TYPES)}")
+        raise ValueError(f"{path}: model_type is {quoted(model_type)}, supported are {' and '.join(MODEL_TYPES)}")
     fields = Fields(raw, str(path))
     raw_text = fields.section("text_config")
     vision = _vision_config(fields.section("vision_config"), f"{path}, vision_config")
@@ -192,7 +193,7 @@ def _rope(raw: dict[str, Any], where: str) -> tuple[float, RopeScaling | None]:
     if kind == "default":
         return theta.positive("rope_theta", float), None
     if kind != "llama3":
-        raise ValueError(f"{where}: rope_type is {shown(kind)}, supported are 'default' and 'llama3'")
+        raise ValueError(f"{where}: rope_type is {quoted(kind)}, supported are 'default' and 'llama3'")
     fields = Fields(scaling, f"{where}, rope scaling")
     low, high = fields.positive("low_freq_factor", float), fields.positive("high_freq_factor", float)
     if low >= high:
@@ -214,7 +215,7 @@ def _quantization(raw: dict[str, Any], path: Path) -> dict[str, Any] | None:
     if not {"group_size", "bits"} <= entry.keys() or entry.get("quant_method"):  # which MLX does not write
         method = entry.get("quant_method", "unknown")
         raise ValueError(
-            f"{path}: weights quantized by {shown(method)} cannot be read; convert the original checkpoint"
+            f"{path}: weights quantized by {quoted(method)} cannot be read; convert the original checkpoint"
         )
     layers = {layer: choice for layer, choice in entry.items() if isinstance(choice, dict)}
     for layer, choice in {name: entry, **layers}.items():  # MLX itself divides by zero
@@ -234,6 +235,6 @@ def _eos_token_ids(folder: Path, raw: dict[str, Any], raw_text: dict[str, Any]) 
         if value is not None:
             ids = value if isinstance(value, list) else [value]
             if not all(type(token) is int for token in ids):
-                raise ValueError(f"{file}: eos_token_id is {shown(value)}, expected a number or a list of numbers")
+                raise ValueError(f"{file}: eos_token_id is {quoted(value)}, expected a number or a list of numbers")
             return tuple(ids)
     return ()  # `<end_of_utterance>`, known by name, still ends an answer

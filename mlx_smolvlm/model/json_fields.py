@@ -5,8 +5,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ..options import quoted
+
 MAX_JSON_BYTES = 16 * 1024**2  # of one file but tokenizer.json; the largest of released checkpoints have some 5 MB
-_SHOWN_CHARS = 200  # of a value, in an error's message
 
 
 class Fields:
@@ -14,7 +15,7 @@ class Fields:
 
     def __init__(self, values: Any, where: str, defaults: dict[str, Any] | None = None):
         if not isinstance(values, dict):
-            raise ValueError(f"{where} is {shown(values)}, expected an object")
+            raise ValueError(f"{where} is {quoted(values)}, expected an object")
         self.values, self.where, self.defaults = values, where, defaults or {}
 
     def get(self, name: str, kind: type, default: Any = None) -> Any:
@@ -29,14 +30,14 @@ class Fields:
         if kind is int and type(value) is float and value.is_integer():
             value = int(value)
         if type(value) is not kind:
-            raise ValueError(f"{self.where}: '{name}' is {shown(value)}, expected {kind.__name__}")
+            raise ValueError(f"{self.where}: '{name}' is {quoted(value)}, expected {kind.__name__}")
         return value
 
     def positive(self, name: str, kind: type = int, default: Any = None) -> Any:
         """A number above 0 that a 32-bit integer, or a float, can hold."""
         value = self.get(name, kind, default)
         if not 0 < value < (2**31 if kind is int else math.inf):  # so written that NaN does not pass
-            raise ValueError(f"{self.where}: '{name}' is {shown(value)}, expected a positive number")
+            raise ValueError(f"{self.where}: '{name}' is {quoted(value)}, expected a positive number")
         return value
 
     def side(self, name: str) -> int:
@@ -44,7 +45,7 @@ class Fields:
         value = self.values.get(name)
         if isinstance(value, list):
             if len(value) != 2 or value[0] != value[1]:
-                raise ValueError(f"{self.where}: '{name}' is {shown(value)}, only square tiles are supported")
+                raise ValueError(f"{self.where}: '{name}' is {quoted(value)}, only square tiles are supported")
             return Fields({name: value[0]}, self.where).positive(name)
         return self.positive(name)
 
@@ -56,7 +57,7 @@ class Fields:
         """Refuse a variant that the networks do not implement."""
         value = self.values.get(name)
         if (default if value is None else value) != expected:
-            raise ValueError(f"{self.where}: '{name}' is {shown(value)}, only {expected!r} is supported")
+            raise ValueError(f"{self.where}: '{name}' is {quoted(value)}, only {expected!r} is supported")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -87,12 +88,3 @@ def check_file_size(path: Path, max_bytes: int) -> None:
     size = path.stat().st_size
     if size > max_bytes:
         raise ValueError(f"{path} has {size} bytes, the limit for this file is {max_bytes}; is it the right one?")
-
-
-def shown(value: Any) -> str:
-    """A value for an error's message, shortened."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # numbers of thousands of digits, lists nested as deep
-        text = f"a {type(value).__name__} too large to show"
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}... ({len(text)} characters)"

@@ -14,8 +14,9 @@ from typing import Any
 import mlx.core as mx
 from safetensors import SafetensorError, safe_open
 
+from ..options import quoted
 from .checkpoint_folder import PEFT_WEIGHTS, incomplete_download, stray_weights
-from .json_fields import read_json, shown
+from .json_fields import read_json
 
 INDEX = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 16 * 1024**2  # of a safetensors file; some 100 bytes for each tensor
@@ -75,7 +76,7 @@ def weight_files(folder: Path) -> list[Path]:
         names = sorted(set(weight_map.values()))
         elsewhere = [name for name in names if Path(name).name != name]
         if elsewhere:
-            raise ValueError(f"{index} names a file outside its folder: {shown(elsewhere[0])}")
+            raise ValueError(f"{index} names a file outside its folder: {quoted(elsewhere[0])}")
         files = [folder / name for name in names]
         missing = [file.name for file in files if not file.is_file()]
         if missing:

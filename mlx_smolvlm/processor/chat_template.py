@@ -34,6 +34,7 @@ FAMILY_TEMPLATE = (
 
 _MAKING = Lock()
 _CONTINUED = "\ue000 continued here \ue000"  # characters for private use, which no template looks for
+_making = Lock()
 
 
 def render(
@@ -99,8 +100,13 @@ def _compiled(template: str) -> Any:
     return _environment().from_string(template)
 
 
-@lru_cache(maxsize=1)
 def _environment() -> Any:
+    with _making:  # threads that come first together would make several, and a template is bound to one
+        return _made_environment()
+
+
+@lru_cache(maxsize=1)
+def _made_environment() -> Any:
     from jinja2.exceptions import TemplateError
     from jinja2.ext import Extension, loopcontrols
 

@@ -12,8 +12,10 @@ import numpy as np
 from ..media.images import describe_source
 from ..media.urls import URL_SCHEME
 from ..options import MediaOptions
+from .content_items import OptionedSource
 from .messages import check_media, read_conversation
 from .prompt_media import Clip, FrameSeries, LoadedImage, PlannedImage, PlannedVideo
+from .sampled_video import SampledVideo
 from .tiling import Layout
 
 Content = list[dict[str, Any]]
@@ -107,7 +109,7 @@ class KeptMedium:
             self.source = _path_of(self.source) or self.source
 
 
-def kept_content(text: str, images: Sequence[Any], videos: Sequence[Any], options: MediaOptions) -> Content:
+def kept_content(text: str, images: Any, videos: Any, options: MediaOptions) -> Content:
     """A question in Hugging Face form, its media in their places as `KeptMedium` objects.
 
     Raises:
@@ -125,6 +127,18 @@ def kept_content(text: str, images: Sequence[Any], videos: Sequence[Any], option
         item if item["type"] == "text" else {"type": item["type"], item["type"]: next(unplaced[item["type"]])}
         for item in conversation.messages[0]["content"]
     ]
+
+
+def resolved_source(optioned: OptionedSource, options: MediaOptions) -> tuple[Any, MediaOptions]:
+    """A source and how it is read. Raises ValueError for one whose pixels or frames are chosen already."""
+    source = optioned.source
+    if isinstance(source, KeptMedium | SampledVideo):
+        name = source.name if isinstance(source, SampledVideo) else f"the {source.kind} of an earlier question"
+        raise ValueError(
+            f"{name} cannot be read with {', '.join(optioned.options)}: what is shown of it is chosen already; "
+            "leave that out of its item"
+        )
+    return source, optioned.resolve(options)
 
 
 def _path_of(source: Any) -> str | None:

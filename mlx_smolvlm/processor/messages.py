@@ -6,12 +6,30 @@ The format is that of Hugging Face: `[{"role": "user", "content": [{"type": "ima
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from ..options import did_you_mean, quoted
 from .content_items import MediaItem, OptionedSource, read_item
+
+Medium_co = TypeVar("Medium_co", covariant=True)
+
+
+class Several(Protocol[Medium_co]):
+    """A sequence that is no `str`: type checkers refuse `images="cat.jpg"`, as `check_media` does at run time.
+
+    What tells them apart is that a `str` can be asked for parts of it only, and other sequences for anything.
+    """
+
+    def __contains__(self, value: object, /) -> bool: ...
+
+    def __getitem__(self, index: int, /) -> Medium_co: ...
+
+    def __iter__(self) -> Iterator[Medium_co]: ...
+
+    def __len__(self) -> int: ...
+
 
 Message = Mapping[str, Any]
 """One chat message, `{"role": ..., "content": text or a list of content items}`."""
@@ -19,6 +37,8 @@ Message = Mapping[str, Any]
 ROLES = ("system", "user", "assistant")
 IMAGE_MARKER = "<image>"
 VIDEO_MARKER = "<video>"
+MAX_PROMPT_CHARS = 4 * 1024**2  # `tokenizers` needs some 100 bytes for each, and aborts the process where they lack
+MAX_MESSAGES = 10_000
 _MESSAGE_KEYS = ("role", "content")
 
 
@@ -36,9 +56,7 @@ class Conversation:
     text: str | None = None
 
 
-def read_conversation(
-    messages_or_prompt: str | Sequence[Message], images: Sequence[Any], videos: Sequence[Any]
-) -> Conversation:
+def read_conversation(messages_or_prompt: str | Sequence[Message], images: Any, videos: Any) -> Conversation:
     """Check a prompt and pair it with its media.
 
     A string is the user's question, after the media, unless it places them itself with `<image>` and `<video>`
@@ -53,7 +71,7 @@ def read_conversation(
     return _from_messages(messages_or_prompt, images, videos)
 
 
-def read_rendered(prompt: Any, images: Sequence[Any], videos: Sequence[Any]) -> Conversation:
+def read_rendered(prompt: Any, images: Any, videos: Any) -> Conversation:
     """Pair a prompt that needs no template with its media, one for each marker.
 
     Raises:
@@ -87,6 +105,20 @@ def _a_medium(name: str) -> str:
     return "an image" if name == "images" else "a video"
 
 
+def check_length(messages_or_prompt: str | Sequence[Message]) -> None:
+    """Refuse a prompt before anything of its size is made."""
+    if isinstance(messages_or_prompt, str):
+        check_chars(len(messages_or_prompt))
+    elif isinstance(messages_or_prompt, Sequence) and len(messages_or_prompt) > MAX_MESSAGES:
+        raise ValueError(f"there are {len(messages_or_prompt)} messages, the limit is {MAX_MESSAGES}")
+
+
+def check_chars(num_chars: int) -> None:
+    """Raise ValueError for a prompt of more characters than a tokenizer can take."""
+    if num_chars > MAX_PROMPT_CHARS:
+        raise ValueError(f"the prompt has {num_chars} characters, the limit is {MAX_PROMPT_CHARS}; shorten the text")
+
+
 def check_continues(conversation: Conversation) -> None:
     """Raise ValueError if a conversation does not end with text of the assistant, which could be continued."""
     last = conversation.messages[-1] if conversation.messages else None
@@ -107,7 +139,7 @@ def _from_prompt(prompt: str, images: list[Any], videos: list[Any]) -> Conversat
     return Conversation([{"role": "user", "content": content}], images, videos)
 
 
-def _check_markers(prompt: str, marker: str, media: Sequence[Any]) -> None:
+def _check_markers(prompt: str, marker: str, media: list[Any]) -> None:
     count = prompt.count(marker)
     if count != len(media):
         kind = marker.strip("<>")
@@ -141,7 +173,7 @@ def _from_messages(messages: Sequence[Message], images: list[Any], videos: list[
         items = []
         for item in content:
             if isinstance(item, str):
-                items.append({"type": "text", "text": item})
+                items.append(text_item(item))
                 continue
             source = next(unplaced[item.kind], None) if item.source is None else item.source
             if source is None:
@@ -194,3 +226,15 @@ def _refuse_markers_in_text(messages: list[dict[str, Any]]) -> None:
             for marker in (IMAGE_MARKER, VIDEO_MARKER):
                 if item["type"] == "text" and marker in item["text"]:
                     raise ValueError(f"text has a {marker} marker; in messages, add an item of that type instead")
+
+
+def text_item(text: str) -> dict[str, Any]:
+    """A text item of a message's content."""
+    return {"type": "text", "text": text}
+
+
+def without_markers(answer: str) -> str:
+    """An answer may spell out a marker, which in the next prompt would ask for an image."""
+    for marker in (IMAGE_MARKER, VIDEO_MARKER):
+        answer = answer.replace(marker, f"< {marker[1:]}")
+    return answer

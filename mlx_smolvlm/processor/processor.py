@@ -19,24 +19,25 @@ from ..options import MediaKeywords, MediaOptions, resolve_options
 from .chat_template import FAMILY_TEMPLATE, render
 from .content_items import OptionedSource
 from .expansion import layout_marker
-from .kept_media import KeptMedium
+from .kept_media import KeptMedium, resolved_source
 from .messages import (
     IMAGE_MARKER,
     VIDEO_MARKER,
     Conversation,
     Message,
+    Several,
+    check_chars,
     check_continues,
+    check_length,
     read_conversation,
     read_rendered,
 )
 from .processor_config import ProcessorConfig, read_processor_config
 from .prompt import MARKER, Inputs, Prompt, PromptMedium
 from .prompt_media import Clip, FrameSeries, LoadedImage, open_clip, open_image
-from .sampled_video import SampledVideo, VideoSource
+from .sampled_video import VideoSource
 from .tiling import squeeze
 
-MAX_PROMPT_CHARS = 4 * 1024**2  # `tokenizers` needs some 100 bytes for each, and aborts the process where they lack
-MAX_MESSAGES = 10_000
 MAX_TOKENIZER_BYTES = 64 * 1024**2
 END_OF_UTTERANCE = "<end_of_utterance>"
 
@@ -53,8 +54,8 @@ class Processor:
     def __call__(
         self,
         messages_or_prompt: str | Sequence[Message],
-        images: Sequence[ImageSource] = (),
-        videos: Sequence[VideoSource] = (),
+        images: Several[ImageSource] = (),
+        videos: Several[VideoSource] = (),
         *,
         media_options: MediaOptions | None = None,
         apply_chat_template: bool = True,
@@ -82,8 +83,8 @@ class Processor:
     def prepare(
         self,
         messages_or_prompt: str | Sequence[Message],
-        images: Sequence[ImageSource] = (),
-        videos: Sequence[VideoSource] = (),
+        images: Several[ImageSource] = (),
+        videos: Several[VideoSource] = (),
         *,
         media_options: MediaOptions | None = None,
         apply_chat_template: bool = True,
@@ -110,7 +111,7 @@ class Processor:
         """
         _, options = resolve_options(None, media_options, keywords)
         openings = ("<|im_start|>", self.config.special_tokens.get("bos_token") or "<|im_start|>")
-        _check_length(messages_or_prompt)
+        check_length(messages_or_prompt)
         rendered = isinstance(messages_or_prompt, str) and messages_or_prompt.startswith(openings)
         if rendered or not apply_chat_template:
             conversation = read_rendered(messages_or_prompt, images, videos)
@@ -138,7 +139,7 @@ class Processor:
                     report(f"opening {kind}", number, len(sources))
                     own = options
                     if isinstance(source, OptionedSource):
-                        source, own = _resolved(source, options)
+                        source, own = resolved_source(source, options)
                     is_kept = isinstance(source, KeptMedium)
                     media.append(source.open(opener) if is_kept else opener(source, own))
                 return media
@@ -204,7 +205,7 @@ class Processor:
         if conversation.text is not None:
             return conversation.text
         texts = (item.get("text", "") for message in conversation.messages for item in message["content"])
-        _check_chars(sum(map(len, texts)))
+        check_chars(sum(map(len, texts)))
         # As in the reference: a conversation with a video takes the family's template, whatever the checkpoint's is.
         template = FAMILY_TEMPLATE if conversation.videos else self.config.chat_template
         if template is None:
@@ -238,7 +239,7 @@ class Processor:
         # As in the reference: a post-processor's tokens, unless the template wrote the first of them itself.
         opening = self.config.special_tokens.get("bos_token")
         add_special_tokens = opening is None or not text.startswith(opening)
-        _check_chars(len(text))
+        check_chars(len(text))
         try:
             with _tokenizer_errors("the checkpoint's tokenizer.json cannot encode this prompt"):
                 return self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
@@ -261,19 +262,6 @@ class Processor:
         )
 
 
-def _check_length(messages_or_prompt: str | Sequence[Message]) -> None:
-    """Refuse a prompt before anything of its size is made."""
-    if isinstance(messages_or_prompt, str):
-        _check_chars(len(messages_or_prompt))
-    elif isinstance(messages_or_prompt, Sequence) and len(messages_or_prompt) > MAX_MESSAGES:
-        raise ValueError(f"there are {len(messages_or_prompt)} messages, the limit is {MAX_MESSAGES}")
-
-
-def _check_chars(num_chars: int) -> None:
-    if num_chars > MAX_PROMPT_CHARS:
-        raise ValueError(f"the prompt has {num_chars} characters, the limit is {MAX_PROMPT_CHARS}; shorten the text")
-
-
 @contextmanager
 def _tokenizer_errors(what: str) -> Iterator[None]:
     """Turn whatever `tokenizers` raises into a ValueError: bare exceptions, and panics, which are no `Exception`."""
@@ -283,18 +271,6 @@ def _tokenizer_errors(what: str) -> Iterator[None]:
         raise
     except BaseException as error:
         raise ValueError(f"{what}: {printable(str(error), 200)}") from None
-
-
-def _resolved(optioned: OptionedSource, options: MediaOptions) -> tuple[Any, MediaOptions]:
-    """A source and how it is read. Raises ValueError for one whose pixels or frames are chosen already."""
-    source = optioned.source
-    if isinstance(source, KeptMedium | SampledVideo):
-        name = source.name if isinstance(source, SampledVideo) else f"the {source.kind} of an earlier question"
-        raise ValueError(
-            f"{name} cannot be read with {', '.join(optioned.options)}: what is shown of it is chosen already; "
-            "leave that out of its item"
-        )
-    return source, optioned.resolve(options)
 
 
 def load_processor(folder: Path, model_config: ModelConfig) -> Processor:

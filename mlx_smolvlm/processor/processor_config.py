@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..model.config import ModelConfig
-from ..model.json_fields import Fields, read_json, read_text, shown
-from ..options import MediaOptions
+from ..model.json_fields import Fields, read_json, read_text
+from ..options import MAX_FPS, MediaOptions, quoted
 from .chat_template import MAX_TEMPLATE_CHARS
 
 LANCZOS = 1  # Pillow's number of the filter
@@ -95,7 +95,7 @@ def read_processor_config(folder: Path, model: ModelConfig) -> ProcessorConfig:
     stated = own.get("image_seq_len")
     if stated is not None and stated != model.image_seq_len:
         raise ValueError(
-            f"{folder / 'processor_config.json'}: image_seq_len is {shown(stated)}, "
+            f"{folder / 'processor_config.json'}: image_seq_len is {quoted(stated)}, "
             f"but config.json gives {model.image_seq_len} tokens per tile"
         )
     tokenizer = _optional_json(folder / "tokenizer_config.json")
@@ -149,8 +149,11 @@ def _video_config(folder: Path, own: dict[str, Any], image: Fields) -> VideoConf
     fields = Fields(source.section("video_sampling"), f"{source.where}, video_sampling")
     size_of_frames = source.section("size", {}) or fields.section("video_size")
     size = Fields(size_of_frames, f"{source.where}, size of video frames")
+    fps = fields.positive("fps", float)
+    if fps > MAX_FPS:
+        raise ValueError(f"{fields.where}: 'fps' is {fps:g}, expected at most {MAX_FPS:g}")
     return VideoConfig(
-        fps=fields.positive("fps", float),
+        fps=fps,
         max_frames=fields.positive("max_frames"),
         longest_edge=size.positive("longest_edge"),
     )

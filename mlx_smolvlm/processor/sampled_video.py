@@ -40,9 +40,8 @@ class SampledVideo:
                 f"{self.name} has {len(self.frames)} frames and {len(self.timestamps_s)} time stamps, "
                 "expected at least one frame, and one time stamp each"
             )
-        if not all(is_between(second, -math.inf, math.inf) for second in [*self.timestamps_s, self.duration_s]) or (
-            self.duration_s < 0
-        ):
+        times = [*self.timestamps_s, self.duration_s]
+        if not all(is_between(second, -math.inf, math.inf) for second in times) or self.duration_s < 0:
             raise ValueError(
                 f"{self.name} has time stamps {quoted(self.timestamps_s)} and a duration of {quoted(self.duration_s)}, "
                 "expected seconds"

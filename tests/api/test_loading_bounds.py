@@ -48,7 +48,7 @@ def test_a_value_is_not_quoted_at_length(folder) -> None:
     refused(folder, "model_type is 'xxx")
     set_field(folder / "config.json", "smolvlm", "model_type")
     set_field(folder / "config.json", [1] * 100_000, "text_config", "num_attention_heads")
-    refused(folder, r"num_attention_heads' is \[1, 1, .* \(300000 characters\)")
+    refused(folder, r"num_attention_heads' is \[1, 1, .*, \.\.\.\], expected int")
 
 
 @pytest.mark.parametrize(

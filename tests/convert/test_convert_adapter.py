@@ -8,6 +8,7 @@ from support.command_lines import assert_refused, run
 from support.editing import WEIGHTS, copied, set_field
 from support.golden_cases import GOLDENS
 from support.make_adapter_goldens import BASE, CASES, fingerprint
+from tokenizers import Tokenizer
 
 from mlx_smolvlm import load
 from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
@@ -164,3 +165,20 @@ def test_an_adapter_without_a_base_asks_for_one(monkeypatch, capsys, adapter, tm
     set_field(adapter / "adapter_config.json", None, "base_model_name_or_path")
     result = run(monkeypatch, capsys, "convert", "--adapter-path", adapter, "--mlx-path", tmp_path / "out")
     assert_refused(result, "name it by --hf-path")
+
+
+def test_an_adapter_trained_with_added_tokens_is_named(convert, checkpoint, adapter):
+    """By the rows of its embeddings, or by its tokenizer where they fit into rows that pad the base's."""
+    tokenizer = Tokenizer.from_file(str(checkpoint(BASE) / "tokenizer.json"))
+    tokenizer.save(str(adapter / "tokenizer.json"))
+    assert convert(adapter).status == 0
+    tokenizer.add_tokens(["<point>", "<box>"])
+    tokenizer.save(str(adapter / "tokenizer.json"))
+    result = convert(adapter, "--force")
+    assert_refused(result, "other tokens than the base's ('<box>', '<point>'); merge it with PEFT")
+    (adapter / "tokenizer.json").unlink()
+    embeddings = load_file(checkpoint(BASE) / WEIGHTS)["model.text_model.embed_tokens.weight"]
+    larger = np.concatenate([embeddings, embeddings[:3]])
+    name = "base_model.model.model.text_model.embed_tokens.modules_to_save.weight"
+    change(adapter, lambda tensors: tensors.update({name: larger}))
+    assert_refused(convert(adapter, "--force"), "was trained with 3 tokens more than this base model has")
