@@ -1,6 +1,6 @@
 """`python -m mlx_smolvlm.chat`: arguments, commands and printing."""
 
-from .command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
+from .command_line import starting  # first: Ctrl-C may come while the rest is imported
 
 # isort: split
 import argparse
@@ -66,8 +66,9 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     if arguments.quiet and arguments.verbose:
         raise ValueError("--quiet and --verbose exclude each other; leave one out")
     waiting.tell("loading the model")
-    from .api.loading import DEMO_MODEL, load
-    from .api.session import Session, check_session_options
+    with starting.importing():
+        from .api.loading import DEMO_MODEL, load
+        from .api.session import Session, check_session_options
 
     check_session_options(options)
     model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, dtype=arguments.dtype)
