@@ -175,7 +175,7 @@ def _print(report: ConversionReport, arguments: argparse.Namespace) -> None:
     if arguments.verbose:
         for path, layer_format in report.plan.items():
             print(f"{path}: {layer_format or f'not quantized, {report.reasons[path]}'}")
-    elif report.quantized:
+    elif report.quantized or arguments.quantize:
         for line in report.summary():
             print(line)
 

@@ -13,11 +13,12 @@ _SHOWN_LAYERS = 5
 _PALETTE = ("#3b6ea5", "#c4622d")
 
 
-def quality_json(comparison: Comparison, data: str, command: str) -> dict[str, Any]:
+def quality_json(comparison: Comparison, data: str, command: str, dtype: str = "float32") -> dict[str, Any]:
     """All of a comparison: numbers and short texts first, then lists and layers."""
     return {
         **comparison.summary(),
         "measured_on": data,
+        "computed_in": dtype,
         "command": command,
         "kl_by_position": comparison.kl_by_position,
         "layer_errors": dict(comparison.worst_layers),
@@ -45,8 +46,11 @@ def write_quality(folder: Path, quality: dict[str, Any]) -> list[str]:
 
 
 def measure_name(quality: dict[str, Any]) -> str:
-    """What tells measures apart: samples and reference."""
-    return f"{quality['measured_on']}, {quality['num_samples']} samples, against {quality['reference']}"
+    """What tells measures apart: samples, reference, and the type of numbers."""
+    count = quality["num_samples"]
+    name = f"{quality['measured_on']}, {count} sample{'s' * (count != 1)}, against {quality['reference']}"
+    dtype = quality.get("computed_in", "float32")
+    return name if dtype == "float32" else f"{name}, in {dtype}"
 
 
 def _measures(content: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:

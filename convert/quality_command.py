@@ -86,8 +86,9 @@ def run_comparison(arguments: argparse.Namespace, command: str) -> None:
         check_plot(arguments.plot)
     reference, candidate = arguments.compare
     data = quality_data(arguments.data, calibrating=False)
-    comparison = compare_checkpoints(reference, candidate, data.measurement, dtype=arguments.dtype or "float32")
-    quality = quality_json(comparison, data.description, command)
+    dtype = arguments.dtype or "float32"
+    comparison = compare_checkpoints(reference, candidate, data.measurement, dtype=dtype)
+    quality = quality_json(comparison, data.description, command, dtype)
     print(json.dumps(quality) if arguments.json else quality_text(quality))
     if arguments.plot:
         write_plot(quality, arguments.plot)

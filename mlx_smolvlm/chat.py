@@ -17,49 +17,32 @@ from .command_line.arguments import (
     generation_options,
     media_options,
 )
-from .command_line.dropped_media import take_media
-from .command_line.line_editor import LineInput
-from .command_line.media_kind import is_video
-from .command_line.notes import show_demo_note, show_speed_note
+from .command_line.chat_help import HELP
 from .command_line.progress import say
-from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
+from .command_line.runner import REPORTED, CommandLine, explain_call, line_start, one_line, refuse_tracebacks
 from .command_line.shown_media import ShownMedia, typed_path
-from .command_line.signals import Interruption, if_held_up
+from .command_line.signals import Interruption, end_at_once, if_held_up
 from .command_line.standard_input import STANDARD_INPUT, check_standard_input, read_pipes
-from .command_line.waiting import Waiting
 from .media.urls import is_url
 from .options import refuse_options
 
 if TYPE_CHECKING:
     from .api.generation import GenerationResponse
     from .api.session import Session
-
-HELP = """\
-/image FILE_OR_URL   show an image with the next question
-/video FILE_OR_URL   show a video with the next question
-/system TEXT         set the system prompt; without TEXT, remove it
-/media               list what goes with the next question; /media remove N (or all) removes
-/undo                take back the last question; its media go with the next one
-/retry               regenerate the last answer (a different one needs --temperature above 0)
-/new                 begin a new conversation; the system prompt stays
-/save FILE           save the conversation and its key-value cache
-/load FILE           continue a saved conversation
-/help                these lines
-/quit                end the chat, as exit, quit and Ctrl-D do
-Anything else is a question. Lines between triple quotes (\"\"\") are one question, and so are
-pasted ones. Images and videos that are dropped on the terminal go with it. Ctrl-C stops an answer; what there is of
-it stays."""
+    from .command_line.waiting import Waiting
 
 
 def main() -> None:
     """Run the command line; exits with 2 and one line on bad arguments."""
     with refuse_tracebacks():
         arguments = _parser().parse_args()
+        from .command_line.waiting import Waiting  # --help does without
+
         with Waiting(not arguments.quiet) as waiting:
             _run(arguments, waiting)
 
 
-def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
+def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     # What is out of range or not there is said before a model is downloaded.
     check_standard_input(arguments, ("system", "json_schema"), "the chat")
     check_files([*arguments.image, *arguments.video, *filter(None, [arguments.load])])
@@ -82,6 +65,8 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
         for source in getattr(arguments, kind):
             chat.show(kind, source)
     if not arguments.quiet:
+        from .command_line.notes import show_demo_note, show_speed_note
+
         if arguments.model is None:
             show_demo_note()
         show_speed_note()
@@ -91,7 +76,7 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
 class _Chat:
     """One conversation on the terminal, or with lines from a pipe."""
 
-    def __init__(self, session: "Session", verbose: bool, waiting: Waiting, history_name: str | None = None):
+    def __init__(self, session: "Session", verbose: bool, waiting: "Waiting", history_name: str | None = None):
         self._session = session
         self._verbose = verbose
         self._waiting = waiting
@@ -99,7 +84,7 @@ class _Chat:
         self._commands: dict[str, Callable[[str], None]] = {
             "/image": lambda source: self.show("image", source),
             "/video": lambda source: self.show("video", source),
-            "/media": self._media,
+            "/media": lambda text: _say(self._shown.obey(text)),
             "/system": self._set_system,
             "/undo": self._undo,
             "/retry": lambda _: self._answer(self._session.regenerate),
@@ -108,6 +93,8 @@ class _Chat:
             "/new": self._begin_new,
             "/help": lambda _: _say(HELP),
         }
+        from .command_line.line_editor import LineInput
+
         self._lines = LineInput([*self._commands, "/quit"], history_name)
         self._is_interactive = self._lines.is_terminal
 
@@ -184,6 +171,9 @@ class _Chat:
     def _obey(self, line: str) -> None:
         if not line.strip():
             return
+        from .command_line.dropped_media import take_media
+        from .command_line.media_kind import is_video
+
         is_command = line.partition(" ")[0].strip() in self._commands
         question, dropped = (line, []) if is_command else take_media(line)
         for source in dropped:
@@ -212,8 +202,10 @@ class _Chat:
     def _answer(self, ask: Callable[..., Iterator["GenerationResponse"]]) -> None:
         step = None
         # Ctrl-C stops the answer; pressed twice, it also takes the question back.
-        stopping = if_held_up(lambda: _say("(stopping as soon as the model has ended its step)"))
-        with stopping, Interruption([signal.SIGINT], second=signal.default_int_handler) as interruption:
+        with (
+            if_held_up(_Stopping().noticed),
+            Interruption([signal.SIGINT], second=signal.default_int_handler) as interruption,
+        ):
             try:
                 self._waiting.tell("reading the question")
                 for step in ask(cancel=interruption.cancel):
@@ -259,14 +251,18 @@ class _Chat:
         if media:
             _say(f"(goes with the next question: {media}; /media remove all removes)")
 
-    def _media(self, text: str) -> None:
-        command, _, which = text.partition(" ")
-        if command == "remove":
-            _say(f"(removed: {self._shown.remove(which.strip())})")
-        elif text:
-            raise ValueError("/media lists, /media remove N removes one, /media remove all removes all")
-        else:
-            _say(self._shown.lines or "(no image or video goes with the next question)")
+
+class _Stopping:
+    """Ctrl-C while the model is in the middle of a long step."""
+
+    _is_said = False
+
+    def noticed(self) -> None:
+        """Say that the answer will stop; at the second time, end the chat."""
+        if self._is_said:
+            end_at_once()
+        self._is_said = True
+        _say(f"{line_start()}(stopping when the model has ended its step; Ctrl-C again ends the chat)")
 
 
 def _say(message: str) -> None:

@@ -24,16 +24,14 @@ from .command_line.arguments import (
     sort_media,
     with_system_prompt,
 )
-from .command_line.notes import show_demo_note, show_speed_note
 from .command_line.progress import say
 from .command_line.runner import CommandLine, explain_call, print_json, refuse_tracebacks
-from .command_line.signals import end_at_once, if_held_up
 from .command_line.standard_input import check_standard_input, read_pipes, read_texts
-from .command_line.waiting import Waiting
 from .options import refuse_options
 
 if TYPE_CHECKING:
     from .api.generation import GenerationResponse
+    from .command_line.waiting import Waiting
     from .media.images import ImageSource
 
 _TEXTS = ("prompt", "system", "messages", "json_schema")  # `-` reads them from standard input
@@ -41,13 +39,16 @@ _TEXTS = ("prompt", "system", "messages", "json_schema")  # `-` reads them from 
 
 def main() -> None:
     """Run the command line; exits with 2 and one line on bad input."""
-    with refuse_tracebacks(), if_held_up(end_at_once):
+    with refuse_tracebacks():
         arguments = _parser().parse_args()
-        with Waiting(not arguments.quiet) as waiting:
+        from .command_line.signals import end_at_once, if_held_up  # --help does without
+        from .command_line.waiting import Waiting
+
+        with if_held_up(end_at_once), Waiting(not arguments.quiet) as waiting:
             _run(arguments, waiting)
 
 
-def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
+def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     if arguments.quiet and arguments.verbose:
         raise ValueError("--quiet and --verbose exclude each other; leave one out")
     for kind, sources in sort_media(arguments.media).items():
@@ -60,6 +61,8 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
     options, media = generation_options(arguments), media_options(arguments)
     if not arguments.json:
         refuse_options(options, ("logprobs",), "only --json reports them; add it")
+    from .command_line.notes import show_demo_note, show_speed_note
+
     if arguments.messages is None:  # those bring media of their own
         shows_demo = not (arguments.model or arguments.prompt or arguments.video)
         if not (arguments.image or shows_demo):

@@ -19,15 +19,14 @@ from .command_line.arguments import (
     media_options,
     with_system_prompt,
 )
-from .command_line.notes import show_demo_note, show_speed_note
 from .command_line.progress import say
 from .command_line.runner import CommandLine, explain_call, line_start, print_json, refuse_tracebacks
 from .command_line.signals import Interruption, end_process, handled_by
 from .command_line.standard_input import check_standard_input, read_texts
-from .command_line.waiting import Waiting
 
 if TYPE_CHECKING:
     from .api.captioning import Caption
+    from .command_line.waiting import Waiting
 
 _TEXTS = ("prompt", "system", "json_schema")  # `-` reads them from standard input
 
@@ -36,11 +35,13 @@ def main() -> None:
     """Run the command line; exits with 2 and one line on bad input, with 130 or 143 when interrupted."""
     with refuse_tracebacks(), handled_by(end_process), _messages_on_stderr():
         arguments = _parser().parse_args()
+        from .command_line.waiting import Waiting  # --help does without
+
         with Waiting(not arguments.quiet) as waiting:
             _run(arguments, waiting)
 
 
-def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
+def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     check_standard_input(arguments, _TEXTS, "SOURCE -" if arguments.source == "-" else None)
     read_texts(arguments, _TEXTS)
     prompt = arguments.prompt
@@ -57,6 +58,8 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
     timing = {"window_s": arguments.window, "every_s": arguments.every, "stall_timeout_s": arguments.stall_timeout}
     check_timing(**timing, retries=arguments.retries)
     read_source(arguments.source)
+
+    from .command_line.notes import show_demo_note, show_speed_note
 
     is_talkative = not (arguments.json or arguments.quiet)
     waiting.tell("loading the model")

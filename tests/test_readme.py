@@ -22,7 +22,12 @@ import video_highlights  # noqa: E402
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHELL = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-SET_UP = ("pip install . && python -m mlx_smolvlm.generate\n", "pip install '.[test]' && pytest\n")
+SET_UP = (
+    "python3 -m venv .venv && source .venv/bin/activate\n",
+    "pip install . && python -m mlx_smolvlm.generate\n",
+    "apt-get install libopenblas0-pthread && export LD_PRELOAD=libopenblas.so.0\n",
+    "pip install '.[test]' && pytest\n",
+)
 ONLINE = "HuggingFaceTB/"
 LONG = "mlx_smolvlm.benchmark"
 OFFLINE_BLOCKS = [
@@ -52,6 +57,19 @@ def run(command: list[str], folder: Path) -> str:
 
 def test_the_set_up_commands_are_there():
     assert [block for block in SHELL if block in SET_UP] == list(SET_UP)
+
+
+@pytest.mark.parametrize(
+    ("option", "answer"),
+    [
+        ("--json-schema", '{"shape": "circle", "color": "red"}\nRed.\n'),
+        ("--kv-bits", "A large red circle at the top left.\n"),
+        ("--speculate", '"drafted_tokens": 7, "accepted_tokens": 7}'),
+    ],
+)
+def test_examples_show_what_the_options_are_good_for(checkout, option, answer):
+    block = next(block for block in SHELL if option in block)
+    assert answer in run(["bash", "-euc", block], checkout)
 
 
 @pytest.mark.parametrize("block", OFFLINE_BLOCKS)

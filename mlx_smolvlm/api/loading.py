@@ -16,7 +16,6 @@ from ..model.smolvlm import SmolVLM
 from ..model.weights import PATCH_EMBEDDING_WEIGHT, TensorInfo, load_tensors, read_index
 from ..options import quoted
 from ..processor.processor import Processor, load_processor
-from .hub import download
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 """Folder of the embedded demo model: a tiny SmolVLM that knows coloured shapes, short numbers and little else."""
@@ -76,6 +75,7 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
         folder = Path(path_or_hub_id).expanduser()
     except RuntimeError as error:  # ~ without a home folder
         raise FileNotFoundError(f"no folder {quoted(str(path_or_hub_id), 300)}: {error}") from None
+    check_utf8(folder)
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -87,7 +87,17 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
         raise FileNotFoundError(f"no file {quoted(name, 300)}; and GGUF files are read by llama.cpp, not here")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         raise FileNotFoundError(f"no folder {quoted(name, 300)}, and that is no Hub id either (owner/name)")
+    from .hub import download
+
     return download(name, revision)
+
+
+def check_utf8(path: Path) -> None:
+    """Raise ValueError for a path that the libraries that read tokenizers and weights cannot be told."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the path {str(path)!a} is not UTF-8; give the folder another name") from None
 
 
 def load_model(folder: Path, config: ModelConfig, dtype: str, *, fuse: bool = True) -> SmolVLM:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ..media.image_files import MAX_IMAGE_PIXELS
-from ..media.images import CHANNELS
 from ..media.urls import is_url, printable
 from ..model.config import ModelConfig
 
@@ -112,7 +111,7 @@ def _check_medium(medium: Any, where: str, arrays: dict[str, np.ndarray], most_t
     _check(f"{where}: source", source, is_right, "null with pixels, otherwise a path, or a video's address")
     _check(f"{where}: pixels", sorted(arrays), arrays.keys() == names, f"{len(names)} arrays")
     for name, array in arrays.items():
-        channels = (3,) if kind == "image" else CHANNELS
+        channels = (3,) if kind == "image" else (1, 3, 4)
         is_image = array.dtype == np.uint8 and (
             (array.ndim == 3 and array.shape[2] in channels) or (array.ndim, kind) == (2, "video")
         )

@@ -1,8 +1,5 @@
 """`python -m mlx_smolvlm.batch`: arguments, signals and printing."""
 
-from ..command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
-
-# isort: split
 import argparse
 import os
 import sys
@@ -21,12 +18,10 @@ from ..command_line.arguments import (
     media_options,
     with_system_prompt,
 )
-from ..command_line.notes import show_demo_note
 from ..command_line.progress import Progress, duration, per_second, say
 from ..command_line.runner import BAD_INPUT, CommandLine, refuse_tracebacks
 from ..command_line.signals import Interruption
 from ..command_line.standard_input import check_standard_input, read_texts
-from ..command_line.waiting import Waiting
 from ..options import refuse_options
 from .inputs import LeftOut, read_items
 from .items import Item, plural
@@ -67,12 +62,13 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
     _check_marker(arguments.prompt, items)
     # What is wrong is said before a model is downloaded, and most of it before MLX is imported.
     from ..api.loading import DEMO_MODEL, load
+    from ..command_line.notes import show_demo_note
+    from ..command_line.waiting import Waiting
     from ..engine.rows import refuse_single_options
     from .job import Job
     from .question import Question
     from .ranks import Ranks
     from .results import STDOUT
-    from .sidecars import Sidecars
 
     options = generation_options(arguments)
     refuse_single_options(options)
@@ -80,7 +76,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
     question = Question(*prompts, arguments.system, options, media_options(arguments))
     ranks = Ranks()
     group.append(ranks)
-    sidecars = Sidecars(arguments.sidecar, items) if arguments.sidecar else None
+    sidecars = _sidecars(arguments.sidecar, items)
     with Job(items, question, out, ranks, arguments.retry_errors, sidecars) as job:
         with Waiting() as waiting:
             waiting.tell("loading the model")
@@ -164,7 +160,7 @@ def _check_marker(prompt: str | None, items: list[Item]) -> None:
 def _items(arguments: argparse.Namespace, out: Path, left_out: LeftOut) -> list[Item]:
     from .result_files import is_results_file
 
-    ignored = [name.strip() for name in (arguments.ignore_fields or "").split(",")]
+    ignored = [] if arguments.ignore_fields is None else arguments.ignore_fields.split(",")
 
     def is_left_out(path: Path) -> bool:
         return is_results_file(path, out) or (arguments.sidecar and path.suffix == f".{arguments.sidecar}")
@@ -185,6 +181,14 @@ def _summary(job: "Job", seconds: float, out: Path) -> str:
     if not job.num_missing:
         return f"{line}; nothing was left to do"
     return f"{line}; {duration(seconds)}, {per_second(job.num_missing / seconds, 'images')}"
+
+
+def _sidecars(form: str | None, items: list[Item]) -> "Sidecars | None":
+    if form is None:
+        return None
+    from .sidecars import Sidecars  # XML is slow to import
+
+    return Sidecars(form, items)
 
 
 def _say_problems(sidecars: "Sidecars | None") -> None:

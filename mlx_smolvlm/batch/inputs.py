@@ -24,10 +24,12 @@ class LeftOut:
     Attributes:
         files: how many of each kind, by suffix where there is one ("NEF"), else by content ("video").
         unread: folders that could not be looked into, with the reason.
+        fields: of lists, that were left out of account as asked.
     """
 
     files: Counter[str] = field(default_factory=Counter)
     unread: list[str] = field(default_factory=list)
+    fields: set[str] = field(default_factory=set)
 
     def notes(self) -> list[str]:
         """A line for each of both, for people."""
@@ -58,12 +60,14 @@ def read_items(
 
     Raises:
         FileNotFoundError: nothing of that name, or nothing that matches.
-        ValueError: a folder without images, or a list that cannot be read.
+        ValueError: a folder without images, a list that cannot be read, or an ignored field that no list has.
     """
     left_out = LeftOut() if left_out is None else left_out
     items: dict[Item, None] = {}
     for source in sources:
         items.update(dict.fromkeys(_read_source(source, is_left_out, ignored_fields, left_out)))
+    if absent := sorted(set(ignored_fields) - left_out.fields):
+        raise ValueError(f"--ignore-fields {','.join(absent)}: no list of the input has such a field; leave it out")
     return list(items)
 
 
@@ -87,7 +91,7 @@ def _read_source(
             raise ValueError(f"{source} is both the input and where results are kept; name another file with --out")
         if path.suffix.lower() in _OTHER_LISTS:
             raise ValueError(f"{source} is no image; a list is a .jsonl, a .csv or a .txt file")
-        yield from read_list(path, ignored_fields) if is_list(path) else [make_item(source)]
+        yield from read_list(path, ignored_fields, left_out.fields) if is_list(path) else [make_item(source)]
     elif glob.has_magic(source):
         names = sorted(glob.glob(os.path.expanduser(source), recursive=True))
         names = [name for name in names if os.path.isfile(name) and not is_left_out(Path(name))]

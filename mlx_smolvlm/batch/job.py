@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from .ranks import PATIENCE_S, Ranks
 from .record import Result, parse_line
 from .result_files import rank_file, rank_files
 from .results import STDOUT, BeingWritten, ResultsFile, ResultsStream
-from .sidecars import Sidecars
+
+if TYPE_CHECKING:
+    from .sidecars import Sidecars
 
 _MERGED_BYTES = 1024**2  # lines that each process sends to the others at a time
 _POLL_S = 0.2  # between two looks at whether another process is still writing
@@ -49,7 +51,7 @@ class Job:
         out: Path,
         ranks: Ranks,
         retry_errors: bool,
-        sidecars: Sidecars | None = None,
+        sidecars: "Sidecars | None" = None,
     ):
         """Open the results.
 

@@ -22,12 +22,13 @@ def is_list(path: Path) -> bool:
     return path.suffix.lower() in _READERS
 
 
-def read_list(path: Path, ignored: Collection[str] = ()) -> Iterator[Item]:
+def read_list(path: Path, ignored: Collection[str] = (), met: set[str] | None = None) -> Iterator[Item]:
     """The entries of a list.
 
     Args:
         path: the list; names in it count from its folder.
         ignored: fields that are left out of account. All others are used or refused.
+        met: gets those of `ignored` that there are.
 
     Raises:
         ValueError: it cannot be read, names nothing, or has an entry that is not understood.
@@ -36,7 +37,11 @@ def read_list(path: Path, ignored: Collection[str] = ()) -> Iterator[Item]:
     try:
         for number, entry in _READERS[path.suffix.lower()](path):
             try:
-                yield _entry(entry, path, ignored)
+                if isinstance(entry, dict) and ignored:
+                    if met is not None:
+                        met |= set(ignored) & entry.keys()
+                    entry = {name: value for name, value in entry.items() if name not in ignored}
+                yield _entry(entry, path)
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
     except UnicodeDecodeError:
@@ -45,13 +50,13 @@ def read_list(path: Path, ignored: Collection[str] = ()) -> Iterator[Item]:
         raise ValueError(f"{path} names nothing; expected an image in each line")
 
 
-def _entry(entry: Any, path: Path, ignored: Collection[str]) -> Item:
+def _entry(entry: Any, path: Path) -> Item:
     if isinstance(entry, str):
         entry = {"path": entry}
     if not isinstance(entry, dict):
         raise ValueError(f"expected an object with a path, got {_shown(entry)}")
     field = _the_one(entry, PATH_FIELDS)
-    unknown = [name for name in entry if name not in (*PATH_FIELDS, *PROMPT_FIELDS, *ignored)]
+    unknown = [name for name in entry if name not in (*PATH_FIELDS, *PROMPT_FIELDS)]
     expected = f"{' or '.join(PATH_FIELDS)}, and {' or '.join(PROMPT_FIELDS)}"
     if field is None:
         found = ", ".join(entry)[:_SHOWN_CHARACTERS] or "none"

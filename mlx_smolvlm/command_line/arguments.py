@@ -7,7 +7,6 @@ from typing import Any
 
 from ..media.urls import is_url
 from ..options import GenerationOptions, MediaOptions
-from .media_kind import is_video
 
 DEMO_QUESTION = "Describe the picture."
 DEFAULT_QUESTION = "Describe this image in detail."
@@ -143,10 +142,16 @@ def sort_media(sources: Sequence[str]) -> dict[str, list[str]]:
     Raises:
         FileNotFoundError: neither a file nor an address.
     """
+    if not sources:
+        return {}
+    from .media_kind import is_video
+
     sorted_sources: dict[str, list[str]] = {"image": [], "video": []}
     for source in sources:
-        if not is_url(source) and not Path(source).expanduser().is_file():
-            raise FileNotFoundError(f"{source}: no such file (questions are given by --prompt)")
+        path = Path(source).expanduser()
+        if not is_url(source) and source != "-" and (path.is_dir() or not path.exists()):
+            what = "a folder, not a file" if path.is_dir() else "no such file"
+            raise FileNotFoundError(f"{source}: {what} (questions are given by --prompt)")
         sorted_sources["video" if is_video(source) else "image"].append(source)
     return sorted_sources
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..media.images import path_of_file_url
 from .media_kind import is_media_file
 
 _WORD = re.compile(r"""(?<!\S)(?:'[^']*'|"[^"]*"|(?:\\.|[^\s\\])+)(?!\S)""")
@@ -54,7 +53,10 @@ def _words(line: str) -> Iterator[tuple[int, int, str]]:
 def _media_path(text: str) -> str | None:
     """The path of an image or video that is there; None for any other text."""
     with suppress(OSError, RuntimeError, ValueError):
-        path = path_of_file_url(text, text) if text.startswith("file://") else text
-        if path and is_media_file(Path(path).expanduser()):
-            return path
+        if text.startswith("file://"):
+            from ..media.images import path_of_file_url  # imports Pillow
+
+            text = path_of_file_url(text, text)
+        if text and is_media_file(Path(text).expanduser()):
+            return text
     return None

@@ -30,7 +30,8 @@ def is_video(source: str) -> bool:
         return source[5:11].lower() == "video/"
     if is_url(source) and source[:5].lower() != "file:":
         return PurePosixPath(urlsplit(source).path).suffix.lower() in VIDEO_SUFFIXES
-    by_content = _by_content(Path(source).expanduser())
+    path = Path(source).expanduser()
+    by_content = _by_content(path) if path.is_file() else None  # a pipe can be read only once
     return Path(source).suffix.lower() in VIDEO_SUFFIXES if by_content is None else by_content
 
 

@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..media.reporting import current_source
 from . import starting
 from .option_names import own_words
 from .standard_streams import open_missing_streams, say, settle, silence
@@ -140,6 +139,8 @@ def _called_as(prog: str) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    from ..media.reporting import current_source  # few commands warn
+
     source = current_source()
     named = "" if not source or source in str(message) else f"{source}: "
     say(f"{line_start()}warning: {named}{' '.join(str(message).split())}")

@@ -10,7 +10,7 @@ from threading import Event, Thread
 from types import FrameType
 from typing import Any, NoReturn
 
-LIMIT_S = 0.7  # for Python's own way out, which is tidier
+LIMIT_S = 0.6  # for Python's own way out, which is tidier
 POLL_MS = 50  # how often the reader of our output is looked after
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 Handler = Callable[[int, FrameType | None], Any]

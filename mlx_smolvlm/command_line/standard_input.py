@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from ..media.fetch import DEFAULT_POLICY
 from ..media.urls import is_url, printable
+from ..options import FetchPolicy
 
 MAX_TEXT_BYTES = 2**20
+MAX_IMAGE_BYTES = FetchPolicy().max_bytes
 STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 
 
@@ -74,10 +75,10 @@ def _content(source: str) -> bytes:
     if source == "-":
         if sys.stdin.isatty():
             raise ValueError("--image -: standard input is a terminal; pipe an image into it, or name a file")
-        content = _read(sys.stdin.buffer, DEFAULT_POLICY.max_bytes, name)
+        content = _read(sys.stdin.buffer, MAX_IMAGE_BYTES, name)
     else:
         with open(source, "rb", buffering=0) as pipe:
-            content = _read(pipe, DEFAULT_POLICY.max_bytes, name)
+            content = _read(pipe, MAX_IMAGE_BYTES, name)
     if not content:
         raise ValueError(f"{name} is empty; expected the content of an image file")
     return content

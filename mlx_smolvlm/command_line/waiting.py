@@ -8,7 +8,7 @@ from threading import Event, Lock, Thread
 
 from ..media.reporting import reported_to
 
-FIRST_S = 0.3  # what is quicker needs no line
+FIRST_S = 0.2  # what is quicker needs no line
 STEP_S = 0.1  # between two of the turning marks
 MARKS = "|/-\\"
 CLEAR = "\r\x1b[K"

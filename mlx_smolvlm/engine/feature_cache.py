@@ -1,6 +1,7 @@
 """Image features of tiles that were encoded before."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from hashlib import blake2b
 from threading import Lock
 
@@ -31,12 +32,15 @@ class FeatureCache:
         self._model: SmolVLM | None = None
         self._lock = Lock()  # held while features are looked up or kept, not while they are computed
 
-    def encode(self, model: SmolVLM, tiles: list[np.ndarray]) -> list[mx.array]:
+    def encode(
+        self, model: SmolVLM, tiles: list[np.ndarray], check_cancelled: Callable[[], None] = lambda: None
+    ) -> list[mx.array]:
         """Image features of tiles, computed for those alone that are new.
 
         Args:
             model: the model whose features these are.
             tiles: (tile_size, tile_size, 3) uint8 each.
+            check_cancelled: called while other threads' tiles are waited for; it may raise to stop.
 
         Returns:
             (image_seq_len, hidden_size) for each tile, evaluated.
@@ -53,7 +57,7 @@ class FeatureCache:
         new = {key: tile for key, tile in zip(keys, tiles, strict=True) if key not in found}
         if new:
             pixels = np.stack(list(new.values()))
-            parts = with_side_streams(lambda: _encoded(model, pixels), len(new))
+            parts = with_side_streams(lambda: _encoded(model, pixels), len(new), check_cancelled)
             found.update(zip(new, parts, strict=True))
         with self._lock:
             self.num_encoded += len(new)

@@ -200,7 +200,7 @@ def read_prompt(
             if tiles:
                 count = min(2 * count, most)
                 with stopwatch.stage("vision"):
-                    reader.add(feature_cache.encode(model, tiles))
+                    reader.add(feature_cache.encode(model, tiles, check_cancelled))
             with stopwatch.stage("prefill"):
                 while reader.num_readable:
                     check_cancelled()

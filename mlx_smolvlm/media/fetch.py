@@ -15,11 +15,12 @@ from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 from ..options import FetchPolicy
 from .addresses import refuse_private_addresses as refuse_private_addresses
 from .connections import CHUNK_BYTES, Patience, SocketFile, connect
-from .proxies import Proxy, connect_through, proxy_for
 from .urls import FetchError, check_size, printable, redact_url
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
+
+    from .proxies import Proxy
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
@@ -87,6 +88,8 @@ def open_response(
     Returns:
         The answer, which is no redirect, its body not read yet; and what its address is called in messages.
     """
+    from .proxies import connect_through, proxy_for
+
     name, target = redact_url(url), url
     for _ in range(policy.max_redirects + 1):
         with translated(name), contextlib.ExitStack() as opened:

@@ -257,6 +257,14 @@ def test_a_text_file_is_a_list_of_paths_and_addresses(tmp_path):
     ]
 
 
+def test_fields_are_ignored_where_there_are_some(tmp_path):
+    (tmp_path / "list.csv").write_text("path,prompt,id\na.png,What?,1\n")
+    source = str(tmp_path / "list.csv")
+    assert read_items([source], ignored_fields=["prompt", "id"]) == [Item("a.png", str(tmp_path / "a.png"), False)]
+    with pytest.raises(ValueError, match="--ignore-fields ID: no list of the input has such a field"):
+        read_items([source], ignored_fields=["ID", "id"])
+
+
 def test_an_address_is_an_input():
     addresses = ["https://example.org/a.jpg", "http://example.org/b.webm"]
     assert [(item.path, item.is_video) for item in read_items(addresses)] == list(

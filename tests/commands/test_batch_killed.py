@@ -13,10 +13,13 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
+
+from mlx_smolvlm.batch.results import ResultsFile
 
 ROOT = Path(__file__).parent.parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -52,7 +55,8 @@ def run(folder: Path, out: Path) -> str:
 
 def answers(out: Path) -> dict[str, tuple]:
     """What each picture got; a picture has one line."""
-    records = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    with ResultsFile(out) as file:
+        records = list(map(asdict, file.lines()))
     found = {Path(r["path"]).name: (r["text"], r["error"], r["completion_tokens"]) for r in records}
     assert len(found) == len(records)
     return found
@@ -70,8 +74,8 @@ def wait_for_lines(path: Path, number: int, process: subprocess.Popen) -> None:
     raise AssertionError(f"no {number} lines in {path}")
 
 
-def check_nothing_is_lost(tmp_path: Path, number: int, num_broken: int, kills: int) -> None:
-    folder, out = make_pictures(tmp_path / "pictures", number, num_broken), tmp_path / "out.jsonl"
+def check_nothing_is_lost(tmp_path: Path, number: int, num_broken: int, kills: int, suffix: str = "jsonl") -> None:
+    folder, out = make_pictures(tmp_path / "pictures", number, num_broken), tmp_path / f"out.{suffix}"
     draw = random.Random(1)
     for _ in range(kills):
         before = num_lines(out)
@@ -86,16 +90,18 @@ def check_nothing_is_lost(tmp_path: Path, number: int, num_broken: int, kills: i
     assert sorted(found) == sorted(path.name for path in folder.iterdir())
     assert sum(error is not None for _, error, _ in found.values()) == num_broken
     assert all((text is None) == (error is not None) for text, error, _ in found.values())
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["out.jsonl"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [out.name]
 
 
-def test_a_killed_run_loses_nothing(tmp_path):
-    check_nothing_is_lost(tmp_path, number=20, num_broken=2, kills=1)
+@pytest.mark.parametrize("suffix", ["jsonl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("csv", "json"))])
+def test_a_killed_run_loses_nothing(tmp_path, suffix):
+    check_nothing_is_lost(tmp_path, number=20, num_broken=2, kills=1, suffix=suffix)
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_ten_times_loses_nothing(tmp_path):
-    check_nothing_is_lost(tmp_path, number=1000, num_broken=20, kills=10)
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "json"])
+def test_a_run_that_is_killed_ten_times_loses_nothing(tmp_path, suffix):
+    check_nothing_is_lost(tmp_path, number=1000, num_broken=20, kills=10, suffix=suffix)
 
 
 @pytest.mark.slow

@@ -74,6 +74,10 @@ def test_a_measure_is_kept_beside_a_better_one_and_replaced_by_one_of_its_name(q
     newer = quality | {"kl_mean": 0.125}
     assert write_quality(tmp_path, newer) == [better]
     assert content() == built_in | {"other_measures": {name: newer}}
+    assert write_quality(tmp_path, quality | {"computed_in": "bfloat16"}) == [better, name]
+    (tmp_path / "quality.json").unlink()
+    for measure in (built_in, newer):
+        write_quality(tmp_path, measure)
     many = quality | {"measured_on": "album", "num_answer_tokens": 9000}
     assert write_quality(tmp_path, many) == [better, name]
     assert content() == many | {"other_measures": {better: built_in, name: newer}}

@@ -192,11 +192,11 @@ def test_a_comparison_keeps_the_measure_of_the_calibration(convert, trained_chec
     result = convert("--compare", trained_checkpoint, out, "--data", pictures / "more")
     assert "quality.json also keeps: built-in samples, 4 samples, against checkpoint" in result.err
     after = json.loads((out / "quality.json").read_text(encoding="utf-8"))
-    assert list(after.pop("other_measures")) == ["more, 1 samples, against checkpoint"]
+    assert list(after.pop("other_measures")) == ["more, 1 sample, against checkpoint"]
     assert after == before
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "| measured on | built-in samples |" in card
-    assert "Also, on more, 1 samples, against checkpoint:" in card
+    assert "Also, on more, 1 sample, against checkpoint:" in card
 
 
 def test_a_quantized_checkpoint_is_not_calibrated(convert, checkpoint, tmp_path):

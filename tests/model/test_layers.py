@@ -70,7 +70,7 @@ def test_other_threads_leave_side_streams_to_one_worker(monkeypatch):
         results.append(call(lambda: side_by_side(add_one, mx.arange(6).reshape(3, 2)).tolist()))
 
     def in_worker(function):
-        return with_side_streams(function, 3)
+        return with_side_streams(function, 3, lambda: None)
 
     before = mx.default_stream(mx.cpu)
     for call in (lambda function: function(), in_worker, in_worker):
@@ -81,6 +81,33 @@ def test_other_threads_leave_side_streams_to_one_worker(monkeypatch):
     assert results == [[[1, 2], [3, 4], [5, 6]]] * 4
     assert [rows for _, rows in parts] == [3, 1, 2, 1, 2, 1, 2]
     workers = [name.partition("_0")[0] for name, _ in parts]
-    assert workers == ["short", *["mlx_smolvlm side streams"] * 4, *["MainThread"] * 2]
+    assert workers == ["short", *["side streams of mlx_smolvlm"] * 4, *["MainThread"] * 2]
     assert mx.default_stream(mx.cpu) == before
     streams._streams.cache_clear()
+
+
+def test_a_wait_for_the_worker_can_be_given_up(monkeypatch):
+    monkeypatch.setattr(streams.os, "cpu_count", lambda: 2)
+    busy, begun, made = threading.Event(), threading.Event(), []
+
+    def long_work():
+        begun.set()
+        busy.wait(30)
+
+    def cancelled():
+        raise InterruptedError
+
+    def give_up():
+        with pytest.raises(InterruptedError):
+            with_side_streams(lambda: made.append("for nothing"), 2, cancelled)
+        made.append("given up")
+
+    first = threading.Thread(target=with_side_streams, args=(long_work, 2, lambda: None))
+    first.start()
+    begun.wait(30)
+    second = threading.Thread(target=give_up)
+    second.start()
+    second.join(30)
+    busy.set()
+    first.join()
+    assert made == ["given up"]

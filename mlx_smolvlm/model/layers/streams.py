@@ -8,13 +8,14 @@ computes for all others. A program with a thread for each request then grows by 
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import TypeVar
 
 import mlx.core as mx
 
 T = TypeVar("T")
+_POLL_S = 0.05  # how often a wait for the worker asks whether it is still wanted
 
 
 def side_by_side(function: Callable[[mx.array], mx.array], rows: mx.array) -> mx.array:
@@ -33,11 +34,12 @@ def side_by_side(function: Callable[[mx.array], mx.array], rows: mx.array) -> mx
     return mx.concatenate(results)
 
 
-def with_side_streams(function: Callable[[], T], num_rows: int) -> T:
+def with_side_streams(function: Callable[[], T], num_rows: int, check_cancelled: Callable[[], None]) -> T:
     """Call a function, in the worker if that is where its `side_by_side` may share out `num_rows`.
 
     The function evaluates the arrays that it returns, and uses none that are not evaluated: such arrays belong to the
-    thread that made them.
+    thread that made them. `check_cancelled` is called while the worker is waited for, which may be busy with others; if
+    it raises, the function is not begun, or its result is dropped.
     """
     if num_rows == 1 or os.cpu_count() == 1 or mx.default_device() == mx.gpu or _may_use_streams():
         return function()
@@ -48,7 +50,14 @@ def with_side_streams(function: Callable[[], T], num_rows: int) -> T:
 
     with _BEGINNING:  # two threads at once would otherwise begin two workers
         worker = _worker()
-    return worker.submit(on_cpu).result()
+    result = worker.submit(on_cpu)
+    try:
+        while not wait([result], _POLL_S).done:
+            check_cancelled()
+    except BaseException:
+        result.cancel()
+        raise
+    return result.result()
 
 
 _WORKER_NAME = "side streams of mlx_smolvlm"
