@@ -3,10 +3,14 @@
 The public names are loaded when first used, so importing the package costs next to nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+from importlib import import_module
+
+TYPE_CHECKING = False  # as `typing` says it, whose import would take longer than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from .api.batching import BatchAnswer, generate_batch
     from .api.captioning import Caption, stream_captions
     from .api.generation import GenerationResponse, generate_text, stream_generate

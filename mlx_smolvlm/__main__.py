@@ -3,7 +3,7 @@
 Nothing heavy is imported before the command is known.
 """
 
-from .command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
+from .command_line import starting  # first: Ctrl-C may come while the rest is imported
 
 # isort: split
 import sys
@@ -48,7 +48,8 @@ def main() -> None:
         if command not in COMMANDS:
             raise ValueError(_no_such_command(program, command))
         sys.argv = [f"{program} {command}", *arguments]  # the command's usage line begins with it
-        run = import_module(COMMANDS[command][0], __package__).main
+        with starting.importing():
+            run = import_module(COMMANDS[command][0], __package__).main
     run()
 
 

@@ -1,6 +1,6 @@
 """`python -m mlx_smolvlm.chat`: arguments, commands and printing."""
 
-from .command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
+from .command_line import starting  # first: Ctrl-C may come while the rest is imported
 
 # isort: split
 import argparse
@@ -17,6 +17,7 @@ from .command_line.arguments import (
     generation_options,
     media_options,
 )
+from .command_line.chat_help import HELP
 from .command_line.progress import say
 from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
 from .command_line.shown_media import ShownMedia, typed_path
@@ -29,22 +30,6 @@ if TYPE_CHECKING:
     from .api.generation import GenerationResponse
     from .api.session import Session
     from .command_line.waiting import Waiting
-
-HELP = """\
-/image FILE_OR_URL   show an image with the next question
-/video FILE_OR_URL   show a video with the next question
-/system TEXT         set the system prompt; without TEXT, remove it
-/media               list what goes with the next question; /media remove N (or all) removes
-/undo                take back the last question; its media go with the next one
-/retry               regenerate the last answer (a different one needs --temperature above 0)
-/new                 begin a new conversation; the system prompt stays
-/save FILE           save the conversation and its key-value cache
-/load FILE           continue a saved conversation
-/help                these lines
-/quit                end the chat, as exit, quit and Ctrl-D do
-Anything else is a question. Lines between triple quotes (\"\"\") are one question, and so are
-pasted ones. Images and videos that are dropped on the terminal go with it. Ctrl-C stops an answer; what there is of
-it stays."""
 
 
 def main() -> None:
@@ -66,8 +51,9 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     if arguments.quiet and arguments.verbose:
         raise ValueError("--quiet and --verbose exclude each other; leave one out")
     waiting.tell("loading the model")
-    from .api.loading import DEMO_MODEL, load
-    from .api.session import Session, check_session_options
+    with starting.importing():
+        from .api.loading import DEMO_MODEL, load
+        from .api.session import Session, check_session_options
 
     check_session_options(options)
     model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, dtype=arguments.dtype)
@@ -100,7 +86,7 @@ class _Chat:
         self._commands: dict[str, Callable[[str], None]] = {
             "/image": lambda source: self.show("image", source),
             "/video": lambda source: self.show("video", source),
-            "/media": self._media,
+            "/media": lambda text: say(self._shown.obey(text)),
             "/system": self._set_system,
             "/undo": self._undo,
             "/retry": lambda _: self._answer(self._session.regenerate),
@@ -265,15 +251,6 @@ class _Chat:
         say(f"(taken back: {' '.join(question.split())})")
         if media:
             say(f"(goes with the next question: {media}; /media remove all removes)")
-
-    def _media(self, text: str) -> None:
-        command, _, which = text.partition(" ")
-        if command == "remove":
-            say(f"(removed: {self._shown.remove(which.strip())})")
-        elif text:
-            raise ValueError("/media lists, /media remove N removes one, /media remove all removes all")
-        else:
-            say(self._shown.lines or "(no image or video goes with the next question)")
 
 
 def _parser() -> argparse.ArgumentParser:

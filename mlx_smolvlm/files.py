@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -137,21 +138,34 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextmanager
 def _hidden_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target`, marked as in use. Its name is chosen first, so that no interrupt loses it."""
-    hidden = target.parent / f"{_prefix(target)}{secrets.token_hex(4)}"
-    lock = None
+    """A temporary folder beside `target`, marked as in use. Its name has a part chosen before, by which it is found
+    and removed where Ctrl-C comes while it is made."""
+    prefix = f"{_prefix(target)}{secrets.token_hex(4)}"
+    hidden = lock = None
+
+    def clean() -> None:
+        for path in [hidden] if hidden else _beginning_with(prefix, target.parent):
+            _clear(path, target)
+
     try:
         try:
-            hidden.mkdir(mode=0o700)
+            hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
             lock = _lock(hidden)
             (hidden / _MARKER).touch()
             yield hidden
         finally:
-            _despite_interrupts(lambda: _clear(hidden, target))
+            _despite_interrupts(clean)
     finally:
-        _despite_interrupts(lambda: _clear(hidden, target))  # if Ctrl-C came just before the other
+        _despite_interrupts(clean)  # if Ctrl-C came just before the other
         if lock is not None:
             os.close(lock)
+
+
+def _beginning_with(prefix: str, folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.name.startswith(prefix)]
+    except OSError:  # it may be written but not listed, or is not there
+        return []
 
 
 def _prefix(target: Path) -> str:

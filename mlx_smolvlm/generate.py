@@ -1,6 +1,6 @@
 """`python -m mlx_smolvlm.generate`: arguments and printing."""
 
-from .command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
+from .command_line import starting  # first: Ctrl-C may come while the rest is imported
 
 # isort: split
 import argparse
@@ -74,8 +74,9 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     if is_demo and is_talkative:
         show_demo_note('--image YOUR.jpg --prompt "..."')
     waiting.tell("loading the model")
-    from .api.generation import stream_generate  # after the arguments are known to be good
-    from .api.loading import DEMO_MODEL, load
+    with starting.importing():
+        from .api.generation import stream_generate  # after the arguments are known to be good
+        from .api.loading import DEMO_MODEL, load
 
     shown_images: list[ImageSource] = [*read_pipes(arguments.image)]
     start = time.perf_counter()

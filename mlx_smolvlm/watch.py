@@ -1,6 +1,6 @@
 """`python -m mlx_smolvlm.watch`: arguments, signals and printing."""
 
-from .command_line import starting  # noqa: F401 - first: Ctrl-C may come while the rest is imported
+from .command_line import starting  # first: Ctrl-C may come while the rest is imported
 
 # isort: split
 import argparse
@@ -48,9 +48,10 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     if prompt is None:
         prompt = DEFAULT_VIDEO_QUESTION if arguments.model else DEMO_VIDEO_QUESTION
     messages = with_system_prompt(prompt, arguments.system, 0, 1)
-    from .api.captioning import check_caption_options, check_timing, stream_captions
-    from .api.loading import DEMO_MODEL, load
-    from .media.live.source import read_source
+    with starting.importing():
+        from .api.captioning import check_caption_options, check_timing, stream_captions
+        from .api.loading import DEMO_MODEL, load
+        from .media.live.source import read_source
 
     # What is wrong is said before a model is downloaded.
     options, media = generation_options(arguments), media_options(arguments)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..command_line import starting
 from ..command_line.arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
@@ -61,14 +62,15 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
     items = _items(arguments, out, left_out)
     _check_marker(arguments.prompt, items)
     # What is wrong is said before a model is downloaded, and most of it before MLX is imported.
-    from ..api.loading import DEMO_MODEL, load
-    from ..command_line.notes import show_demo_note
-    from ..command_line.waiting import Waiting
-    from ..engine.rows import refuse_single_options
-    from .job import Job
-    from .question import Question
-    from .ranks import Ranks
-    from .results import STDOUT
+    with starting.importing():
+        from ..api.loading import DEMO_MODEL, load
+        from ..command_line.notes import show_demo_note
+        from ..command_line.waiting import Waiting
+        from ..engine.rows import refuse_single_options
+        from .job import Job
+        from .question import Question
+        from .ranks import Ranks
+        from .results import STDOUT
 
     options = generation_options(arguments)
     refuse_single_options(options)

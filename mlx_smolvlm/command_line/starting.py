@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -33,6 +35,21 @@ def end() -> None:
     """From here on, Ctrl-C is a KeyboardInterrupt as usual."""
     if signal.getsignal(signal.SIGINT) is _end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Within, Ctrl-C ends a command at once: some libraries make other errors of what comes while they are imported."""
+    before = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and before not in (None, signal.SIG_IGN) and _is_command():
+        signal.signal(signal.SIGINT, _end_at_once)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+    else:
+        yield
 
 
 _begin()
