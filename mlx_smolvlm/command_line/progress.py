@@ -6,7 +6,6 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from ..media.reporting import report
 from .standard_streams import say as say  # the two go together
 
 REPORT_S = 30.0  # between two lines
@@ -41,6 +40,8 @@ class Progress:
         self.close()
         self._total, self._done, self._unit = total, 0, unit
         self._start = self._reported = time.monotonic()
+        from ..media.reporting import report
+
         report("")  # the line that says what goes on, if there is one
         if not self._is_shown:
             return
