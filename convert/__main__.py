@@ -3,11 +3,13 @@
 import argparse
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from ..api.loading import DTYPES
 from ..command_line.progress import Progress, say
 from ..command_line.runner import CommandLine, refuse_tracebacks
+from ..command_line.waiting import Waiting
 from .checkpoint import convert_checkpoint
 from .conversion_report import ConversionReport
 from .plan import RECIPES, QuantizationOptions
@@ -28,9 +30,11 @@ _MODE_NAMES = ", ".join(mode for mode in FORMATS if mode != "affine")
 
 def main() -> None:
     """Run the command line; exits with 2 and one line on bad input."""
-    with refuse_tracebacks():
+    with refuse_tracebacks(), ExitStack() as opened:
         arguments = _parser().parse_args()
         check_quality_options(arguments)
+        waiting = opened.enter_context(Waiting())
+        waiting.tell("opening the checkpoint")
         command = _command(sys.argv[1:])
         if arguments.compare:
             run_comparison(arguments, command)
@@ -65,6 +69,7 @@ def main() -> None:
             repo_id=arguments.upload_repo,
             progress=progress,
         )
+        waiting.stop()
         _print(report, arguments)
         if arguments.dtype == "float16":
             warn_of_float16(arguments, report.folder)

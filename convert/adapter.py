@@ -5,7 +5,6 @@ The arithmetic is that of peft, `tuners/lora/layer.py` (`get_delta_weight` of `L
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,16 @@ from tokenizers import Tokenizer
 from ..api.loading import find_checkpoint
 from ..model.checkpoint_folder import check_adapter_folder
 from ..model.json_fields import Fields, read_json
-from ..model.weights import mlx_name
+from ..model.weights import mlx_name, read_shapes
 from ..options import quoted
+from .path_patterns import PathPattern
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _BY_TOKEN = ("embed_tokens.weight", "lm_head.weight")  # with a row for each token
+_MAX_PATTERNS = 10_000
+_MAX_ALPHA = 1e9
 _CHUNK_BYTES = 8 * 1024**2
 _PIECES = {  # how a tensor's name ends -> what it is to its layer
     ".lora_A.weight": "a",
@@ -165,12 +167,13 @@ def open_adapter(path_or_hub_id: str | Path, *, revision: str | None = None) -> 
     if not (folder / WEIGHTS).is_file():
         pickled = "; pickled weights can run code when read and are refused" if any(folder.glob("*.bin")) else ""
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}{pickled}; save the adapter with PEFT as safetensors")
+    read_shapes(folder / WEIGHTS)  # which checks what MLX does not: overlapping tensors, bytes left over
     try:
         tensors = dict(mx.load(str(folder / WEIGHTS)))  # type: ignore[arg-type]
     except RuntimeError as error:
-        raise ValueError(f"{folder / WEIGHTS} is truncated or not a safetensors file ({error})") from None
+        raise ValueError(f"{folder / WEIGHTS} cannot be read by MLX: {error}") from None
     pieces: dict[str, dict[str, mx.array]] = {}
-    replaced = {}
+    replaced: dict[str, mx.array] = {}
     embeddings = set()
     for name, array in tensors.items():
         if not name.startswith(_PREFIX):
@@ -182,21 +185,29 @@ def open_adapter(path_or_hub_id: str | Path, *, revision: str | None = None) -> 
         own_name = name.removeprefix(_PREFIX)
         ending = next((ending for ending in _PIECES if own_name.endswith(ending)), None)
         if ending is None:  # of modules_to_save
-            replaced[mlx_name(own_name.replace(".base_layer.", ".").replace(".modules_to_save.", "."))] = array
+            _place(replaced, mlx_name(own_name.replace(".base_layer.", ".").replace(".modules_to_save.", ".")), array)
             continue
         module = own_name.removesuffix(ending)
-        pieces.setdefault(module, {})[_PIECES[ending]] = array
+        _place(pieces.setdefault(module, {}), _PIECES[ending], array, module)
         if "embedding" in ending:
             embeddings.add(module)
     scaling = _scaling(fields)
-    updates = {}
+    updates: dict[str, Update] = {}
     for module, found in pieces.items():
         path = mlx_name(f"{module}.").removesuffix(".")
-        updates[path] = _update(found, scaling, module, module in embeddings, folder)
+        _place(updates, path, _update(found, scaling, module, module in embeddings, folder))
         if bool(raw.get("use_dora")) != ("magnitude" in found):
-            raise ValueError(f"{folder}: use_dora is {raw.get('use_dora')}, which does not fit the tensors of {module}")
+            raise ValueError(
+                f"{folder}: use_dora is {quoted(raw.get('use_dora'))}, which does not fit the tensors of {module}"
+            )
     base = raw.get("base_model_name_or_path")
     return Adapter(folder, updates, replaced, base if isinstance(base, str) and base else None)
+
+
+def _place(places: dict[str, Any], name: str, value: Any, module: str = "") -> None:
+    if name in places:
+        raise ValueError(f"the adapter holds two tensors for one place: {f'{name} of {module}' if module else name}")
+    places[name] = value
 
 
 def _check_variant(raw: dict[str, Any], folder: Path) -> None:
@@ -218,23 +229,41 @@ def _scaling(fields: Fields) -> Callable[[str, int], float]:
     ranks, alphas = fields.section("rank_pattern", {}), fields.section("alpha_pattern", {})
     use_rslora = fields.get("use_rslora", bool, False)
 
+    if len(ranks) + len(alphas) > _MAX_PATTERNS:
+        raise ValueError(f"{fields.where}: {len(ranks) + len(alphas)} patterns, the limit is {_MAX_PATTERNS}")
+    compiled: dict[str, PathPattern] = {}
+
     def of_pattern(patterns: dict[str, Any], module: str, default: Any) -> Any:
         """The first pattern that matches the end of a path, as in peft, `utils/other.py` (`get_pattern_key`)."""
-        try:
-            return next((v for pattern, v in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
-        except re.error as error:
-            raise ValueError(f"{fields.where}: a pattern is no regular expression ({error})") from None
+        for pattern, value in patterns.items():
+            if pattern == module or module.endswith(f".{pattern}"):  # as PEFT itself writes them
+                return value
+            if pattern.isidentifier():  # plain text that is no end of this path
+                continue
+            try:
+                if pattern not in compiled:
+                    compiled[pattern] = PathPattern(pattern)
+                if compiled[pattern].matches_end(module):
+                    return value
+            except ValueError as error:
+                raise ValueError(
+                    f"{fields.where}: {quoted(pattern)} is no regular expression that can be used: {error}"
+                ) from None
+        return default
 
     def scaling(module: str, found_rank: int) -> float:
         expected = of_pattern(ranks, module, rank)
         if expected != found_rank:
             raise ValueError(
-                f"{fields.where}: rank {expected} is stated for {module}, but its matrices have {found_rank}"
+                f"{fields.where}: rank {quoted(expected)} is stated for {module}, but its matrices have {found_rank}"
             )
         factor = of_pattern(alphas, module, alpha)
-        if not isinstance(factor, int | float) or not math.isfinite(factor):
-            raise ValueError(f"{fields.where}: alpha_pattern is {quoted(factor)} for {module}, expected a number")
-        return factor / (math.sqrt(found_rank) if use_rslora else found_rank)
+        if type(factor) not in (int, float) or not abs(factor) < _MAX_ALPHA:  # so written that NaN does not pass
+            raise ValueError(
+                f"{fields.where}: lora_alpha or alpha_pattern is {quoted(factor)} for {module}, "
+                f"expected a number below {_MAX_ALPHA:g}"
+            )
+        return float(factor) / (math.sqrt(found_rank) if use_rslora else found_rank)
 
     return scaling
 

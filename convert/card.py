@@ -9,6 +9,7 @@ from .conversion_report import ConversionReport
 CARD = "README.md"
 QUALITY = "quality.json"
 _QUALITY_START, _QUALITY_END = "<!-- quality -->", "<!-- end of quality -->"
+_HEAD_CHARS = 64 * 1024
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -80,7 +81,7 @@ In Swift, with [mlx-swift-lm](https://github.com/ml-explore/mlx-swift-lm):
     let session = ChatSession(try await loadModel(id: "{name}"))
     print(try await session.respond(to: "Describe this image.", image: .url(photo)))
 """
-    (folder / CARD).write_text(text, encoding="utf-8")
+    (folder / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")  # of names that are not UTF-8
     refresh_quality(folder)
 
 
@@ -117,6 +118,7 @@ def _front_matter(card: Path) -> dict[str, str]:
     """The plain `key: value` lines at the head of a model card, and the first items of its lists; {} if none."""
     if not card.is_file():
         return {}
-    head = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    with card.open(encoding="utf-8", errors="replace") as file:
+        head = re.match(r"---\n(.*?)\n---", file.read(_HEAD_CHARS), re.DOTALL)
     lines = re.findall(r"^(\w+):(?: *|\n- *)([\w./:-]+) *$", head[1], re.MULTILINE) if head else []
     return dict(lines)

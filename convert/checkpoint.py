@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..api.loading import DTYPES
+from ..api.loading import DTYPES, check_utf8
 from ..command_line.progress import Progress
 from ..files import write_json
 from ..model.json_fields import read_json
@@ -24,7 +24,7 @@ from .plan import (
     refuse_unquantized,
 )
 from .quantize import Rounding
-from .save import check_target, copy_companions, whole_checkpoint
+from .save import check_target, copy_companions, find_companions, whole_checkpoint
 from .shards import TensorSpec, write_weights
 from .source_checkpoint import Source, open_source
 from .tensors import output_specs, output_tensors
@@ -88,8 +88,10 @@ def convert_checkpoint(
     if not str(mlx_path):
         raise ValueError("--mlx-path is empty; name the folder to make")
     target = Path(mlx_path).expanduser().absolute()
+    check_utf8(target)
     source = open_source(origin, revision=revision)
     check_target(target, source.folder, force)
+    companions = find_companions(source.folder)
     raw_config = read_json(source.folder / "config.json")
     layers, num_weights = source.layers, source.num_weights
     if adapter:
@@ -110,14 +112,15 @@ def convert_checkpoint(
     size_bytes = sum(spec.size_bytes for spec in specs.values())
     parts = _part_sizes(specs, shapes)
     report = ConversionReport(target, str(origin), size_bytes, num_weights, plan, reasons, layers, parts, notes)
-    with whole_checkpoint(target, source.folder, size_bytes, force) as folder:
+    needed_bytes = size_bytes + sum(file.stat().st_size for file in companions.values())
+    with whole_checkpoint(target, source.folder, needed_bytes, force) as folder:
         progress.stage(f"writing {size_bytes / 1e6:.1f} MB", size_bytes, "B")
         tensors = output_tensors(source, to_apply, target_dtype, rounding or Rounding(), adapter)
         try:
             write_weights(folder, specs, tensors, progress.advance)
         finally:
             progress.close()
-        copy_companions(source.folder, folder)
+        copy_companions(companions, folder)
         write_json(folder / "config.json", converted_config(raw_config, source.config, entry, dtype))
         report.write(folder)
         write_card(folder, source.folder, report, command, repo_id)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..api.loading import find_checkpoint
 from ..command_line.progress import Progress, say
+from ..media.reporting import report
 from ..processor.processor import load_processor
 from .adapter import open_adapter
 from .calibration import calibrate, float16_warnings, quality_data
@@ -89,6 +90,7 @@ def run_comparison(arguments: argparse.Namespace, command: str) -> None:
     dtype = arguments.dtype or "float32"
     comparison = compare_checkpoints(reference, candidate, data.measurement, dtype=dtype)
     quality = quality_json(comparison, data.description, command, dtype)
+    report("")  # the line that says what goes on
     print(json.dumps(quality) if arguments.json else quality_text(quality))
     if arguments.plot:
         write_plot(quality, arguments.plot)

@@ -1,18 +1,23 @@
 """Writes a checkpoint folder whole or not at all."""
 
+import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..files import whole_folder
-from ..model.weights import INDEX
-from .card import QUALITY
-from .conversion_report import REPORT_FILE
 
-_COPIED = ("*.json", "*.jinja", "*.txt", "LICENSE*")  # tokenizer, templates, processors; never code or weights
-_NOT_COPIED = ("config.json", INDEX, REPORT_FILE, QUALITY)  # they tell of other weights
-_COMPANIONS_BYTES = 64 * 1024**2  # room for what is not weights: tokenizers are the largest, with some 20 MB
+# Tokenizer, templates, processors, licence; never code or weights, and nothing that a folder happens to hold besides.
+_COPIED = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("merges.txt", "chat_template.json", "chat_template.jinja", "generation_config.json", "processor_config.json"),
+    *("preprocessor_config.json", "video_preprocessor_config.json"),
+    *("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE", "LICENCE.md", "LICENCE.txt", "NOTICE", "NOTICE.txt"),
+)
+MAX_COMPANION_BYTES = 64 * 1024**2  # of one file; tokenizers are the largest, with some 20 MB
+_OWN_FILES_BYTES = 64 * 1024**2  # room for config.json, the card and the report
 
 
 def check_target(target: Path, source: Path, force: bool) -> None:
@@ -44,7 +49,7 @@ def whole_checkpoint(target: Path, source: Path, size_bytes: int, force: bool) -
     """A folder that takes the name `target` when the block ends well, and vanishes otherwise.
 
     A checkpoint that is to be replaced, see `check_target`, stays until the new one is on the disk. `size_bytes` is the
-    size of the weights.
+    size of the weights and of the files that are copied.
 
     Raises:
         FileExistsError, ValueError: as `check_target`.
@@ -56,14 +61,45 @@ def whole_checkpoint(target: Path, source: Path, size_bytes: int, force: bool) -
 
 
 def _check_room(folder: Path, size_bytes: int) -> None:
-    needed, free = size_bytes + _COMPANIONS_BYTES, shutil.disk_usage(folder).free
+    needed, free = size_bytes + _OWN_FILES_BYTES, shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(f"{folder} has {free / 1e9:.2f} GB free, but {needed / 1e9:.2f} GB are needed; make room first")
 
 
-def copy_companions(source: Path, folder: Path) -> None:
-    """Copy what else a user needs: tokenizer, chat template, processor and generation settings, licence."""
-    for pattern in _COPIED:
-        for file in sorted(source.glob(pattern)):
-            if file.is_file() and file.name not in _NOT_COPIED:
-                shutil.copyfile(file, folder / file.name)
+def find_companions(source: Path) -> dict[str, Path]:
+    """What else a user needs, by name: tokenizer, chat template, processor and generation settings, licence.
+
+    Returns:
+        Names, and where the files really are: in the folder, or where it is one of the Hub's cache among its blobs.
+
+    Raises:
+        ValueError: a file of that name is a link to another place, no regular file, or too large.
+    """
+    folder = source.resolve()
+    places = {folder, folder.parent.parent / "blobs"} if folder.parent.name == "snapshots" else {folder}
+    found = {}
+    for name in _COPIED:
+        file = source / name
+        if not os.path.lexists(file):
+            continue
+        real = Path(os.path.realpath(file))
+        if real.parent not in places:
+            raise ValueError(f"{file} is a link to another folder, so it is not copied; put the file itself there")
+        if not real.is_file():
+            raise ValueError(f"{file} is no regular file, so it cannot be copied; remove it")
+        size = real.stat().st_size
+        if size > MAX_COMPANION_BYTES:
+            raise ValueError(f"{file} has {size} bytes, the limit for this file is {MAX_COMPANION_BYTES}")
+        found[name] = real
+    return found
+
+
+def copy_companions(companions: dict[str, Path], folder: Path) -> None:
+    """Copy what `find_companions` found. Raises ValueError if a file has been exchanged or has grown meanwhile."""
+    for name, real in companions.items():
+        descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            content = file.read(MAX_COMPANION_BYTES + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+        if content is None or len(content) > MAX_COMPANION_BYTES:
+            raise ValueError(f"{real} was exchanged while it was converted")
+        (folder / name).write_bytes(content)

@@ -17,10 +17,11 @@ from .command_line.arguments import (
     generation_options,
     media_options,
 )
+from .command_line.chat_help import HELP
 from .command_line.progress import say
-from .command_line.runner import REPORTED, CommandLine, explain_call, line_start, one_line, refuse_tracebacks
+from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
 from .command_line.shown_media import ShownMedia, typed_path
-from .command_line.signals import Interruption, end_at_once, if_held_up
+from .command_line.signals import Interruption, Stopping, if_held_up
 from .command_line.standard_input import STANDARD_INPUT, check_standard_input, read_pipes
 from .media.urls import is_url
 from .options import refuse_options
@@ -29,22 +30,6 @@ if TYPE_CHECKING:
     from .api.generation import GenerationResponse
     from .api.session import Session
     from .command_line.waiting import Waiting
-
-HELP = """\
-/image FILE_OR_URL   show an image with the next question
-/video FILE_OR_URL   show a video with the next question
-/system TEXT         set the system prompt; without TEXT, remove it
-/media               list what goes with the next question; /media remove N (or all) removes
-/undo                take back the last question; its media go with the next one
-/retry               regenerate the last answer (a different one needs --temperature above 0)
-/new                 begin a new conversation; the system prompt stays
-/save FILE           save the conversation and its key-value cache
-/load FILE           continue a saved conversation
-/help                these lines
-/quit                end the chat, as exit, quit and Ctrl-D do
-Anything else is a question. Lines between triple quotes (\"\"\") are one question, and so are
-pasted ones. Images and videos that are dropped on the terminal go with it. Ctrl-C stops an answer; what there is of
-it stays."""
 
 
 def main() -> None:
@@ -72,6 +57,9 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
 
     check_session_options(options)
     model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, dtype=arguments.dtype)
+    from .command_line.notes import show_demo_note, show_speed_note, with_short_steps
+
+    options = with_short_steps(options)
     session = Session(model, processor, system=arguments.system, options=options, media_options=media)
     waiting.stop()
     chat = _Chat(session, arguments.verbose, waiting, None if arguments.no_history else "chat-history")
@@ -81,8 +69,6 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
         for source in getattr(arguments, kind):
             chat.show(kind, source)
     if not arguments.quiet:
-        from .command_line.notes import show_demo_note, show_speed_note
-
         if arguments.model is None:
             show_demo_note()
         show_speed_note()
@@ -100,14 +86,14 @@ class _Chat:
         self._commands: dict[str, Callable[[str], None]] = {
             "/image": lambda source: self.show("image", source),
             "/video": lambda source: self.show("video", source),
-            "/media": self._media,
+            "/media": lambda text: say(self._shown.obey(text)),
             "/system": self._set_system,
             "/undo": self._undo,
             "/retry": lambda _: self._answer(self._session.regenerate),
             "/save": self._save,
             "/load": self.load,
             "/new": self._begin_new,
-            "/help": lambda _: _say(HELP),
+            "/help": lambda _: say(HELP),
         }
         from .command_line.line_editor import LineInput
 
@@ -117,7 +103,7 @@ class _Chat:
     def run(self) -> None:
         """Answer until the input ends."""
         if self._is_interactive:
-            _say("/help lists the commands.")
+            say("/help lists the commands.")
         while True:
             try:
                 line = self._lines.next()
@@ -126,7 +112,7 @@ class _Chat:
             except KeyboardInterrupt:
                 if not self._is_interactive:
                     raise
-                _say("\n(Ctrl-D or /quit ends the chat)")
+                say("\n(Ctrl-D or /quit ends the chat)")
                 continue
             if line.split(maxsplit=1)[:1] in (["/quit"], ["/exit"]) or line.strip() in ("quit", "exit"):
                 return
@@ -135,9 +121,9 @@ class _Chat:
             except BrokenPipeError:
                 raise
             except REPORTED as error:
-                _say(f"error: {one_line(error)}")
+                say(f"error: {one_line(error)}")
             except KeyboardInterrupt:
-                _say("(stopped)")
+                say("(stopped)")
 
     def show(self, kind: str, source: str) -> None:
         """Add an image or video to the next question. Raises what opening it raises."""
@@ -154,9 +140,8 @@ class _Chat:
                 raise ValueError("the chat reads standard input itself; save the image to a file first")
             (content,) = read_pipes([source])
             with named_source(source[:100]):
-                media_options = self._session.media_options
-                max_pixels = media_options.max_pixels or MAX_IMAGE_PIXELS
-                image = load_image(content, max_pixels=max_pixels, page=media_options.page)
+                options = self._session.media_options
+                image = load_image(content, max_pixels=options.max_pixels or MAX_IMAGE_PIXELS, page=options.page)
             if self._is_interactive:
                 show_inline(image)
             # Only a file can be opened again; what came from elsewhere is kept.
@@ -168,7 +153,7 @@ class _Chat:
                 probe(Path(source))
             self._shown.add(kind, source, describe_source(source))
         if self._is_interactive:
-            _say(f"(goes with the next question: {Path(source).name[:100]})")
+            say(f"(goes with the next question: {Path(source).name[:100]})")
 
     def load(self, path: str, system: str | None = None) -> None:
         """Go on with a saved conversation, with another system prompt if one is given.
@@ -182,7 +167,7 @@ class _Chat:
         if system is not None:
             loaded.system = system
         self._session = loaded
-        _say(f"(a conversation of {len(loaded.turns)} question{'s' * (len(loaded.turns) != 1)})")
+        say(f"(a conversation of {len(loaded.turns)} question{'s' * (len(loaded.turns) != 1)})")
 
     def _obey(self, line: str) -> None:
         if not line.strip():
@@ -219,7 +204,7 @@ class _Chat:
         step = None
         # Ctrl-C stops the answer; pressed twice, it also takes the question back.
         with (
-            if_held_up(_Stopping().noticed),
+            if_held_up(Stopping().noticed),
             Interruption([signal.SIGINT], second=signal.default_int_handler) as interruption,
         ):
             try:
@@ -234,27 +219,27 @@ class _Chat:
         if step is None:
             return
         if step.finish_reason == "cancelled":
-            _say("(stopped)" if step.completion_tokens else "(stopped; the question is taken back)")
+            say("(stopped)" if step.completion_tokens else "(stopped; the question is taken back)")
         elif step.finish_reason == "length":
             length = step.prompt_tokens + step.completion_tokens
             is_full = length >= self._session.processor.config.context_length
             advice = "the model's context is full; /new begins a new conversation" if is_full else "see --max-tokens"
-            _say(f"(cut at {step.completion_tokens} tokens; {advice})")
+            say(f"(cut at {step.completion_tokens} tokens; {advice})")
         if self._verbose:
             timing = step.timing
-            _say(
+            say(
                 f"({step.prompt_tokens} tokens of prompt, first token after {timing.time_to_first_token:.2f} s, "
                 f"{step.completion_tokens} tokens at {step.decode_tokens_per_second:.1f} tokens/s)"
             )
 
     def _save(self, path: str) -> None:
         self._session.save(typed_path(path))
-        _say("(saved)")
+        say("(saved)")
 
     def _begin_new(self, _: str) -> None:
         self._session.turns = []
         self._shown.clear()
-        _say("(a new conversation)")
+        say("(a new conversation)")
 
     def _set_system(self, text: str) -> None:
         self._session.system = text or None
@@ -263,36 +248,9 @@ class _Chat:
         undone = self._session.undo()
         question = " ".join(item["text"] for item in undone.content if item["type"] == "text")
         media = self._shown.take_back(undone.content)
-        _say(f"(taken back: {' '.join(question.split())})")
+        say(f"(taken back: {' '.join(question.split())})")
         if media:
-            _say(f"(goes with the next question: {media}; /media remove all removes)")
-
-    def _media(self, text: str) -> None:
-        command, _, which = text.partition(" ")
-        if command == "remove":
-            _say(f"(removed: {self._shown.remove(which.strip())})")
-        elif text:
-            raise ValueError("/media lists, /media remove N removes one, /media remove all removes all")
-        else:
-            _say(self._shown.lines or "(no image or video goes with the next question)")
-
-
-class _Stopping:
-    """Ctrl-C while the model is in the middle of a long step."""
-
-    _is_said = False
-
-    def noticed(self) -> None:
-        """Say that the answer will stop; at the second time, end the chat."""
-        if self._is_said:
-            end_at_once()
-        self._is_said = True
-        _say(f"{line_start()}(stopping when the model has ended its step; Ctrl-C again ends the chat)")
-
-
-def _say(message: str) -> None:
-    """Print on stderr: stdout holds the answers alone."""
-    say(message)
+            say(f"(goes with the next question: {media}; /media remove all removes)")
 
 
 def _parser() -> argparse.ArgumentParser:

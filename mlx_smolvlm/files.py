@@ -2,21 +2,23 @@
 
 Everything is made in a hidden folder beside the target and takes the target's name at the end, once it is on the disk.
 The hidden folder is locked while its process lives; what a killed process left is removed by the next one that writes
-the same target.
+the same target. It is known by a marker within and by its owner: a folder that is only called so is another program's.
 """
 
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 _DRAWN_BY = "mlx-smolvlm drawing"  # in the metadata of drawings
+_MARKER = "of_mlx_smolvlm"  # within a hidden folder, from when it is locked until all else is removed
 _REPLACED = "replaced"  # within a hidden folder: the old target, until the new one has its place
 
 
@@ -109,8 +111,8 @@ def whole_folder(target: Path, check: Callable[[Path], None] = refuse_to_replace
         OSError: the folder above `target` cannot be written; and what `check` raises.
     """
     made = [parent for parent in target.parents if not parent.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         _remove_remains(target)
         check(target)
         with _hidden_folder(target) as hidden:
@@ -124,9 +126,7 @@ def whole_folder(target: Path, check: Callable[[Path], None] = refuse_to_replace
             _place(folder, target, hidden / _REPLACED)
             _flush(target.parent)
     except BaseException:
-        with suppress(OSError):  # of a parent that meanwhile holds something else
-            for parent in made:
-                parent.rmdir()
+        _despite_interrupts(lambda: _remove_empty(made))
         raise
 
 
@@ -138,14 +138,34 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextmanager
 def _hidden_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target`, marked as in use."""
-    with TemporaryDirectory(prefix=_prefix(target), dir=target.parent) as name:
-        lock = _lock(Path(name))
+    """A temporary folder beside `target`, marked as in use. Its name has a part chosen before, by which it is found
+    and removed where Ctrl-C comes while it is made."""
+    prefix = f"{_prefix(target)}{secrets.token_hex(4)}"
+    hidden = lock = None
+
+    def clean() -> None:
+        for path in [hidden] if hidden else _beginning_with(prefix, target.parent):
+            _clear(path, target)
+
+    try:
         try:
-            yield Path(name)
+            hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+            lock = _lock(hidden)
+            (hidden / _MARKER).touch()
+            yield hidden
         finally:
-            if lock is not None:
-                os.close(lock)
+            _despite_interrupts(clean)
+    finally:
+        _despite_interrupts(clean)  # if Ctrl-C came just before the other
+        if lock is not None:
+            os.close(lock)
+
+
+def _beginning_with(prefix: str, folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.name.startswith(prefix)]
+    except OSError:  # it may be written but not listed, or is not there
+        return []
 
 
 def _prefix(target: Path) -> str:
@@ -155,15 +175,61 @@ def _prefix(target: Path) -> str:
 def _remove_remains(target: Path) -> None:
     """Remove what killed processes left; a folder that one was about to replace gets its name back."""
     for remains in target.parent.iterdir():
-        lock = _lock(remains) if remains.name.startswith(_prefix(target)) else None
+        is_ours = remains.name.startswith(_prefix(target)) and _is_ours(remains)
+        lock = _lock(remains) if is_ours else None
         if lock is None:  # something else, or of a process that lives
             continue
         try:
-            if (remains / _REPLACED).is_dir() and not target.exists():
-                (remains / _REPLACED).rename(target)
-            shutil.rmtree(remains)
+            _clear(remains, target)
         finally:
             os.close(lock)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder was made here, by this user: links and what only has the name are not."""
+    try:
+        own, marker = folder.lstat(), (folder / _MARKER).lstat()
+    except OSError:
+        return False
+    is_of_kind = stat.S_ISDIR(own.st_mode) and stat.S_ISREG(marker.st_mode)
+    return is_of_kind and own.st_uid == marker.st_uid == os.geteuid()
+
+
+def _clear(hidden: Path, target: Path) -> None:
+    """Remove a hidden folder, its marker last; a target that was about to be replaced gets its name back."""
+    replaced = hidden / _REPLACED
+    if replaced.is_dir() and not replaced.is_symlink() and not os.path.lexists(target):
+        replaced.rename(target)
+    for path in list(hidden.iterdir()) if hidden.is_dir() else []:
+        if path.name == _MARKER:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    (hidden / _MARKER).unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        hidden.rmdir()
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):  # of one that meanwhile holds something else
+        for folder in folders:
+            with suppress(FileNotFoundError):
+                folder.rmdir()
+
+
+def _despite_interrupts(clean: Callable[[], None]) -> None:
+    """Clean up to the end, from the beginning again where Ctrl-C comes meanwhile; then it counts."""
+    interrupt = None
+    while True:
+        try:
+            clean()
+            break
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 def _place(folder: Path, target: Path, replaced: Path) -> None:
@@ -181,7 +247,7 @@ def _place(folder: Path, target: Path, replaced: Path) -> None:
 def _lock(folder: Path) -> int | None:
     """Mark a folder as in use while this process lives; None if another has done so, or if there are no locks here."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any, TypedDict
 
 MAX_SIDE = 4096  # pixels; no side of an image is ever resized beyond this
+MAX_FPS = 1000.0
 MAX_LOGPROBS = 20
 KV_BITS = (4, 8)
 KV_GROUP_SIZES = (32, 64, 128)
@@ -219,7 +220,7 @@ class MediaOptions:
         max_pixels: width * height above which an image is refused, by its header alone; None for 178,956,970.
         page: which page of an image of several pages (TIFF), counted from 1. None takes the first, with a warning that
             names the others.
-        fps: frames per second of video.
+        fps: frames per second of video, at most 1000.
         max_frames: most frames per video.
         start_s, end_s: the part of each video to look at, in seconds from its first frame.
         hardware_decoding: decode videos with VideoToolbox where the machine has it, otherwise in software.
@@ -250,8 +251,8 @@ class MediaOptions:
         is_limit = self.max_pixels is None or is_whole(self.max_pixels, 1)
         _check(self, "max_pixels", is_limit, "at least 1 pixel or None")
         _check(self, "page", self.page is None or is_whole(self.page, 1), "a whole number of at least 1 or None")
-        is_rate = self.fps is None or (is_between(self.fps, 0, math.inf) and self.fps > 0)
-        _check(self, "fps", is_rate, "a positive number of frames per second")
+        is_rate = self.fps is None or (is_between(self.fps, 0, MAX_FPS) and self.fps > 0)
+        _check(self, "fps", is_rate, f"a positive number of frames per second, at most {MAX_FPS:g}")
         _check(self, "max_frames", self.max_frames is None or is_whole(self.max_frames, 1), "at least 1")
         for name, second in (("start", self.start_s), ("end", self.end_s)):
             if second is not None and not is_between(second, 0, math.inf):

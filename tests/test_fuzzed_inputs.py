@@ -15,7 +15,7 @@ from mlx_smolvlm.engine.structured import read_grammar
 from mlx_smolvlm.options import resolve_options
 from mlx_smolvlm.processor.messages import read_conversation
 
-QUICK, ALL = 500, 10_000
+QUICK, ALL = 300, 10_000
 COUNTS = [QUICK, pytest.param(ALL, marks=pytest.mark.slow)]
 
 TEXT = {"type": "text", "text": "What?"}

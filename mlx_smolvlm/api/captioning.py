@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 WAIT_S = 0.05  # how long a wait may last before the cancel event is looked at
+MAX_TIMING_S = 1e6  # of windows and time-outs: eleven days
 SLACK_S = 0.5  # beyond the stall time-out, within which a source reports its own stall
 
 
@@ -102,8 +103,9 @@ def stream_captions(
         realtime: play a file or pipe at its own pace, as a live source.
         stall_timeout_s: seconds without data after which a network source reconnects, and any other is an error.
         retries: most reconnections in a row; 0 for none. A source that has never given a frame does not reconnect.
-        options, media_options, keywords: as in `stream_generate`. Of the media options only `fps` and `max_frames` are
-            used, and the others refused; long windows have fewer frames a second.
+        options, media_options, keywords: as in `stream_generate`. Of the media options only `fps`, `max_frames` and
+            `fetch_policy` are used, and the others refused; long windows have fewer frames a second. Of the policy all
+            but the time limits count.
         cancel: when set, the captions end, without the one in flight.
 
     Options are checked at once; the source is opened at the first `next()`. Lost connections are reported with
@@ -136,9 +138,9 @@ def stream_captions(
                 f"the video item has {names}, but windows are sampled from the source; pass it as an option"
             )
     check_options(model, options)
-    named = read_source(source)
+    named = read_source(source, media_options.fetch_policy)
     # As many frames as the reference takes of a video of this length, the first and the last at its ends.
-    num_frames = max(1, min(round(config.fps * window_s), config.max_frames))
+    num_frames = max(1, round(min(config.fps * window_s, config.max_frames)))
     sample_interval_s = window_s / max(1, num_frames - 1)
     features = FeatureCache(2 * num_frames * _feature_bytes(model, processor))
 
@@ -175,10 +177,7 @@ def check_caption_options(options: GenerationOptions, media_options: MediaOption
     refuse_options(options, ("logprobs",), "a caption has no place for log probabilities")
     refuse_options(
         media_options,
-        (
-            *("do_image_splitting", "longest_edge", "max_pixels", "page", "start_s", "end_s"),
-            *("hardware_decoding", "fetch_policy"),
-        ),
+        ("do_image_splitting", "longest_edge", "max_pixels", "page", "start_s", "end_s", "hardware_decoding"),
         "of a source that is watched, the frames are taken as they come",
     )
 
@@ -186,8 +185,10 @@ def check_caption_options(options: GenerationOptions, media_options: MediaOption
 def check_timing(window_s: float, every_s: float | None, stall_timeout_s: float, retries: int) -> None:
     """Raise ValueError for what `stream_captions` would refuse."""
     for name, seconds in (("window", window_s), ("every", every_s), ("stall timeout", stall_timeout_s)):
-        if seconds is not None and not (is_between(seconds, 0, math.inf) and seconds > 0):
-            raise ValueError(f"{name} is {quoted(seconds)}, expected a positive number of seconds")
+        if seconds is not None and not (is_between(seconds, 0, MAX_TIMING_S) and seconds > 0):
+            raise ValueError(
+                f"{name} is {quoted(seconds)}, expected a positive number of seconds, at most {MAX_TIMING_S:g}"
+            )
     if not is_whole(retries, 0):
         raise ValueError(f"retries is {quoted(retries)}, expected 0 or more")
 

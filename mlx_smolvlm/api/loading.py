@@ -75,6 +75,7 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
         folder = Path(path_or_hub_id).expanduser()
     except RuntimeError as error:  # ~ without a home folder
         raise FileNotFoundError(f"no folder {quoted(str(path_or_hub_id), 300)}: {error}") from None
+    check_utf8(folder)
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -89,6 +90,14 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
     from .hub import download
 
     return download(name, revision)
+
+
+def check_utf8(path: Path) -> None:
+    """Raise ValueError for a path that the libraries that read tokenizers and weights cannot be told."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the path {str(path)!a} is not UTF-8; give the folder another name") from None
 
 
 def load_model(folder: Path, config: ModelConfig, dtype: str, *, fuse: bool = True) -> SmolVLM:

@@ -151,7 +151,7 @@ def sort_media(sources: Sequence[str]) -> dict[str, list[str]]:
         path = Path(source).expanduser()
         if not is_url(source) and source != "-" and (path.is_dir() or not path.exists()):
             what = "a folder, not a file" if path.is_dir() else "no such file"
-            raise FileNotFoundError(f"{source}: {what} (questions are given by --prompt)")
+            raise FileNotFoundError(f"{source}: {what} (a question is given by --prompt, in quotes)")
         sorted_sources["video" if is_video(source) else "image"].append(source)
     return sorted_sources
 

@@ -2,8 +2,10 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from ..options import GenerationOptions
 from .progress import say
 from .state import is_first
 
@@ -15,6 +17,8 @@ SLOW_NOTE = (
     "note: MLX multiplies matrices without OpenBLAS here, many times slower than with it. Install and preload it:\n"
     "  apt-get install libopenblas0-pthread && export LD_PRELOAD=libopenblas.so.0"
 )
+SLOW_CHUNK = 32
+_MAPS = Path("/proc/self/maps")
 _FAST_LIBRARIES = re.compile(r"openblas|libmkl|libblis|libarmpl|nvpl_blas")
 _OF_OTHERS = re.compile(r"(numpy|scipy)[^/]*(\.libs|_openblas)")  # their copies, which MLX does not use
 
@@ -25,19 +29,31 @@ def show_demo_note(example: str = "") -> None:
         say(DEMO_NOTE.format(example=example))
 
 
-def show_speed_note(maps: Path = Path("/proc/self/maps")) -> None:
-    """On stderr, the first time that MLX computes on Linux's CPU without a fast library. Imports MLX.
+def show_speed_note() -> None:
+    """On stderr, the first time that products are slow. Imports MLX."""
+    if are_products_slow() and is_first("slow-products"):
+        say(SLOW_NOTE)
 
-    `maps` lists the files that the process has loaded.
+
+def with_short_steps(options: GenerationOptions) -> GenerationOptions:
+    """The options with few tokens of a prompt at a time where products are slow, since Ctrl-C waits for them."""
+    if options.prefill_chunk <= SLOW_CHUNK or not are_products_slow():
+        return options
+    return replace(options, prefill_chunk=SLOW_CHUNK)
+
+
+def are_products_slow(maps: Path | None = None) -> bool:
+    """Whether MLX computes on Linux's CPU without a fast library. Imports MLX.
+
+    `maps` lists the files that the process has loaded; None for the system's list.
     """
     if not sys.platform.startswith("linux"):
-        return
+        return False
     import mlx.core as mx
 
     try:
-        loaded = maps.read_text(encoding="utf-8", errors="replace").splitlines()
+        loaded = (maps or _MAPS).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return
+        return False
     is_fast = any(_FAST_LIBRARIES.search(line) and not _OF_OTHERS.search(line) for line in loaded)
-    if mx.default_device() == mx.cpu and not is_fast and is_first("slow-products"):
-        say(SLOW_NOTE)
+    return mx.default_device() == mx.cpu and not is_fast

@@ -71,5 +71,7 @@ def _own_name(option: str, value: str, known: Collection[str]) -> str:
         return option
     if dashed in ELSEWHERE:
         raise ValueError(f"unrecognized arguments: {option}; {ELSEWHERE[dashed]}")
+    if dashed in ("--image", "--video", "--input", "--source"):
+        raise ValueError(f"unrecognized arguments: {option}; name files and addresses without an option")
     near = get_close_matches(dashed, known, 1)
     raise ValueError(f"unrecognized arguments: {option}" + (f"; did you mean {near[0]}?" if near else ""))

@@ -18,6 +18,7 @@ class Progress:
         """`is_shown` False shows nothing."""
         self._is_shown = is_shown
         self._bar: Any = None
+        self._waiting: Any = None
         self._total = self._done = 0
         self._unit = ""
         self._start = self._reported = 0.0
@@ -39,6 +40,9 @@ class Progress:
         self.close()
         self._total, self._done, self._unit = total, 0, unit
         self._start = self._reported = time.monotonic()
+        from ..media.reporting import report
+
+        report("")  # the line that says what goes on, if there is one
         if not self._is_shown:
             return
         if total > 0 and _has_terminal():
@@ -57,6 +61,11 @@ class Progress:
             )
         elif text:
             say(text)
+            if _has_terminal():
+                from .waiting import Waiting
+
+                self._waiting = Waiting()
+                self._waiting.tell("working")
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """So many more are done. `note` stands beside the numbers."""
@@ -79,6 +88,9 @@ class Progress:
 
     def close(self) -> None:
         """The last stage has ended, well or not."""
+        if self._waiting is not None:
+            self._waiting.stop()
+            self._waiting = None
         if self._bar is not None:
             with suppress(OSError):
                 self._bar.close()

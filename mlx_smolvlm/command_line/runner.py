@@ -5,7 +5,6 @@ import io
 import json
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -125,6 +124,8 @@ def _cut(text: str) -> str:
 
 def _unforeseen(error: BaseException) -> str:
     """What and where, so that it can be reported."""
+    import traceback  # few commands come here
+
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{place}: {one_line(error)[:300]} (not foreseen: please report it)"

@@ -71,6 +71,19 @@ class ShownMedia:
             raise ValueError(f"/media remove takes the number of an image or video, or all; {there_are}")
         return str(self._media.pop(int(which) - 1))
 
+    def obey(self, text: str) -> str:
+        """Do what stands after `/media`; returns what to tell the user.
+
+        Raises:
+            ValueError: neither nothing, which lists, nor `remove` with a number or "all".
+        """
+        command, _, which = text.partition(" ")
+        if command == "remove":
+            return f"(removed: {self.remove(which.strip())})"
+        if text:
+            raise ValueError("/media lists, /media remove N removes one, /media remove all removes all")
+        return self.lines or "(no image or video goes with the next question)"
+
     def clear(self) -> None:
         """Show none."""
         self._media = []

@@ -10,6 +10,8 @@ from threading import Event, Thread
 from types import FrameType
 from typing import Any, NoReturn
 
+from .standard_streams import say
+
 LIMIT_S = 0.6  # for Python's own way out, which is tidier
 POLL_MS = 50  # how often the reader of our output is looked after
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -60,6 +62,20 @@ def if_held_up(act: Callable[[], None]) -> Iterator[None]:
         os.close(writer)  # which ends the thread
         watcher.join()
         os.close(reader)
+
+
+class Stopping:
+    """What `if_held_up` calls for work that is to stop while the process goes on."""
+
+    _is_said = False
+
+    def noticed(self) -> None:
+        """Say that the work will stop; at the second time, end the process."""
+        if self._is_said:
+            end_at_once()
+        self._is_said = True
+        start = "\r\x1b[K" if sys.stderr.isatty() else ""  # over the line that says what goes on
+        say(f"{start}(stopping when the model has ended its step; Ctrl-C again ends the chat)")
 
 
 def _watch_signals(reader: int, is_over: Event, act: Callable[[], None]) -> None:

@@ -26,8 +26,8 @@ _KEYWORDS = (*_SCHEMA, *_SCHEMAS, *_NAMED_SCHEMAS, *_VALUES, *_ANNOTATIONS, "ite
 _REFUSED = {
     "nullable": 'write "type": [..., "null"]',
     "x-guidance": "the layout of the JSON is fixed",
-    "schema": "a wrapped schema has name, description, strict and schema alone",
-    "json_schema": 'a wrapped schema has "type": "json_schema" and json_schema alone',
+    "schema": "a wrapped schema is an object",
+    "json_schema": 'a wrapped schema is an object, beside "type": "json_schema"',
 }
 _WRAPPING = ("name", "description", "strict", "schema")  # OpenAI's
 
@@ -65,12 +65,21 @@ def _unwrapped(schema: Mapping[str, Any]) -> Mapping[str, Any]:
         inner = schema.get("json_schema")
         if inner is None and isinstance(schema.get("schema"), Mapping):  # flat, as in the Responses interface
             return _unwrapped({key: value for key, value in schema.items() if key != "type"})
-        if set(schema) == {"type", "json_schema"} and isinstance(inner, Mapping):
+        if isinstance(inner, Mapping):
+            _check_wrapping(schema, ("type", "json_schema"))
             return _unwrapped(inner)
-    if isinstance(schema.get("schema"), Mapping) and set(schema) <= set(_WRAPPING):
-        inner = schema["schema"]
-        return inner if isinstance(inner, Mapping) else schema
+    inner = schema.get("schema")
+    if isinstance(inner, Mapping):
+        _check_wrapping(schema, _WRAPPING)
+        return inner
     return schema
+
+
+def _check_wrapping(wrapping: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in wrapping:
+        if key not in known:
+            advice = did_you_mean(key, known) or f"beside the schema, it takes {', '.join(known)}"
+            raise ValueError(f"the wrapping of the JSON schema has the unknown key {quoted(key)}; {advice}")
 
 
 def _keywords(schema: Any, path: str) -> Iterator[tuple[str, Any, str]]:

@@ -1,5 +1,6 @@
 """Reads a prompt into its cache, in units that the caller paces, while its images and frames are still being made."""
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 
@@ -17,6 +18,7 @@ from .timing import Stopwatch
 
 ENCODER_BYTES = 320 * 1024**2  # about what the encoder may take beside its weights
 MAX_TILES_PER_STEP = 8  # more make no product quicker, and a cancel waits for them
+QUICK_S = 0.5  # tiles that take longer are encoded fewer at a time
 TILES_AHEAD = 8  # tiles that may wait for the encoder
 
 
@@ -185,7 +187,7 @@ def read_prompt(
 ) -> mx.array:
     """Read what the cache does not hold yet, all at once.
 
-    Encoding begins with the first tile there is, and goes on with twice as many at a time.
+    Encoding begins with the first tile there is, and goes on with twice as many at a time while that is quick.
 
     Returns:
         Logits after the last token, (1, vocab_size).
@@ -198,9 +200,12 @@ def read_prompt(
             with stopwatch.stage("processing"):
                 tiles = reader.take(count)
             if tiles:
-                count = min(2 * count, most)
+                start = time.perf_counter()
                 with stopwatch.stage("vision"):
                     reader.add(feature_cache.encode(model, tiles, check_cancelled))
+                # A cancel waits for the tiles in flight.
+                is_quick = time.perf_counter() - start < QUICK_S
+                count = min(2 * count, most) if is_quick else max(count // 2, 1)
             with stopwatch.stage("prefill"):
                 while reader.num_readable:
                     check_cancelled()

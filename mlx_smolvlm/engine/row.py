@@ -10,6 +10,7 @@ from threading import Event
 from typing import Any
 
 from ..media.images import ImageSource
+from ..model.forking import refuse_forked_process
 from ..options import GenerationOptions, MediaOptions, is_whole, quoted
 from ..processor.messages import Message, Several, check_media
 from ..processor.prompt import Prompt
@@ -119,6 +120,9 @@ class Row:
     prompt_ids: list[int] = field(default_factory=list)
     image_tokens: int = 0
     cached_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        refuse_forked_process()
 
     @property
     def most_tokens(self) -> int:

@@ -4,7 +4,8 @@ llguidance computes which those are; it is the extra `json`, imported when asked
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,7 @@ from .json_schema import schema_text
 MAX_SCHEMA_CHARS = 256 * 1024  # as JSON text; time grows with the square of what follows
 MAX_SCHEMA_OBJECTS = 1500  # objects within a schema: one for each property and each alternative
 MAX_REGEX_CHARS = 8192
+_MESSAGE_CHARS = 500
 
 # One way to write JSON: that of json.dumps. Free white space invites small models to make nothing else.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -36,9 +38,12 @@ def read_grammar(options: GenerationOptions) -> str | None:
     """
     if options.regex is not None:
         _check_regex(options.regex)
-        return _regex_grammar(options.regex)
+        with _one_line("the regex"):
+            return _regex_grammar(options.regex)
     if options.json_schema is not None:
-        return _schema_grammar(_bounded_schema(options.json_schema))
+        schema = _bounded_schema(options.json_schema)
+        with _one_line("the JSON schema"):
+            return _schema_grammar(schema)
     return None
 
 
@@ -135,7 +140,24 @@ def make_constraint(
 ) -> GrammarConstraint | None:
     """The constraint of an answer; None if it is free. Raises what `read_grammar` and the class raise."""
     grammar = read_grammar(options)
-    return None if grammar is None else GrammarConstraint(processor, vocab_size, grammar, max_tokens)
+    if grammar is None:
+        return None
+    with _one_line("the schema or regex"):
+        return GrammarConstraint(processor, vocab_size, grammar, max_tokens)
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Turn what llguidance raises into a short ValueError: also panics, which are no `Exception`."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, ImportError):
+        raise
+    except BaseException as error:
+        if isinstance(error, ValueError) and len(str(error)) <= _MESSAGE_CHARS:
+            raise
+        reason = printable(" ".join(str(error).split()), 300)
+        raise ValueError(f"{what} cannot be enforced: {reason}") from None
 
 
 def _llguidance() -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from .checked_file import CheckedFile
+from .image_limits import check_image_bytes, check_scans, check_sides
 from .other_content import is_text, other_content
 from .signatures import is_tga
 from .tiff import Selection, select
@@ -57,6 +58,7 @@ def from_file(
     Image.open would do for the first, but above a limit that is global it warns, and nothing silences that for one
     thread alone; so its loop is repeated here, and `decoded` checks.
     """
+    check_image_bytes(file, name)
     head = file.read(1024)
     damage = ""
     for format_name, factory in _readers(head, name):
@@ -77,6 +79,8 @@ def from_file(
         if page not in (None, 1) and format_name != "TIFF":
             raise ValueError(f"{name}: page is {page}, but only TIFF files have several; leave it out")
         with image:
+            if format_name == "JPEG":
+                check_scans(file, image.width * image.height, name, max_pixels)
             return decoded(image, name, max_pixels, check, is_file=True)
     if damage and not is_text(head):  # text can begin like a BMP ("BM") or PPM ("P1" to "P6")
         raise ValueError(f"{name}: {damage}")
@@ -119,6 +123,7 @@ def decoded(image: Image.Image, name: str, max_pixels: int, check: Callable[[], 
         raise ValueError(f"{name}: has no pixels ({width}x{height}); pass an image at least 1x1 in size")
     if width * height > max_pixels:
         raise ValueError(f"{name}: {width}x{height} pixels, {too_large(max_pixels)}")
+    check_sides(width, height, name)
     try:
         image.load()
     except BOMBS as error:

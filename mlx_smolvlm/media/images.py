@@ -21,6 +21,7 @@ from PIL import Image
 from ..options import FetchPolicy
 from .fetch import DEFAULT_POLICY, fetch
 from .image_files import MAX_IMAGE_PIXELS, decoded, from_file, reason, too_large
+from .image_limits import check_sides
 from .urls import URL_SCHEME, check_size, decode_data_url, is_url, printable, redact_url
 
 CHANNELS = (1, 3, 4)
@@ -192,6 +193,7 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> Image.Image:
     if array.size == 0 or shape[0] * shape[1] > max_pixels:
         reason = "has no pixels; pass at least 1x1" if array.size == 0 else too_large(max_pixels)
         raise ValueError(f"{name}: {reason}")
+    check_sides(shape[1], shape[0], name)
     array = array[:, :, 0] if array.ndim == 3 and shape[2] == 1 else array
     if array.dtype.kind == "b":
         array = array * np.uint8(255)

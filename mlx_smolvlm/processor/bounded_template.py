@@ -26,6 +26,8 @@ from .template_limits import (
     ITEMS_PER_STEP,
     MAX_DEPTH,
     MAX_INT_BITS,
+    MAX_SEARCH,
+    MAX_STRIPPED,
     MAX_TEXT,
     MAX_WIDTH,
     CountingGenerator,
@@ -220,6 +222,13 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if name in ("expandtabs", "indent"):
             breaks = str(text).count("\t" if name == "expandtabs" else "\n") + 1
             self._allow(breaks * max(number, *map(len, others), 8))
+        elif name in ("title", "urlencode"):  # slow for their size
+            self._allow(4 * self._size(text))
+        elif name in ("strip", "lstrip", "rstrip", "trim") and max(map(len, others), default=0) > MAX_STRIPPED:
+            raise TemplateLimitError(f"it strips more than {MAX_STRIPPED} different characters")
+        elif name in ("rfind", "rindex", "rsplit", "rpartition"):  # which take the product of the two lengths
+            if len(text) * max(map(len, others), default=0) > MAX_SEARCH:
+                raise TemplateLimitError("it searches a long text from its end for a long one")
         elif name == "round" and number > MAX_WIDTH:
             raise TemplateLimitError(f"it rounds to more than {MAX_WIDTH} places")
         elif name == "replace" and len(others) >= 2:

@@ -192,7 +192,8 @@ def _content(message: Any, where: str) -> list[str | MediaItem]:
         raise ValueError(f"{where} is {quoted(message)}, expected an object with 'role' and 'content'")
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
-        raise ValueError(f"{where} has role {quoted(role)}, expected one of {', '.join(ROLES)}")
+        advice = "; write system" if role == "developer" else ""
+        raise ValueError(f"{where} has role {quoted(role)}, expected one of {', '.join(ROLES)}{advice}")
     for key, value in message.items():
         if key not in _MESSAGE_KEYS and value is not None:  # tables fill in None
             advice = (

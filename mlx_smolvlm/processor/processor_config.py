@@ -10,7 +10,7 @@ from typing import Any
 
 from ..model.config import ModelConfig
 from ..model.json_fields import Fields, read_json, read_text
-from ..options import MediaOptions, quoted
+from ..options import MAX_FPS, MediaOptions, quoted
 from .chat_template import MAX_TEMPLATE_CHARS
 
 LANCZOS = 1  # Pillow's number of the filter
@@ -149,8 +149,11 @@ def _video_config(folder: Path, own: dict[str, Any], image: Fields) -> VideoConf
     fields = Fields(source.section("video_sampling"), f"{source.where}, video_sampling")
     size_of_frames = source.section("size", {}) or fields.section("video_size")
     size = Fields(size_of_frames, f"{source.where}, size of video frames")
+    fps = fields.positive("fps", float)
+    if fps > MAX_FPS:
+        raise ValueError(f"{fields.where}: 'fps' is {fps:g}, expected at most {MAX_FPS:g}")
     return VideoConfig(
-        fps=fields.positive("fps", float),
+        fps=fps,
         max_frames=fields.positive("max_frames"),
         longest_edge=size.positive("longest_edge"),
     )

@@ -120,15 +120,17 @@ def test_models_and_sessions_cannot_be_pickled(pair):
 
 def test_a_forked_process_is_refused(pair, monkeypatch):
     """It would hang. Told by the process's number, so without a fork here."""
-    steps = stream_generate(*pair, "Hello")
+    steps, rows = stream_generate(*pair, "Hello"), Rows(*pair)
     monkeypatch.setattr(os, "getpid", lambda: forking._user + 1)
     for entry in (
         *(lambda entry=entry: entry(*pair) for entry in ENTRIES),
         lambda: next(steps),
         lambda: load(DEMO_MODEL),
+        lambda: rows.add(BatchRequest("Hello")),
     ):
         with pytest.raises(RuntimeError, match=r"was forked from \d+, which had a model already: MLX would hang here"):
             entry()
+    rows.close()
 
 
 FORK = """

@@ -75,6 +75,11 @@ def test_options_without_a_counterpart_say_what_to_do(generate, option):
     assert_refused(generate("--prompt", "hi", option.replace("-", "_").replace("__", "--", 1), "x"), ELSEWHERE[option])
 
 
+def test_sources_without_an_option_are_named_so(monkeypatch, capsys):
+    refused = run(monkeypatch, capsys, "batch", "--image", "a.png")
+    assert_refused(refused, "unrecognized arguments: --image; name files and addresses without an option")
+
+
 def test_bare_files_are_media_by_their_content(generate, image, tmp_path):
     """Also under a name that says something else."""
     clip = tmp_path / "clip.png"
@@ -87,7 +92,7 @@ def test_bare_files_are_media_by_their_content(generate, image, tmp_path):
 
 
 def test_a_bare_word_that_is_no_file_is_refused(generate):
-    assert_refused(generate("What", "is", "this?"), "What: no such file (questions are given by --prompt)")
+    assert_refused(generate("What", "is", "this?"), "What: no such file (a question is given by --prompt, in quotes)")
 
 
 def test_quiet_prints_the_answer_alone(monkeypatch, capsys):

@@ -1,6 +1,8 @@
 """What the command lines tell of how far they are."""
 
+import io
 import sys
+import time
 
 import pytest
 
@@ -59,3 +61,18 @@ def test_bytes_are_counted_in_megabytes_and_a_beginning_anew_is_no_fault(capsys,
 )
 def test_durations_are_for_people(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_stage_without_a_count_shows_on_terminals_that_it_goes_on(monkeypatch):
+    class Screen(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with Progress() as progress:
+        progress.stage("rounding layer by layer")
+        time.sleep(0.5)
+    assert screen.getvalue().startswith("rounding layer by layer\n\r\x1b[K| working (0 s)")
+    assert screen.getvalue().endswith("\r\x1b[K")

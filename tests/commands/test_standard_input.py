@@ -119,8 +119,7 @@ def test_an_image_in_a_chat_is_not_taken_from_its_questions(typed):
 
 
 def test_images_from_pipes_are_bounded(typed, monkeypatch, content):
-    limited = standard_input.DEFAULT_POLICY.__class__(max_bytes=len(content) - 1)
-    monkeypatch.setattr(standard_input, "DEFAULT_POLICY", limited)
+    monkeypatch.setattr(standard_input, "MAX_IMAGE_BYTES", len(content) - 1)
     assert_refused(
         typed(content, "generate", "--prompt", "x", "--image", "-"), "standard input has more than the limit"
     )

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from support.media import picture
 
-from mlx_smolvlm import load, stream_generate
-from mlx_smolvlm.command_line import notes, waiting
-from mlx_smolvlm.command_line.notes import SLOW_NOTE, show_speed_note
+from mlx_smolvlm import GenerationOptions, load, stream_generate
+from mlx_smolvlm.command_line import notes, signals, waiting
+from mlx_smolvlm.command_line.notes import SLOW_NOTE, are_products_slow, show_speed_note, with_short_steps
 from mlx_smolvlm.command_line.signals import LIMIT_S, if_held_up
 from mlx_smolvlm.command_line.waiting import CLEAR, Waiting
 from mlx_smolvlm.media.reporting import report, reported_to
@@ -88,17 +88,22 @@ def test_slow_products_are_noted_once(capsys, monkeypatch, tmp_path):
     fast = "7f00-7f01 r-xp 0 08:01 5 /usr/lib/x86_64-linux-gnu/openblas-pthread/libopenblasp-r0.3.21.so\n"
     numpys = "7f00-7f01 r-xp 0 08:01 5 /venv/site-packages/numpy.libs/libscipy_openblas64_-32a4b2a6.so\n"
     maps.write_text(fast + numpys)
-    show_speed_note(maps)
-    show_speed_note(tmp_path / "absent")
+    monkeypatch.setattr(notes, "_MAPS", maps)
+    show_speed_note()
+    assert not are_products_slow(tmp_path / "absent")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(notes.sys, "platform", "darwin")
     maps.write_text(numpys)
-    show_speed_note(maps)
+    show_speed_note()
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(notes.sys, "platform", "linux")
-    show_speed_note(maps)
-    show_speed_note(maps)
+    show_speed_note()
+    show_speed_note()
     assert capsys.readouterr().err == f"{SLOW_NOTE}\n"
+    assert with_short_steps(GenerationOptions()).prefill_chunk == 32
+    assert with_short_steps(GenerationOptions(prefill_chunk=8)).prefill_chunk == 8
+    maps.write_text(fast)
+    assert with_short_steps(GenerationOptions()).prefill_chunk == 512
 
 
 def test_ctrl_c_is_noticed_while_the_main_thread_is_held_up():
@@ -115,6 +120,17 @@ def test_ctrl_c_is_noticed_while_the_main_thread_is_held_up():
         signal.signal(signal.SIGINT, handler)
     assert len(acted) == 1
     assert LIMIT_S <= acted[0] - start < 1
+
+
+def test_ctrl_c_twice_ends_a_chat_that_is_held_up(capsys, monkeypatch):
+    ended = []
+    monkeypatch.setattr(signals, "end_at_once", lambda: ended.append(1))
+    stopping = signals.Stopping()
+    stopping.noticed()
+    assert "(stopping when the model has ended its step" in capsys.readouterr().err
+    assert ended == []
+    stopping.noticed()
+    assert ended == [1]
 
 
 def test_ctrl_c_ends_a_command_that_computes_for_long(tmp_path):

@@ -34,8 +34,11 @@ def test_wrapped_schemas_are_unwrapped(wrapped):
         ({"$defs": {"a": {"requird": []}}}, "$defs, a has the unknown keyword 'requird'; did you mean 'required'?"),
         ({"type": "string", "nullable": True}, 'write "type": [..., "null"]'),
         ({"x-guidance": {}}, "the layout of the JSON is fixed"),
-        ({"name": "colour", "schema": COLOUR, "strct": True}, "unknown keyword 'name'"),
-        ({"type": "json_schema", "json_schema": COLOUR, "x": 1}, "unknown keyword 'json_schema'"),
+        ({"name": "colour", "schema": COLOUR, "strct": True}, "has the unknown key 'strct'; did you mean 'strict'?"),
+        (
+            {"type": "json_schema", "json_schema": COLOUR, "x": 1},
+            "the wrapping of the JSON schema has the unknown key 'x'",
+        ),
         ({"type": "object", "title": {"type": "string"}}, "has title {'type': 'string'}; a property of that name"),
         ({"contentEncoding": "base64"}, "unknown keyword 'contentEncoding'"),
         ('{"type": "string", "type": "number"}', "has the key 'type' twice"),

@@ -11,13 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ...options import FetchPolicy
 from ..connections import Patience, Stalled
+from ..fetch import DEFAULT_POLICY
 from ..images import path_of_file_url
 from ..urls import check_size, printable, redact_url
 from ..video.container import film_stream, open_video, reason, video_path
@@ -43,11 +45,13 @@ class LiveSource:
         kind: "file", "pipe", "device", "socket" (tcp, udp), "http" or "stream" (all that FFmpeg connects to itself).
         target: path, device name or address; empty for standard input.
         device_format: FFmpeg's name of the kind of device.
+        policy: where connections may go and how large a download may be; None for anywhere.
     """
 
     kind: str
     target: str
     device_format: str | None = None
+    policy: FetchPolicy | None = None
 
     @property
     def name(self) -> str:
@@ -73,13 +77,14 @@ class OpenSource:
     is_live: bool
 
 
-def read_source(text: str) -> LiveSource:
+def read_source(text: str, policy: FetchPolicy | None = None) -> LiveSource:
     """Understand SOURCE.
 
     Args:
         text: a file, a named pipe, `-` for standard input, `camera` or `camera:N`, `FORMAT:NAME` for a device of
             FFmpeg (`v4l2:/dev/video0`, `avfoundation:0`, `lavfi:testsrc2`), or an address (rtsp, http, https, tcp,
             udp, rtmp, srt, ...).
+        policy: of it the schemes, the redirects, the largest download and the allowed addresses count.
 
     Raises:
         FileNotFoundError: no such file.
@@ -91,7 +96,10 @@ def read_source(text: str) -> LiveSource:
         return LiveSource("file" if stat.S_ISREG(os.fstat(0).st_mode) else "pipe", "")
     scheme, separator, _ = text.partition("://")
     if separator and scheme.isalnum():
-        return _address(text, scheme.lower())
+        source = replace(_address(text, scheme.lower()), policy=policy)
+        if source.kind == "stream" or text.lower().startswith("udp"):
+            _refuse_unchecked(source)
+        return source
     mode = _mode(text)
     if stat.S_ISFIFO(mode):
         return LiveSource("pipe", text)
@@ -107,6 +115,14 @@ def read_source(text: str) -> LiveSource:
     return LiveSource("file", str(video_path(text)))
 
 
+def _refuse_unchecked(source: LiveSource) -> None:
+    """What FFmpeg connects to itself, nobody has checked."""
+    if source.policy is not None and source.policy.check_address is not None:
+        raise ValueError(
+            f"{source.name}: FFmpeg connects to it by itself, so fetch_policy.check_address cannot be asked"
+        )
+
+
 def _mode(path: str) -> int:
     """The kind and rights of a file, 0 if there is none."""
     try:
@@ -116,6 +132,10 @@ def _mode(path: str) -> int:
 
 
 def _address(text: str, scheme: str) -> LiveSource:
+    try:
+        urlsplit(text)
+    except ValueError:
+        raise ValueError(f"{redact_url(text)}: not a valid address; expected {scheme}://host/path") from None
     if scheme == "file":
         return LiveSource("file", str(video_path(path_of_file_url(text, text))))
     if scheme in ("http", "https"):
@@ -167,7 +187,7 @@ def open_live_source(
         elif source.kind == "pipe":
             file = opened.enter_context(open_pipe(Path(source.target) if source.target else None, patience))
         elif source.kind == "socket":
-            file = opened.enter_context(open_socket(source.target, patience))
+            file = opened.enter_context(open_socket(source.target, patience, source.policy or DEFAULT_POLICY))
         elif source.kind == "http":
             file, is_file = _http_file(source, opened, patience, expect_nothing)
         container = opened.enter_context(_container(source, file, patience))
@@ -183,13 +203,16 @@ def _http_file(
 ) -> tuple[Any, bool]:
     """What to read, and whether it is a file: one is downloaded first, as its index may be at the end."""
     with ExitStack() as connection:
-        body, length, media_type = connection.enter_context(open_http(source.target, patience))
+        body, length, media_type = connection.enter_context(
+            open_http(source.target, patience, source.policy or DEFAULT_POLICY)
+        )
         if any(playlist in media_type.lower() for playlist in PLAYLIST_TYPES):
+            _refuse_unchecked(source)
             return source.target, False
         if length is None:
             opened.push(connection.pop_all())
             return body, False
-        check_size(length, MAX_DOWNLOAD_BYTES, source.name)
+        check_size(length, source.policy.max_bytes if source.policy else MAX_DOWNLOAD_BYTES, source.name)
         file = opened.enter_context(TemporaryFile(prefix="mlx_smolvlm_"))
         expect_nothing(True)
         shutil.copyfileobj(body, file)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from ...options import FetchPolicy
 from ..connections import STEP_S, Patience, SocketFile, connect
 from ..fetch import DEFAULT_POLICY, open_response
 from ..urls import redact_url
@@ -60,12 +61,15 @@ def open_pipe(path: Path | None, patience: Patience) -> Iterator[PipeFile]:
 
 
 @contextlib.contextmanager
-def open_socket(url: str, patience: Patience) -> Iterator[ReadableFile]:
+def open_socket(url: str, patience: Patience, policy: FetchPolicy = DEFAULT_POLICY) -> Iterator[ReadableFile]:
     """What arrives over `tcp://host:port` or at `udp://[group or address]:port`."""
     parts = urlsplit(url)
     if parts.port is None:
         raise ValueError(f"{redact_url(url)} names no port, expected {parts.scheme}://host:port")
-    opened = _bind(parts) if parts.scheme == "udp" else connect(parts.hostname or "", parts.port, lambda: patience)
+    check = policy.check_address or (lambda _: None)
+    is_udp = parts.scheme == "udp"
+    host = parts.hostname or ""
+    opened = _bind(parts) if is_udp else connect(host, parts.port, lambda: patience, check_address=check)
     with opened as connection:
         file = SocketFile(connection, patience)
         yield ReadableFile(file.read)
@@ -82,12 +86,14 @@ def _as_os_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_http(url: str, patience: Patience) -> Iterator[tuple[ReadableFile, int | None, str]]:
+def open_http(
+    url: str, patience: Patience, policy: FetchPolicy = DEFAULT_POLICY
+) -> Iterator[tuple[ReadableFile, int | None, str]]:
     """The body behind an http(s) address, its length if the server states one, and its media type.
 
     Redirects are followed, but never from https to http. The body has no limit, as live streams have none.
     """
-    answered = open_response(url, DEFAULT_POLICY, lambda: patience, patience, lambda _: _as_os_errors())
+    answered = open_response(url, policy, lambda: patience, patience, lambda _: _as_os_errors())
     with answered as (response, name):
         if response.status != 200:
             raise ValueError(f"{name}: the server answered {response.status}; check the address")

@@ -1,0 +1,184 @@
+"""What strangers hand in, by kind: how a hostile example is made from a number, and what reads it.
+
+Every example is bytes, so that one that was found to do harm can stay as a file.
+"""
+
+import io
+import json
+import shutil
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from support.checkpoints import write_checkpoint
+from support.golden_cases import GOLDENS
+
+from mlx_smolvlm import DEMO_MODEL, GenerationOptions, Session, load
+from mlx_smolvlm.batch.results import Result, ResultsFile
+from mlx_smolvlm.convert.adapter import open_adapter
+from mlx_smolvlm.engine.structured import make_constraint
+from mlx_smolvlm.media.images import load_image
+from mlx_smolvlm.processor.chat_template import FAMILY_TEMPLATE, render
+
+from .mutators import json_bytes, mutated_bytes, mutated_json
+
+REFUSALS = (ValueError, TypeError, OSError)  # what a command reports in one line and status 2
+MESSAGES = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": [{"type": "image", "image": "picture.png"}, {"type": "text", "text": "What is this?"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "A shape."}]},
+    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]},
+]
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 20, "pattern": "^[a-z]+$"},
+        "tags": {"type": "array", "items": {"enum": ["a", "b", 1]}, "minItems": 1, "maxItems": 4},
+        "size": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 9}, {"$ref": "#/$defs/none"}]},
+    },
+    "required": ["name"],
+    "additionalProperties": False,
+    "$defs": {"none": {"type": "null"}},
+}
+PIECES = [  # of templates
+    "{% for a in range(9999) %}", "{% for m in messages %}", "{% for c in m.content %}", "{% endfor %}", "{{ m.role }}",
+    "{% set n = namespace(x='a', y=[]) %}", "{% set n.x = n.x ~ n.x %}", "{% set n.y = [n.y, n.y] %}", "{{ n.x }}",
+    "{% set n.x = n.x * 99 %}", "{{ n.y }}", "{{ messages | tojson(indent=4) }}", "{{ 'a' | center(99999) }}", "{%",
+    "{% if n.x == n.y %}", "{% endif %}", "{{ '%9d' % 1 }}", "{{ n.y | string | length }}", "{{ strftime_now('%Y') }}",
+    "{% macro f(x) %}{{ f(x) ~ f(x) }}{% endmacro %}", "{{ f(1) }}", "{{ n.x.replace('a', 'bb') }}", "}}", "{#", "|",
+    "{{ messages | map('tojson') | join('x' * 999) }}", "{{ n.x | list | sort | unique | list }}", "{{ [n.x] * 999 }}",
+    "{{ range(99999) | list | sum }}", "{{ ''.__class__ }}", "{{ cycler }}", "{{ loop.index }}", "{{ 9 ** 999 }}",
+    "{{ raise_exception('no') }}", "{{ ('x' * 999) | indent(999) }}", "{% break %}", "{{ self }}", "{{ dict(a=n.x) }}",
+]  # fmt: skip
+
+
+def image_seeds() -> list[bytes]:
+    """One small picture in each format."""
+    seeds = []
+    for mode, kind, options in [
+        ("RGB", "PNG", {}), ("RGB", "JPEG", {"progressive": True}), ("RGB", "WEBP", {}), ("P", "GIF", {}),
+        ("RGB", "BMP", {}), ("RGB", "TIFF", {"compression": "tiff_lzw"}), ("L", "PPM", {}), ("RGB", "JPEG2000", {}),
+        ("RGBA", "PNG", {"optimize": True}), ("I;16", "PNG", {}),
+    ]:  # fmt: skip
+        file = io.BytesIO()
+        pixels = np.arange(40 * 30, dtype=np.uint16 if mode == "I;16" else np.uint8).reshape(30, 40)
+        image = Image.fromarray(pixels)
+        (image if mode == "I;16" else image.convert(mode)).save(file, kind, **options)
+        seeds.append(file.getvalue())
+    return seeds
+
+
+class Workplace:
+    """Seeds of every kind, and a folder in which examples are tried."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.checkpoint = write_checkpoint("smolvlm_256m", folder / "checkpoint")
+        self.adapter = Path(shutil.copytree(GOLDENS / "adapters" / "plain", folder / "adapter"))
+        self.model, self.processor = load(DEMO_MODEL, dtype="float32")
+        self.images = image_seeds()
+        session = Session(self.model, self.processor, system="Be brief.")
+        for _ in session.ask("What is this?", images=[DEMO_MODEL.parent / "first.png"], max_tokens=2):
+            pass
+        session.save(folder / "session")
+        self.session = (folder / "session").read_bytes()
+        result = Result("a.png", None, "What?", "A shape", None, "stop", 9, 4, 2, 0.1, "demo", "a-b-c")
+        self.results = result.line() * 3
+        side_files = sorted(path.name for path in self.checkpoint.glob("*.json") if path.name != "tokenizer.json")
+        self.side_files = [*side_files, "config.json", "config.json"]
+        self.originals = {path.name: path.read_bytes() for path in self.checkpoint.iterdir()}
+        self.adapter_originals = {path.name: path.read_bytes() for path in self.adapter.iterdir()}
+
+    def example(self, kind: str, number: int) -> bytes:
+        """The hostile example of this number."""
+        choices = Random(f"{kind} {number}")
+        if kind == "weights":
+            return mutated_bytes(self.originals["model.safetensors"], choices)
+        if kind == "configs":
+            name = choices.choice(self.side_files)
+            return self._damaged_file(name, self.originals[name], choices)
+        if kind == "tokenizers":
+            return self._damaged_file("tokenizer.json", self.originals["tokenizer.json"], choices)
+        if kind == "adapters":
+            name = choices.choice(["adapter_config.json", "adapter_model.safetensors"])
+            return self._damaged_file(name, self.adapter_originals[name], choices)
+        if kind == "templates":
+            if choices.random() < 0.3:
+                return mutated_bytes(FAMILY_TEMPLATE.encode(), choices)
+            return "".join(choices.choices(PIECES, k=choices.randrange(1, 12))).encode()
+        if kind == "images":
+            return mutated_bytes(choices.choice(self.images), choices)
+        if kind == "sessions":
+            return mutated_bytes(self.session, choices)
+        if kind == "results":
+            return mutated_bytes(self.results, choices)
+        seed: Any = MESSAGES if kind == "messages" else SCHEMA
+        return json_bytes(mutated_json(seed, choices))
+
+    def attempt(self, kind: str, example: bytes) -> None:
+        """Have an example read. What is refused as it should be is fine; anything else is raised."""
+        try:
+            getattr(self, f"_read_{kind}")(example)
+        except REFUSALS as error:
+            text = str(error)
+            if len(text) > 2000 and kind != "messages":
+                raise AssertionError(f"a message of {len(text)} characters: {text[:300]}") from error
+
+    def _damaged_file(self, name: str, content: bytes, choices: Random) -> bytes:
+        if name.endswith(".json") and choices.random() < 0.8:
+            content = json_bytes(mutated_json(json.loads(content), choices))
+        else:
+            content = mutated_bytes(content, choices)
+        return name.encode() + b"\0" + content
+
+    def _read_weights(self, example: bytes) -> None:
+        self._read_configs(b"model.safetensors\0" + example)
+
+    def _read_configs(self, example: bytes) -> None:
+        name, _, content = example.partition(b"\0")
+        path = self.checkpoint / name.decode()
+        path.write_bytes(content)
+        try:
+            _, processor = load(self.checkpoint, dtype="float32")
+            processor.decode(processor("What is this?", apply_chat_template=False).input_ids)
+        finally:
+            path.write_bytes(self.originals[name.decode()])
+
+    _read_tokenizers = _read_configs
+
+    def _read_adapters(self, example: bytes) -> None:
+        name, _, content = example.partition(b"\0")
+        path = self.adapter / name.decode()
+        path.write_bytes(content)
+        try:
+            open_adapter(self.adapter)
+        finally:
+            path.write_bytes(self.adapter_originals[name.decode()])
+
+    def _read_templates(self, example: bytes) -> None:
+        content = [{"type": "image"}, {"type": "text", "text": "What is this?"}]
+        render(example.decode(errors="replace"), [{"role": "user", "content": content}], {"bos_token": "<s>"})
+
+    def _read_images(self, example: bytes) -> None:
+        load_image(example)
+
+    def _read_sessions(self, example: bytes) -> None:
+        (self.folder / "session").write_bytes(example)
+        Session.load(self.folder / "session", self.model, self.processor)
+
+    def _read_results(self, example: bytes) -> None:
+        (self.folder / "results.jsonl").write_bytes(example)
+        with ResultsFile(self.folder / "results.jsonl") as results:
+            list(results.lines())
+
+    def _read_messages(self, example: bytes) -> None:
+        self.processor(json.loads(example))
+
+    def _read_schemas(self, example: bytes) -> None:
+        options = GenerationOptions(json_schema=json.loads(example), max_tokens=40)
+        make_constraint(options, self.processor, self.model.config.text.vocab_size, 40)
+
+
+KINDS = sorted(name.removeprefix("_read_") for name in vars(Workplace) if name.startswith("_read_"))
