@@ -137,8 +137,9 @@ def test_pixels_that_are_not_square_keep_their_shape(tmp_path):
     write_film(path, blinking(np.arange(30) / 10), options=options, audio=None)
     cut_out(path, output, (1.0, 2.0))
     with av.open(str(path)) as before, av.open(str(output)) as after:
-        aspects = [container.streams.video[0].sample_aspect_ratio for container in (before, after)]
-    assert aspects == [Fraction(16, 9)] * 2
+        streams = [container.streams.video[0] for container in (before, after)]
+        shapes = [(stream.width, stream.height, stream.sample_aspect_ratio) for stream in streams]
+    assert shapes == [(64, 48, Fraction(16, 9)), (114, 48, 1)]
 
 
 def test_decode_times_ascend_and_wait_for_no_frame():

@@ -13,7 +13,7 @@ from PIL import Image
 from ..connections import Closed, Patience, Stalled
 from ..urls import printable
 from ..video.container import reason
-from ..video.frames import upright_picture
+from ..video.upright import Upright
 from .frame_buffer import FrameBuffer, LiveFrame, StreamClock
 from .source import LiveSource, OpenSource, open_live_source
 
@@ -58,6 +58,7 @@ class LiveReader:
         self._begun_s = 0.0
         self._interval_s = 0.0  # between the last two frames
         self._unsampled: Any = None  # the last frame, if it was not sampled
+        self._upright: Upright | None = None
         self._can_return = False
         self._thread = Thread(target=self._work, name="mlx_smolvlm live source", daemon=True)
 
@@ -123,6 +124,7 @@ class LiveReader:
         is_paced = self._realtime or self._source.device_format == "lavfi"  # which would give all at once
         self._buffer.drops = opened.is_live or self._realtime
         self._clock.restart()
+        self._upright = Upright(opened.stream)
         for frame in self._frames(opened):
             now_s = time.monotonic()
             if self._frame_count == 0:
@@ -141,7 +143,8 @@ class LiveReader:
             self._buffer.advance(time_s)
 
     def _put(self, sample_s: float, time_s: float, frame: Any) -> None:
-        tile = self._make_tile(upright_picture(frame))
+        assert self._upright is not None
+        tile = self._make_tile(self._upright(frame))
         self._buffer.put(LiveFrame(sample_s, time_s, tile, time.monotonic()))
 
     def _frames(self, opened: OpenSource) -> Iterator[Any]:
