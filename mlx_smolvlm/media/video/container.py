@@ -46,6 +46,8 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
     """
     import av  # slow to import, and most prompts have no video
 
+    if holds_stills_only(path):
+        raise ValueError(f"{path} is a picture, not a video; pass it as an image")
     options: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}  # a file never leads to the net
     if hardware:
         from av.codec.hwaccel import HWAccel
@@ -62,7 +64,7 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
     except (av.FFmpegError, ValueError) as error:
         raise ValueError(f"{path} is not a video file{what_else(path, reason(error))}") from None
     with container:
-        if is_picture(container.format.name) or holds_stills_only(path):
+        if is_picture(container.format.name):
             raise ValueError(f"{path} is a picture, not a video; pass it as an image")
         if container.format.name in _LISTS:
             raise ValueError(f"{path} is a list of other files ({container.format.long_name}); pass the video itself")

@@ -7,6 +7,7 @@ from typing import BinaryIO
 _MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"mfra", b"sidx", b"styp", b"meta"}
 _MP4_BOXES |= {b"uuid", b"pnot", b"emsg", b"udta"}
 _EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
+_JPEG = b"\xff\xd8\xff"
 _STREAMED = 0xFFFFFF00  # sizes from here on stand for "not known"
 
 
@@ -18,10 +19,21 @@ def missing_part(path: Path) -> str | None:
     return f"{_megabytes(size)} of {_megabytes(stated)} MB are there" if stated > size else None
 
 
+def unread_recordings(path: Path) -> str | None:
+    """What is not read of a file of MP4's kind that holds several recordings one after the other."""
+    with path.open("rb") as file:
+        count = sum(kind == b"moov" for kind, _, _ in _boxes(file))
+    return f"{count} MP4 files lie in it one after the other, and only the first can be read" if count > 1 else None
+
+
 def holds_stills_only(path: Path) -> bool:
-    """Whether a file of MP4's kind holds pictures (HEIC, AVIF) and no film."""
+    """Whether a file of MP4's kind holds pictures (HEIC, AVIF) and no film, or is a JPEG of several pictures."""
     with path.open("rb") as file:
         kinds = {kind for kind, _, _ in _boxes(file)}
+        file.seek(0)
+        head = file.read(65536)
+    if head.startswith(_JPEG):
+        return b"MPF\0" in head  # of multi-picture files; motion JPEG has none
     return b"ftyp" in kinds and b"meta" in kinds and not kinds & {b"moov", b"moof"}
 
 

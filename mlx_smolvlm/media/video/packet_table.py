@@ -20,8 +20,9 @@ _RESTARTING |= {"vp8", "vp9"}
 _GUESSES_PTS = {"avi"}  # has no presentation times: FFmpeg's are wrong where frames are reordered
 NO_TIME = -(2**31)  # fits the narrower columns, too
 _ABSENT = np.iinfo(np.int64).min
-_BLOCK = 1024  # packets that are held as Python's objects
+_BLOCK = 256  # packets that are held as Python's objects
 _KEY, _EMPTY, _HIDDEN = 1, 2, 4
+_THEORA_HEADER = 0x80  # bit of the first byte
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def packet_table(
         may_jump: whether the format is made to be cut and joined anywhere, so that a long gap is a jump of the clock.
         is_cut_off: whether the file ends early; its last packet is then no frame if it is damaged.
     """
-    reading = _Reading(Timeline(time_base, may_jump), stream_index, time_base, format_name in _GUESSES_PTS)
+    timeline = Timeline(time_base, may_jump)
+    reading = _Reading(timeline, stream_index, time_base, format_name in _GUESSES_PTS, codec_name == "theora")
     pts, dts, flags = reading.columns(packets, is_cut_off)
     segments = reading.timeline.segments
     counts = _decodable(flags, segments.positions)
@@ -125,7 +127,9 @@ def packet_table(
     is_matched = bool(2 * timed.sum() >= counts.sum() and (frame_times[1:] > frame_times[:-1]).all())
     is_matched &= format_name not in _GUESSES_PTS
     if not is_matched:
-        frame_times = np.sort(dts[counts])
+        del frame_times
+        frame_times = dts[counts]
+        frame_times.sort()
     return PacketTable(
         pts=pts,
         dts=dts,
@@ -144,7 +148,7 @@ def packet_table(
 class _Reading:
     """Packets as they are read, in columns that grow."""
 
-    def __init__(self, timeline: Timeline, stream_index: int, time_base: float, guesses_pts: bool):
+    def __init__(self, timeline: Timeline, stream_index: int, time_base: float, guesses_pts: bool, has_headers: bool):
         self.timeline = timeline
         self.digest = blake2b(digest_size=16)
         self.last_duration = 0
@@ -153,6 +157,7 @@ class _Reading:
         self._stream_index = stream_index
         self._time_base = time_base
         self._guesses_pts = guesses_pts
+        self._has_headers = has_headers
 
     def columns(self, packets: Iterable[Any], is_cut_off: bool) -> list[np.ndarray]:
         """Times of presentation and of decoding, and flags."""
@@ -180,20 +185,22 @@ class _Reading:
                 self._hear(packet)
             elif packet.size or packet.pts is not None:  # not the one that only drains the decoder
                 pts, dts, is_keyframe = packet.pts, packet.dts, packet.is_keyframe
+                is_header = self._has_headers and packet.size and memoryview(packet)[0] & _THEORA_HEADER
+                if is_header:  # of another recording, which give no frame
+                    pts, dts, is_keyframe = None, None, False
                 shift = self.timeline.shift(None if self._guesses_pts else pts, dts, is_keyframe)
                 self._is_damaged = packet.is_corrupt
                 time = dts if pts is None else pts
                 if time is not None and (self._last_time is None or time - shift >= self._last_time):
                     self._last_time, self.last_duration = time - shift, packet.duration or 0
                 content = crc32(packet) if is_keyframe else 0
-                flags = (is_keyframe, packet.size == 0, packet.is_discard)
+                flags = (is_keyframe, packet.size == 0, bool(packet.is_discard or is_header))
                 yield (_time(pts), _time(dts), *flags, packet.size, content, shift)
 
     def _hear(self, packet: Any) -> None:
         if packet.pts is not None and packet.size:
             ticks = float(packet.time_base) / self._time_base
-            duration = (packet.duration or 0) * ticks
-            self.timeline.hear(round(packet.pts * ticks + duration), round(duration))
+            self.timeline.hear(round(packet.pts * ticks), round((packet.pts + (packet.duration or 0)) * ticks))
 
 
 def _grown(column: "array[int]", times: np.ndarray, shifts: np.ndarray) -> "array[int]":

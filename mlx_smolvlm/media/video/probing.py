@@ -19,7 +19,7 @@ import numpy as np
 
 from .animated_webp import animation_times_ms, is_pillow_animation
 from .container import may_jump, open_video, packets, refuse_stills, sound_beside, video_path
-from .content import missing_part
+from .content import missing_part, unread_recordings
 from .packet_table import PacketTable, packet_table
 
 ASSUMED_FPS = 25  # of a stream that states none, as FFmpeg assumes
@@ -43,7 +43,7 @@ class VideoInfo:
         tick_s: seconds a tick.
         packets: how to reach a frame; None for what Pillow reads (`animated_webp`).
         last_frame_s: how long the last frame is shown, where the file says so.
-        missing: if the file ends before it should, how much of it is there: "2.1 of 4 MB are there".
+        missing: what of the file cannot be read, if it ends before it should: "2.1 of 4 MB are there".
     """
 
     path: Path
@@ -229,7 +229,7 @@ def probe(path: str | Path, *, check_cancelled: Callable[[], None] = lambda: Non
             raise ValueError(f"{path} has a video stream without frames; is the file complete?")
         refuse_stills(container, stream, table.frame_count, path)
         info = _described(path, container, stream, table, is_cut_off=missing is not None)
-    return replace(info, missing=missing)
+    return replace(info, missing=missing or unread_recordings(path))
 
 
 def _described(path: Path, container: Any, stream: Any, table: PacketTable, *, is_cut_off: bool) -> VideoInfo:
@@ -248,15 +248,21 @@ def _described(path: Path, container: Any, stream: Any, table: PacketTable, *, i
 def _last_frame_s(container: Any, info: VideoInfo, table: PacketTable, is_cut_off: bool) -> float | None:
     """How long the last frame is shown: as its packet says, or for as long as sound goes on."""
     is_mov = container.format.name.startswith("mov")
-    own_s = table.last_duration * info.tick_s if is_mov or container.format.name in STATES_DURATIONS else 0.0
+    is_stated = is_mov or container.format.name in STATES_DURATIONS
+    own_s = table.last_duration * info.tick_s if is_stated else 0.0
     if table.frame_times is None or is_cut_off:
         return own_s or None
     last = int(table.frame_times[-1])
+    if may_jump(container) and info.frame_count > 1:  # as the one before: a clock's gaps say nothing of it
+        own_s = (last - int(table.frame_times[-2])) * info.tick_s
     held_s = (table.sound_end - last) * info.tick_s
     if container.duration is not None and not table.segments.is_joined and not may_jump(container):
         begin = container.start_time if is_mov and container.start_time else 0
         last_s = (last + table.segments.shifts[0]) * info.tick_s
-        held_s = max(held_s, (begin + container.duration) / 1e6 - last_s)
+        stated_s = (begin + container.duration) / 1e6 - last_s
+        held_s = max(held_s, stated_s)
+        if not is_mov and not container.streams.audio:  # then it is the last frame that ends there
+            own_s = own_s or max(0.0, stated_s)
     usual_s = own_s or float(1 / info.fps)
     return held_s if held_s > max(usual_s + SOUND_GOES_ON_S, HELD_INTERVALS * usual_s) else own_s or None
 

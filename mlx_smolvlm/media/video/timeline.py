@@ -7,6 +7,7 @@ BACK_S = 0.1  # a keyframe that is this much earlier than a frame before it begi
 BACK_WITHIN_GROUP_S = 0.5  # the same for other frames, in formats that are cut anywhere
 GAP_S = {True: 10.0, False: 3600.0}  # the longest gap of a recording, in formats whose clocks may jump and in others
 HEARD = 0.5  # share of a gap in which there is sound: then nothing moved for so long
+PAUSE_S = 1.0  # of sound that goes on all the same
 RARE = 0.1  # of all frames: more gaps than that are the pace of the recording, as in time lapses
 
 
@@ -42,7 +43,6 @@ class Timeline:
     def __init__(self, time_base: float, may_jump: bool):
         self.segments = Segments()
         self.gaps: list[tuple[int, int]] = []  # (position, length) of those that were taken for jumps
-        self.sound_end = 0  # when the last sound ends, on the same clock
         self._may_jump = may_jump
         self._back, self._back_within = BACK_S / time_base, BACK_WITHIN_GROUP_S / time_base
         self._longest_gap = GAP_S[may_jump] / time_base
@@ -51,8 +51,8 @@ class Timeline:
         self._latest: int | None = None  # presentation time, on the file's own clock
         self._latest_dts: int | None = None
         self._step = max(1, round(0.04 / time_base))  # from one frame to the next
-        self._heard = 0  # ticks of sound since the last frame
-        self._has_sound = False
+        self._pause = PAUSE_S / time_base
+        self._sound: tuple[int, int] | None = None  # from when to when it goes on, on the file's own clock
 
     def shift(self, pts: int | None, dts: int | None, is_keyframe: bool) -> int:
         """What to take from the times of the next packet."""
@@ -68,22 +68,25 @@ class Timeline:
                 self._step = dts - self._latest_dts
             self._latest = time if self._latest is None else max(self._latest, time)
             self._latest_dts = time if dts is None else dts
-            self._heard = 0
         self._position += 1
         return self._shift
 
-    def hear(self, end: int, duration: int) -> None:
-        """Note a packet of sound that ends at this time of the file's clock."""
-        self._has_sound = True
-        self._heard += duration
-        self.sound_end = max(self.sound_end, end - self._shift) if self._is_near(end) else self.sound_end
+    def hear(self, start: int, end: int) -> None:
+        """Note a packet of sound, which may lie in the file before the frames that are shown with it."""
+        if self._sound is not None and abs(start - self._sound[1]) <= self._pause:
+            start = self._sound[0]
+        self._sound = start, end
+
+    @property
+    def sound_end(self) -> int:
+        """When the last sound ends; 0 if there is none beside the last frames."""
+        if self._sound is None or self._latest is None or self._sound[0] > self._latest:
+            return 0
+        return self._sound[1] - self._shift
 
     def real_gaps(self, frame_count: int) -> list[tuple[int, int]]:
         """The gaps that are the recording's own pace after all."""
-        return self.gaps if len(self.gaps) > RARE * frame_count else []
-
-    def _is_near(self, time: int) -> bool:
-        return self._latest is not None and abs(time - self._latest) <= self._longest_gap + self._heard
+        return self.gaps if len(self.gaps) > max(1, RARE * frame_count) else []
 
     def _goes_back(self, pts: int | None, dts: int | None, is_keyframe: bool) -> bool:
         time = dts if pts is None else pts
@@ -98,13 +101,15 @@ class Timeline:
         """Take a gap that is too long for a clock's jump, unless sound goes on in it."""
         last = self._latest if dts is None or self._latest_dts is None else self._latest_dts
         gap = (time if dts is None else dts) - (last or 0)
-        if gap > self._longest_gap and self._heard < HEARD * gap:
-            assert self._latest is not None
+        if gap > self._longest_gap and self._heard(time - gap, time) < HEARD * gap:
             shift = self._shift + gap - self._step
-            if not self._has_sound:
+            if self._sound is None:
                 self.gaps.append((self._position, gap - self._step))
             self._begin(shift)
-            self._latest = self._latest_dts = None
+
+    def _heard(self, start: int, end: int) -> int:
+        """How long there is sound between two times."""
+        return 0 if self._sound is None else min(end, self._sound[1]) - max(start, self._sound[0])
 
     def _begin(self, shift: int) -> None:
         self._shift = shift
