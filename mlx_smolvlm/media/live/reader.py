@@ -23,6 +23,7 @@ LOG = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.5  # before connecting again; doubled each time
 LONGEST_PAUSE_S = 8.0
 CLOSING_S = 0.5  # how long a closed thread is waited for
+OPENING = 3  # stall time-outs in which a source that sends must turn out to be a video
 ROUNDING = 1e-3  # of an interval: containers round times
 ASSUMED_FPS = 25  # of a file that states none
 
@@ -54,6 +55,7 @@ class LiveReader:
         self._realtime = realtime
         self._retries = retries
         self._wanted_edge = wanted_edge
+        self._opening_s: float | None = None  # since when it is being opened
         self._last_frame_s = 0.0  # when the last frame came, or the source was opened
         self._closing = Event()
         self._patience = Patience(stall_timeout_s, closing=self._closing)
@@ -116,7 +118,7 @@ class LiveReader:
 
         try:
             self._buffer.expect_nothing(False)
-            self._last_frame_s = time.monotonic()
+            self._last_frame_s = self._opening_s = time.monotonic()
             with open_live_source(
                 self._source, self._patience, self._buffer.expect_nothing, self._note_data, self._wanted_edge
             ) as opened:
@@ -133,6 +135,7 @@ class LiveReader:
         self._buffer.drops = opened.is_live or self._realtime
         self._clock.restart()
         self._upright = Upright(opened.stream)
+        self._opening_s = None
         for frame in self._frames(opened):
             now_s = time.monotonic()
             if self._frame_count == 0:
@@ -191,8 +194,10 @@ class LiveReader:
 
     def _note_data(self) -> None:
         """Bytes came: the source is not silent, even if there is no picture for a while."""
-        self._buffer.note_data()
         now_s = time.monotonic()
+        if self._opening_s is not None and now_s - self._opening_s > OPENING * self._patience.stall_timeout_s:
+            return  # of bytes that turn out to be no video, there may be no end
+        self._buffer.note_data()
         if now_s - self._last_frame_s > self._patience.stall_timeout_s and self._frame_count == 0:
             self._last_frame_s = now_s
             LOG.warning("%s sends data, but no whole picture yet: waiting for a keyframe", self._source.name)
