@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MAX_DOWNLOAD_BYTES = 2 * 1024**3  # of a file behind a web address
 PLAYLIST_FORMATS = ("hls", "dash")
-JPEG = b"\xff\xd8\xff"
 PLAYLIST_TYPES = ("mpegurl", "dash+xml")
 RTSP_STEP_S = 0.3  # RTSP can go on after a read was given up, so that a closed source need not be waited for
 
@@ -151,10 +150,10 @@ def _container(source: LiveSource, file: Any, patience: Patience) -> Iterator["a
         options["analyzeduration"] = "1000000"  # microseconds; FFmpeg's own five seconds would come before any frame
         if isinstance(file, HeardFile):
             options["fpsprobesize"] = "0"  # twenty pictures of a slow camera are a minute
-            if file.is_untimed:  # a second of the 25 frames that FFmpeg assumes is as long
+            untimed = file.untimed_format()
+            if untimed is not None:  # a second of the 25 frames that FFmpeg assumes is as long
                 options["analyzeduration"] = "1"
-            if file.head.startswith(JPEG):
-                arguments["format"] = "mjpeg"  # else FFmpeg waits for the end of what may be one picture
+                arguments["format"] = untimed or None  # else it waits for more of what may be one picture
     if isinstance(file, str):
         arguments["format"] = source.device_format
         if source.kind == "device":

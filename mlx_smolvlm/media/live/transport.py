@@ -17,7 +17,8 @@ from ..fetch import DEFAULT_POLICY, open_response
 from ..urls import redact_url
 
 HEAD_BYTES = 4096
-BARE = (b"\xff\xd8\xff", b"\0\0\0\1", b"\0\0\1\x67", b"\0\0\1\x27", b"\0\0\1\x09")
+JPEG = b"\xff\xd8\xff"
+BARE = (b"\0\0\0\1", b"\0\0\1\x67", b"\0\0\1\x27", b"\0\0\1\x09")
 
 
 class PipeFile:
@@ -65,12 +66,18 @@ class HeardFile:
         self._on_data = on_data
         self._ahead = b""  # looked at, not yet read
 
-    @property
-    def is_untimed(self) -> bool:
-        """Whether it begins as bare motion JPEG, H.264 or HEVC, which have no times. Waits for the first bytes."""
+    def untimed_format(self) -> str | None:
+        """FFmpeg's name of the format, if its first bytes, which are waited for, are of one without times.
+
+        "" is bare H.264 or HEVC, which FFmpeg tells apart; None is any other.
+        """
         if not self.head:
             self._ahead = self._receive(HEAD_BYTES)
-        return self.head.startswith(BARE)
+        if self.head.lstrip(b"\r\n").startswith(b"--"):
+            return "mpjpeg"  # parts with a boundary between them
+        if self.head.startswith(JPEG) or self.head[:256].lower().lstrip().startswith(b"content-"):
+            return "mjpeg"
+        return "" if self.head.startswith(BARE) else None
 
     def read(self, max_bytes: int) -> bytes:
         """What there is, at most `max_bytes`."""
