@@ -51,7 +51,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     with starting.importing():
         from .api.captioning import check_caption_options, check_timing, stream_captions
         from .api.loading import DEMO_MODEL, load
-        from .media.live.source import read_source
+        from .media.live.naming import read_source
 
     # What is wrong is said before a model is downloaded.
     options, media = generation_options(arguments), media_options(arguments)
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "source",
         metavar="SOURCE",
-        help="a file, a named pipe, - for standard input, camera or camera:N, a device as FORMAT:NAME "
+        help="a file, a named pipe, - for standard input, camera, camera:N or N, screen, a device as FORMAT:NAME "
         "(v4l2:/dev/video0, avfoundation:0, lavfi:testsrc2), or an address (rtsp, http, https, tcp, udp, ...)",
     )
     source.add_argument("--realtime", action="store_true", help="play a file or a pipe at its own pace")

@@ -131,14 +131,32 @@ def test_odd_sizes_and_ten_bits_become_playable(tmp_path):
         assert (stream.width, stream.height, stream.pix_fmt) == (64, 48, "yuv420p")
 
 
+def test_joined_recordings_are_cut_where_they_are_shown(tmp_path):
+    """The second one's clock begins anew, its sound's too."""
+    path = tmp_path / "film.ts"
+    first = write_film(tmp_path / "a.ts", blinking(np.arange(60) / 10)).read_bytes()
+    loudness = lambda time_s: np.where(time_s < 3, 0.3, 0.0)  # noqa: E731
+    write_film(path, [255 - pixels for pixels in blinking(np.arange(60) / 10)], loudness=loudness)
+    path.write_bytes(first + path.read_bytes())
+    info = probe(path)
+    assert (info.frame_count, info.duration_s) == (120, 12.0)
+    expected = [np.asarray(frame).mean() for frame in read_frames(info, list(range(80, 100)))]
+    cut_out(path, tmp_path / "out.mp4", (8.0, 10.0))
+    times_s, brightness = seen(tmp_path / "out.mp4")
+    assert times_s == pytest.approx(np.arange(20) / 10)
+    assert brightness == pytest.approx(expected, abs=1)
+    assert changes(*heard(tmp_path / "out.mp4"), 0.1)[-1] == pytest.approx(1.0, abs=0.06)
+
+
 def test_pixels_that_are_not_square_keep_their_shape(tmp_path):
     path, output = tmp_path / "film.mp4", tmp_path / "out.mp4"
     options = {"g": "1000", "sc_threshold": "0", "aspect": "16:9"}
     write_film(path, blinking(np.arange(30) / 10), options=options, audio=None)
     cut_out(path, output, (1.0, 2.0))
     with av.open(str(path)) as before, av.open(str(output)) as after:
-        aspects = [container.streams.video[0].sample_aspect_ratio for container in (before, after)]
-    assert aspects == [Fraction(16, 9)] * 2
+        streams = [container.streams.video[0] for container in (before, after)]
+        shapes = [(stream.width, stream.height, stream.sample_aspect_ratio) for stream in streams]
+    assert shapes == [(64, 48, Fraction(16, 9)), (114, 48, 1)]
 
 
 def test_decode_times_ascend_and_wait_for_no_frame():

@@ -78,20 +78,22 @@ def _copied(info: VideoInfo, spans: list[Span], output: Any) -> Iterator[Any]:
     table = info.packets
     assert table is not None
     assert table.frame_times is not None  # as there are cut points
-    times, source_pts, output_pts = table.frame_times, [], []
+    times, output_pts = table.frame_times, []
+    places: list[int] = []  # of the packets to copy, in the file
     with open_video(info.path) as (container, stream):
         for span in spans:
             end_time = times[span.end] if span.end < len(times) else times[-1] + 1
-            inside = table.pts[(table.pts >= times[span.first]) & (table.pts < end_time)]
-            source_pts += inside.tolist()
-            output_pts += (inside - times[span.first] + round(span.offset_s / float(stream.time_base))).tolist()
-        wanted = dict(zip(source_pts, zip(output_pts, decode_times(output_pts), strict=True), strict=True))
+            is_inside = (table.pts >= times[span.first]) & (table.pts < end_time)
+            inside = table.pts[is_inside].astype(np.int64)
+            places += np.flatnonzero(is_inside).tolist()
+            output_pts += (inside - int(times[span.first]) + round(span.offset_s / float(stream.time_base))).tolist()
+        wanted = dict(zip(places, zip(output_pts, decode_times(output_pts), strict=True), strict=True))
         track = output.add_stream_from_template(stream, opaque=True)
         if stream.codec.canonical_name == "hevc":
             track.codec_context.codec_tag = "hvc1"  # QuickTime plays no other
-        for packet in packets(container, stream, info.path):
-            if packet.pts in wanted:
-                packet.pts, packet.dts = wanted.pop(packet.pts)
+        for place, packet in enumerate(packets(container, [stream], info.path)):
+            if place in wanted:
+                packet.pts, packet.dts = wanted.pop(place)
                 packet.stream = track
                 yield packet
             if not wanted:
@@ -143,9 +145,7 @@ def _encoded(info: VideoInfo, spans: list[Span], output: Any) -> Iterator[Any]:
 
 def _encoder(output: Any, info: VideoInfo, size: tuple[int, int]) -> Any:
     with open_video(info.path) as (_, stream):
-        aspect = stream.sample_aspect_ratio or Fraction(1)
         source = stream.codec_context
-        is_turned = size != (stream.width, stream.height)
         colors = (source.color_primaries, source.color_trc)
     primaries, transfer = (BT_709 if color == UNSPECIFIED else color for color in colors)
     rate = info.fps.limit_denominator(1001) or Fraction(1, 1001)
@@ -156,8 +156,7 @@ def _encoder(output: Any, info: VideoInfo, size: tuple[int, int]) -> Any:
         track = output.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "fast"})
     track.width, track.height = (side + side % 2 for side in size)
     encoder = track.codec_context
-    encoder.pix_fmt, encoder.time_base = "yuv420p", TIME_BASE
-    encoder.sample_aspect_ratio = 1 / aspect if is_turned else aspect
+    encoder.pix_fmt, encoder.time_base, encoder.sample_aspect_ratio = "yuv420p", TIME_BASE, Fraction(1)
     encoder.colorspace, encoder.color_range = BT_709, LIMITED
     encoder.color_primaries, encoder.color_trc = primaries, transfer
     return track

@@ -1,5 +1,6 @@
 """The sound of the parts that are cut out: copied where MP4 can hold it, otherwise encoded as AAC."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -9,7 +10,9 @@ import av
 import numpy as np
 
 from mlx_smolvlm.media.video.container import open_video
+from mlx_smolvlm.media.video.packet_table import PacketTable
 from mlx_smolvlm.media.video.probing import VideoInfo
+from mlx_smolvlm.media.video.timeline import Segments
 
 from .segments import Span
 
@@ -28,9 +31,7 @@ def sound_packets(info: VideoInfo, spans: list[Span], output: Any) -> Iterator[A
         audio = container.streams.audio[0]
         if audio.codec_context is None:
             raise ValueError(f"{info.path} has sound in a format that FFmpeg cannot decode")
-        frame_times = None if info.packets is None else info.packets.frame_times
-        origin_s = 0 if frame_times is None else int(frame_times[0]) * video.time_base
-        source = _Source(container, audio, origin_s)
+        source = _Source(container, video, audio, info.packets)
         is_copied = audio.codec_context.codec.canonical_name in COPIED
         yield from (_copied if is_copied else _encoded)(source, spans, output)
 
@@ -38,22 +39,42 @@ def sound_packets(info: VideoInfo, spans: list[Span], output: Any) -> Iterator[A
 class _Source:
     """An audio stream whose times count from the first frame of the video."""
 
-    def __init__(self, container: Any, stream: Any, origin_s: Fraction | int):
+    def __init__(self, container: Any, video: Any, stream: Any, table: PacketTable | None):
         self.container = container
         self.stream = stream
-        self.origin_s = origin_s
+        self._video = video
+        self._segments = Segments() if table is None else table.segments
+        frame_times = None if table is None else table.frame_times
+        first = 0 if frame_times is None else int(frame_times[0]) + self._segments.shifts[0]
+        self.origin_s = first * video.time_base
 
     def packets(self, span: Span) -> Iterator[tuple[Any, Fraction]]:
         """Packets around a span, and where each belongs in the output, in seconds."""
         start_s = self.origin_s + Fraction(span.start_s) - MARGIN_S
-        may_seek = self.container.format.name.startswith(SEEKABLE) and start_s > 0
+        may_seek = self.container.format.name.startswith(SEEKABLE) and not self._segments.is_joined and start_s > 0
         self.container.seek(int(start_s * av.time_base) if may_seek else 0)
-        for packet in self.container.demux(self.stream):
+        for packet in self._joined() if self._segments.is_joined else self.container.demux(self.stream):
             if packet.pts is not None:
                 place_s = self.place_s(packet, span)
                 if place_s > span.offset_s + span.length_s + MARGIN_S:
                     return
                 yield packet, place_s
+
+    def _joined(self) -> Iterator[Any]:
+        """The packets of joined recordings, on the clock of the first one."""
+        position, end_s, first = 0, None, self._segments.shifts[0]
+        for packet in self.container.demux(self._video, self.stream):
+            if packet.stream_index == self._video.index:
+                position += 1
+            elif packet.pts is not None:
+                # Sound may lie before the border with the pictures of the recording after it, or the other way round.
+                number = bisect_right(self._segments.positions, position) - 1
+                shifts = self._segments.shifts[max(0, number - 1) : number + 2]
+                times_s = [packet.pts * packet.time_base - (shift - first) * self._video.time_base for shift in shifts]
+                time_s = times_s[0] if end_s is None else min(times_s, key=lambda time_s: abs(time_s - end_s))
+                packet.pts = round(time_s / packet.time_base)
+                end_s = time_s + (packet.duration or 0) * packet.time_base
+                yield packet
 
     def place_s(self, item: Any, span: Span) -> Fraction:
         """Where a packet or frame of the source belongs in the output."""

@@ -94,9 +94,9 @@ def stream_captions(
     Args:
         model: from `load`.
         processor: from `load`.
-        source: a file, a named pipe, `-` for standard input, `camera` or `camera:N`, `FORMAT:NAME` for a device of
-            FFmpeg, or an address (rtsp, http, https, tcp, udp, rtmp, srt, ...), also one of the local network. An
-            http address is live unless the server states a length.
+        source: a file, a named pipe, `-` for standard input, `camera`, `camera:N` or N, `screen`, `/dev/videoN`,
+            `FORMAT:NAME` for a device of FFmpeg, or an address (rtsp, http, https, tcp, udp, rtmp, srt, ...), also one
+            of the local network. An http address is live unless the server states a length.
         messages_or_prompt: the question, or chat messages in Hugging Face format with one video item without a source.
         window_s: length of a window.
         every_s: time from one window's end to the next one's; None is `window_s`, so that they join.
@@ -120,8 +120,8 @@ def stream_captions(
         FileNotFoundError: no such file.
     """
     from ..media.live.frame_buffer import FrameBuffer  # what only live sources need
+    from ..media.live.naming import read_source
     from ..media.live.reader import LiveReader
-    from ..media.live.source import read_source
 
     check_pair(model, processor)
     options, media_options = resolve_options(options, media_options, keywords)
@@ -165,6 +165,7 @@ def stream_captions(
         realtime=realtime,
         stall_timeout_s=stall_timeout_s,
         retries=retries,
+        wanted_edge=processor.config.image.tile_size,
     )
     windows = _windows(
         buffer, named.name, window_s, every_s, sample_interval_s, num_frames, stall_timeout_s, cancel or Event()

@@ -5,7 +5,6 @@ tokens, or into pieces where a checkpoint has none (SmolVLM-2.2B v1, Idefics3): 
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 FAKE = "<fake_token_around_image>"
 IMAGE = "<image>"
@@ -35,7 +34,8 @@ def expand_video(timestamps_s: Sequence[float], duration_s: float, image_seq_len
     from num2words import num2words  # only prompts with a video need it
 
     count = num2words(len(timestamps_s))
-    length = timedelta(seconds=int(duration_s))
+    minutes, seconds = divmod(int(duration_s), 60)
+    length = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"  # hours go on after a day, as minutes after an hour
     frames = [
         f"\nFrame from {int(second // 60):02d}:{int(second % 60):02d}:{expand_image(0, 0, image_seq_len)}"
         for second in timestamps_s

@@ -6,6 +6,7 @@ any work.
 
 import hashlib
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -236,6 +237,9 @@ def open_clip(
         if path.parent != folder:
             raise
         raise ValueError(str(error).replace(str(path), describe_source(source))) from None  # what the user knows
+    if info.missing is not None:
+        message = f"{describe_source(source)} is incomplete: {info.missing}, which are {info.duration_s:.4g} s of it"
+        warnings.warn(message, stacklevel=2)
     return Clip(describe_source(source), info, sample, config.longest_edge, tile_size, options.hardware_decoding)
 
 

@@ -98,6 +98,12 @@ def test_prompt_counts_in_words_and_floors_time_stamps():
     assert text.endswith("\nFrame from 01:01:<fake_token_around_image><global-img><image><fake_token_around_image>\n\n")
 
 
+def test_time_stamps_print_no_days():
+    text = expand_video([0.0, 95430.0], 95439.7, 1)
+    assert "two frames from a 26:30:39 [H:MM:SS] video" in text
+    assert "Frame from 1590:30:" in text
+
+
 def test_a_file_that_breaks_off_is_read_as_far_as_it_goes(loaded, tmp_path):
     """An index at the front promises 50 frames; half the data is gone."""
     whole = video_path("clip").read_bytes()
@@ -109,7 +115,8 @@ def test_a_file_that_breaks_off_is_read_as_far_as_it_goes(loaded, tmp_path):
                 packet.stream = stream
                 target.mux(packet)
     broken.write_bytes(broken.read_bytes()[: len(whole) // 2])
-    inputs = loaded("smolvlm_256m")[1]("What happens?", videos=[str(broken)])
+    with pytest.warns(UserWarning, match=r"broken.mkv is incomplete: 0.0136 of 0.0268 MB are there, which are 2.2 s"):
+        inputs = loaded("smolvlm_256m")[1]("What happens?", videos=[str(broken)])
     frames = inputs.media[0].num_tiles
     assert 1 <= frames < 5
     assert inputs.input_ids.count(loaded("smolvlm_256m")[1].config.image_token_id) == frames * 4

@@ -41,6 +41,12 @@ def sound_only(path: Path, codec: str = "aac") -> None:
         container.mux(sound(container.add_stream(codec, rate=48000), 1.0))
 
 
+def heic(path: Path) -> None:
+    """What HEIC files have of MP4: a list of boxes without an index of times."""
+    picture("tiny").save(path, format="AVIF")
+    path.write_bytes(path.read_bytes().replace(b"ftypavif", b"ftypheic"))
+
+
 def blank(content: bytes, where: bytes, keep: int) -> bytes:
     """The file with zeros from `keep` bytes after a mark on."""
     start = content.index(where) + keep
@@ -51,7 +57,18 @@ def blank(content: bytes, where: bytes, keep: int) -> bytes:
 REFUSED = {
     "empty": (lambda path, intact: path.touch(), "is empty, expected a video file"),
     "text": (lambda path, intact: path.write_text("holiday\n" * 100), "is not a video file"),
-    "web page": (lambda path, intact: path.write_text("<!doctype html><html>404</html>"), "is not a video file"),
+    "web page": (
+        lambda path, intact: path.write_text("<!doctype html><html>404</html>"),
+        "is not a video file but a web page; use the addr",
+    ),
+    "web page without a doctype": (
+        lambda path, intact: path.write_text("\n<HTML>gone"),
+        "is not a video file but a web page",
+    ),
+    "git lfs": (
+        lambda path, intact: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n"),
+        "is not a video file but a Git LFS pointer; run git lfs pull",
+    ),
     "zeros": (lambda path, intact: path.write_bytes(bytes(100_000)), "is not a video file"),
     "folder": (lambda path, intact: path.mkdir(), "is a folder, expected a video file"),
     "pipe": (lambda path, intact: os.mkfifo(path), "is not a file but a pipe or device"),
@@ -61,9 +78,34 @@ REFUSED = {
     "jpeg": (lambda path, intact: picture("tiny").save(path, format="JPEG"), "an image, not a video"),
     "webp": (lambda path, intact: picture("tiny").save(path, format="WEBP"), "an image, not a video"),
     "tiff": (lambda path, intact: picture("tiny").save(path, format="TIFF"), "an image, not a video"),
+    "gif": (lambda path, intact: picture("tiny").save(path, format="GIF"), "an image, not a video"),
+    "apng of one frame": (
+        lambda path, intact: picture("tiny").save(path, format="PNG", save_all=True, default_image=False),
+        "an image, not a video",
+    ),
+    "avif": (lambda path, intact: picture("tiny").save(path, format="AVIF"), "an image, not a video"),
+    "jpeg 2000": (lambda path, intact: picture("tiny").save(path, format="JPEG2000"), "an image, not a video"),
+    "icon": (lambda path, intact: picture("tiny").save(path, format="ICO"), "an image, not a video"),
+    "ppm": (lambda path, intact: picture("tiny").save(path, format="PPM"), "an image, not a video"),
+    "mpo": (
+        lambda path, intact: picture("tiny").save(path, format="MPO", save_all=True, append_images=[picture("tiny")]),
+        "an image, not a video",
+    ),
+    "heic": (lambda path, intact: heic(path), "an image, not a video"),
     "bmp": (lambda path, intact: picture("tiny").save(path, format="BMP"), "an image, not a video"),
-    "cut in the index": (lambda path, intact: path.write_bytes(intact["front.mp4"][:1000]), "is not a video file"),
-    "cut before the index": (lambda path, intact: path.write_bytes(intact["end.mp4"][:-5000]), "is not a video file"),
+    "cut in the index": (lambda path, intact: path.write_bytes(intact["front.mp4"][:1000]), "MB are there"),
+    "cut before the index": (
+        lambda path, intact: path.write_bytes(intact["end.mp4"][:-5000]),
+        "its index (moov) is missing, only 0.0",
+    ),
+    "cut before the pictures end": (
+        lambda path, intact: path.write_bytes(intact["end.mp4"][:40_000]),
+        "its index (moov) is missing, only 0.04 of 0.0",
+    ),
+    "recording not finished": (
+        lambda path, intact: path.write_bytes(intact["end.mp4"][: intact["end.mp4"].index(b"moov") - 4]),
+        "its index (moov) is missing, its recording was not finished",
+    ),
     "cut after the index": (
         lambda path, intact: path.write_bytes(intact["front.mp4"][: intact["front.mp4"].index(b"mdat") + 4]),
         "has a video stream without frames; is the file complete?",
@@ -139,7 +181,17 @@ def test_a_file_that_breaks_off_is_answered_from_what_is_there(generate, intact,
     assert result.status == 0
     assert result.err.startswith("warning: ")
     assert result.err.count("\n") == 1
-    assert str(path) in result.err
+    assert f"{path} is incomplete: " in result.err
+
+
+@pytest.mark.filterwarnings("always")
+def test_what_is_not_read_of_joined_mp4_files_is_said(generate, intact, tmp_path):
+    """FFmpeg's reader, too, stops where the second one begins."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(2 * intact["front.mp4"])
+    result = generate("--video", path)
+    assert result.status == 0
+    assert "2 MP4 files lie in it one after the other" in result.err
 
 
 @pytest.mark.filterwarnings("always")

@@ -25,7 +25,8 @@ UNTIMED = {  # files that hold no presentation times (AVI), or none at all, and 
 }
 # Times go back in these, where two recordings were joined or the muxer gave a time twice. Frames stay in the order of
 # decoding, and times ascend all the same; they may then be two frames off.
-DISORDERED = {"h264_overlapping", "h264_clock_restarts", "mpeg2_interlaced_mpg"}
+DISORDERED = {"h264_overlapping", "mpeg2_interlaced_mpg"}
+RESTARTED = {"h264_clock_restarts"}  # the second of two recordings begins at 0: its time goes on
 
 
 @dataclass
@@ -63,19 +64,26 @@ def full_decode(name: str, path: Path, thread_type: str = "SLICE") -> Case:
     if path.suffix == ".webp":  # FFmpeg reads no animated ones
         frames, durations_ms = [], []
         for picture in ImageSequence.Iterator(Image.open(path)):
-            frames.append(np.asarray(picture.convert("RGB")))
+            frames.append(on_white(picture.convert("RGBA")))
             durations_ms.append(picture.info["duration"])  # known from here on
         return Case(name, path, frames, np.cumsum([0, *durations_ms[:-1]]) / 1000)
     frames, times_s = [], []
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = thread_type
         for frame in decoded_one_by_one(container):
-            frames.append(np.rot90(pixels_of(frame), frame.rotation // 90))
+            pixels = on_white(Image.fromarray(pixels_of(frame, "rgba"))) if path.suffix == ".apng" else pixels_of(frame)
+            frames.append(np.rot90(pixels, frame.rotation // 90))
             times_s.append(frame.time)
+    if name in RESTARTED:
+        return Case(name, path, frames, np.arange(len(frames)) / FPS)
     if name in UNTIMED:
         return Case(name, path, frames, np.arange(len(frames)) / UNTIMED[name])
     times = sorted(times_s) if name in DISORDERED else times_s
     return Case(name, path, frames, np.array(times) - times[0])
+
+
+def on_white(picture: Image.Image) -> np.ndarray:
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB"))
 
 
 def decoded_one_by_one(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:

@@ -8,6 +8,7 @@ from threading import Condition
 import numpy as np
 
 from ..connections import Closed
+from ..video.timeline import GAP_S
 
 EPSILON_S = 1e-6  # sampling times are sums of fractions
 
@@ -63,6 +64,11 @@ class FrameBuffer:
             self.newest_s = time_s
             self._last_sign_s = time.monotonic()
             self._changed.notify_all()
+
+    def note_data(self) -> None:
+        """Note that bytes came, if no frame yet: a source whose keyframes are far apart is not silent."""
+        with self._changed:
+            self._last_sign_s = time.monotonic()
 
     def put(self, frame: LiveFrame) -> None:
         """Add a frame; if there is no room, wait for some or drop the oldest. Raises Closed."""
@@ -144,7 +150,8 @@ class FrameBuffer:
 class StreamClock:
     """Presentation times -> seconds since the first frame, ascending whatever the source does.
 
-    A source that starts again, jumps or has no times goes on by the time that has passed meanwhile.
+    A live source that starts again, jumps or has no times goes on by the time that has passed meanwhile; a file, which
+    may hold several recordings, by the time from one frame to the next.
     """
 
     MAX_JUMP_S = 10.0  # beyond what has passed; a longer gap of a live source is a jump of its clock
@@ -153,20 +160,30 @@ class StreamClock:
         self._offset_s: float | None = None
         self._last_s = 0.0
         self._last_arrival_s = 0.0
+        self._step_s = 0.0
+        self._has_begun = False
 
     def restart(self) -> None:
         """Take the next time as a new beginning."""
         self._offset_s = None
 
-    def time_s(self, stamp_s: float | None, arrival_s: float, *, is_live: bool) -> float:
-        """The time of a frame with this presentation time (None: it has none) that came at this moment."""
+    def time_s(
+        self, stamp_s: float | None, arrival_s: float, *, is_live: bool, longest_gap_s: float = GAP_S[False]
+    ) -> float:
+        """The time of a frame with this presentation time (None: it has none) that came at this moment.
+
+        `longest_gap_s` is that of a file; what is longer is a jump of its clock.
+        """
         if self._last_arrival_s == 0.0:
             self._last_arrival_s = arrival_s
         passed_s = arrival_s - self._last_arrival_s
         time_s = None if stamp_s is None or self._offset_s is None else stamp_s + self._offset_s
-        latest_s = self._last_s + passed_s + self.MAX_JUMP_S if is_live else float("inf")
+        latest_s = self._last_s + (passed_s + self.MAX_JUMP_S if is_live else longest_gap_s)
         if time_s is None or not self._last_s <= time_s <= latest_s:
-            time_s = self._last_s + passed_s
+            went_s = passed_s if is_live or not self._has_begun else self._step_s
+            time_s = self._last_s + went_s
             self._offset_s = None if stamp_s is None else time_s - stamp_s
-        self._last_s, self._last_arrival_s = time_s, arrival_s
+        elif time_s > self._last_s:
+            self._step_s = time_s - self._last_s
+        self._last_s, self._last_arrival_s, self._has_begun = time_s, arrival_s, True
         return time_s

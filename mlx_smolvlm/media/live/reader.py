@@ -12,15 +12,18 @@ from PIL import Image
 
 from ..connections import Closed, Patience, Stalled
 from ..urls import printable
-from ..video.container import decoded, demuxed, reason
-from ..video.frames import upright_image
+from ..video.container import decoded, demuxed, may_jump, reason
+from ..video.timeline import GAP_S
+from ..video.upright import Upright
 from .frame_buffer import FrameBuffer, LiveFrame, StreamClock
-from .source import LiveSource, OpenSource, open_live_source
+from .naming import LiveSource
+from .source import OpenSource, open_live_source
 
 LOG = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.5  # before connecting again; doubled each time
 LONGEST_PAUSE_S = 8.0
 CLOSING_S = 0.5  # how long a closed thread is waited for
+OPENING = 3  # stall time-outs in which a source that sends must turn out to be a video
 ROUNDING = 1e-3  # of an interval: containers round times
 ASSUMED_FPS = 25  # of a file that states none
 
@@ -43,6 +46,7 @@ class LiveReader:
         realtime: bool,
         stall_timeout_s: float,
         retries: int,
+        wanted_edge: int = 512,
     ):
         self._source = source
         self._buffer = buffer
@@ -50,6 +54,9 @@ class LiveReader:
         self._sample_interval_s = sample_interval_s
         self._realtime = realtime
         self._retries = retries
+        self._wanted_edge = wanted_edge
+        self._opening_s: float | None = None  # since when it is being opened
+        self._last_frame_s = 0.0  # when the last frame came, or the source was opened
         self._closing = Event()
         self._patience = Patience(stall_timeout_s, closing=self._closing)
         self._clock = StreamClock()
@@ -58,6 +65,7 @@ class LiveReader:
         self._begun_s = 0.0
         self._interval_s = 0.0  # between the last two frames
         self._unsampled: Any = None  # the last frame, if it was not sampled
+        self._upright: Upright | None = None
         self._can_return = False
         self._thread = Thread(target=self._work, name="mlx_smolvlm live source", daemon=True)
 
@@ -111,7 +119,10 @@ class LiveReader:
 
         try:
             self._buffer.expect_nothing(False)
-            with open_live_source(self._source, self._patience, self._buffer.expect_nothing) as opened:
+            self._last_frame_s = self._opening_s = time.monotonic()
+            with open_live_source(
+                self._source, self._patience, self._buffer.expect_nothing, self._note_data, self._wanted_edge
+            ) as opened:
                 self._can_return = self._source.is_network and opened.is_live
                 self._read_frames(opened)
             if self._frame_count == 0:
@@ -124,12 +135,17 @@ class LiveReader:
         is_paced = self._realtime or self._source.device_format == "lavfi"  # which would give all at once
         self._buffer.drops = opened.is_live or self._realtime
         self._clock.restart()
+        self._upright = Upright(opened.stream)
+        self._opening_s = None
         for frame in self._frames(opened):
             now_s = time.monotonic()
             if self._frame_count == 0:
                 self._begun_s = now_s
             self._frame_count += 1
-            time_s = self._clock.time_s(_stamp_s(frame, opened, self._frame_count), now_s, is_live=opened.is_live)
+            self._last_frame_s = now_s
+            stamp_s = self._stamp_s(frame, opened)
+            longest_gap_s = GAP_S[may_jump(opened.container)]
+            time_s = self._clock.time_s(stamp_s, now_s, is_live=opened.is_live, longest_gap_s=longest_gap_s)
             if is_paced:
                 self._sleep(self._begun_s + time_s - now_s)
             sample = math.floor(time_s / self._sample_interval_s + ROUNDING)
@@ -142,7 +158,8 @@ class LiveReader:
             self._buffer.advance(time_s)
 
     def _put(self, sample_s: float, time_s: float, frame: Any) -> None:
-        tile = self._make_tile(upright_image(frame))
+        assert self._upright is not None
+        tile = self._make_tile(self._upright(frame))
         self._buffer.put(LiveFrame(sample_s, time_s, tile, time.monotonic()))
 
     def _frames(self, opened: OpenSource) -> Iterator[Any]:
@@ -172,20 +189,32 @@ class LiveReader:
                 LOG.warning("%s is damaged: it ends here (%s)", self._source.name, reason(error))
                 return
             last_s = time.monotonic()
+            self._note_data()
             yield from (frame for frame in decoded(packet) if not frame.is_corrupt)  # as where a stream is joined
         raise Closed
+
+    def _note_data(self) -> None:
+        """Bytes came: the source is not silent, even if there is no frame for a while."""
+        now_s = time.monotonic()
+        if self._opening_s is not None and now_s - self._opening_s > OPENING * self._patience.stall_timeout_s:
+            return  # of bytes that turn out to be no video, there may be no end
+        self._buffer.note_data()
+        if now_s - self._last_frame_s > self._patience.stall_timeout_s and self._frame_count == 0:
+            self._last_frame_s = now_s
+            LOG.warning("%s sends data, but no whole frame yet: waiting for a keyframe", self._source.name)
+
+    def _stamp_s(self, frame: Any, opened: OpenSource) -> float | None:
+        """When the container says that a frame is shown; live sources without times are timed by arrival."""
+        if opened.is_live and not opened.has_times and not self._realtime:
+            return None
+        if frame.time is not None:
+            return float(frame.time)
+        rate = opened.stream.guessed_rate or ASSUMED_FPS
+        return None if opened.is_live else float((self._frame_count - 1) / rate)
 
     def _sleep(self, seconds: float) -> None:
         if self._closing.wait(max(seconds, 0)):
             raise Closed
-
-
-def _stamp_s(frame: Any, opened: OpenSource, count: int) -> float | None:
-    """When the container says that a frame is shown; bare streams in files say nothing but their rate."""
-    if frame.time is not None:
-        return float(frame.time)
-    rate = opened.stream.guessed_rate or ASSUMED_FPS
-    return None if opened.is_live else float((count - 1) / rate)
 
 
 def _printable_reason(error: Exception) -> str:

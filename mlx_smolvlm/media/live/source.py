@@ -6,175 +6,74 @@ itself names (a playlist, a redirect) is read from the network only, never from 
 
 import os
 import shutil
-import stat
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from ...options import FetchPolicy
 from ..connections import Patience, Stalled
 from ..fetch import DEFAULT_POLICY
-from ..images import path_of_file_url
-from ..urls import check_size, printable, redact_url
-from ..video.container import film_stream, open_video, reason, video_path
-from .transport import open_http, open_pipe, open_socket
+from ..urls import check_size
+from ..video.container import film_stream, is_image_format, open_video, reason
+from ..video.content import begins_without_index
+from .naming import NETWORK_PROTOCOLS, LiveSource, refuse_unchecked
+from .playlists import variant_in, variant_of
+from .transport import HeardFile, open_http, open_pipe, open_socket
 
 if TYPE_CHECKING:
     import av
 
-NETWORK_PROTOCOLS = "crypto,http,httpproxy,https,rtmp,rtmpe,rtmps,rtmpt,rtp,srt,srtp,tcp,tls,udp"
-DEVICE_FORMATS = ("avfoundation", "v4l2", "lavfi", "x11grab", "fbdev", "gdigrab", "dshow", "decklink", "kmsgrab")
-CAMERA_FORMATS = {"darwin": ("avfoundation", "{}:none"), "linux": ("v4l2", "/dev/video{}")}
 MAX_DOWNLOAD_BYTES = 2 * 1024**3  # of a file behind a web address
-PLAYLISTS = (".m3u8", ".mpd")
+PLAYLIST_FORMATS = ("hls", "dash")
 PLAYLIST_TYPES = ("mpegurl", "dash+xml")
 RTSP_STEP_S = 0.3  # RTSP can go on after a read was given up, so that a closed source need not be waited for
 
 
 @dataclass(frozen=True)
-class LiveSource:
-    """What SOURCE names.
-
-    Attributes:
-        kind: "file", "pipe", "device", "socket" (tcp, udp), "http" or "stream" (all that FFmpeg connects to itself).
-        target: path, device name or address; empty for standard input.
-        device_format: FFmpeg's name of the kind of device.
-        policy: where connections may go and how large a download may be; None for anywhere.
-    """
-
-    kind: str
-    target: str
-    device_format: str | None = None
-    policy: FetchPolicy | None = None
-
-    @property
-    def name(self) -> str:
-        """Its name in messages, without passwords."""
-        if self.kind in ("socket", "http", "stream"):
-            return redact_url(self.target)
-        if self.device_format:
-            return printable(f"{self.device_format}:{self.target}", 120)
-        return printable(self.target, 200) or "standard input"
-
-    @property
-    def is_network(self) -> bool:
-        """Whether it can be connected to again."""
-        return self.kind in ("socket", "http", "stream")
-
-
-@dataclass(frozen=True)
 class OpenSource:
-    """A container with its first video stream; `is_live`: its pace is its own, and what is not read is lost."""
+    """A container with its best video stream; `is_live`: its pace is its own, and what is not read is lost."""
 
     container: "av.container.InputContainer"
     stream: Any
     is_live: bool
 
+    @property
+    def has_times(self) -> bool:
+        """Whether the format states times; of others (motion JPEG, bare H.264) FFmpeg makes them up."""
+        from av.format import Flags
 
-def read_source(text: str, policy: FetchPolicy | None = None) -> LiveSource:
-    """Understand SOURCE.
-
-    Args:
-        text: a file, a named pipe, `-` for standard input, `camera` or `camera:N`, `FORMAT:NAME` for a device of
-            FFmpeg (`v4l2:/dev/video0`, `avfoundation:0`, `lavfi:testsrc2`), or an address (rtsp, http, https, tcp,
-            udp, rtmp, srt, ...).
-        policy: of it the schemes, the redirects, the largest download and the allowed addresses count.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a folder or an empty file, an unknown kind of address, or no camera on this system.
-    """
-    if text == "-":
-        if os.isatty(0):
-            raise ValueError("standard input is a terminal, expected a video; pipe one in")
-        return LiveSource("file" if stat.S_ISREG(os.fstat(0).st_mode) else "pipe", "")
-    scheme, separator, _ = text.partition("://")
-    if separator and scheme.isalnum():
-        source = replace(_address(text, scheme.lower()), policy=policy)
-        if source.kind == "stream" or text.lower().startswith("udp"):
-            _refuse_unchecked(source)
-        return source
-    mode = _mode(text)
-    if stat.S_ISFIFO(mode):
-        return LiveSource("pipe", text)
-    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-        raise ValueError(f"{text} is a device; say of what kind, for example v4l2:{text}")
-    if text.partition(":")[0] == "camera":
-        return _camera(text)
-    kind, colon, device = text.partition(":")
-    if colon and kind in DEVICE_FORMATS and not mode:
-        if not device:
-            raise ValueError(f"{text} names no device, expected FORMAT:NAME, for example lavfi:testsrc2")
-        return LiveSource("device", device, kind)
-    return LiveSource("file", str(video_path(text)))
-
-
-def _refuse_unchecked(source: LiveSource) -> None:
-    """What FFmpeg connects to itself, nobody has checked."""
-    if source.policy is not None and source.policy.check_address is not None:
-        raise ValueError(
-            f"{source.name}: FFmpeg connects to it by itself, so fetch_policy.check_address cannot be asked"
-        )
-
-
-def _mode(path: str) -> int:
-    """The kind and rights of a file, 0 if there is none."""
-    try:
-        return os.stat(path).st_mode
-    except (OSError, ValueError):  # ValueError: names that no file can have
-        return 0
-
-
-def _address(text: str, scheme: str) -> LiveSource:
-    try:
-        urlsplit(text)
-    except ValueError:
-        raise ValueError(f"{redact_url(text)}: not a valid address; expected {scheme}://host/path") from None
-    if scheme == "file":
-        return LiveSource("file", str(video_path(path_of_file_url(text, text))))
-    if scheme in ("http", "https"):
-        is_playlist = urlsplit(text).path.lower().endswith(PLAYLISTS)
-        return LiveSource("stream" if is_playlist else "http", text)
-    if scheme in ("tcp", "udp"):
-        return LiveSource("socket", text)
-    if scheme in ("rtsp", "rtsps") or scheme in NETWORK_PROTOCOLS.split(","):
-        return LiveSource("stream", text)
-    raise ValueError(f"{redact_url(text)}: {scheme} is no kind of stream; expected rtsp, http, tcp, udp or the like")
-
-
-def _camera(text: str) -> LiveSource:
-    number = text.removeprefix("camera").removeprefix(":") or "0"
-    if not number.isdecimal():
-        raise ValueError(f"{text} names no camera, expected camera or camera:N with N from 0")
-    if sys.platform not in CAMERA_FORMATS:
-        raise ValueError(f"cameras of {sys.platform} are not known; name the device as FORMAT:NAME")
-    device_format, device = CAMERA_FORMATS[sys.platform]
-    return LiveSource("device", device.format(number), device_format)
+        is_untimed = Flags(self.container.format.flags) & Flags.no_timestamps
+        return not is_untimed and not is_image_format(self.container.format.name)
 
 
 @contextmanager
 def open_live_source(
-    source: LiveSource, patience: Patience, expect_nothing: Callable[[bool], None] = lambda _: None
+    source: LiveSource,
+    patience: Patience,
+    expect_nothing: Callable[[bool], None] = lambda _: None,
+    note_data: Callable[[], None] = lambda: None,
+    wanted_edge: int = 512,
 ) -> Iterator[OpenSource]:
     """Open a source once.
 
     Args:
-        source: from `read_source`.
+        source: from `naming.read_source`.
         patience: how long to wait, and whether it is still wanted. FFmpeg's own connections (kind "stream") are
             waited for until its time is up.
         expect_nothing: called with True and then with False around a download, which may take its time.
+        note_data: called when bytes come.
+        wanted_edge: the longest edge of a frame that is of use: of several variants, the smallest one that has it.
 
     Raises:
         ValueError: nothing that FFmpeg reads as a video.
         OSError: a source that is not there, or that stalls (`Stalled`).
         Closed: no longer wanted.
     """
+    import av
+
     with ExitStack() as opened:
         is_file = source.kind == "file"
         if source.kind == "file" and source.target:
@@ -189,17 +88,38 @@ def open_live_source(
         elif source.kind == "socket":
             file = opened.enter_context(open_socket(source.target, patience, source.policy or DEFAULT_POLICY))
         elif source.kind == "http":
-            file, is_file = _http_file(source, opened, patience, expect_nothing)
+            file, is_file = _http_file(source, opened, patience, expect_nothing, wanted_edge)
+        elif source.kind == "stream":
+            file = variant_of(source.target, patience, wanted_edge, source.policy or DEFAULT_POLICY)
+        if not isinstance(file, str) and not is_file:
+            file = HeardFile(file, note_data)
         container = opened.enter_context(_container(source, file, patience))
         if source.kind == "stream":  # a recording behind a playlist is given as fast as it is read
             is_file = container.duration is not None and container.format.name in ("hls", "dash")
+        if is_file and is_image_format(container.format.name):
+            raise ValueError(f"{source.name} is an image, not a video")
         stream = film_stream(container, source.name)
+        if container.format.name in PLAYLIST_FORMATS:
+            from av.stream import Discard
+
+            for other in container.streams:  # is not downloaded
+                if other is not stream:
+                    other.discard = Discard.all
         stream.thread_type = "SLICE"  # threads by frame would hold frames back
-        yield OpenSource(container, stream, not is_file)
+        try:
+            yield OpenSource(container, stream, not is_file)
+        except av.FFmpegError:
+            if isinstance(file, HeardFile) and begins_without_index(file.head):
+                raise _index_at_the_end(source) from None
+            raise
 
 
 def _http_file(
-    source: LiveSource, opened: ExitStack, patience: Patience, expect_nothing: Callable[[bool], None]
+    source: LiveSource,
+    opened: ExitStack,
+    patience: Patience,
+    expect_nothing: Callable[[bool], None],
+    wanted_edge: int,
 ) -> tuple[Any, bool]:
     """What to read, and whether it is a file: one is downloaded first, as its index may be at the end."""
     with ExitStack() as connection:
@@ -207,8 +127,8 @@ def _http_file(
             open_http(source.target, patience, source.policy or DEFAULT_POLICY)
         )
         if any(playlist in media_type.lower() for playlist in PLAYLIST_TYPES):
-            _refuse_unchecked(source)
-            return source.target, False
+            refuse_unchecked(source)
+            return variant_in(body, source.target, wanted_edge), False
         if length is None:
             opened.push(connection.pop_all())
             return body, False
@@ -228,10 +148,16 @@ def _container(source: LiveSource, file: Any, patience: Patience) -> Iterator["a
     import av
 
     options: dict[str, str] = {}
+    arguments: dict[str, Any] = {}
     if source.kind != "device":
         options["protocol_whitelist"] = NETWORK_PROTOCOLS  # for what a playlist names
         options["analyzeduration"] = "1000000"  # microseconds; FFmpeg's own five seconds would come before any frame
-    arguments: dict[str, Any] = {}
+        if isinstance(file, HeardFile):
+            options["fpsprobesize"] = "0"  # twenty frames of a slow camera are a minute
+            untimed = file.untimed_format()
+            if untimed is not None:  # a second of the 25 frames that FFmpeg assumes is as long
+                options["analyzeduration"] = "1"
+                arguments["format"] = untimed or None  # else it waits for more of what may be one image
     if isinstance(file, str):
         arguments["format"] = source.device_format
         if source.kind == "device":
@@ -250,17 +176,26 @@ def _container(source: LiveSource, file: Any, patience: Patience) -> Iterator["a
         waited_s = time.monotonic() - begun_s
         if source.kind == "stream" and waited_s >= patience.stall_timeout_s:  # given up, whatever the error is called
             raise Stalled(f"nothing came for {patience.stall_timeout_s:g} s") from None
-        raise _refusal(source, error) from None
+        raise _refusal(source, error, file.head if isinstance(file, HeardFile) else b"") from None
     with container:
         yield container
 
 
-def _refusal(source: LiveSource, error: Exception) -> Exception:
-    """The error for a source that FFmpeg does not open."""
+def _refusal(source: LiveSource, error: Exception, head: bytes) -> Exception:
+    """The error for a source that FFmpeg does not open, and that begins like this."""
     import av
 
+    if begins_without_index(head):
+        return _index_at_the_end(source)
     if source.device_format and not isinstance(error, av.FFmpegError):
         return ValueError(f"{source.name}: FFmpeg has no {source.device_format} devices on this system")
     if isinstance(error, OSError) and source.kind in ("device", "stream"):
         return OSError(f"{source.name} cannot be opened ({reason(error)})")
     return ValueError(f"{source.name} is not a video that FFmpeg can read ({reason(error)})")
+
+
+def _index_at_the_end(source: LiveSource) -> ValueError:
+    return ValueError(
+        f"{source.name} is an MP4 file whose index is at its end, so it cannot be read from a pipe; pass the file "
+        "itself (its name, or - < FILE), or move its index: ffmpeg -i FILE -c copy -movflags +faststart NEW"
+    )

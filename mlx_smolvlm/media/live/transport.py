@@ -7,7 +7,7 @@ steps instead, so that closing takes effect at once. Standard library only.
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -16,6 +16,10 @@ from ...options import FetchPolicy
 from ..connections import STEP_S, Patience, SocketFile, connect
 from ..fetch import DEFAULT_POLICY, open_response
 from ..urls import redact_url
+
+HEAD_BYTES = 4096
+JPEG = b"\xff\xd8\xff"
+BARE = (b"\0\0\0\1", b"\0\0\1\x67", b"\0\0\1\x27", b"\0\0\1\x09")
 
 
 class PipeFile:
@@ -49,8 +53,46 @@ class PipeFile:
 class ReadableFile:
     """What FFmpeg reads from: a `read` that returns what there is, of an HTTP answer or a socket."""
 
-    def __init__(self, read: Any):
+    def __init__(self, read: Any, is_redirected: bool = False):
         self.read = read
+        self.is_redirected = is_redirected
+
+
+class HeardFile:
+    """A file that tells when bytes come, and remembers the first of them."""
+
+    def __init__(self, file: Any, on_data: Callable[[], None]):
+        self.head = b""
+        self._file = file
+        self._on_data = on_data
+        self._ahead = b""  # looked at, not yet read
+
+    def untimed_format(self) -> str | None:
+        """FFmpeg's name of the format, if its first bytes, which are waited for, are of one without times.
+
+        "" is bare H.264 or HEVC, which FFmpeg tells apart; None is any other.
+        """
+        if not self.head:
+            self._ahead = self._receive(HEAD_BYTES)
+        if self.head.lstrip(b"\r\n").startswith(b"--"):
+            return "mpjpeg"  # parts with a boundary between them
+        if self.head.startswith(JPEG) or self.head[:256].lower().lstrip().startswith(b"content-"):
+            return "mjpeg"
+        return "" if self.head.startswith(BARE) else None
+
+    def read(self, max_bytes: int) -> bytes:
+        """What there is, at most `max_bytes`."""
+        if self._ahead:
+            data, self._ahead = self._ahead[:max_bytes], self._ahead[max_bytes:]
+            return data
+        return self._receive(max_bytes)
+
+    def _receive(self, max_bytes: int) -> bytes:
+        data: bytes = self._file.read(max_bytes)
+        if len(self.head) < HEAD_BYTES:
+            self.head += data[:HEAD_BYTES]
+        self._on_data()
+        return data
 
 
 @contextlib.contextmanager
@@ -97,7 +139,7 @@ def open_http(
     with answered as (response, name):
         if response.status != 200:
             raise ValueError(f"{name}: the server answered {response.status}; check the address")
-        body = ReadableFile(_as_os_errors()(response.read1))
+        body = ReadableFile(_as_os_errors()(response.read1), name != redact_url(url))
         yield body, response.length, response.getheader("Content-Type", "")
 
 

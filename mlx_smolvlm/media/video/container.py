@@ -5,9 +5,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .content import holds_stills_only, what_else
+
 if TYPE_CHECKING:
     import av
 
+ANIMATIONS = {"gif", "apng", "mjpeg", "jpegxl_anim", "webp"}  # formats of which a single frame is an image
+IMAGE_CODECS = {"mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpegls", "jpeg2000"}
+_IMAGE_FORMATS = {"image2", "ico", "fits", "tty"}
+PASS_AS_IMAGE = "pass it with --image (in Python images=)"
 _LISTS = {"hls", "concat", "dash", "sdp"}  # name other files: only the one that was asked for is read
 
 
@@ -34,13 +40,15 @@ def video_path(path: str | Path) -> Path:
 
 @contextmanager
 def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.container.InputContainer", Any]]:
-    """The container and its first video stream; `hardware` asks for VideoToolbox and falls back to software.
+    """The container and its best video stream; `hardware` asks for VideoToolbox and falls back to software.
 
     Raises:
         ValueError: nothing that FFmpeg reads as a video.
     """
     import av  # slow to import, and most prompts have no video
 
+    if holds_stills_only(path):
+        raise ValueError(f"{path} is an image, not a video; {PASS_AS_IMAGE}")
     options: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}  # a file never leads to the network
     if hardware:
         from av.codec.hwaccel import HWAccel
@@ -57,10 +65,10 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
     except MemoryError:
         raise
     except Exception as error:  # hostile bytes make demuxers raise anything
-        raise ValueError(f"{path} is not a video file that FFmpeg can read ({reason(error)})") from None
+        raise ValueError(f"{path} is not a video file{what_else(path, reason(error))}") from None
     with container:
-        if container.format.name.endswith("_pipe") or container.format.name == "image2":
-            raise ValueError(f"{path} is an image, not a video; pass it with --image (in Python images=)")
+        if is_image_format(container.format.name):
+            raise ValueError(f"{path} is an image, not a video; {PASS_AS_IMAGE}")
         if container.format.name in _LISTS:
             raise ValueError(f"{path} is a list of other files ({container.format.long_name}); pass the video itself")
         stream = film_stream(container, str(path))
@@ -69,22 +77,68 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
 
 
 def film_stream(container: "av.container.InputContainer", name: str) -> Any:
-    """The first video stream that is no cover image. Raises ValueError if there is none that can be decoded."""
-    from av.stream import Disposition
+    """The best video stream: what the file marks as its default, then the largest; covers and stills are none.
 
-    films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    Raises:
+        ValueError: there is none, or none that can be decoded.
+    """
+    films = [stream for stream in container.streams.video if not stream.disposition & _no_film()]
     if not films:
         cover = ", and the image of a cover" if container.streams.video else ""
         raise ValueError(f"{name} has no video stream, only {container.format.long_name} data{cover}")
-    if films[0].codec_context is None:
+    known = [stream for stream in films if stream.codec_context is not None]
+    if not known:
         raise ValueError(f"{name} has a video stream in a format that FFmpeg cannot decode")
-    return films[0]
+    return max(known, key=_rank)
 
 
-def packets(container: "av.container.InputContainer", stream: Any, path: Path) -> Iterator[Any]:
-    """The stream's packets in file order, then the empty one that drains the decoder; raises ValueError on damage."""
+def is_image_format(format_name: str) -> bool:
+    """Whether a format of FFmpeg holds images."""
+    return format_name.endswith("_pipe") or format_name in _IMAGE_FORMATS
+
+
+def _no_film() -> Any:
+    from av.stream import Disposition
+
+    return Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image | Disposition.dependent
+
+
+def _rank(stream: Any) -> tuple[bool, bool, int]:
+    """How good a stream is: of covers of songs and thumbnails, MP4 knows only that they are single ones."""
+    from av.stream import Disposition
+
+    is_single = stream.frames == 1 and stream.codec_context.name in IMAGE_CODECS
+    return not is_single, bool(stream.disposition & Disposition.default), stream.width * stream.height
+
+
+def may_jump(container: "av.container.InputContainer") -> bool:
+    """Whether the format is made to be cut and joined, so that its clock may jump."""
+    from av.format import Flags
+
+    return bool(Flags(container.format.flags) & Flags.ts_discont)
+
+
+def sound_beside(container: "av.container.InputContainer") -> list[Any]:
+    """The stream of sound by which gaps are told from jumps of the clock, in formats where it may jump."""
+    audio = container.streams.audio
+    return [audio[0]] if audio and (may_jump(container) or container.format.name == "flv") else []
+
+
+def refuse_stills(container: "av.container.InputContainer", stream: Any, frame_count: int, path: Path) -> None:
+    """Raise ValueError for a single image that came as an animation or beside sound."""
+    if frame_count > 1:
+        return
+    name = container.format.name
+    if name in ANIMATIONS:
+        raise ValueError(f"{path} is an image, not a video; {PASS_AS_IMAGE}")
+    if container.streams.audio and stream.codec_context.name in IMAGE_CODECS:
+        raise ValueError(f"{path} has no video stream, only sound and the image of a cover")
+
+
+def packets(container: "av.container.InputContainer", streams: list[Any], path: Path) -> Iterator[Any]:
+    """The streams' packets in file order, then empty ones that drain decoders; raises ValueError on damage."""
     try:
-        yield from demuxed(container, stream)
+        yield from demuxed(container, *streams)
     except MemoryError:
         raise
     except Exception as error:

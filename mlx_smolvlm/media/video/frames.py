@@ -11,10 +11,11 @@ from typing import Any
 
 from PIL import Image
 
-from .animated_webp import read_webp_frames
-from .container import decoded, demuxed, open_video, reason
+from .animated_webp import read_animation
+from .container import decoded, demuxed, open_video
 from .packet_table import NO_TIME, PacketTable
 from .probing import VideoInfo
+from .upright import Upright
 
 _SEEKS_BY_INDEX = ("mov,mp4", "matroska")  # formats in which a seek lands where it should
 # Codecs that mark frames which no other frame is predicted from. HEVC's mark is for one temporal layer only.
@@ -39,10 +40,11 @@ def read_frames(
         check_cancelled: called between packets; it may raise to stop.
 
     Yields:
-        RGB images, upright. Fewer than asked for if the file breaks off early.
+        RGB images, upright, with square pixels, on white where they are transparent. Fewer than asked for if the file
+        breaks off early.
     """
     if info.packets is None:
-        yield from read_webp_frames(info.path, indices, check_cancelled)
+        yield from read_animation(info.path, indices, check_cancelled)
     elif info.packets.is_matched_by_time:
         assert info.packets.frame_times is not None
         wanted = info.packets.frame_times[indices].tolist()
@@ -52,7 +54,7 @@ def read_frames(
                 frame = reader.frame_at(pts)
                 if frame is None:
                     return
-                yield upright_image(frame, reader.converter)
+                yield reader.upright(frame)
         finally:
             reader.release()
     else:
@@ -61,15 +63,14 @@ def read_frames(
 
 def _counted(path: Path, indices: list[int], hardware: bool, check: Callable[[], None]) -> Iterator[Image.Image]:
     """By counting from the start, in files whose frames carry no usable times."""
-    from av.video.reformatter import VideoReformatter
-
-    wanted, converter = iter(indices), VideoReformatter()
+    wanted = iter(indices)
     next_index = next(wanted, None)
     with open_video(path, hardware=hardware) as (container, stream):
+        upright = Upright(stream)
         frames = (frame for packet in _demuxed(container, stream, check) for frame in decoded(packet))
         for position, frame in enumerate(frames):
             if position == next_index:
-                yield upright_image(frame, converter)
+                yield upright(frame)
                 next_index = next(wanted, None)
             if next_index is None:
                 return
@@ -81,9 +82,6 @@ class _Reader:
     def __init__(
         self, path: Path, table: PacketTable, wanted: frozenset[int], hardware: bool, check: Callable[[], None]
     ):
-        from av.video.reformatter import VideoReformatter
-
-        self.converter = VideoReformatter()
         self._path = path
         self._table = table
         self._wanted = wanted
@@ -93,6 +91,7 @@ class _Reader:
         self._current: Any = None  # the last frame that is not after the last wanted time
         self._upcoming: Any = None  # decoded, and shown after that
         self._open()
+        self.upright = Upright(self._stream)
         self._frames = self._decode_from(0)
 
     def close(self) -> None:
@@ -145,6 +144,8 @@ class _Reader:
         self._container, self._stream = self._opened.__enter__()
         self._packets = _demuxed(self._container, self._stream, self._check)
         self._position = 0  # of the next packet
+        segments = self._table.segments
+        self._seeks = self._container.format.name.startswith(_SEEKS_BY_INDEX) and not segments.is_joined
         is_repeated = self._table.is_empty.any()  # then a frame that is not wanted itself may be shown once more
         self._may_leave_out = self._stream.codec.canonical_name in _MARKS_UNREFERENCED and not is_repeated
 
@@ -157,17 +158,25 @@ class _Reader:
 
     def _decode_from(self, entry: int) -> Iterator[Any]:
         for packet in self._packets_from(entry):
+            shift = self._table.segments.shift_at(self._position)
+            if self._position == len(self._table.pts) and packet.size:
+                continue  # cut off: with several threads, the decoder would lose the frames before it, too
             self._position += 1
+            if packet.pts is not None:  # as in the table, so that times ascend in joined recordings
+                packet.pts -= shift
+            if packet.dts is not None:
+                packet.dts -= shift
             if packet.size or packet.pts is None:  # an empty packet would end the stream
                 if self._may_leave_out:
                     self._stream.codec_context.skip_frame = "DEFAULT" if packet.pts in self._wanted else "NONREF"
                 yield from decoded(packet)
 
     def _packets_from(self, entry: int) -> Iterator[Any]:
-        if entry and self._container.format.name.startswith(_SEEKS_BY_INDEX):
+        if entry and self._seeks:
+            shift = self._table.segments.shift_at(entry)
             dts = int(self._table.dts[entry])
-            pts = int(self._table.pts[entry])
-            self._container.seek(dts if dts != NO_TIME else pts, stream=self._stream)
+            pts = int(self._table.pts[entry]) + shift
+            self._container.seek(dts + shift if dts != NO_TIME else pts, stream=self._stream)
             self._packets = _demuxed(self._container, self._stream, self._check)
             for packet in self._packets:
                 if packet.pts == pts:
@@ -198,29 +207,3 @@ def _demuxed(container: Any, stream: Any, check: Callable[[], None]) -> Iterator
         except Exception:  # StopIteration, and whatever damage makes of it
             return
         yield packet
-
-
-def upright_image(frame: Any, converter: Any = None) -> Image.Image:
-    """A decoded frame as an upright RGB image. Raises ValueError if FFmpeg cannot turn its pixels into such.
-
-    `converter` is a `VideoReformatter` for all frames of a file. Without one a new one is made, which starts threads.
-    """
-    from av.video.reformatter import VideoReformatter
-
-    kind = frame.format.name
-    try:
-        if kind in _HARDWARE_FORMATS:  # the planes that a software decoder gives, so that colours are equal
-            frame = frame.reformat(format=_HARDWARE_FORMATS[kind])
-        plane: Any = (converter or VideoReformatter()).reformat(frame, format="rgb24").planes[0]
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise ValueError(f"frames with pixels of the kind {kind} cannot be read: {reason(error)}") from None
-    size = (frame.width, frame.height)
-    image = Image.frombuffer("RGB", size, plane, "raw", "RGB", plane.line_size, 1)  # without an array between
-    turns = round(frame.rotation / 90) % 4  # counter-clockwise
-    return image.transpose(_TURNS[turns]) if turns else image
-
-
-_HARDWARE_FORMATS = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
-_TURNS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
