@@ -20,8 +20,8 @@ def variant_of(address: str, patience: Patience, wanted_edge: int, policy: Fetch
     if scheme.lower() in ("http", "https") and urlsplit(f"//{rest}").path.lower().endswith(".m3u8"):
         with (
             suppress(OSError, ValueError),
-            open_http(address, patience, policy) as (body, _, _),
-        ):  # FFmpeg says what is wrong
+            open_http(address, patience, policy) as (body, _, _),  # what is wrong with it, FFmpeg says
+        ):
             return variant_in(body, address, wanted_edge)
     return address
 
