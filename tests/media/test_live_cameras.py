@@ -84,7 +84,7 @@ def test_a_still_behind_an_address_is_no_video():
     with (
         serving(http(send(picture), f"Content-Length: {len(picture)}", "Content-Type: image/jpeg")) as port,
         Reading(f"http://127.0.0.1:{port}/", retries=0) as reading,
-        pytest.raises(ValueError, match="is a picture, not a video"),
+        pytest.raises(ValueError, match="is an image, not a video"),
     ):
         reading.to_end()
 

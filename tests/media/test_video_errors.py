@@ -306,4 +306,4 @@ class Broken:
 def test_whatever_a_decoder_or_demuxer_raises_is_damage(tmp_path):
     assert decoded(Broken()) == []
     with pytest.raises(ValueError, match=r"clip is damaged: error return without exception set"):
-        list(packets(Broken(), None, tmp_path / "clip"))
+        list(packets(Broken(), [None], tmp_path / "clip"))
