@@ -1,25 +1,25 @@
-"""Pictures that are slow or take much memory though they have few pixels. Standard library only."""
+"""Images that are slow or take much memory though they have few pixels. Standard library only."""
 
 import os
 from typing import BinaryIO
 
 MAX_IMAGE_SIDE = 131_072  # beyond it, rows of a pixel each take ten times the memory of their pixels
-MAX_IMAGE_FILE_BYTES = 2 * 1024**3  # more than the pixels of any picture that is read
+MAX_IMAGE_FILE_BYTES = 2 * 1024**3  # more than the pixels of any image that is read
 MIN_SCANS = 12  # passes of a JPEG's decoder that are allowed at any size; encoders make some ten
-FULL_SCANS = 8  # passes that are allowed over the largest picture, and in proportion more over smaller ones
+FULL_SCANS = 8  # passes that are allowed over the largest image, and in proportion more over smaller ones
 _CHUNK_BYTES = 1024**2
 
 
 def check_image_bytes(file: BinaryIO, name: str) -> None:
-    """Refuse a file that is larger than any picture; `name` is what the message calls it."""
+    """Refuse a file that is larger than any image; `name` is what the message calls it."""
     num_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
     if num_bytes > MAX_IMAGE_FILE_BYTES:
-        raise ValueError(f"{name}: has {num_bytes} bytes, the limit of a picture's file is {MAX_IMAGE_FILE_BYTES}")
+        raise ValueError(f"{name}: has {num_bytes} bytes, the limit of an image's file is {MAX_IMAGE_FILE_BYTES}")
 
 
 def check_sides(width: int, height: int, name: str) -> None:
-    """Refuse a picture that is too long; `name` is what the message calls it."""
+    """Refuse an image that is too long; `name` is what the message calls it."""
     if max(width, height) > MAX_IMAGE_SIDE:
         raise ValueError(f"{name}: {width}x{height} pixels, the limit of one side is {MAX_IMAGE_SIDE}; cut it")
 

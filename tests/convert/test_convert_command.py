@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import huggingface_hub
@@ -141,14 +142,10 @@ def test_a_file_as_the_targets_parent_is_refused(convert, tmp_path):
 
 
 def test_a_parent_that_may_not_be_written_is_refused(convert, tmp_path, monkeypatch):
-    original = Path.mkdir
+    def denied(prefix, dir):
+        raise PermissionError(13, "Permission denied", str(dir))
 
-    def denied(self, *arguments, **options):
-        if ".partial." in self.name:
-            raise PermissionError(13, "Permission denied", str(tmp_path))
-        original(self, *arguments, **options)
-
-    monkeypatch.setattr(Path, "mkdir", denied)  # the superuser may write anywhere
+    monkeypatch.setattr(tempfile, "mkdtemp", denied)  # the superuser may write anywhere
     assert_refused(convert("--mlx-path", tmp_path / "out"), f"Permission denied: {tmp_path}")
 
 
