@@ -25,6 +25,7 @@ class _Prefix:
 
     @property
     def nbytes(self) -> int:
+        """Of all arrays."""
         return self.token_ids.nbytes + sum(layer.nbytes for layer in self.layers)
 
 

@@ -57,6 +57,7 @@ class Attention(Fusible[tuple[Product, ProductOnto]]):
 
     @staticmethod
     def products(inputs: Sequence[nn.Module], output: nn.Module) -> tuple[Product, ProductOnto]:
+        """How the queries, keys and values, and the output, are computed from these layers."""
         return product(inputs), product_onto(output)
 
     def __call__(self, x: mx.array, residual: mx.array, cache: KVCache, step: Step) -> mx.array:
@@ -90,6 +91,7 @@ class MLP(Fusible[tuple[ProductPair, ProductOnto]]):
 
     @staticmethod
     def products(inputs: Sequence[nn.Module], output: nn.Module) -> tuple[ProductPair, ProductOnto]:
+        """How gate and up, and the output, are computed from these layers."""
         return product_pair(inputs), product_onto(output)
 
     def __call__(self, x: mx.array, residual: mx.array, step: Step) -> mx.array:

@@ -33,7 +33,7 @@ def holds_stills_only(path: Path) -> bool:
         file.seek(0)
         head = file.read(65536)
     if head.startswith(_JPEG):
-        return b"MPF\0" in head  # of multi-image files; motion JPEG has none
+        return b"MPF\0" in head  # of multi-picture files; motion JPEG has none
     return b"ftyp" in kinds and b"meta" in kinds and not kinds & {b"moov", b"moof"}
 
 
