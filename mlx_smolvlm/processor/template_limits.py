@@ -35,12 +35,14 @@ class TemplateWork:
         self.stopped: BaseException | None = None
 
     def step(self, num_steps: int = 1) -> None:
+        """Count steps; raises TemplateLimitError past the limits, and what `check_cancelled` raises."""
         self.steps += num_steps
         if self.steps >= self.next_look:
             self.next_look = self.steps + _LOOK_EVERY
             self.look()
 
     def look(self) -> None:
+        """Compare steps and time with their limits, and ask `check_cancelled`."""
         if self.steps > MAX_STEPS:
             raise TemplateLimitError(f"it takes more than the limit of {MAX_STEPS} steps")
         if time.monotonic() > self.until_s:
@@ -52,6 +54,7 @@ class TemplateWork:
             raise
 
     def spend(self, size: int) -> None:
+        """Count characters that are made; raises TemplateLimitError past the limit."""
         self.made += size
         if self.made > MAX_MADE:
             raise TemplateLimitError(f"it makes more than the limit of {MAX_MADE} characters in all")
@@ -61,22 +64,26 @@ class CountingGenerator(CodeGenerator):
     """jinja2's code, with steps counted and what is made shown to the environment."""
 
     def visit_For(self, node: nodes.For, frame: Frame) -> None:
+        """Each pass is a step, and so is each test of a pass."""
         node.body = [nodes.ExprStmt(_step()), *node.body]
         if node.test is not None:
             node.test = nodes.And(_step(), node.test)
         super().visit_For(node, frame)
 
     def macro_body(self, node: Any, frame: Frame) -> Any:
+        """Each call of a macro is a step."""
         node.body = [nodes.ExprStmt(_step()), *node.body]
         return super().macro_body(node, frame)
 
     def visit_Call(self, node: nodes.Call, frame: Frame, **options: Any) -> None:  # type: ignore[override]
+        """Writes the steps that `_step` put in."""
         if isinstance(node.node, nodes.EnvironmentAttribute):
             self.write("environment.step()")
         else:
             super().visit_Call(node, frame, **options)
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        """The parts of `~` are shown before they are joined."""
         self.write("environment.concat((")
         for child in node.nodes:
             self.write("str(environment.made(")
@@ -85,15 +92,19 @@ class CountingGenerator(CodeGenerator):
         self.write("))")
 
     def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
+        """Slices are shown."""
         self._shown(super().visit_Getitem, node, frame, isinstance(node.arg, nodes.Slice))
 
     def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
+        """Tuples are shown."""
         self._shown(super().visit_Tuple, node, frame, node.ctx == "load")
 
     def visit_List(self, node: nodes.List, frame: Frame) -> None:
+        """Lists are shown."""
         self._shown(super().visit_List, node, frame)
 
     def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
+        """Dictionaries are shown."""
         self._shown(super().visit_Dict, node, frame)
 
     def _shown(self, visit: Callable[[Any, Frame], None], node: nodes.Expr, frame: Frame, is_made: bool = True) -> None:
