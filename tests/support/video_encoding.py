@@ -1,5 +1,6 @@
 """Small videos made on the spot with PyAV's encoders. Every frame of a file differs from all others."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import partial
@@ -74,6 +75,9 @@ def encode(
         if audio is not None:
             container.mux(sound(audio, float(times[-1] * time_base)))
         container.mux(list(edit(packets)))
+    if codec == "libsvtav1" and hasattr(os, "sched_setscheduler"):
+        # As root, this encoder makes its process a real-time one, which would starve those that it starts.
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def sound(stream: av.AudioStream, duration_s: float) -> list[av.Packet]:
