@@ -118,14 +118,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(wrap: Callable[[socket.socket], socket.socket] = lambda plain: plain) -> Iterator[Server]:
-    server = Server()
-    server.socket = wrap(server.socket)
+def running(server: http.server.HTTPServer) -> Iterator[None]:
+    """A server that answers in a thread of its own, and is closed at the end."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield server
+        yield
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def serving(wrap: Callable[[socket.socket], socket.socket] = lambda plain: plain) -> Iterator[Server]:
+    server = Server()
+    server.socket = wrap(server.socket)
+    with running(server):
+        yield server

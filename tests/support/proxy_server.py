@@ -4,10 +4,11 @@ import contextlib
 import http.server
 import select
 import socket
-import threading
 import urllib.request
 from collections.abc import Iterator
 from urllib.parse import urlsplit
+
+from .http_server import running
 
 
 class Proxy(http.server.ThreadingHTTPServer):
@@ -64,11 +65,5 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def proxying() -> Iterator[Proxy]:
     server = Proxy()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with running(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
