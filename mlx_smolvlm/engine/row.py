@@ -11,11 +11,12 @@ from typing import Any
 
 from ..media.images import ImageSource
 from ..model.forking import refuse_forked_process
-from ..options import GenerationOptions, MediaOptions, is_whole, quoted
+from ..model.smolvlm import SmolVLM
+from ..options import GenerationOptions, MediaOptions, is_whole, quoted, refuse_options
 from ..processor.messages import Message, Several, check_media
 from ..processor.prompt import Prompt
 from ..processor.sampled_video import VideoSource
-from .answer import Answer, AnswerStep
+from .answer import Answer, AnswerStep, check_options
 from .prefill import PromptReader
 from .prompt_cache import PromptCache
 
@@ -172,3 +173,17 @@ def check_bounds(batch_size: int, max_cache_bytes: int, max_feature_bytes: int, 
     for name, value, least in bounds:
         if not is_whole(value, least):
             raise ValueError(f"{name} is {quoted(value)}, expected a whole number of at least {least}")
+
+
+def check_row_options(model: SmolVLM, options: GenerationOptions) -> None:
+    """Raise what `refuse_single_options` and `check_options` raise."""
+    refuse_single_options(options)
+    check_options(model, options)
+
+
+def refuse_single_options(options: GenerationOptions) -> None:
+    """Raise ValueError for options that only one answer at a time can have."""
+    reason = "answers that are made together take one token each in a step"
+    refuse_options(options, ("prompt_lookup_tokens",), reason)
+    reason = "answers that are made together share one plain key-value cache, which max_cache_bytes bounds"
+    refuse_options(options, ("kv_bits", "kv_group_size", "quantized_kv_start", "max_kv_size"), reason)

@@ -17,18 +17,17 @@ from ..options import (
     OptionKeywords,
     is_between,
     quoted,
-    refuse_options,
     resolve_options,
 )
 from ..processor.processor import Processor
-from .answer import AnswerStep, Cancelled, check_options, check_pair
+from .answer import AnswerStep, Cancelled, check_pair
 from .exclusive import OneCallAtATime, exclusive
 from .feature_cache import FeatureCache
 from .pacing import Pace
 from .prefixes import PrefixCache, held_layers
 from .preparing import Preparer, abandon
 from .prompt_cache import ReadMedium
-from .row import BatchRequest, Row, RowEvent, Stage, check_bounds
+from .row import BatchRequest, Row, RowEvent, Stage, check_bounds, check_row_options
 from .row_decoding import RowDecoder
 from .row_reading import MAX_READING, RowReading
 from .sampling import check_finite
@@ -172,10 +171,7 @@ class Rows(OneCallAtATime):
         """
         self._changed.clear()
         self._events = []
-        for row in [row for row in self._rows.values() if row.is_cancelled]:
-            text = "" if row.answer is None else row.answer.flush()
-            self._events.append(row.event(text=text, finish_reason="cancelled"))
-            self._drop(row)
+        self._drop_cancelled()
         has_read = self._read()
         if self._decoder:
             with self._pace.step():
@@ -186,6 +182,21 @@ class Rows(OneCallAtATime):
         elif self._rows and not has_read and not self._events:
             self._changed.wait(_POLL_S)
         return self._events
+
+    def wake(self) -> None:
+        """Let a `step` that waits for prompts to be prepared return at once. From any thread, at any time."""
+        self._changed.set()
+
+    @property
+    def usage(self) -> tuple[int, float]:
+        """Bytes of keys and values, were all rows to become as long as they may; seconds spent on encoding so far."""
+        return self._decoder.num_bytes, self._reading.encode_s
+
+    def _drop_cancelled(self) -> None:
+        for row in [row for row in self._rows.values() if row.is_cancelled]:
+            text = "" if row.answer is None else row.answer.flush()
+            self._events.append(row.event(text=text, finish_reason="cancelled"))
+            self._drop(row)
 
     def _at(self, *stages: Stage) -> list[Row]:
         return [row for row in self._rows.values() if row.stage in stages]
@@ -228,6 +239,8 @@ class Rows(OneCallAtATime):
             self._decoder.settle()  # else the time of the step would count as reading
         start, has_read = time.perf_counter(), False
         while True:
+            if has_read:
+                self._drop_cancelled()  # nobody may be decoding, and then all prompts are read within one call
             self._admit()
             left = self._pace.pause_s - (time.perf_counter() - start) if self._decoder else float("inf")
             if has_read and left < self._pace.pause_s / 4:
@@ -284,17 +297,3 @@ class Rows(OneCallAtATime):
             read = [*row.prompt_ids, *row.answer.token_ids[:-1]]
             self.prefix_cache.keep(read, self._media[row.key], self._decoder.held_layers(row.key, len(read)))
         self._drop(row)
-
-
-def check_row_options(model: SmolVLM, options: GenerationOptions) -> None:
-    """Raise what `refuse_single_options` and `check_options` raise."""
-    refuse_single_options(options)
-    check_options(model, options)
-
-
-def refuse_single_options(options: GenerationOptions) -> None:
-    """Raise ValueError for options that only one answer at a time can have."""
-    reason = "answers that are made together take one token each in a step"
-    refuse_options(options, ("prompt_lookup_tokens",), reason)
-    reason = "answers that are made together share one plain key-value cache, which max_cache_bytes bounds"
-    refuse_options(options, ("kv_bits", "kv_group_size", "quantized_kv_start", "max_kv_size"), reason)
