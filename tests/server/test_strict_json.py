@@ -67,6 +67,6 @@ def test_other_bodies_are_read_as_by_the_standard_parser():
 
 
 def test_a_string_that_looks_like_a_mark_stays_as_it_is(monkeypatch):
-    """Long strings are put back by a mark that a body cannot guess; a body that begins with half of it is left alone."""
+    """Long strings are put back by a mark that a body cannot guess; what begins with half of it is left alone."""
     monkeypatch.setattr(strict_json.secrets, "token_hex", lambda count: "f" * 2 * count)
     assert parse(b'{"a": "ffff", "b": "' + LONG + b'"}') == {"a": "ffff", "b": LONG.decode()}
