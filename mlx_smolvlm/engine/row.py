@@ -1,7 +1,7 @@
 """One of many requests: what is asked, its stage, and what its steps report."""
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -93,7 +93,7 @@ class Row:
     """A request in flight.
 
     Attributes:
-        key, request, options, media_options, cancel: as given.
+        key, request, options, media_options, cancel, on_begin: as given.
         added_s, started_s: when it was added and when reading began, as `time.perf_counter` has it.
         removed: set when nobody waits for it any more.
         stage: its stage; the attributes below are set from the stage on that is named.
@@ -108,6 +108,7 @@ class Row:
     options: GenerationOptions
     media_options: MediaOptions
     cancel: Event | None
+    on_begin: Callable[[], None] | None = None
     added_s: float = field(default_factory=time.perf_counter)
     started_s: float = 0.0
     removed: Event = field(default_factory=Event)

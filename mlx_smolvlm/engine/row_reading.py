@@ -56,6 +56,8 @@ class RowReading:
         row.cached_tokens = self._prefix_cache.fill(row.cache, row.prompt)
         row.reader = PromptReader(self._model, row.prompt, row.cache, self._on_tile)
         row.reader.num_ready()  # its thread starts
+        if row.on_begin is not None:
+            row.on_begin()
 
     def unit(self, rows: Sequence[Row], seconds: float) -> bool:
         """Do one unit of work, within a time as far as can be foreseen; False if nothing is ready.

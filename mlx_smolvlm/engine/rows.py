@@ -116,6 +116,7 @@ class Rows(OneCallAtATime):
         *,
         key: Hashable = None,
         cancel: Event | None = None,
+        on_begin: Callable[[], None] | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> Hashable:
         """Add a request. Its options are checked at once; its prompt and media are read later.
@@ -125,13 +126,13 @@ class Rows(OneCallAtATime):
             options, media_options, keywords: as in `stream_generate`.
             key: names the row in events; None for a number.
             cancel: when set, the row ends with "cancelled" at the next step.
+            on_begin: called within `step` when the prompt is prepared and the model begins with it.
 
         Returns:
             The key.
 
         Raises:
-            ValueError: options out of range, options that `Rows` does not support, or a key in use.
-            TypeError: not a BatchRequest, or an unknown option.
+            ValueError, TypeError: options out of range, unknown or not supported by `Rows`; a key in use.
         """
         if not isinstance(request, BatchRequest):
             raise TypeError(f"the request is {type(request).__name__}, expected a BatchRequest")
@@ -142,7 +143,7 @@ class Rows(OneCallAtATime):
         key = next(number for number in self._numbers if number not in self._rows) if key is None else key
         if key in self._rows:
             raise ValueError(f"there is a row {quoted(key)} already; remove it first, or choose another key")
-        self._rows[key] = Row(key, request, options, media_options, cancel)
+        self._rows[key] = Row(key, request, options, media_options, cancel, on_begin)
         return key
 
     @exclusive

@@ -21,7 +21,6 @@ class ServerSettings:
 
     Attributes:
         model: checkpoint folder or Hub id; None for the embedded demo model.
-        adapter_path: folder of a LoRA adapter to load with it.
         dtype: as in `load`.
         aliases: further names by which requests may call the model.
         any_model: serve whatever model a request names, for clients with a fixed name.
@@ -65,7 +64,6 @@ class ServerSettings:
     """
 
     model: str | None = None
-    adapter_path: str | None = None
     dtype: str | None = None
     aliases: Sequence[str] = ()
     any_model: bool = False
@@ -122,7 +120,7 @@ class ServerSettings:
             self._make_texts(name)
         for name in ("any_model", "strict", "insecure", "fetch_public"):
             self._check(name, isinstance(getattr(self, name), bool), "True or False")
-        for name in ("model", "adapter_path", "dtype", "api_key", "media_root"):
+        for name in ("model", "dtype", "api_key", "media_root"):
             value = getattr(self, name)
             self._check(name, value is None or (isinstance(value, str) and bool(value)), "text that is not empty")
         self._check("host", isinstance(self.host, str) and bool(self.host), "an address to listen on")
