@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..engine.row import RowEvent
     from ..processor.processor import Processor
-    from .job import Job
     from .generation import Generation
+    from .job import Job
 
 FINISH_REASONS = {"stop": "stop", "length": "length"}  # of the engine, and of the interface
 

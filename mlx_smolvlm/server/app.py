@@ -10,11 +10,14 @@ from starlette.routing import BaseRoute, Route
 
 from . import metrics
 from .chat import chat_completions, input_tokens
+from .completions import completions
 from .engine_thread import Engine
 from .guards import middleware
 from .media_intake import Intake
 from .models import ServedModel, list_models, one_model
+from .ollama import ollama_routes
 from .page import page_routes
+from .responses import responses_routes
 from .settings import ServerSettings
 
 HEALTH = "/health"
@@ -63,8 +66,9 @@ def _routes() -> list[BaseRoute]:
             Route(f"{prefix}/models/{{id:path}}", one_model),
             Route(f"{prefix}/chat/completions", chat_completions, methods=["POST"]),
             Route(f"{prefix}/chat/completions/input_tokens", input_tokens, methods=["POST"]),
+            Route(f"{prefix}/completions", completions, methods=["POST"]),
         ]
-    return routes
+    return [*routes, *responses_routes(), *ollama_routes()]
 
 
 async def health(request: Request) -> Response:

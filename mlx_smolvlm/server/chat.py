@@ -2,16 +2,16 @@
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from .answers import AnswerTexts, finish_reason, new_id, now_s, timings, usage
-from .chat_request import ChatRequest, read_chat_request
+from .chat_request import AnswerRequest, ChatRequest, read_chat_request
 from .generation import Generation, generated
-from .planning import planned_chat
+from .planning import Plan, planned_chat
 from .streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, while_connected
 from .strict_json import read_json
 
@@ -74,10 +74,18 @@ async def begun(request: Request, chat: ChatRequest, held: AsyncExitStack) -> Ge
     Raises:
         ApiError: there is no room, or the request cannot be answered.
     """
-    state, started_s = request.app.state, time.perf_counter()
-    held.enter_context(state.engine.places(chat.answer.n))
-    plan = await held.enter_async_context(planned_chat(chat.messages, chat.answer, state.engine, state.intake))
-    return await held.enter_async_context(generated(plan, state.engine, started_s))
+    state = request.app.state
+    plan = planned_chat(chat.messages, chat.answer, state.engine, state.intake)
+    return await begun_with(request, plan, chat.answer, held)
+
+
+async def begun_with(
+    request: Request, plan: AbstractAsyncContextManager[Plan], answer: AnswerRequest, held: AsyncExitStack
+) -> Generation:
+    """The same with a plan that is about to be made."""
+    engine, started_s = request.app.state.engine, time.perf_counter()
+    held.enter_context(engine.places(answer.n))
+    return await held.enter_async_context(generated(await held.enter_async_context(plan), engine, started_s))
 
 
 async def _answered(request: Request, chat: ChatRequest) -> dict[str, Any]:

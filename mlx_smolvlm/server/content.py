@@ -107,14 +107,15 @@ def _message(message: Any, where: str) -> ChatMessage:
     if not isinstance(content, list) or not content:
         expected = "expected text or a list of parts"
         raise bad_request(f"{where} has content {quoted(content)}, {expected}", f"{where}.content")
-    parts = tuple(_part(part, f"{where}.content[{number}]") for number, part in enumerate(content))
+    parts = tuple(read_part(part, f"{where}.content[{number}]") for number, part in enumerate(content))
     for part in parts:
         if isinstance(part, MediaPart) and role != "user":
             raise bad_request(f"{part.where} is {_a(part.kind)} in a message of role {role}, expected text", part.where)
     return ChatMessage(ROLES[role], parts)
 
 
-def _part(part: Any, where: str) -> str | MediaPart:
+def read_part(part: Any, where: str) -> str | MediaPart:
+    """A part of a message: its text, or its image or video. Raises ApiError, which calls it `where`."""
     if isinstance(part, str):
         return part
     if not isinstance(part, Mapping):

@@ -128,8 +128,8 @@ async def _planned(
         return await intake.plan(plan)
     except Exception as error:
         is_structure = options.is_structured and ("schema" in str(error) or "regex" in str(error))
-        raise refusal(error, _structure_param(error) if is_structure else None) from None
-
-
-def _structure_param(error: Exception) -> str:
-    return "max_tokens" if "raise max_tokens" in str(error) else "response_format"
+        asked = "prompt" if isinstance(messages_or_prompt, str) else "messages"
+        if is_structure:
+            asked = "structured_outputs" if options.regex is not None else "response_format"
+            asked = "max_tokens" if "raise max_tokens" in str(error) else asked
+        raise refusal(error, asked) from None
