@@ -46,6 +46,10 @@ class ApiError(Exception):
         """The HTTP response."""
         return JSONResponse(self.body, self.status, dict(self.headers))
 
+    def plain_response(self) -> JSONResponse:
+        """The HTTP response as Ollama's clients read it: `{"error": message}`."""
+        return JSONResponse({"error": self.message}, self.status, dict(self.headers))
+
 
 def bad_request(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
     """A 400."""

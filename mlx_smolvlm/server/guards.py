@@ -30,6 +30,7 @@ LOG = logging.getLogger("mlx_smolvlm.server")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 CHARSET = re.compile(r';\s*charset\s*=\s*+"?+(?!utf-?8\b)', re.IGNORECASE)  # one that JSON does not have
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+OLLAMA_PREFIX = "/api/"  # its clients expect the text of an error, not an object
 MAX_LOGGED_PATH = 200  # characters
 DEFAULT_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -204,7 +205,9 @@ class _Response:
     async def refuse(self, error: ApiError, scope: Scope) -> None:
         """Send an error, unless a response has begun: the server then cuts it, and the client can tell."""
         if self._status is None:
-            await error.response()(scope, self._body.receive, self.send)
+            is_ollama = scope["path"].startswith(OLLAMA_PREFIX)
+            response = error.plain_response() if is_ollama else error.response()
+            await response(scope, self._body.receive, self.send)
 
     def log(self, request_id: str) -> None:
         """Log one line; the query is left out, as a key may have been put there."""

@@ -203,7 +203,7 @@ def _size(model: Any) -> tuple[int, int, str]:
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
-    arrays: list[tuple[str, Any]] = list(tree_flatten(model.parameters()))
+    arrays: Any = tree_flatten(model.parameters())
     quantization = model.config.quantization
     bits = quantization["bits"] if quantization else 32
     count = sum(
