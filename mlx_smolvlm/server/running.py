@@ -36,7 +36,6 @@ class ServerRun:
     Attributes:
         url: where it listens.
         engine: its engine.
-        is_stuck: after `serve`, whether the engine's thread could not be ended.
     """
 
     def __init__(self, settings: ServerSettings, *, opens_page: bool = False):
@@ -44,7 +43,6 @@ class ServerRun:
         Raises:
             OSError: the address cannot be listened on.
         """
-        self.is_stuck = False
         self.engine = Engine(settings, self._load)
         self._settings = settings
         self._opens_page = opens_page
@@ -78,7 +76,7 @@ class ServerRun:
             say(f"smolvlm server at {self.url}")
             self.engine.start()
             asyncio.run(self._run())
-        self.is_stuck = not self.engine.stop()
+        self.engine.stop()
         if self.engine.failure is not None:
             raise self.engine.failure
         return 0
