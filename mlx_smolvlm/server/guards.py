@@ -163,7 +163,9 @@ class Guards:
             )
         content_type = headers.get("content-type", "")
         is_json = content_type.partition(";")[0].strip().lower() == "application/json"
-        if scope["method"] == "POST" and (not is_json or CHARSET.search(content_type)):  # forms of web pages are not
+        # Some of Ollama's clients leave it out. Browsers could, too, but tell the origin of what they send.
+        is_bare = not content_type and _is_ollama(scope) and not {"origin", "sec-fetch-site"} & set(headers)
+        if scope["method"] == "POST" and not is_bare and (not is_json or CHARSET.search(content_type)):
             found = f"is {quoted(content_type)}" if content_type else "is missing"
             raise ApiError(
                 415,
@@ -207,8 +209,7 @@ class _Response:
     async def refuse(self, error: ApiError, scope: Scope) -> None:
         """Send an error, unless a response has begun: the server then cuts it, and the client can tell."""
         if self._status is None:
-            is_ollama = scope["path"].removeprefix(scope.get("root_path", "")).startswith(OLLAMA_PREFIX)
-            response = error.plain_response() if is_ollama else error.response()
+            response = error.plain_response() if _is_ollama(scope) else error.response()
             await response(scope, self._body.receive, self.send)
 
     def log(self, request_id: str) -> None:
@@ -229,3 +230,8 @@ class _Response:
         if not self._body.is_complete and self._scope["http_version"].startswith("1"):
             headers["connection"] = "close"  # what still comes of the request is no next one
         return headers.raw
+
+
+def _is_ollama(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")).startswith(OLLAMA_PREFIX)
