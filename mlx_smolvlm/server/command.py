@@ -53,7 +53,7 @@ def _logged(level: str) -> Iterator[None]:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     with ExitStack() as undone:
-        for name, least in (("mlx_smolvlm", level.upper()), ("uvicorn", "WARNING")):
+        for name, least in (("mlx_smolvlm", level.upper()), ("uvicorn", "WARNING"), ("asyncio", "ERROR")):
             logger = logging.getLogger(name)
             undone.callback(logger.setLevel, logger.level)
             undone.callback(setattr, logger, "propagate", logger.propagate)
