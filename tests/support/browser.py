@@ -29,23 +29,29 @@ WATCH = """addEventListener("securitypolicyviolation",
 
 
 @contextmanager
-def launched(*flags: str) -> Iterator[Any]:
-    """Chromium; a test that needs it is skipped where there is none."""
+def playing() -> Iterator[Any]:
+    """Playwright; a test that needs it is skipped where there is none, or no Chromium."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium; install it with: apt-get install chromium")
-    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("LD_PRELOAD", raising=False)  # a BLAS keeps threads of the browser from beginning
         player = sync_api.sync_playwright().start()
     try:
-        browser = player.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags], env=environment)
-        try:
-            yield browser
-        finally:
-            browser.close()
+        yield player
     finally:
         player.stop()
+
+
+@contextmanager
+def launched(player: Any, *flags: str) -> Iterator[Any]:
+    """Chromium."""
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    browser = player.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags], env=environment)
+    try:
+        yield browser
+    finally:
+        browser.close()
 
 
 def camera_flags(folder: Path) -> list[str]:

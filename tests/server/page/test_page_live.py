@@ -6,7 +6,7 @@ import json
 
 import pytest
 from PIL import Image
-from support.browser import CAMERA_SCENES, FOREIGN_HOST, camera_flags, drop, launched
+from support.browser import CAMERA_SCENES, FOREIGN_HOST, drop, launched
 from support.scripted_server import cut, failed, words
 from support.server import DEMO, until
 
@@ -197,8 +197,8 @@ def test_the_demo_model_tells_the_direction_in_a_video_that_is_played(server, vi
 
 
 @pytest.mark.slow
-def test_no_camera_is_explained(scripted):
-    with launched() as browser:
+def test_no_camera_is_explained(scripted, player):
+    with launched(player) as browser:
         page = browser.new_context(permissions=["camera"]).new_page()
         page.goto(f"{scripted.url}/#live")
         page.wait_for_selector("html[data-ready]")
@@ -207,25 +207,22 @@ def test_no_camera_is_explained(scripted):
 
 
 @pytest.mark.slow
-def test_the_screen(scripted, tmp_path):
-    with launched(*camera_flags(tmp_path), "--auto-select-desktop-capture-source=Entire screen") as browser:
-        page = browser.new_page()
-        page.goto(f"{scripted.url}/#live")
-        page.wait_for_selector("html[data-ready]")
-        page.check("[name=source][value=screen]", force=True)
-        page.evaluate(
-            """() => { navigator.mediaDevices.getDisplayMedia = async () => {
-              const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
-              const paint = () => { pen.fillRect(0, 0, 99, 99); requestAnimationFrame(paint); };
-              paint();
-              return canvas.captureStream(10); }; }"""
-        )  # no screen is to be had without a display
-        page.click("#live-start")
-        page.wait_for_selector("#lamp:has-text('Screen shared')")
-        page.wait_for_selector("#captions li:has-text('Yes.')")
-        page.evaluate(TRACK)
-        page.evaluate(HIDE)  # who shares the screen looks elsewhere
-        num_asked = len(scripted.bodies)
-        until(lambda: len(scripted.bodies) > num_asked)
-        page.click("#live-stop")
-        assert page.evaluate(IS_OFF)
+def test_the_screen(scripted, visit):
+    page = visit(scripted.url).open("live")
+    page.check("[name=source][value=screen]", force=True)
+    page.evaluate(
+        """() => { navigator.mediaDevices.getDisplayMedia = async () => {
+          const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
+          const paint = () => { pen.fillRect(0, 0, 99, 99); requestAnimationFrame(paint); };
+          paint();
+          return canvas.captureStream(10); }; }"""
+    )  # no screen is to be had without a display
+    page.click("#live-start")
+    page.wait_for_selector("#lamp:has-text('Screen shared')")
+    page.wait_for_selector("#captions li:has-text('Yes.')")
+    page.evaluate(TRACK)
+    page.evaluate(HIDE)  # who shares the screen looks elsewhere
+    num_asked = len(scripted.bodies)
+    until(lambda: len(scripted.bodies) > num_asked)
+    page.click("#live-stop")
+    assert page.evaluate(IS_OFF)
