@@ -167,7 +167,6 @@ def test_marks_in_text_are_text(server):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_schemathesis_finds_nothing(demo, tmp_path):
     """It tries every route with what the document allows, and with what it does not, for five minutes."""
     program = shutil.which("schemathesis") or shutil.which("schemathesis", path=str(sys.prefix) + "/bin")
