@@ -129,7 +129,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(client):
     )
     answer = client.answer()
     assert refusal(answer) == (413, "request_too_large") and "1 MiB" in answer.error["message"]
-    assert client.seconds_until_closed() < 2
+    assert client.seconds_until_closed() < 5
 
 
 def test_a_client_that_sends_it_all_first_still_reads_why_it_is_refused(served):
@@ -153,7 +153,7 @@ def test_a_client_that_sends_it_all_first_still_reads_why_it_is_refused(served):
             else:
                 client.send(b"x" * (30 << 20))
             assert client.answer().status == (403 if "9" in headers[0] else 413)
-            assert client.seconds_until_closed() < 2
+            assert client.seconds_until_closed() < 5
 
 
 def test_a_slow_client_is_not_cut_off_while_it_sends():
@@ -163,7 +163,7 @@ def test_a_slow_client_is_not_cut_off_while_it_sends():
         for _ in range(5):
             time.sleep(0.1)
             client.send(b"x" * 1000)
-        assert client.answer().status == 413 and client.seconds_until_closed() < 1
+        assert client.answer().status == 413 and client.seconds_until_closed() < 5
 
 
 def test_all_bodies_together_are_bounded_but_for_small_ones():
