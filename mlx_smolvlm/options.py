@@ -9,7 +9,6 @@ import operator
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from typing import Any, TypedDict
 
 MAX_SIDE = 4096  # pixels; no side of an image is ever resized beyond this
@@ -373,6 +372,8 @@ _SHORT = _ShortRepr()
 
 def did_you_mean(name: object, known: Sequence[str]) -> str:
     """`did you mean 'x'?` where a name is nearly one that is known, otherwise nothing."""
+    from difflib import get_close_matches  # only mistakes need it
+
     near = get_close_matches(str(name)[:100], known, 1)
     return f"did you mean {near[0]!r}?" if near else ""
 
@@ -419,3 +420,6 @@ def is_between(value: Any, least: float, most: float) -> bool:
     except (TypeError, ValueError, OverflowError):
         return False
     return least <= number <= most and math.isfinite(number)
+
+
+DEFAULT_POLICY = FetchPolicy()  # after the checks that it calls

@@ -33,7 +33,7 @@ from .row_decoding import RowDecoder
 from .row_reading import MAX_READING, RowReading
 from .sampling import check_finite
 
-MAX_PAUSE_S = 0.08  # with a decode step, no answer waits for longer than 0.15 s on machines that are quick enough
+MAX_PAUSE_S = 0.065  # with a decode step, no answer waits for longer than 0.15 s on machines that are quick enough
 SYSTEM_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # later prompts would fail too, so stop
 _POLL_S = 0.05  # how long `step` waits for a thread before it looks at the cancel events
 
@@ -230,7 +230,7 @@ class Rows(OneCallAtATime):
         while True:
             self._admit()
             left = self._pace.pause_s - (time.perf_counter() - start) if self._decoder else float("inf")
-            if has_read and left < self._pace.pause_s / 4:
+            if has_read and self._pace.is_used_up(left):
                 return True
             readers = sorted(self._at(Stage.READING), key=self._reading.urgency)
             if not self._reading.unit(readers, left):

@@ -18,8 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from ..options import FetchPolicy
-from .fetch import DEFAULT_POLICY, fetch
+from ..options import DEFAULT_POLICY, FetchPolicy
 from .image_files import MAX_IMAGE_PIXELS, decoded, from_file, reason, too_large
 from .image_limits import check_sides
 from .urls import URL_SCHEME, check_size, decode_data_url, is_url, printable, redact_url
@@ -93,6 +92,8 @@ def load_image(
         data = decode_data_url(text, policy.max_bytes, check_cancelled)
         return from_file(io.BytesIO(data), name, max_pixels, page, check_cancelled)
     if kind not in ("path", "file"):  # `fetch` says which kinds of address there are
+        from .fetch import fetch  # files need no network
+
         data = fetch(text, policy, check_cancelled)
         return from_file(io.BytesIO(data), name, max_pixels, page, check_cancelled)
     with _opened(path_of_file_url(text, name) if kind == "file" else text, name) as file:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Unpack
 
 import numpy as np
@@ -34,7 +33,7 @@ from .messages import (
 )
 from .processor_config import ProcessorConfig, read_processor_config
 from .prompt import MARKER, Inputs, Prompt, PromptMedium
-from .prompt_media import Clip, FrameSeries, LoadedImage, open_clip, open_image
+from .prompt_media import Clip, FrameSeries, LoadedImage, download_folder, open_clip, open_image
 from .sampled_video import VideoSource
 from .tiling import squeeze
 
@@ -120,7 +119,7 @@ class Processor:
         if continue_final_message:
             check_continues(conversation)
         kept = [source for source in [*conversation.images, *conversation.videos] if isinstance(source, KeptMedium)]
-        with TemporaryDirectory(prefix="mlx_smolvlm_") if conversation.videos else nullcontext("") as downloads:
+        with download_folder() if conversation.videos else nullcontext("") as downloads:
 
             def open_one(source: Any, options: MediaOptions) -> LoadedImage:
                 return self._loaded_image(source, options, check_cancelled)
