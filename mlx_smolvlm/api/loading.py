@@ -69,20 +69,22 @@ def load(
 
 def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) -> Path:
     """The local folder of a checkpoint, downloading it from the Hub if need be."""
-    if not str(path_or_hub_id):
-        raise FileNotFoundError("the model's name is empty; expected a folder or a Hub id (owner/name)")
-    try:
-        folder = Path(path_or_hub_id).expanduser()
-    except RuntimeError as error:  # ~ without a home folder
-        raise FileNotFoundError(f"no folder {quoted(str(path_or_hub_id), 300)}: {error}") from None
-    check_utf8(folder)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise FileNotFoundError(refused_file(folder))
     name = str(path_or_hub_id)
+    if not name:
+        raise FileNotFoundError("the model's name is empty; expected a folder or a Hub id (owner/name)")
     if len(name) > _MAX_PATH_CHARS:
         raise FileNotFoundError(f"no folder {quoted(name)}; that is longer than any path or Hub id")
+    try:
+        folder = Path(path_or_hub_id).expanduser()
+        check_utf8(folder)
+        if folder.is_dir():
+            return folder
+        is_file = folder.exists()
+    except (RuntimeError, OSError) as error:  # ~ without a home folder; a part too long for a file, or not to be read
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FileNotFoundError(f"no folder {quoted(name, 300)}: {reason}; expected a folder or a Hub id") from None
+    if is_file:
+        raise FileNotFoundError(refused_file(folder))
     if Path(name).suffix.lower() == ".gguf":
         raise FileNotFoundError(f"no file {quoted(name, 300)}; and GGUF files are read by llama.cpp, not here")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):

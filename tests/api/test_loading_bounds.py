@@ -43,6 +43,13 @@ def test_an_absurd_size_is_compared_with_the_files(folder, keys) -> None:
     refused(folder, f"{ABSURD[keys]}.* is asked for, the files have" if keys[1] != "head_dim" else "head_dim")
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000])
+def test_a_name_that_no_folder_can_have_is_refused(name) -> None:
+    with pytest.raises(FileNotFoundError, match=r"^no folder 'a") as caught:
+        load(name)
+    assert len(str(caught.value)) < 500
+
+
 def test_a_value_is_not_quoted_at_length(folder) -> None:
     set_field(folder / "config.json", "x" * 1_000_000, "model_type")
     refused(folder, "model_type is 'xxx")
