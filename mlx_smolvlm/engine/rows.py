@@ -211,7 +211,6 @@ class Rows(OneCallAtATime):
 
     def _take_prepared(self, row: Row) -> None:
         assert row.prepared is not None
-        row.stage = Stage.PREPARED
         try:
             row.prompt, row.files, row.answer = row.prepared.result()
             row.prepared = None  # which would hold the images, too
@@ -220,6 +219,7 @@ class Rows(OneCallAtATime):
                 raise
             self._fail(row, error)
         else:
+            row.stage = Stage.PREPARED
             row.note_prompt()
 
     def _read(self) -> bool:
