@@ -343,6 +343,13 @@ def refuse_options(options: GenerationOptions | MediaOptions, names: Sequence[st
             raise ValueError(f"{name} is {quoted(getattr(options, name))}, but {reason}; leave it out")
 
 
+def refuse_keywords(keywords: Mapping[str, Any], kind: type[GenerationOptions | MediaOptions], reason: str) -> None:
+    """Raise TypeError, with the reason, if a keyword is a field of options of a kind that a call does not take."""
+    for field in fields(kind):
+        if field.name in keywords:
+            raise TypeError(f"{field.name} is {quoted(keywords[field.name])}, but {reason}; leave it out")
+
+
 def quoted(value: object, max_chars: int = 100) -> str:
     """A value as messages show it: on one line and cut in the middle, however large it is."""
     text = " ".join(_SHORT.repr(value).split())

@@ -19,6 +19,7 @@ from ..options import (
     GenerationOptions,
     MediaOptions,
     OptionKeywords,
+    refuse_keywords,
     refuse_options,
     resolve_options,
 )
@@ -163,7 +164,7 @@ class Session:
             kept = {kind: [item[kind] for item in last.content if item["type"] == kind] for kind in ("image", "video")}
             content = kept_content(text, kept["image"], kept["video"], media_options)
         else:
-            content = kept_content(text, images or (), videos or (), media_options)
+            content = kept_content(text, images, videos, media_options)
         return self._answer(content, True, options, cancel)
 
     def regenerate(
@@ -177,7 +178,9 @@ class Session:
 
         Raises:
             ValueError: there is no last question; and as `ask`.
+            TypeError: options of media, which stay as they were read.
         """
+        refuse_keywords(keywords, MediaOptions, "the media of the question stay as they were read")
         options, _ = self._resolved(options, None, keywords)
         return self._answer(self._last_turn().content, True, options, cancel)
 
@@ -188,8 +191,7 @@ class Session:
             ValueError: there is none, or an answer is still being made.
         """
         with self._in_use.held():
-            last = self._last_turn()
-            self.turns = self.turns[:-1]
+            last, self.turns = self._last_turn(), self.turns[:-1]
             return last
 
     def save(self, path: str | Path) -> None:
@@ -211,9 +213,8 @@ class Session:
     def load(
         cls, path: str | Path, model: SmolVLM, processor: Processor, *, fetch_policy: FetchPolicy | None = None
     ) -> "Session":
-        """A session that was saved; its next question reads no more than it would have.
-
-        `fetch_policy` holds for videos of the conversation that have to be downloaded again.
+        """A session that was saved; its next question reads no more than it would have, unless options of the
+        key-value cache are given. `fetch_policy` holds for videos that have to be downloaded again.
 
         Raises:
             FileNotFoundError: no such file.
@@ -222,8 +223,7 @@ class Session:
         check_pair(model, processor)
         saved = read_session(Path(path), model, fetch_policy)
         session = cls(model, processor, system=saved.system)
-        session.turns = [Turn(*turn) for turn in saved.turns]
-        session.prompt_cache = saved.prompt_cache
+        session.turns, session.prompt_cache = [Turn(*turn) for turn in saved.turns], saved.prompt_cache
         return session
 
     def _resolved(

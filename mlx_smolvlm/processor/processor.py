@@ -14,7 +14,7 @@ from ..media.reporting import report
 from ..media.urls import printable
 from ..model.config import ModelConfig
 from ..model.json_fields import check_file_size
-from ..options import MediaKeywords, MediaOptions, resolve_options
+from ..options import GenerationOptions, MediaKeywords, MediaOptions, refuse_keywords, resolve_options
 from .chat_template import FAMILY_TEMPLATE, render
 from .content_items import OptionedSource
 from .expansion import layout_marker
@@ -107,7 +107,9 @@ class Processor:
             ValueError: malformed messages, media that cannot be read, options out of range, or a prompt
                 longer than the model's context (with what each image costs).
             FileNotFoundError: an image or video that is not there.
+            TypeError: an unknown option, or one of answers.
         """
+        refuse_keywords(keywords, GenerationOptions, "a prompt is prepared here, and no answer made")
         _, options = resolve_options(None, media_options, keywords)
         openings = ("<|im_start|>", self.config.special_tokens.get("bos_token") or "<|im_start|>")
         check_length(messages_or_prompt)
