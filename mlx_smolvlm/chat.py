@@ -173,7 +173,7 @@ class _Chat:
         if not line.strip():
             return
         from .command_line.dropped_media import take_media
-        from .command_line.media_kind import is_video
+        from .media.signatures import is_video
 
         is_command = line.partition(" ")[0].strip() in self._commands
         question, dropped = (line, []) if is_command else take_media(line)

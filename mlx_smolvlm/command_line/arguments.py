@@ -144,7 +144,7 @@ def sort_media(sources: Sequence[str]) -> dict[str, list[str]]:
     """
     if not sources:
         return {}
-    from .media_kind import is_video
+    from ..media.signatures import is_video
 
     sorted_sources: dict[str, list[str]] = {"image": [], "video": []}
     for source in sources:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from ...options import FetchPolicy, quoted
-from ..images import path_of_file_url
-from ..urls import printable, redact_url
+from ..urls import path_of_file_url, printable, redact_url
 from ..video.container import video_path
 
 NETWORK_PROTOCOLS = "crypto,http,httpproxy,https,rtmp,rtmpe,rtmps,rtmpt,rtp,srt,srtp,tcp,tls,udp"
