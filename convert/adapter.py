@@ -14,14 +14,14 @@ import mlx.core as mx
 from tokenizers import Tokenizer
 
 from ..api.loading import find_checkpoint
+from ..model.checkpoint_folder import ADAPTER_CONFIG as CONFIG
+from ..model.checkpoint_folder import PEFT_WEIGHTS as WEIGHTS
 from ..model.checkpoint_folder import check_adapter_folder
 from ..model.json_fields import Fields, read_json
 from ..model.weights import mlx_name, read_shapes
 from ..options import quoted
 from .path_patterns import PathPattern
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _BY_TOKEN = ("embed_tokens.weight", "lm_head.weight")  # with a row for each token
 _MAX_PATTERNS = 10_000

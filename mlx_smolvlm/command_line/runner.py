@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from .. import __version__
 from . import starting
 from .option_names import own_words
-from .standard_streams import open_missing_streams, say, settle, silence
+from .standard_streams import line_start, open_missing_streams, say, settle, silence
 from .starting import INTERRUPTED
 
 BAD_INPUT = 2
@@ -98,11 +98,6 @@ def explain_call(module: str, instead: str) -> None:
             raise TypeError(f"{module} is the command's module, not a function; call mlx_smolvlm.{instead}")
 
     sys.modules[module].__class__ = Command
-
-
-def line_start() -> str:
-    """What messages on stderr begin with: on a terminal, it clears the line that says what goes on."""
-    return "\r\x1b[K" if sys.stderr.isatty() else ""
 
 
 def print_json(record: Any) -> None:
