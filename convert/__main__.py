@@ -31,8 +31,9 @@ _MODE_NAMES = ", ".join(mode for mode in FORMATS if mode != "affine")
 def main() -> None:
     """Run the command line; exits with 2 and one line on bad input."""
     with refuse_tracebacks(), ExitStack() as opened:
-        arguments = _parser().parse_args()
-        check_quality_options(arguments)
+        parser = _parser()
+        arguments = parser.parse_args()
+        check_quality_options(parser, arguments)
         waiting = opened.enter_context(Waiting())
         waiting.tell("opening the checkpoint")
         command = _command(sys.argv[1:])

@@ -20,7 +20,11 @@ from .quantize import Rounding
 from .save import check_target
 from .source_checkpoint import Source, open_source
 
-_FOR_CONVERSION = ("hf_path", "quantize", "dequantize", "calibrate", "adapter_path", "revision", "force", "upload_repo")
+_FOR_CONVERSION = (
+    *("hf_path", "mlx_path", "adapter_path", "revision", "force", "upload_repo", "verbose", "dequantize", "calibrate"),
+    *("quantize", "q_bits", "q_group_size", "q_mode", "q_recipe", "q_embeddings", "q_connector", "q_vision", "skip"),
+    *("allow_unquantized", "target_bpw"),
+)
 
 
 def add_quality_options(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +57,7 @@ def add_quality_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_quality_options(arguments: argparse.Namespace) -> None:
+def check_quality_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Refuse options that have no meaning together.
 
     Raises:
@@ -63,7 +67,7 @@ def check_quality_options(arguments: argparse.Namespace) -> None:
         for option, value in (("--json", arguments.json), ("--plot", arguments.plot)):
             if value:
                 raise ValueError(f"{option} shows a comparison; add --compare A B")
-    elif useless := [name for name in _FOR_CONVERSION if getattr(arguments, name)]:
+    elif useless := [name for name in _FOR_CONVERSION if getattr(arguments, name) != parser.get_default(name)]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in useless)
         raise ValueError(f"--compare converts nothing; leave {options} out")
     if arguments.calibrate and not arguments.quantize:

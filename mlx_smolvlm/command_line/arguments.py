@@ -117,10 +117,15 @@ def _schema(schema: str | None) -> str | None:
     """The text of a schema, from a file unless it is one."""
     if schema is None or schema.lstrip().startswith("{"):
         return schema
+    return text_of_file(schema, "a JSON schema")
+
+
+def text_of_file(path: str, expected: str) -> str:
+    """The text of a file. Raises ValueError, with what is expected of it, if it is none."""
     try:
-        return Path(schema).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")  # with or without the mark that some editors put first
     except UnicodeDecodeError:
-        raise ValueError(f"{schema} is not a text file; expected a JSON schema") from None
+        raise ValueError(f"{path} is not a text file; expected {expected}") from None
 
 
 def add_media_sources(parser: argparse._ArgumentGroup) -> None:

@@ -151,6 +151,14 @@ def test_a_messages_file_that_cannot_be_read_is_named(generate, path):
     assert_refused(generate("--messages", path), path)
 
 
+def test_a_file_that_is_no_text_is_named(generate, tmp_path):
+    """The message named the byte, but not the file."""
+    (tmp_path / "photo.json").write_bytes(b"\xff\xd8\xff")
+    for option in ("--messages", "--json-schema"):
+        arguments = (option, tmp_path / "photo.json", *(() if option == "--messages" else ("--prompt", "hi")))
+        assert_refused(generate(*arguments), f"{tmp_path / 'photo.json'} is not a text file; expected")
+
+
 FOLDERS = {
     "no configuration": (lambda f: (f / "config.json").unlink(), "no config.json"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "no .safetensors files"),
