@@ -151,7 +151,7 @@ def _vocabulary(path: Path) -> dict[str, int] | None:
         raise ValueError(f"{path} is not a tokenizer: {error}") from None
 
 
-def open_adapter(path_or_hub_id: str | Path, *, revision: str | None = None) -> Adapter:
+def open_adapter(path_or_hub_id: str | Path) -> Adapter:
     """Open a folder or a Hub id with `adapter_config.json` and `adapter_model.safetensors`.
 
     Raises:
@@ -159,7 +159,7 @@ def open_adapter(path_or_hub_id: str | Path, *, revision: str | None = None) -> 
         ValueError: no LoRA, or a variant whose merge is not implemented.
         ConnectionError: the Hub cannot be reached or refuses.
     """
-    folder = find_checkpoint(path_or_hub_id, revision=revision)
+    folder = find_checkpoint(path_or_hub_id)
     check_adapter_folder(folder)
     raw = read_json(folder / CONFIG)
     fields = Fields(raw, str(folder / CONFIG))

@@ -62,18 +62,22 @@ class PromptCache:
         Raises:
             ValueError: it is bound to another.
         """
-        is_bound, is_alike = self._model is not None, self._options.cache_options == options.cache_options
-        if is_bound and self._model is not model:
+        if self._model is None:
+            self._bind(model, options)
+        elif self._model is not model:
             raise ValueError("the prompt cache holds what another model has read; use one cache for each model")
-        if is_bound and not is_alike and not self._is_restored:
-            raise ValueError(
-                f"the prompt cache was begun with {_shown(self._options)}, not {_shown(options)}; "
-                "use one cache for each"
-            )
-        if not (is_bound and is_alike):
-            self._model, self._options, self.layers = model, options, model.make_cache(options)
-            self.token_ids, self.media = [], []
+        elif self._options.cache_options != options.cache_options:
+            if not self._is_restored:
+                raise ValueError(
+                    f"the prompt cache was begun with {_shown(self._options)}, not {_shown(options)}; "
+                    "use one cache for each"
+                )
+            self._bind(model, options)
         self._is_restored = False
+
+    def _bind(self, model: SmolVLM, options: GenerationOptions) -> None:
+        self._model, self._options, self.layers = model, options, model.make_cache(options)
+        self.token_ids, self.media = [], []
 
     def begin(self, prompt: Prompt) -> None:
         """Keep what a prompt shares with what is held, but not its last token; the rest is forgotten."""

@@ -144,11 +144,11 @@ class LanguageModel(IndexedModule):
 
     def make_cache(self, options: GenerationOptions | None = None) -> list[KVCache]:
         """An empty cache, one entry per layer, of the kind that `kv_bits` and `max_kv_size` of the options ask for."""
-        bits, group_size, start, max_size = (options or GenerationOptions()).cache_options
-        if bits is not None:
+        if options is not None and options.kv_bits is not None:
+            bits, group_size, start = options.kv_bits, options.kv_group_size, options.quantized_kv_start
             return [QuantizedKVCache(bits, group_size, start) for _ in self.layers]
-        if max_size is not None:
-            return [RotatingKVCache(max_size) for _ in self.layers]
+        if options is not None and options.max_kv_size is not None:
+            return [RotatingKVCache(options.max_kv_size) for _ in self.layers]
         return [KVCache() for _ in self.layers]
 
     def step(self, x: mx.array, cache: list[KVCache]) -> Step:
