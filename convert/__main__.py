@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ..api.loading import DTYPES
-from ..command_line.progress import Progress, say
+from ..command_line.progress import Progress
 from ..command_line.runner import CommandLine, refuse_tracebacks
+from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
 from .checkpoint import convert_checkpoint
 from .conversion_report import ConversionReport

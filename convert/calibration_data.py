@@ -1,6 +1,7 @@
 """Samples to measure and calibrate on: prompts with images, and the tokens of an answer to each."""
 
 import json
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -148,7 +149,7 @@ def _with_paths(messages: list[dict[str, Any]], folder: Path) -> list[dict[str, 
             return content
         paths = {key: content[key] for key in ("path", "url", "image", "video") if isinstance(content.get(key), str)}
         local = {key: path for key, path in paths.items() if not is_url(path)}
-        return {**content, **{key: str(folder / path) for key, path in local.items()}}
+        return {**content, **{key: str(folder / os.path.expanduser(path)) for key, path in local.items()}}
 
     return [
         {**message, "content": [item(part) for part in message["content"]]}

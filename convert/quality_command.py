@@ -6,7 +6,8 @@ import warnings
 from pathlib import Path
 
 from ..api.loading import find_checkpoint
-from ..command_line.progress import Progress, say
+from ..command_line.progress import Progress
+from ..command_line.standard_streams import say
 from ..media.reporting import report
 from ..processor.processor import load_processor
 from .adapter import open_adapter

@@ -11,8 +11,8 @@ from importlib import import_module
 from pathlib import Path
 
 from . import __version__
-from .command_line.progress import say
 from .command_line.runner import BAD_INPUT, refuse_tracebacks
+from .command_line.standard_streams import say
 
 # Command -> the module whose `main` runs it, and one line for the help.
 COMMANDS = {

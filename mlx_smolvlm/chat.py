@@ -18,11 +18,11 @@ from .command_line.arguments import (
     media_options,
 )
 from .command_line.chat_help import HELP
-from .command_line.progress import say
 from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
 from .command_line.shown_media import ShownMedia, typed_path
 from .command_line.signals import Interruption, Stopping, if_held_up
 from .command_line.standard_input import STANDARD_INPUT, check_standard_input, read_pipes
+from .command_line.standard_streams import say
 from .media.urls import is_url
 from .options import refuse_options
 

@@ -24,9 +24,9 @@ from .command_line.arguments import (
     text_of_file,
     with_system_prompt,
 )
-from .command_line.progress import say
 from .command_line.runner import CommandLine, explain_call, print_json, refuse_tracebacks
 from .command_line.standard_input import check_standard_input, read_pipes, read_texts
+from .command_line.standard_streams import say
 from .options import refuse_options
 
 if TYPE_CHECKING:

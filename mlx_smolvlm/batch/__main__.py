@@ -19,10 +19,11 @@ from ..command_line.arguments import (
     media_options,
     with_system_prompt,
 )
-from ..command_line.progress import Progress, duration, per_second, say
+from ..command_line.progress import Progress, duration, per_second
 from ..command_line.runner import BAD_INPUT, CommandLine, refuse_tracebacks
 from ..command_line.signals import Interruption
 from ..command_line.standard_input import check_standard_input, read_texts
+from ..command_line.standard_streams import say
 from ..options import refuse_options
 from .inputs import LeftOut, read_items
 from .items import Item, plural
