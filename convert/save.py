@@ -112,7 +112,8 @@ def left_out_note(source: Path) -> str:
     if not names:
         return ""
     shown = [printable(name, 60) for name in sorted(names)[:_SHOWN_NAMES]]
-    others = [f"{len(names) - _SHOWN_NAMES} others"] if len(names) > _SHOWN_NAMES else []
+    num_others = max(0, len(names) - _SHOWN_NAMES)
+    others = [f"{num_others} other{'s' * (num_others != 1)}"] if num_others else []
     count = "1 file" if len(names) == 1 else f"{len(names)} files or folders"
     return f"{count} of the source not copied: {', '.join([*shown, *others])}; copy by hand what you need of it"
 
