@@ -41,7 +41,7 @@ ROWS: list[Any] = [
     {"video": "d.mp4", "prompt": ""},
     "e.png",
 ]
-CSV_ROWS = 'path,prompt\r\na.png,"What, ""exactly"", is this?"\r\nb.png,\r\n'.encode()
+CSV_ROWS = b'path,prompt\r\na.png,"What, ""exactly"", is this?"\r\nb.png,\r\n'
 REQUESTS: list[dict[str, Any]] = [
     {"messages_or_prompt": "What is this?", "images": [], "videos": []},
     {"messages_or_prompt": [{"role": "user", "content": "Hi"}], "options": OPTIONS[0], "media_options": {"fps": 1}},
