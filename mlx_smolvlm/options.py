@@ -181,6 +181,8 @@ class FetchPolicy:
             too; it raises ValueError to refuse. The connection then goes to that very address, so a
             name that resolves differently the second time gains nothing. Proxies of the environment
             are not used then: nothing could vouch for what they connect to.
+        trusted_hosts: names, in lower case, whose addresses and ports are not checked.
+        ports: allowed ones, redirects included; None allows all.
 
     Raises:
         ValueError: a limit out of range, or another scheme.
@@ -193,6 +195,8 @@ class FetchPolicy:
     max_redirects: int = 5
     schemes: tuple[str, ...] = SCHEMES
     check_address: Callable[[str], None] | None = None
+    trusted_hosts: tuple[str, ...] = ()
+    ports: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "timeout_s", "connect_timeout_s", "stall_timeout_s"):
@@ -206,6 +210,12 @@ class FetchPolicy:
             raise ValueError(f"FetchPolicy.schemes is {quoted(self.schemes)}; only 'http' and 'https' are known")
         if self.check_address is not None and not callable(self.check_address):
             raise ValueError(f"FetchPolicy.check_address is {quoted(self.check_address)}; pass a function or None")
+        hosts, ports = self.trusted_hosts, self.ports
+        if not isinstance(hosts, list | tuple) or not all(isinstance(host, str) for host in hosts):
+            raise ValueError(f"FetchPolicy.trusted_hosts is {quoted(hosts)}; pass names of hosts")
+        is_list = ports is None or isinstance(ports, list | tuple)
+        if not is_list or not all(is_whole(port, 1, 65535) for port in ports or ()):
+            raise ValueError(f"FetchPolicy.ports is {quoted(ports)}; pass numbers from 1 to 65535, or None")
         _make_plain(self)
 
 

@@ -7,8 +7,8 @@ from typing import Unpack
 
 from ..engine.answer import check_pair
 from ..engine.preparing import PREPARING_THREADS
-from ..engine.row import BatchRequest, RowEvent, check_bounds
-from ..engine.rows import Rows, check_row_options
+from ..engine.row import BatchRequest, RowEvent, check_bounds, check_row_options
+from ..engine.rows import Rows
 from ..engine.structured import make_constraint
 from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions, OptionKeywords, resolve_options

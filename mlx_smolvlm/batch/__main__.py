@@ -67,7 +67,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
         from ..api.loading import DEMO_MODEL, load
         from ..command_line.notes import show_demo_note
         from ..command_line.waiting import Waiting
-        from ..engine.rows import refuse_single_options
+        from ..engine.row import refuse_single_options
         from .job import Job
         from .question import Question
         from .ranks import Ranks

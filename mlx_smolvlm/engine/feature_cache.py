@@ -22,7 +22,7 @@ class FeatureCache:
     Attributes:
         max_bytes: most memory that the features may take.
         size_bytes: what they take.
-        num_encoded: tiles that had to be encoded so far.
+        num_asked, num_encoded: tiles whose features were asked for so far, and those that had to be encoded.
 
     Raises:
         ValueError: `max_bytes` below 0, or no whole number.
@@ -33,7 +33,7 @@ class FeatureCache:
             raise ValueError(f"a feature cache's max_bytes is {quoted(max_bytes)}, expected a whole number, 0 or more")
         self.max_bytes = max_bytes
         self.size_bytes = 0
-        self.num_encoded = 0
+        self.num_asked = self.num_encoded = 0
         self._features: OrderedDict[bytes, mx.array] = OrderedDict()
         self._model: SmolVLM | None = None
         self._lock = Lock()  # held while features are looked up or kept, not while they are computed
@@ -66,6 +66,7 @@ class FeatureCache:
             parts = with_side_streams(lambda: _encoded(model, pixels), len(new), check_cancelled)
             found.update(zip(new, parts, strict=True))
         with self._lock:
+            self.num_asked += len(keys)
             self.num_encoded += len(new)
             for key in keys:
                 self._keep(key, found[key])

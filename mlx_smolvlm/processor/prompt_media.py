@@ -82,6 +82,8 @@ class LoadedImage(PlannedImage):
 
     def cut(self) -> None:
         """Make the tiles now, and release the image, which usually is many times larger."""
+        if self.is_cut:
+            return
         _ = self.digest, self._cut
         self.is_cut = True
         self.image = None
