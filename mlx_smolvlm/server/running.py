@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from ..command_line.progress import say
 from ..command_line.signals import handled_by
+from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
 from .app import create_app
 from .engine_thread import Engine
