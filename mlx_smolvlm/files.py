@@ -67,8 +67,9 @@ def whole_file(target: Path, check: Callable[[Path], None] = replace_anything) -
 
 
 def refuse_foreign(target: Path, is_own: Callable[[Path], bool], what: str) -> None:
-    """Raise FileExistsError if `target` is there, and is not `what` this program writes under such names."""
-    if target.exists() and not target.is_dir() and not is_own(target):
+    """Raise FileExistsError if `target` is there, and is not `what` this program writes under such names; a pipe, too,
+    which would be waited for."""
+    if target.exists() and not target.is_dir() and not (target.is_file() and is_own(target)):
         raise FileExistsError(f"{target} exists already and is no {what}; choose another name, or remove it first")
 
 
