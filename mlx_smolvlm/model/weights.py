@@ -151,6 +151,8 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         ValueError: the file is truncated or holds more than its tensors, tensors overlap, one is there twice, or the
             header is out of all proportion.
     """
+    if not file.is_file():
+        raise ValueError(f"{file} is a folder, a pipe or a device, not a safetensors file; remove it")
     try:
         with file.open("rb") as opened:
             num_bytes = int.from_bytes(opened.read(8), "little")

@@ -1,6 +1,7 @@
 """Checkpoints that claim more than they hold are refused before anything of that size is built."""
 
 import json
+import os
 import time
 
 import pytest
@@ -48,6 +49,12 @@ def test_a_name_that_no_folder_can_have_is_refused(name) -> None:
     with pytest.raises(FileNotFoundError, match=r"^no folder 'a") as caught:
         load(name)
     assert len(str(caught.value)) < 500
+
+
+def test_weights_that_are_a_pipe_are_not_waited_for(folder) -> None:
+    (folder / WEIGHTS).unlink()
+    os.mkfifo(folder / WEIGHTS)
+    refused(folder, "is a folder, a pipe or a device, not a safetensors file; remove it")
 
 
 def test_a_value_is_not_quoted_at_length(folder) -> None:
