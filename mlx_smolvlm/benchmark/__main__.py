@@ -107,6 +107,10 @@ def _pythons(arguments: argparse.Namespace) -> dict[str, str]:
         if not separator or peer not in PEERS:
             raise ValueError(f"--peer-python is {entry!r}, expected PEER=PATH with a peer of {', '.join(PEERS)}")
         pythons[peer] = str(Path(path).expanduser())
+    if unused := next((peer for peer in pythons if peer not in arguments.against), None):
+        raise ValueError(f"--peer-python is about {unused}, which is not compared; add --against {unused}")
+    if arguments.peers_only and not arguments.against:
+        raise ValueError(f"--peers-only has nothing to compare with; add --against with one of {', '.join(PEERS)}")
     for peer in arguments.against:
         if not is_compared(peer, arguments.only):
             raise ValueError(f"--only {','.join(arguments.only)} has nothing that {peer} can be compared in")
