@@ -99,7 +99,9 @@ def run_comparison(arguments: argparse.Namespace, command: str) -> None:
     report("")  # the line that says what goes on
     print(json.dumps(quality) if arguments.json else quality_text(quality))
     if arguments.plot:
+        report("drawing")
         write_plot(quality, arguments.plot)
+        report("")
     if Path(candidate).is_dir() and open_source(candidate).formats:
         _leave(quality, Path(candidate))
 

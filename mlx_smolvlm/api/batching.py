@@ -94,7 +94,7 @@ def generate_batch(
         OSError: prompts cannot be prepared for lack of disk space or open files.
     """
     check_pair(model, processor)
-    if isinstance(requests, str | bytes | BatchRequest | Mapping):
+    if isinstance(requests, str | bytes | BatchRequest | Mapping) or not isinstance(requests, Iterable):
         raise TypeError(f"requests is {type(requests).__name__}, expected BatchRequest objects in a list or iterator")
     options, media_options = resolve_options(options, media_options, keywords)
     check_row_options(model, options)

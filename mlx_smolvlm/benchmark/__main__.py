@@ -13,6 +13,7 @@ from pathlib import Path
 from ..api.loading import DTYPES, default_dtype
 from ..command_line.progress import Progress
 from ..command_line.runner import CommandLine, refuse_tracebacks
+from ..command_line.waiting import Waiting
 from ..files import check_plot, whole_file, write_json
 from .benchmark_run import BenchmarkRun, Settings
 from .geometries import GEOMETRIES
@@ -41,7 +42,9 @@ def main() -> None:
     """Run the command line; exits with 2 and one line on bad input."""
     with refuse_tracebacks(), ExitStack() as stack:
         arguments = _parser().parse_args()
-        pythons = _pythons(arguments)
+        with Waiting(not arguments.quiet) as waiting:
+            waiting.tell("looking for the programs to compare with")
+            pythons = _pythons(arguments)
         settings = _settings(arguments)
         outputs = [Path(name) for name in (arguments.json, arguments.plot) if name is not None]
         for path in outputs:
@@ -72,7 +75,9 @@ def main() -> None:
                     with whole_file(Path(arguments.json), check_report_target) as path:
                         write_json(path, report)
         if arguments.plot is not None:
-            write_report_plot(report, Path(arguments.plot))
+            with Waiting(not arguments.quiet) as waiting:
+                waiting.tell("drawing")
+                write_report_plot(report, Path(arguments.plot))
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:

@@ -122,7 +122,7 @@ class Rows(OneCallAtATime):
         """Add a request. Its options are checked at once; its prompt and media are read later.
 
         Args:
-            request: the prompt. Options of its own take the place of those given here.
+            request: the prompt. Options of its own take the place of `options` and `media_options`; keywords win.
             options, media_options, keywords: as in `stream_generate`.
             key: names the row in events; None for a number.
             cancel: when set, the row ends with "cancelled" at the next step.

@@ -84,7 +84,11 @@ def from_file(
         with image:
             if format_name == "JPEG":
                 check_scans(file, image.width * image.height, name, max_pixels)
-            return decoded(image, name, max_pixels, check, is_file=True)
+            first = decoded(image, name, max_pixels, check, is_file=True)
+            if page is None and format_name != "TIFF" and _is_animated(image):
+                advice = "pass it with --video (in Python videos=) for all"
+                warnings.warn(f"{name}: an animation, of which the first frame is read; {advice}", stacklevel=2)
+            return first
     if damage and not is_text(head):  # text can begin like a BMP ("BM") or PPM ("P1" to "P6")
         raise ValueError(f"{name}: {damage}")
     raise ValueError(f"{name}: {other_content(head, EXPECTED)}")
@@ -98,6 +102,13 @@ def _selected(file: BinaryIO, name: str, page: int | None) -> Selection:
     if selection.note is not None:
         warnings.warn(f"{name}: {selection.note}", stacklevel=2)
     return selection
+
+
+def _is_animated(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # damage beyond the first frame, which has been read
+        return False
 
 
 def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, str], Image.Image]]]:

@@ -131,7 +131,7 @@ def skipped_note(skipped: Counter[str]) -> str:
     count, kinds = skipped.total(), skipped.most_common(_SHOWN_KINDS)
     named = [f"{number} {kind}" for kind, number in kinds]
     if others := count - sum(number for _, number in kinds):
-        named.append(f"{others} others")
+        named.append(f"{others} other{'s' * (others != 1)}")
     return f"skipped {count} file{'s' * (count != 1)}: {', '.join(named)}" if count else ""
 
 
