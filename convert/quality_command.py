@@ -8,6 +8,7 @@ from pathlib import Path
 from ..api.loading import find_checkpoint
 from ..command_line.progress import Progress
 from ..command_line.standard_streams import say
+from ..files import check_plot
 from ..media.reporting import report
 from ..processor.processor import load_processor
 from .adapter import open_adapter
@@ -16,7 +17,7 @@ from .calibration_data import check_samples, read_samples
 from .card import CARD, refresh_quality
 from .compare import compare_checkpoints
 from .plan import Plan, QuantizationOptions, plan_quantization, refuse_unquantized
-from .quality import QUALITY, check_plot, quality_json, quality_text, write_plot, write_quality
+from .quality import QUALITY, quality_json, quality_text, write_plot, write_quality
 from .quantize import Rounding
 from .save import check_target
 from .source_checkpoint import Source, open_source

@@ -20,6 +20,7 @@ from .command_line.arguments import (
     check_files,
     generation_options,
     media_options,
+    refuse_unused,
     sort_media,
     text_of_file,
     with_system_prompt,
@@ -65,10 +66,8 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
 
     kinds = _kinds(messages)
     shows_demo = not (arguments.model or arguments.prompt or arguments.video or arguments.messages)
-    if not (arguments.image or shows_demo or kinds & {"image", "image_url"}):
-        refuse_options(media, ("do_image_splitting", "longest_edge", "max_pixels", "page"), "there is no image")
-    if not (arguments.video or "video" in kinds):
-        refuse_options(media, ("fps", "max_frames", "start_s", "end_s", "hardware_decoding"), "there is no video")
+    has_images = bool(arguments.image or shows_demo or kinds & {"image", "image_url"})
+    refuse_unused(media, has_images=has_images, has_videos=bool(arguments.video or "video" in kinds))
     is_demo, is_talkative = arguments.model is None, not (arguments.json or arguments.quiet)
     if is_demo and is_talkative:
         show_demo_note('--image YOUR.jpg --prompt "..."')

@@ -44,7 +44,7 @@ def load(
             or not), or the id of a repository on the Hugging Face Hub, downloaded on first use.
         dtype: "bfloat16", "float16" or "float32"; None for `default_dtype()`. Quantized layers keep their codes,
             and compute in this type.
-        revision: branch, tag or commit on the Hub.
+        revision: branch, tag or commit on the Hub; refused with a folder.
         fuse: join matrices for speed (see `LanguageModel.fuse`). Layers are at their paths in the files either way, and
             what is done to them takes effect; False saves the work where all of them are about to change.
 
@@ -68,7 +68,7 @@ def load(
 
 
 def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) -> Path:
-    """The local folder of a checkpoint, downloading it from the Hub if need be."""
+    """The local folder of a checkpoint, downloading it from the Hub if need be. Raises what `load` raises."""
     name = str(path_or_hub_id)
     if not name:
         raise FileNotFoundError("the model's name is empty; expected a folder or a Hub id (owner/name)")
@@ -78,6 +78,7 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
         folder = Path(path_or_hub_id).expanduser()
         check_utf8(folder)
         if folder.is_dir():
+            _refuse_revision(folder, revision)
             return folder
         is_file = folder.exists()
     except (RuntimeError, OSError) as error:  # ~ without a home folder; a part too long for a file, or not to be read
@@ -92,6 +93,11 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
     from .hub import download
 
     return download(name, revision)
+
+
+def _refuse_revision(folder: Path, revision: str | None) -> None:
+    if revision is not None:
+        raise ValueError(f"revision is {quoted(revision)}, but {folder} is a folder, and only the Hub has revisions")
 
 
 def check_utf8(path: Path) -> None:

@@ -18,6 +18,7 @@ from ..command_line.arguments import (
     add_media_arguments,
     generation_options,
     media_options,
+    refuse_unused,
     with_system_prompt,
 )
 from ..command_line.progress import Progress, duration, per_second
@@ -81,7 +82,9 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
             refuse_single_options(options)
             reason = "lines of results have no place for them; generate --json reports them"
             refuse_options(options, ("logprobs",), reason)
-            question = Question(*prompts, arguments.system, options, media_options(arguments))
+            media, are_videos = media_options(arguments), [item.is_video for item in items]
+            refuse_unused(media, has_images=not all(are_videos), has_videos=any(are_videos))
+            question = Question(*prompts, arguments.system, options, media)
             ranks = Ranks()
             group.append(ranks)
             sidecars = _sidecars(arguments.sidecar, items)

@@ -3,12 +3,12 @@
 import csv
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..media.urls import is_url
+from ..model.json_fields import doubled_key
 from .items import Item, make_item
 
 PATH_FIELDS = ("path", "file_name", "image", "video")  # the second is what Hugging Face's image folders call it
@@ -149,9 +149,8 @@ class _Doubled(ValueError):
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    counts = Counter(name for name, _ in pairs)
-    if len(counts) < len(pairs):
-        raise _Doubled(f"the field {_shown(counts.most_common(1)[0][0])} stands there twice; leave one out")
+    if (twice := doubled_key(pairs)) is not None:
+        raise _Doubled(f"the field {_shown(twice)} stands there twice; leave one out")
     return dict(pairs)
 
 

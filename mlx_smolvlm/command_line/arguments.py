@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..media.urls import is_url
-from ..options import GenerationOptions, MediaOptions
+from ..options import GenerationOptions, MediaOptions, refuse_options
 
 DEMO_QUESTION = "Describe the picture."
 DEFAULT_QUESTION = "Describe this image in detail."
@@ -75,6 +75,14 @@ def media_options(arguments: argparse.Namespace) -> MediaOptions:
         end_s=arguments.end,
         hardware_decoding=arguments.hardware_decoding,
     )
+
+
+def refuse_unused(media: MediaOptions, *, has_images: bool, has_videos: bool) -> None:
+    """Raise ValueError for an option of images, or of videos, where there are none."""
+    if not has_images:
+        refuse_options(media, ("do_image_splitting", "longest_edge", "max_pixels", "page"), "there is no image")
+    if not has_videos:
+        refuse_options(media, ("fps", "max_frames", "start_s", "end_s", "hardware_decoding"), "there is no video")
 
 
 def generation_options(arguments: argparse.Namespace) -> GenerationOptions:
