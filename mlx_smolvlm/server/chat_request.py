@@ -192,10 +192,14 @@ def _structure(fields: BodyFields, settings: ServerSettings) -> tuple[dict[str, 
     """`json_schema` or `regex` as options, and the field that asks for it."""
     found: list[tuple[str, str, Any]] = []
     wanted = fields.object("response_format")
-    kind = wanted.get("type") if wanted else "text"
+    kind = "text" if fields.get("response_format") is None else wanted.get("type")
     if kind == "json_object":
         found.append(("json_schema", "response_format", wanted.get("schema", {"type": "object"})))
     elif kind == "json_schema":
+        if "json_schema" in wanted and "schema" in wanted:
+            raise bad_request(
+                "response_format has a schema within json_schema and beside it; send one", "response_format"
+            )
         inner = wanted.get("json_schema", wanted)
         if not isinstance(inner, dict):
             raise fields.wrong("response_format", "a json_schema object with name and schema")
