@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..engine.row import RowEvent
     from ..processor.processor import Processor
-    from .generation import Generation
-    from .job import Job
+    from .answering import Generation
+    from .engine_job import EngineJob
 
 FINISH_REASONS = {"stop": "stop", "length": "length"}  # of the engine, and of the interface
 
@@ -70,7 +70,7 @@ def usage(generation: "Generation") -> dict[str, Any]:
     }
 
 
-def timings(job: "Job", event: "RowEvent") -> dict[str, Any]:
+def timings(job: "EngineJob", event: "RowEvent") -> dict[str, Any]:
     """How long an answer took, under llama.cpp's names; and, in milliseconds, its time in the queue."""
     num_read = event.prompt_tokens - event.cached_tokens
     prompt_s = max(job.first_s - job.begun_s, 0.0)

@@ -9,13 +9,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from . import metrics
-from .chat import chat_completions, input_tokens
+from .chat_completions import chat_completions, input_tokens
 from .completions import completions
 from .engine_thread import Engine
 from .guards import middleware
 from .media_intake import Intake
 from .models import ServedModel, list_models, one_model
 from .ollama import ollama_routes
+from .openapi import openapi_routes
 from .page import page_routes
 from .responses import responses_routes
 from .settings import ServerSettings
@@ -68,7 +69,7 @@ def _routes() -> list[BaseRoute]:
             Route(f"{prefix}/chat/completions/input_tokens", input_tokens, methods=["POST"]),
             Route(f"{prefix}/completions", completions, methods=["POST"]),
         ]
-    return [*routes, *responses_routes(), *ollama_routes()]
+    return [*routes, *responses_routes(), *ollama_routes(), *openapi_routes()]
 
 
 async def health(request: Request) -> Response:
@@ -80,4 +81,4 @@ async def health(request: Request) -> Response:
 async def show_metrics(request: Request) -> Response:
     """`GET /metrics`."""
     engine: Engine = request.app.state.engine
-    return PlainTextResponse(engine.metrics.text(engine), media_type=metrics.CONTENT_TYPE)
+    return PlainTextResponse(engine.metrics.text(engine.gauges()), media_type=metrics.CONTENT_TYPE)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..options import MAX_FPS, MAX_LOGPROBS, GenerationOptions, quoted
-from .content import ChatMessage, read_messages
 from .errors import ApiError, bad_request
-from .fields import Fields
+from .fields import BodyFields
+from .message_parts import ChatMessage, read_messages
 from .settings import MAX_CHOICES, MAX_STOPS, ServerSettings
 
 LOG = logging.getLogger("mlx_smolvlm.server")
@@ -97,7 +97,7 @@ def read_chat_request(body: Mapping[str, Any], settings: ServerSettings) -> Chat
     Raises:
         ApiError: a field of another type or range, or one that would change the answer and is not supported.
     """
-    fields = Fields(body)
+    fields = BodyFields(body)
     fields.get("model")
     continues = _continues(fields)
     messages = read_messages(fields.get("messages"), settings, continues=continues)
@@ -106,7 +106,7 @@ def read_chat_request(body: Mapping[str, Any], settings: ServerSettings) -> Chat
     return ChatRequest(messages, answer)
 
 
-def read_answer_request(fields: Fields, settings: ServerSettings, **given: Any) -> AnswerRequest:
+def read_answer_request(fields: BodyFields, settings: ServerSettings, **given: Any) -> AnswerRequest:
     """Read all fields that say how an answer is made, and refuse or ignore what is left.
 
     Args:
@@ -157,7 +157,7 @@ def read_answer_request(fields: Fields, settings: ServerSettings, **given: Any) 
     return AnswerRequest(options, n, stream, include_usage, progress, fps, num_frames)
 
 
-def _continues(fields: Fields) -> bool:
+def _continues(fields: BodyFields) -> bool:
     continues = fields.flag("continue_final_message") or False
     opens = fields.flag("add_generation_prompt")
     if opens is not None and opens == continues:
@@ -166,7 +166,7 @@ def _continues(fields: Fields) -> bool:
     return continues
 
 
-def _chat_logprobs(fields: Fields) -> int | None:
+def _chat_logprobs(fields: BodyFields) -> int | None:
     wanted = fields.flag("logprobs") or False
     top = fields.whole("top_logprobs", 0, MAX_LOGPROBS)
     if top is not None and not wanted and top:
@@ -174,7 +174,7 @@ def _chat_logprobs(fields: Fields) -> int | None:
     return (top or 0) if wanted else None
 
 
-def _stop(fields: Fields) -> tuple[str, ...]:
+def _stop(fields: BodyFields) -> tuple[str, ...]:
     stop = fields.get("stop")
     if stop is None:
         return ()
@@ -188,11 +188,11 @@ def _stop(fields: Fields) -> tuple[str, ...]:
     return tuple(strings)
 
 
-def _structure(fields: Fields, settings: ServerSettings) -> tuple[dict[str, Any], str]:
+def _structure(fields: BodyFields, settings: ServerSettings) -> tuple[dict[str, Any], str]:
     """`json_schema` or `regex` as options, and the field that asks for it."""
     found: list[tuple[str, str, Any]] = []
     wanted = fields.object("response_format")
-    kind = wanted.get("type", "text")
+    kind = wanted.get("type") if wanted else "text"
     if kind == "json_object":
         found.append(("json_schema", "response_format", wanted.get("schema", {"type": "object"})))
     elif kind == "json_schema":
@@ -227,15 +227,15 @@ def _structure(fields: Fields, settings: ServerSettings) -> tuple[dict[str, Any]
     return {}, ""
 
 
-def _video(fields: Fields) -> tuple[int | None, float | None]:
+def _video(fields: BodyFields) -> tuple[int | None, float | None]:
     """`media_io_kwargs.video`: num_frames and fps."""
     kinds = fields.object("media_io_kwargs")
-    video = kinds.pop("video", None) or {}
+    video = kinds.pop("video", {})
     if kinds:
         raise bad_request(f"media_io_kwargs.{next(iter(kinds))} is not supported; only video is", "media_io_kwargs")
     if not isinstance(video, dict):
         raise bad_request(f"media_io_kwargs.video is {quoted(video)}, expected an object", "media_io_kwargs.video")
-    inner = Fields(video)
+    inner = BodyFields(video)
     try:
         num_frames, fps = inner.whole("num_frames", -1), inner.number("fps", -1, MAX_FPS)
     except ApiError as error:
@@ -247,7 +247,7 @@ def _video(fields: Fields) -> tuple[int | None, float | None]:
     return (num_frames if num_frames and num_frames > 0 else None), (fps if fps and fps > 0 else None)
 
 
-def _check_refused(fields: Fields) -> None:
+def _check_refused(fields: BodyFields) -> None:
     for name, harmless in REFUSED.items():
         value = fields.get(name)
         if value is not None and not any(type(value) is type(one) and value == one for one in harmless):
@@ -258,7 +258,7 @@ def _check_refused(fields: Fields) -> None:
 _logged: set[str] = set()
 
 
-def _check_unknown(fields: Fields, settings: ServerSettings) -> None:
+def _check_unknown(fields: BodyFields, settings: ServerSettings) -> None:
     for name in fields.unknown(IGNORED):
         if settings.strict:
             raise bad_request(f"there is no field {quoted(name)}; {fields.advice(name)}", name[:100], "unknown_field")

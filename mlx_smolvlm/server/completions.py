@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..options import quoted
+from .answering import Generation
 from .answers import AnswerTexts, completion_logprobs, finish_reason, new_id, now_s, timings, usage
-from .chat import begun_with
+from .chat_completions import begun_with
 from .chat_request import AnswerRequest, read_answer_request
-from .content import MediaPart, check_counts, read_part
 from .errors import bad_request
-from .fields import Fields
-from .generation import Generation
+from .fields import BodyFields
+from .message_parts import MediaPart, check_counts, read_part
 from .planning import planned_prompt
 from .settings import ServerSettings
 from .streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, while_connected
@@ -40,7 +40,7 @@ def read_completion_request(body: Mapping[str, Any], settings: ServerSettings) -
     Raises:
         ApiError: as `read_chat_request`.
     """
-    fields = Fields(body)
+    fields = BodyFields(body)
     fields.get("model")
     prompt = fields.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
@@ -50,8 +50,9 @@ def read_completion_request(body: Mapping[str, Any], settings: ServerSettings) -
     parts = tuple(
         part for name, kind in (("images", "image"), ("videos", "video")) for part in _parts(fields, name, kind)
     )
-    check_counts(parts, settings, "images")
-    if fields.get("suffix"):
+    check_counts([part for part in parts if part.kind == "image"], settings, "images")
+    check_counts([part for part in parts if part.kind == "video"], settings, "videos")
+    if fields.get("suffix") not in (None, ""):
         raise bad_request("suffix is not supported; leave it out", "suffix", "unsupported_parameter")
     echo = fields.flag("echo") or False
     logprobs = fields.whole("logprobs", 0, MAX_LOGPROBS)
@@ -59,7 +60,7 @@ def read_completion_request(body: Mapping[str, Any], settings: ServerSettings) -
     return CompletionRequest(prompt, parts, answer, echo)
 
 
-def _parts(fields: Fields, name: str, kind: str) -> list[MediaPart]:
+def _parts(fields: BodyFields, name: str, kind: str) -> list[MediaPart]:
     values = fields.get(name)
     if values is None:
         return []

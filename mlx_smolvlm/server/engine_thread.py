@@ -7,12 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .errors import ApiError, internal_error, server_busy
-from .job import Job, as_api_error
-from .metrics import Metrics
+from .engine_job import EngineJob
+from .errors import ApiError, internal_error, refusal, server_busy
+from .metrics import Gauges, Metrics
+from .models import load_served
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -55,17 +57,16 @@ class Engine:
         self.processor: Any = None
         self.metrics = Metrics()
         self.ready = threading.Event()  # set when the state is no longer "loading"
-        self._load = load or self._load_named
+        self._load = load or partial(load_served, settings)
         self._lock = threading.Lock()
-        self._waiting: deque[Job] = deque()
-        self._running: set[Job] = set()
+        self._waiting: deque[EngineJob] = deque()
+        self._running: set[EngineJob] = set()
         self._num_claimed = 0
         self._wake = threading.Event()
         self._stopping = False
         self._rows: Rows | None = None
         self._num_ended = 0
-        # A daemon, as nothing ends a download of a model.
-        self._thread = threading.Thread(target=self._run, name="mlx_smolvlm engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="mlx_smolvlm engine", daemon=True)  # it may download
 
     # What event loops call
 
@@ -108,15 +109,15 @@ class Engine:
         request: "BatchRequest",
         options: "GenerationOptions",
         deliver: "Callable[[RowEvent | ApiError | None], None]",
-    ) -> Job:
-        """Ask for an answer; see `Job`. Cancel it when it is no longer waited for."""
-        job = Job(request, options, deliver, asyncio.get_running_loop())
+    ) -> EngineJob:
+        """Ask for an answer; see `EngineJob`. Cancel it when it is no longer waited for."""
+        job = EngineJob(request, options, deliver, asyncio.get_running_loop())
         with self._lock:
             self._waiting.append(job)
         self._wake_up()
         return job
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: EngineJob) -> None:
         """End an answer, in whatever stage it is. From any thread; nothing happens if it has ended."""
         job.cancel.set()
         self._wake_up()
@@ -150,20 +151,24 @@ class Engine:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def cache_figures(self) -> dict[str, float]:
-        """Sizes and counts of the caches, for `/metrics`."""
+    def gauges(self) -> Gauges:
+        """What is in flight, and sizes and counts of the caches."""
+        gauges = Gauges(self.num_running, self.num_waiting, self.settings.max_cache_bytes)
         rows = self._rows
         if rows is None:
-            return {}
+            return gauges
         kv_bytes, encode_s = rows.usage
-        return {
-            "kv_bytes": kv_bytes,
-            "prefix_bytes": rows.prefix_cache.size_bytes,
-            "feature_bytes": rows.feature_cache.size_bytes,
-            "tiles_asked": rows.feature_cache.num_asked,
-            "tiles_encoded": rows.feature_cache.num_encoded,
-            "encode_s": encode_s,
-        }
+        features = rows.feature_cache
+        return replace(
+            gauges,
+            kv_bytes=kv_bytes,
+            prefix_bytes=rows.prefix_cache.size_bytes,
+            feature_bytes=features.size_bytes,
+            tiles_asked=features.num_asked,
+            tiles_encoded=features.num_encoded,
+            encode_s=encode_s,
+            has_model=True,
+        )
 
     # What runs in the thread
 
@@ -172,11 +177,6 @@ class Engine:
         rows = self._rows
         if rows is not None:
             rows.wake()
-
-    def _load_named(self) -> "tuple[SmolVLM, Processor]":
-        from ..api.loading import DEMO_MODEL, load
-
-        return load(self.settings.model or DEMO_MODEL, dtype=self.settings.dtype)
 
     def _run(self) -> None:
         try:
@@ -195,8 +195,7 @@ class Engine:
         except BaseException:
             LOG.exception("the engine has ended")
         finally:
-            ending = "closing" if self._stopping else "dead"
-            self.state = ending
+            self.state = "closing" if self._stopping else "dead"
             code = "server_closing" if self._stopping else "engine_dead"
             message = "the server is shutting down" if self._stopping else "the engine has ended"
             self._fail_all(ApiError(503, code, message))
@@ -259,11 +258,11 @@ class Engine:
             try:
                 self._rows.add(job.request, job.options, key=job, cancel=job.cancel, on_begin=partial(self._begun, job))
             except Exception as error:
-                self._post(job, as_api_error(error))
+                self._post(job, refusal(error))
                 continue
             self._running.add(job)
 
-    def _begun(self, job: Job) -> None:
+    def _begun(self, job: EngineJob) -> None:
         job.begun_s = time.perf_counter()
         self.metrics.queued(job.begun_s - job.submitted_s)
         self._post(job, None)
@@ -271,7 +270,7 @@ class Engine:
     def _deliver(self, events: "list[RowEvent]") -> None:
         now = time.perf_counter()
         for event in events:
-            job: Job = event.key  # type: ignore[assignment]
+            job: EngineJob = event.key  # type: ignore[assignment]
             if event.token_id is not None:
                 if job.first_s:
                     self.metrics.next_token(now - job.last_s)
@@ -283,9 +282,9 @@ class Engine:
                 self._running.discard(job)
                 self._num_ended += 1
                 self.metrics.ended(event, now - job.submitted_s, now - job.first_s if job.first_s else 0.0)
-            self._post(job, event if event.error is None else as_api_error(event.error))
+            self._post(job, event if event.error is None else refusal(event.error))
 
-    def _post(self, job: Job, event: "RowEvent | ApiError | None") -> None:
+    def _post(self, job: EngineJob, event: "RowEvent | ApiError | None") -> None:
         with suppress(RuntimeError):  # the loop has ended, and with it who waited
             job.loop.call_soon_threadsafe(job.deliver, event)
 

@@ -1,10 +1,12 @@
 """Errors as OpenAI's clients read them: `{"error": {"message", "type", "param", "code"}}`."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
 from starlette.responses import JSONResponse
 
+LOG = logging.getLogger("mlx_smolvlm.server")
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 NO_RETRY = ("x-should-retry", "false")  # OpenAI's clients try a 408, a 409 and every 5xx again otherwise
 MAX_MESSAGE = 1000  # characters
@@ -64,3 +66,23 @@ def server_busy(message: str) -> ApiError:
 def internal_error() -> ApiError:
     """A bug, which the log describes and the client cannot mend by trying again."""
     return ApiError(500, "internal_error", "the server failed on this request; its log says why", headers=[NO_RETRY])
+
+
+def refusal(error: Exception, param: str | None = None) -> ApiError:
+    """What an error of the package is to a client. Called where the model is loaded."""
+    from ..engine.sampling import NotFiniteError
+    from ..processor.prompt import ContextLengthError
+
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, NotFiniteError):
+        LOG.error("%s", error)
+        return ApiError(500, "not_finite", str(error), headers=[NO_RETRY])
+    if isinstance(error, ContextLengthError):
+        return bad_request(str(error), param or "messages", "context_length_exceeded")
+    if isinstance(error, ImportError):
+        return bad_request(str(error), param, "not_installed")
+    if isinstance(error, ValueError | TypeError):
+        return bad_request(str(error), param)
+    LOG.error("a request failed", exc_info=error)
+    return internal_error()

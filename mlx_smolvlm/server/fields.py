@@ -1,4 +1,4 @@
-"""Fields of a request's body, each read with its type and range; null is as absent."""
+"""BodyFields of a request's body, each read with its type and range; null is as absent."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -8,7 +8,7 @@ from ..options import did_you_mean, is_between, is_whole, quoted
 from .errors import ApiError, bad_request
 
 
-class Fields:
+class BodyFields:
     """A body, and which of its fields have been read."""
 
     def __init__(self, body: Mapping[str, Any]):

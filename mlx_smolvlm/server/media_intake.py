@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from ..options import FetchPolicy, MediaOptions
-from .content import MediaPart
 from .errors import ApiError, bad_request
+from .message_parts import MediaPart
 from .settings import ServerSettings
 
 if TYPE_CHECKING:

@@ -4,13 +4,13 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import __version__
 
 if TYPE_CHECKING:
     from ..engine.row import RowEvent
-    from .engine_thread import Engine
 
 PREFIX = "smolvlm:"
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0)
@@ -47,6 +47,22 @@ HISTOGRAMS = {
     "request_decode_time_seconds": "From the first token of an answer to its end.",
     "e2e_request_latency_seconds": "From a request's place in the queue to the end of its answer.",
 }
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """What holds now: answers in flight, and sizes in bytes and counts of the caches."""
+
+    num_running: int
+    num_waiting: int
+    max_cache_bytes: int
+    kv_bytes: int = 0
+    prefix_bytes: int = 0
+    feature_bytes: int = 0
+    tiles_asked: int = 0
+    tiles_encoded: int = 0
+    encode_s: float = 0.0
+    has_model: bool = False
 
 
 class Metrics:
@@ -93,9 +109,9 @@ class Metrics:
             if decode_s:
                 self._histograms["request_decode_time_seconds"].add(decode_s)
 
-    def text(self, engine: "Engine") -> str:
-        """All of it as Prometheus text, with the gauges of an engine."""
-        return "\n".join([*self._gauges(engine), *self._own_lines(), ""])
+    def text(self, gauges: Gauges) -> str:
+        """All of it as Prometheus text."""
+        return "\n".join([*_gauge_lines(gauges), *self._own_lines(), ""])
 
     def _own_lines(self) -> Iterator[str]:
         with self._lock:
@@ -118,34 +134,37 @@ class Metrics:
                 yield from _family(name, "histogram", said)
                 yield from self._histograms[name].lines(PREFIX + name)
 
-    def _gauges(self, engine: "Engine") -> Iterator[str]:
-        figures = engine.cache_figures()
-        kv_share = figures.get("kv_bytes", 0) / max(1, engine.settings.max_cache_bytes)
-        asked, encoded = figures.get("tiles_asked", 0), figures.get("tiles_encoded", 0)
-        values: list[tuple[str, str, str, float]] = [
-            ("num_requests_running", "gauge", "Answers that are read or decoded.", engine.num_running),
-            ("num_requests_waiting", "gauge", "Answers that wait, or whose media are read.", engine.num_waiting),
-            ("kv_cache_bytes", "gauge", "Keys and values of answers in flight, at most.", figures.get("kv_bytes", 0)),
-            ("kv_cache_usage_perc", "gauge", "The same as a share of the bound, 0 to 1.", kv_share),
-            ("prefix_cache_bytes", "gauge", "Keys and values of earlier prompts.", figures.get("prefix_bytes", 0)),
-            ("mm_cache_bytes", "gauge", "Features of images.", figures.get("feature_bytes", 0)),
-            ("mm_cache_queries_total", "counter", "Image cache: tiles asked for.", asked),
-            ("mm_cache_hits_total", "counter", "Image cache: tiles found.", asked - encoded),
-            ("encode_time_seconds_total", "counter", "Time for encoding images.", figures.get("encode_s", 0)),
-        ]
-        if engine.state == "ok":
-            import mlx.core as mx
 
-            values += [
-                ("mlx_active_bytes", "gauge", "Memory that MLX uses.", mx.get_active_memory()),
-                ("mlx_cache_bytes", "gauge", "Memory that MLX keeps for later.", mx.get_cache_memory()),
-                ("mlx_peak_bytes", "gauge", "Most memory that MLX has used.", mx.get_peak_memory()),
-            ]
-        for name, kind, said, value in values:
-            yield from _family(name, kind, said)
-            yield f"{PREFIX}{name} {value:.6g}" if value % 1 else f"{PREFIX}{name} {int(value)}"
-        yield from _family("build_info", "gauge", "The version of the server.")
-        yield f'{PREFIX}build_info{{version="{__version__}"}} 1'
+def _gauge_lines(now: Gauges) -> Iterator[str]:
+    values: list[tuple[str, str, str, float]] = [
+        ("num_requests_running", "gauge", "Answers that are read or decoded.", now.num_running),
+        ("num_requests_waiting", "gauge", "Answers that wait, or whose media are read.", now.num_waiting),
+        ("kv_cache_bytes", "gauge", "Keys and values of answers in flight, at most.", now.kv_bytes),
+        (
+            "kv_cache_usage_perc",
+            "gauge",
+            "The same as a share of its bound.",
+            now.kv_bytes / max(1, now.max_cache_bytes),
+        ),
+        ("prefix_cache_bytes", "gauge", "Keys and values of earlier prompts.", now.prefix_bytes),
+        ("mm_cache_bytes", "gauge", "Features of images.", now.feature_bytes),
+        ("mm_cache_queries_total", "counter", "Image cache: tiles asked for.", now.tiles_asked),
+        ("mm_cache_hits_total", "counter", "Image cache: tiles found.", now.tiles_asked - now.tiles_encoded),
+        ("encode_time_seconds_total", "counter", "Time for encoding images.", now.encode_s),
+    ]
+    if now.has_model:
+        import mlx.core as mx
+
+        values += [
+            ("mlx_active_bytes", "gauge", "Memory that MLX uses.", mx.get_active_memory()),
+            ("mlx_cache_bytes", "gauge", "Memory that MLX keeps for later.", mx.get_cache_memory()),
+            ("mlx_peak_bytes", "gauge", "Most memory that MLX has used.", mx.get_peak_memory()),
+        ]
+    for name, kind, said, value in values:
+        yield from _family(name, kind, said)
+        yield f"{PREFIX}{name} {value:.6g}" if value % 1 else f"{PREFIX}{name} {int(value)}"
+    yield from _family("build_info", "gauge", "The version of the server.")
+    yield f'{PREFIX}build_info{{version="{__version__}"}} 1'
 
 
 def _family(name: str, kind: str, said: str) -> Iterator[str]:

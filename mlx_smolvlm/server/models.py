@@ -1,6 +1,7 @@
 """The one model that is served: its names, and what `/v1/models` says of it."""
 
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,15 +10,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..options import quoted
-from .answers import now_s
 from .errors import ApiError, bad_request
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
-    from .engine_thread import Engine
+    from ..model.smolvlm import SmolVLM
+    from ..processor.processor import Processor
 
 DEMO_ID = "smolvlm-demo"
-STARTED_S = now_s()
+STARTED_S = int(time.time())
 
 
 class ServedModel:
@@ -46,8 +47,8 @@ class ServedModel:
             message = f"there is no model {quoted(name)} here; this server has {known}"
             raise ApiError(404, "model_not_found", message, "model")
 
-    def card(self, engine: "Engine") -> dict[str, Any]:
-        """An entry of `/v1/models`."""
+    def card(self, processor: "Processor | None") -> dict[str, Any]:
+        """An entry of `/v1/models`; the processor tells the length of the context, once there is one."""
         card: dict[str, Any] = {
             "id": self.id,
             "object": "model",
@@ -56,10 +57,17 @@ class ServedModel:
             "aliases": self.names[1:],
             "architecture": {"input_modalities": ["text", "image", "video"], "output_modalities": ["text"]},
         }
-        if engine.processor is not None:
-            length = engine.processor.config.context_length
+        if processor is not None:
+            length = processor.config.context_length
             card |= {"max_model_len": length, "meta": {"n_ctx": length, "n_ctx_train": length}}
         return card
+
+
+def load_served(settings: ServerSettings) -> "tuple[SmolVLM, Processor]":
+    """The model that the settings name, and its processor. Raises what `load` raises."""
+    from ..api.loading import DEMO_MODEL, load
+
+    return load(settings.model or DEMO_MODEL, dtype=settings.dtype)
 
 
 def model_id(model: str | None) -> str:
@@ -73,11 +81,11 @@ def model_id(model: str | None) -> str:
 async def list_models(request: Request) -> Response:
     """`GET /v1/models`."""
     state = request.app.state
-    return JSONResponse({"object": "list", "data": [state.model.card(state.engine)]})
+    return JSONResponse({"object": "list", "data": [state.model.card(state.engine.processor)]})
 
 
 async def one_model(request: Request) -> Response:
     """`GET /v1/models/{id}`."""
     state = request.app.state
     state.model.check({"model": request.path_params["id"]})
-    return JSONResponse(state.model.card(state.engine))
+    return JSONResponse(state.model.card(state.engine.processor))

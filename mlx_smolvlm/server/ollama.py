@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from ..options import quoted
 from .answers import AnswerTexts, finish_reason, usage
-from .chat import begun
+from .chat_completions import begun
 from .errors import ApiError, bad_request
 from .models import STARTED_S
 from .ollama_request import OllamaRequest, read_chat, read_generate, served_name
@@ -27,7 +27,7 @@ from .strict_json import read_json
 from .translation import in_words, read_translated
 
 if TYPE_CHECKING:
-    from .generation import Generation
+    from .answering import Generation
 
 VERSION = "0.12.0"  # of Ollama, whose interface this is; editors ask for a recent one
 NDJSON = "application/x-ndjson"
@@ -102,12 +102,10 @@ async def _answer(
     asked = read(await read_json(request))
     answer = _Answer(asked.model or state.model.id, form)
     with in_words(asked.rename):
+        checked = read_translated(state, asked.chat)
         if asked.is_empty:  # which asks to load the model, or to unload it
-            state.model.check({"model": served_name(asked.model)})
-            state.engine.check_ready()
             done = {**answer.line(""), "done": True, "done_reason": asked.load_reason}
             return Response(json_bytes(done) + b"\n", media_type=NDJSON if asked.stream else "application/json")
-        checked = read_translated(state, asked.chat)
         if not asked.stream:
 
             async def whole() -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..options import quoted
 from .errors import bad_request
-from .fields import Fields
+from .fields import BodyFields
 from .translation import Rename, renaming
 
 LATEST = ":latest"  # the tag that clients add to a name
@@ -76,9 +76,11 @@ def read_chat(body: Mapping[str, Any]) -> OllamaRequest:
     Raises:
         ApiError: what only this interface has, wrong or not supported.
     """
-    fields = Fields(body)
-    messages = fields.get("messages") or []
-    if not isinstance(messages, list):
+    fields = BodyFields(body)
+    messages = fields.get("messages")
+    if messages is None:
+        messages = []
+    elif not isinstance(messages, list):
         raise fields.wrong("messages", "a list of messages")
     read = [_message(message, f"messages[{number}]") for number, message in enumerate(messages)]
     counts = [len(images) for _, images in read]
@@ -98,7 +100,7 @@ def read_generate(body: Mapping[str, Any]) -> OllamaRequest:
     Raises:
         ApiError: as `read_chat`.
     """
-    fields = Fields(body)
+    fields = BodyFields(body)
     prompt, system = fields.text("prompt") or "", fields.text("system")
     message, images = _message({"role": "user", "content": prompt, "images": fields.get("images")}, "")
     before = [{"role": "system", "content": system}] if system else []
@@ -121,9 +123,11 @@ def _message(message: Any, where: str) -> tuple[Any, list[Any]]:
     """A message with its images as parts before the text, and the images."""
     if not isinstance(message, Mapping):
         return message, []
-    images = message.get("images") or []
+    images = message.get("images")
     dot = f"{where}." if where else ""
-    if not isinstance(images, list):
+    if images is None:
+        images = []
+    elif not isinstance(images, list):
         raise bad_request(f"{dot}images is {quoted(images)}, expected a list of base64 texts", f"{dot}images")
     for number, image in enumerate(images):
         if not isinstance(image, str) or not image:
@@ -144,12 +148,14 @@ def _address(image: str) -> str:
     return image if is_address else f"data:;base64,{image}"
 
 
-def _request(fields: Fields, messages: list[Any], rename: Rename) -> OllamaRequest:
+def _request(fields: BodyFields, messages: list[Any], rename: Rename) -> OllamaRequest:
     model = fields.text("model") or ""
     stream = fields.flag("stream")
     keep_alive = fields.get("keep_alive")
     _refuse(fields, REFUSED, "")
-    chat: dict[str, Any] = {"messages": messages, **_options(fields), **_format(fields)}
+    # An empty request is checked as any other.
+    asked = messages or [{"role": "user", "content": ""}]
+    chat: dict[str, Any] = {"messages": asked, **_options(fields), **_format(fields)}
     chat |= {"model": served_name(model), "logprobs": fields.flag("logprobs")}
     if chat["logprobs"]:
         chat["top_logprobs"] = fields.whole("top_logprobs", 0)
@@ -165,8 +171,8 @@ def _request(fields: Fields, messages: list[Any], rename: Rename) -> OllamaReque
     )
 
 
-def _options(fields: Fields) -> dict[str, Any]:
-    options = Fields(fields.object("options"))
+def _options(fields: BodyFields) -> dict[str, Any]:
+    options = BodyFields(fields.object("options"))
     _refuse(options, REFUSED_OPTIONS, "options.")
     values = {name: options.get(name) for name in SAMPLING}
     values["max_completion_tokens"] = _limit(options)
@@ -182,13 +188,13 @@ def _options(fields: Fields) -> dict[str, Any]:
     return values
 
 
-def _limit(options: Fields) -> Any:
+def _limit(options: BodyFields) -> Any:
     limit = options.get("num_predict")
     endless = limit in (-1, -2) and not isinstance(limit, bool)  # until the end, or until the context is full
     return 2**31 if endless else limit
 
 
-def _format(fields: Fields) -> dict[str, Any]:
+def _format(fields: BodyFields) -> dict[str, Any]:
     wanted = fields.get("format")
     if wanted is None or wanted == "":
         return {}
@@ -199,7 +205,7 @@ def _format(fields: Fields) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "format", "schema": wanted}}}
 
 
-def _refuse(fields: Fields, refused: Mapping[str, tuple[Any, ...]], prefix: str) -> None:
+def _refuse(fields: BodyFields, refused: Mapping[str, tuple[Any, ...]], prefix: str) -> None:
     for name, harmless in refused.items():
         value = fields.get(name)
         if value is not None and (isinstance(value, bool), value) not in [

@@ -1,6 +1,5 @@
 """A checked request -> a prompt whose tokens are known and whose media are open, or the reason why there is none."""
 
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -8,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..options import MediaOptions
 from .chat_request import AnswerRequest
-from .content import ChatMessage, MediaPart
-from .errors import ApiError, bad_request, internal_error
+from .errors import refusal
+from .message_parts import ChatMessage, MediaPart
 
 if TYPE_CHECKING:
     from ..engine.row import BatchRequest
     from .engine_thread import Engine
     from .media_intake import Intake
-
-LOG = logging.getLogger("mlx_smolvlm.server")
 
 
 @dataclass(frozen=True)
@@ -73,22 +70,6 @@ async def planned_prompt(
         images = [medium for part, medium in zip(parts, media, strict=True) if part.kind == "image"]
         videos = [medium for part, medium in zip(parts, media, strict=True) if part.kind == "video"]
         yield await _planned(prompt, images, videos, answer, engine, intake)
-
-
-def refusal(error: Exception, param: str | None = None) -> ApiError:
-    """What an error of the package is to a client."""
-    from ..processor.prompt import ContextLengthError
-
-    if isinstance(error, ApiError):
-        return error
-    if isinstance(error, ContextLengthError):
-        return bad_request(str(error), param or "messages", "context_length_exceeded")
-    if isinstance(error, ImportError):
-        return bad_request(str(error), param, "not_installed")
-    if isinstance(error, ValueError | TypeError):
-        return bad_request(str(error), param)
-    LOG.error("a request failed", exc_info=error)
-    return internal_error()
 
 
 def _media_options(answer: AnswerRequest) -> MediaOptions:

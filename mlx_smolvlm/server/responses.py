@@ -11,16 +11,16 @@ from starlette.routing import Route
 
 from ..options import quoted
 from .answers import AnswerTexts, finish_reason, new_id, timings, usage
-from .chat import begun
+from .chat_completions import begun
 from .errors import ApiError, bad_request
-from .fields import Fields
+from .fields import BodyFields
 from .streaming import KEEP_ALIVE, StreamedAnswer, json_bytes, while_connected
 from .strict_json import read_json
 from .translation import Rename, in_words, read_translated, renaming
 
 if TYPE_CHECKING:
+    from .answering import Generation
     from .chat_request import ChatRequest
-    from .generation import Generation
 
 LOGPROBS = "message.output_text.logprobs"  # of `include`
 # Field of the chat interface -> that of this one.
@@ -85,7 +85,7 @@ def chat_body(body: Mapping[str, Any]) -> tuple[dict[str, Any], Rename]:
         ApiError: what only this interface has, wrong or not supported.
     """
     given = {name: value for name, value in body.items() if value is not None}
-    fields = Fields(given)
+    fields = BodyFields(given)
     for name, other in NAMES.items():
         if name in given:
             raise bad_request(f"{name} is a field of /v1/chat/completions; here it is {other}", name, "unknown_field")
@@ -104,11 +104,11 @@ def chat_body(body: Mapping[str, Any]) -> tuple[dict[str, Any], Rename]:
         if name not in {"input", "instructions", "max_output_tokens", "text", *REFUSED, *IGNORED}
     }
     chat |= {"messages": messages, "max_completion_tokens": fields.whole("max_output_tokens", 1), **_format(fields)}
-    include = fields.get("include") or []
-    if not isinstance(include, list) or not all(isinstance(name, str) for name in include):
+    include = fields.get("include")
+    if include is not None and not (isinstance(include, list) and all(isinstance(name, str) for name in include)):
         raise fields.wrong("include", "a list of names")
     top_logprobs = fields.whole("top_logprobs", 0)
-    if LOGPROBS in include or top_logprobs:
+    if LOGPROBS in (include or ()) or top_logprobs:
         chat["logprobs"] = True
 
     def place(message: int, part: int | None) -> str:
@@ -132,8 +132,8 @@ def _messages(given: Any) -> list[Any]:
     return list(given)
 
 
-def _format(fields: Fields) -> dict[str, Any]:
-    text = Fields(fields.object("text"))
+def _format(fields: BodyFields) -> dict[str, Any]:
+    text = BodyFields(fields.object("text"))
     wanted = text.object("format")
     unknown = text.unknown(("verbosity",))
     if unknown:

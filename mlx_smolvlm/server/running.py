@@ -17,6 +17,7 @@ from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
 from .app import create_app
 from .engine_thread import Engine
+from .models import load_served, model_id
 from .protocol import guarded_protocol
 from .settings import MIB, ServerSettings
 
@@ -82,11 +83,9 @@ class ServerRun:
         return 0
 
     def _load(self) -> "tuple[SmolVLM, Processor]":
-        from ..api.loading import DEMO_MODEL, load
-
         with Waiting() as waiting:
             waiting.tell("loading the model")
-            return load(self._settings.model or DEMO_MODEL, dtype=self._settings.dtype)
+            return load_served(self._settings)
 
     async def _run(self) -> None:
         watching = asyncio.ensure_future(self._watch())
@@ -177,8 +176,6 @@ def listening_socket(host: str, port: int) -> socket.socket:
 def facts(engine: Engine) -> list[str]:
     """What is served, on which device, and within which limits."""
     import mlx.core as mx
-
-    from .models import model_id
 
     settings, context = engine.settings, engine.processor.config.context_length
     dtype = str(engine.model.language_model.norm.weight.dtype).removeprefix("mlx.core.")

@@ -152,12 +152,12 @@ def test_a_second_turn_reads_only_what_is_new(server):
 def test_several_answers_have_seeds_in_turn_and_read_the_prompt_once(server):
     fields = {"temperature": 1.5, "max_tokens": 12}
     alone = [server.text("Tell me something", seed=seed, **fields) for seed in (7, 8, 9)]
-    before = server.engine.cache_figures()["tiles_encoded"]
+    before = server.engine.gauges().tiles_encoded
     answer = server.chat("Tell me something", seed=7, n=3, **fields)
     assert [choice["message"]["content"] for choice in answer["choices"]] == alone
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
     assert len(set(alone)) > 1
-    assert server.engine.cache_figures()["tiles_encoded"] == before
+    assert server.engine.gauges().tiles_encoded == before
     chunks = server.chunks("Tell me something", seed=7, n=3, **fields)
     streamed = ["", "", ""]
     for chunk in chunks:

@@ -85,16 +85,14 @@ def http_silence():
 
 
 def test_a_prompt_that_is_read_alone_ends_within_a_unit(server, demo):
-    before = server.engine.metrics.text(server.engine)
+    before = server.http.get("/metrics").text
     long_prompt = {"messages": [{"role": "user", "content": "a " * 600}], "max_tokens": 500, "stream": True}
     for _ in range(5):
         with connected(server, long_prompt):
             until(lambda: server.engine.num_running == 1)
         until(lambda: is_quiet(server), 1)
     count = 'finished_reason="cancelled"} '
-    cancelled = [
-        int(text.partition(count)[2].split("\n")[0]) for text in (before, server.engine.metrics.text(server.engine))
-    ]
+    cancelled = [int(text.partition(count)[2].split("\n")[0]) for text in (before, server.http.get("/metrics").text)]
     assert cancelled[1] > cancelled[0]
 
 

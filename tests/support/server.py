@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from mlx_smolvlm.server.running import listening_socket
 from mlx_smolvlm.server.settings import ServerSettings
 
 DEMO = Path(__file__).parents[2] / "mlx_smolvlm" / "demo"
+ASKED = "What do you see?"
 PATIENCE_S = 20.0  # for what takes a fraction of a second
 
 
@@ -119,3 +121,19 @@ def image_part(content: bytes | Path, **more) -> dict:
 def question(text: str, *parts: dict) -> list[dict]:
     """A message of media and a question."""
     return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+
+
+def ask_about(server, url, kind="image", **fields) -> httpx.Response:
+    """The response to a question about an image or a video."""
+    part = {"type": f"{kind}_url", f"{kind}_url": {"url": url}}
+    return server.post(question(ASKED, part), max_tokens=40, **fields)
+
+
+def refused_media(server, url, kind="image") -> dict:
+    """The error for an image or a video that is not taken."""
+    response = ask_about(server, url, kind)
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
+    assert error["param"] == "messages[0].content[0]" and error["message"].startswith("messages[0].content[0]: ")
+    assert "\n" not in error["message"] and os.path.expanduser("~") not in error["message"]
+    return error

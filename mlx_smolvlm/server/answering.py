@@ -12,8 +12,8 @@ from .planning import Plan
 
 if TYPE_CHECKING:
     from ..engine.row import RowEvent
+    from .engine_job import EngineJob
     from .engine_thread import Engine
-    from .job import Job
 
 
 class Generation:
@@ -28,7 +28,7 @@ class Generation:
 
     def __init__(self, plan: Plan, engine: "Engine", started_s: float):
         self.plan = plan
-        self.jobs: list[Job] = []
+        self.jobs: list[EngineJob] = []
         self.latest: dict[int, RowEvent] = {}
         self.started_s = started_s
         self._engine = engine

@@ -8,9 +8,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from .answering import Generation, generated
 from .answers import AnswerTexts, finish_reason, new_id, now_s, timings, usage
 from .chat_request import AnswerRequest, ChatRequest, read_chat_request
-from .generation import Generation, generated
 from .planning import Plan, planned_chat
 from .streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, while_connected
 from .strict_json import read_json

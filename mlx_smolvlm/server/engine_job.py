@@ -1,25 +1,21 @@
-"""One answer that the engine makes for a request, and what goes wrong with it, in a client's words."""
+"""One answer that the engine makes for a request."""
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .errors import ApiError, internal_error
-from .planning import refusal
+from .errors import ApiError
 
 if TYPE_CHECKING:
     from ..engine.row import BatchRequest, RowEvent
     from ..options import GenerationOptions
 
-LOG = logging.getLogger("mlx_smolvlm.server")
-
 
 @dataclass(eq=False)
-class Job:
+class EngineJob:
     """One answer that the engine makes.
 
     Attributes:
@@ -41,13 +37,3 @@ class Job:
     begun_s: float = 0.0
     first_s: float = 0.0
     last_s: float = 0.0
-
-
-def as_api_error(error: Exception) -> ApiError:
-    """What a row's error is to a client."""
-    from ..engine.sampling import NotFiniteError
-
-    if isinstance(error, NotFiniteError):
-        LOG.error("%s", error)
-        return ApiError(500, "not_finite", str(error), headers=internal_error().headers)
-    return refusal(error)
