@@ -75,6 +75,23 @@ def test_a_single_path_is_no_list_of_media(pair, media):
             refused()
 
 
+def test_caches_and_events_that_are_none_are_named(pair):
+    """They failed at the first step, as attributes that there are not."""
+    for refused, problem in (
+        (
+            lambda: stream_generate(*pair, "Hello", prompt_cache=FeatureCache()),
+            "prompt_cache is FeatureCache, expected",
+        ),
+        (lambda: stream_generate(*pair, "Hello", feature_cache={}), "feature_cache is dict, expected a FeatureCache"),
+        (lambda: stream_generate(*pair, "Hello", cancel=True), "cancel is bool, expected a threading.Event or None"),
+        (lambda: generate_batch(*pair, [], cancel=True), "cancel is bool"),
+        (lambda: Rows(*pair).add(BatchRequest("Hello"), cancel=True), "cancel is bool"),
+        (lambda: stream_captions(*pair, "lavfi:testsrc2", "What?", cancel=True), "cancel is bool"),
+    ):
+        with pytest.raises(TypeError, match=problem):
+            refused()
+
+
 def test_keywords_that_a_call_does_not_use_are_refused(pair):
     """They were dropped: how an answer is made by the processor, how media are read by `regenerate`."""
     session = Session(*pair, max_tokens=1)

@@ -100,6 +100,18 @@ def test_a_long_history_is_read_from_its_end():
     assert History("chat-history").entries[0] == "5"
 
 
+def test_a_history_does_not_grow_for_ever():
+    path = state_folder() / "chat-history"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(f'"{number}"\n' for number in range(2 * MAX_HISTORY + 1)), encoding="utf-8")
+    path.chmod(0o600)
+    entries = History("chat-history").entries
+    assert (entries[0], entries[-1]) == (str(MAX_HISTORY + 1), str(2 * MAX_HISTORY))
+    assert len(path.read_text(encoding="utf-8").splitlines()) == MAX_HISTORY
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert History("chat-history").entries == entries
+
+
 def test_where_nothing_can_be_kept_the_chat_goes_on(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
