@@ -192,6 +192,30 @@ def test_a_paste_is_one_question_and_prompts_stay_out_of_a_redirected_output(tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_many_ctrl_c_at_the_prompt_clear_the_line_and_no_more(term):
+    terminal = Terminal(term, "--no-history")
+    try:
+        terminal.wait_for(b"> ")
+        time.sleep(0.3)  # the reader listens
+        terminal.type(b"half a line")
+        for _ in range(10):
+            terminal.process.send_signal(signal.SIGINT)
+            time.sleep(0.002)
+        terminal.wait_for(b"(Ctrl-D or /quit ends the chat)")
+        time.sleep(0.3)
+        terminal.type(b"\r")  # Python may notice the last Ctrl-C with the next key
+        time.sleep(0.3)
+        terminal.type(b"/undo\r")
+        terminal.wait_for(b"no question yet")
+        assert b"Traceback" not in terminal.seen
+        terminal.type(b"/quit\r")
+        assert terminal.process.wait(60) == 0
+    finally:
+        terminal.close()
+
+
+@pytest.mark.slow
 def test_ctrl_c_and_ctrl_d_at_the_prompt():
     """With prompt_toolkit; tests/commands/test_chat_command.py has readline's."""
     pytest.importorskip("prompt_toolkit")
