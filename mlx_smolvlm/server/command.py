@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
             type=type(value),
             default=value,
             metavar="N",
-            help=f"{unit} (default: {value:g})",
+            help=f"{unit} (default: {value})",
         )
     other = parser.add_argument_group("other")
     other.add_argument("--strict", action="store_true", help="refuse fields of requests that are not known")

@@ -1,21 +1,16 @@
 """`python -m mlx_smolvlm.server`: start, what it prints, how it stops, and how it refuses."""
 
 import json
-import os
-import re
 import signal
 import socket
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import httpx
 import pytest
 from support.command_lines import assert_refused, run
-from support.server import until
+from support.server import ServerProcess, until
 
-ROOT = Path(__file__).parents[2]
 LONG = {
     "messages": [{"role": "user", "content": "Count"}],
     "max_tokens": 1500,
@@ -24,40 +19,9 @@ LONG = {
 }
 
 
-class Process:
-    """A server in a process of its own."""
-
-    def __init__(self, *arguments, **environment):
-        self.started_s = time.monotonic()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlx_smolvlm.server", "--port", "0", *arguments],
-            cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        first = self.process.stderr.readline()
-        self.url = re.search(r"http://\S+", first)[0].rstrip("/")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.communicate()
-
-    def is_ready(self):
-        return httpx.get(f"{self.url}/health", trust_env=False).status_code == 200
-
-    def stop(self, number):
-        """Exit status and what was printed after a signal, and that the port is free at once."""
-        self.process.send_signal(number)
-        _, printed = self.process.communicate(timeout=20)
-        with socket.create_server(("127.0.0.1", int(self.url.rpartition(":")[2])), reuse_port=False):
-            pass
-        return self.process.returncode, printed
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_says_what_it_serves_and_stops_when_idle(number):
-    with Process("--alias", "eyes") as server:
+    with ServerProcess("--alias", "eyes") as server:
         until(server.is_ready)
         names = httpx.get(f"{server.url}/v1/models", trust_env=False).json()["data"][0]["aliases"]
         status, printed = server.stop(number)
@@ -67,13 +31,13 @@ def test_it_says_what_it_serves_and_stops_when_idle(number):
 
 
 def test_it_stops_while_it_loads():
-    with Process() as server:
+    with ServerProcess() as server:
         status, printed = server.stop(signal.SIGTERM)
     assert status == 0 and "Traceback" not in printed
 
 
 def test_answers_in_flight_finish_or_end_with_an_error():
-    with Process("--shutdown-s", "0.3", SMOLVLM_API_KEY="k") as server:
+    with ServerProcess("--shutdown-s", "0.3", SMOLVLM_API_KEY="k") as server:
         until(server.is_ready)
         key = {"authorization": "Bearer k"}
         client = httpx.Client(base_url=server.url, headers=key, trust_env=False)
@@ -88,7 +52,7 @@ def test_answers_in_flight_finish_or_end_with_an_error():
 
 
 def test_a_second_signal_ends_it_at_once():
-    with Process("--shutdown-s", "60") as server:
+    with ServerProcess("--shutdown-s", "60") as server:
         until(server.is_ready)
         with httpx.stream(
             "POST", f"{server.url}/v1/chat/completions", json=LONG, timeout=20, trust_env=False
@@ -102,7 +66,7 @@ def test_a_second_signal_ends_it_at_once():
 
 
 def test_health_answers_soon_after_the_start():
-    with Process() as server:
+    with ServerProcess() as server:
         until(lambda: httpx.get(f"{server.url}/health", trust_env=False).status_code in (200, 503))
         listens_s = time.monotonic() - server.started_s
         until(server.is_ready)
