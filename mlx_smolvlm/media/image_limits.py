@@ -7,15 +7,27 @@ MAX_IMAGE_SIDE = 131_072  # beyond it, rows of a pixel each take ten times the m
 MAX_IMAGE_FILE_BYTES = 2 * 1024**3  # more than the pixels of any image that is read
 MIN_SCANS = 12  # passes of a JPEG's decoder that are allowed at any size; encoders make some ten
 FULL_SCANS = 8  # passes that are allowed over the largest image, and in proportion more over smaller ones
+MAX_DECODE_S = 12.0  # a thread's own time for one image; the largest photos take half of it
+# Decoders that take much time for each byte, and cannot be stopped while they decode.
+MAX_BYTES_OF_FORMAT = {"JPEG2000": 16 * 1024**2, "AVIF": 128 * 1024**2, "WEBP": 256 * 1024**2}
 _CHUNK_BYTES = 1024**2
 
 
-def check_image_bytes(file: BinaryIO, name: str) -> None:
-    """Refuse a file that is larger than any image; `name` is what the message calls it."""
+class SlowImageError(ValueError):
+    """An image takes longer to decode than any should."""
+
+
+def check_image_bytes(file: BinaryIO, name: str, format_name: str | None = None) -> None:
+    """Refuse a file that is larger than any image, or than those of its format may be.
+
+    `name` is what the message calls it. The file is at its beginning afterwards.
+    """
     num_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
-    if num_bytes > MAX_IMAGE_FILE_BYTES:
-        raise ValueError(f"{name}: has {num_bytes} bytes, the limit of an image's file is {MAX_IMAGE_FILE_BYTES}")
+    most = MAX_BYTES_OF_FORMAT.get(format_name or "", MAX_IMAGE_FILE_BYTES)
+    if num_bytes > most:
+        what = f"a {format_name} file" if format_name in MAX_BYTES_OF_FORMAT else "an image's file"
+        raise ValueError(f"{name}: has {num_bytes} bytes, the limit of {what} is {most}; save it in another format")
 
 
 def check_sides(width: int, height: int, name: str) -> None:
