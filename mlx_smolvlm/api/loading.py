@@ -1,6 +1,7 @@
 """Folder or Hub id -> (model, processor). Weights load completely or not at all."""
 
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,9 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
     except RuntimeError as error:  # ~ without a home folder
         raise FileNotFoundError(f"no folder {quoted(str(path_or_hub_id), 300)}: {error}") from None
     check_utf8(folder)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # which, unlike Path's, is False for names that no file can have
         return folder
-    if folder.exists():
+    if os.path.exists(folder):
         raise FileNotFoundError(refused_file(folder))
     name = str(path_or_hub_id)
     if len(name) > _MAX_PATH_CHARS:

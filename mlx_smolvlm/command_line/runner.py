@@ -18,7 +18,7 @@ from .standard_streams import open_missing_streams, say, settle, silence
 from .starting import INTERRUPTED
 
 BAD_INPUT = 2
-MAX_LINE = 2000  # characters of an error; whatever it quotes, it is read by a person
+MAX_LINE = 1000  # characters of an error; whatever it quotes, it is read by a person
 # What a user can cause. RuntimeError: MLX out of memory; ImportError: an extra that is not installed.
 REPORTED = (ValueError, TypeError, OSError, MemoryError, RuntimeError, ImportError)
 
@@ -114,7 +114,7 @@ def print_json(record: Any) -> None:
 def one_line(error: BaseException) -> str:
     """An error's message without line breaks; files are named where the system's message does."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        return _cut(f"{error.strerror}: {error.filename}") if error.filename else error.strerror
     return _cut(" ".join(str(error).split()) or type(error).__name__)
 
 
@@ -144,4 +144,4 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
     source = current_source()
     named = "" if not source or source in str(message) else f"{source}: "
-    say(f"{line_start()}warning: {named}{' '.join(str(message).split())}")
+    say(f"{line_start()}warning: {named}{_cut(' '.join(str(message).split()))}")
