@@ -10,6 +10,7 @@ import numpy as np
 
 from ..model.layers.streams import with_side_streams
 from ..model.smolvlm import SmolVLM
+from ..options import quoted
 
 
 class FeatureCache:
@@ -25,6 +26,9 @@ class FeatureCache:
     """
 
     def __init__(self, max_bytes: int = 256 * 1024**2):
+        """Raises ValueError for a `max_bytes` that is no number of bytes."""
+        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int | np.integer) or max_bytes < 0:
+            raise ValueError(f"max_bytes is {quoted(max_bytes)}, expected a number of bytes")
         self.max_bytes = max_bytes
         self.size_bytes = 0
         self.num_encoded = 0

@@ -184,7 +184,7 @@ class Processor:
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Tokens -> text."""
-        with _tokenizer_errors("the checkpoint's tokenizer.json cannot decode its tokens"):
+        with tokenizer_errors("the checkpoint's tokenizer.json cannot decode its tokens"):
             return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
     def _loaded_image(self, source: Any, options: MediaOptions, check: Callable[[], None]) -> LoadedImage:
@@ -240,7 +240,7 @@ class Processor:
         add_special_tokens = opening is None or not text.startswith(opening)
         check_chars(len(text))
         try:
-            with _tokenizer_errors("the checkpoint's tokenizer.json cannot encode this prompt"):
+            with tokenizer_errors("the checkpoint's tokenizer.json cannot encode this prompt"):
                 return self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         except TypeError:  # surrogates, as Python stands in for bytes that are not UTF-8
             raise ValueError("the prompt is not valid Unicode text") from None
@@ -262,7 +262,7 @@ class Processor:
 
 
 @contextmanager
-def _tokenizer_errors(what: str) -> Iterator[None]:
+def tokenizer_errors(what: str) -> Iterator[None]:
     """Turn whatever `tokenizers` raises into a ValueError: bare exceptions, and panics, which are no `Exception`."""
     try:
         yield
@@ -284,7 +284,7 @@ def load_processor(folder: Path, model_config: ModelConfig) -> Processor:
     if not path.is_file():
         raise FileNotFoundError(f"no tokenizer.json in {folder}: not a model folder, or an incomplete one")
     check_file_size(path, MAX_TOKENIZER_BYTES)
-    with _tokenizer_errors(f"{path} is not a tokenizer"):
+    with tokenizer_errors(f"{path} is not a tokenizer"):
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_truncation()
         tokenizer.no_padding()
