@@ -17,9 +17,10 @@ from ..api.loading import find_checkpoint
 from ..model.checkpoint_folder import ADAPTER_CONFIG as CONFIG
 from ..model.checkpoint_folder import PEFT_WEIGHTS as WEIGHTS
 from ..model.checkpoint_folder import check_adapter_folder
-from ..model.json_fields import Fields, read_json
+from ..model.json_fields import Fields, check_file_size, read_json
 from ..model.weights import mlx_name, read_shapes
 from ..options import quoted
+from ..processor.tokenizer_file import MAX_TOKENIZER_BYTES, tokenizer_errors
 from .path_patterns import PathPattern
 
 _PREFIX = "base_model.model."
@@ -145,10 +146,10 @@ def _vocabulary(path: Path) -> dict[str, int] | None:
     """A tokenizer's tokens with their numbers; None if there is none."""
     if not path.is_file():
         return None
-    try:
-        return Tokenizer.from_file(str(path)).get_vocab()
-    except Exception as error:  # tokenizers raises bare Exception
-        raise ValueError(f"{path} is not a tokenizer: {error}") from None
+    check_file_size(path, MAX_TOKENIZER_BYTES)
+    with tokenizer_errors(f"{path} is not a tokenizer"):
+        vocabulary: dict[str, int] = Tokenizer.from_file(str(path)).get_vocab()
+    return vocabulary
 
 
 def open_adapter(path_or_hub_id: str | Path) -> Adapter:

@@ -217,6 +217,7 @@ class _Call:
                         use.close()
                     yield self._response(step)
                     if step.finish_reason is None:
+                        refuse_forked_process()
                         self._check_cancelled()
             except Cancelled:
                 use.close()

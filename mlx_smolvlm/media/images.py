@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from ..options import DEFAULT_POLICY, FetchPolicy
-from .image_files import MAX_IMAGE_PIXELS, check_sides, decoded, from_file, reason, too_large
+from .image_files import MAX_IMAGE_PIXELS, decoded, from_file, reason, too_large
+from .image_limits import check_sides
 from .urls import URL_SCHEME, FetchError, check_size, decode_data_url, is_url, path_of_file_url, printable, redact_url
 
 CHANNELS = (1, 3, 4)

@@ -12,15 +12,23 @@ import pytest
 from PIL import Image, ImageDraw
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 FOREIGN_HOST = "elsewhere.test"  # is this machine, but the browser does not know that
 PAPER = (236, 235, 230)
 CAMERA_SIZE, CAMERA_FPS = (320, 240), 10
 # What the camera shows for two seconds each: color, its RGB, place, center as shares of width and height.
-CAMERA_SCENES = (("red", (214, 40, 40), "at the top left", 0.25, 0.25), ("green", (50, 160, 70), "at the bottom right", 0.75, 0.75))
+CAMERA_SCENES = (
+    ("red", (214, 40, 40), "at the top left", 0.25, 0.25),
+    ("green", (50, 160, 70), "at the bottom right", 0.75, 0.75),
+)
 WATCH = """addEventListener("securitypolicyviolation", (event) => console.error("VIOLATION", event.violatedDirective, event.blockedURI));"""
 
 

@@ -62,8 +62,8 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
                 raise
             options.pop("hwaccel")
             container = av.open(f"file:{path}", **options)
-    except MemoryError:
-        raise
+    except MemoryError:  # nothing of size has been read yet: it is what a header claims
+        raise ValueError(f"{path} is damaged: it asks for more memory than there is") from None
     except Exception as error:  # hostile bytes make demuxers raise anything
         raise ValueError(f"{path} is not a video file{what_else(path, reason(error))}") from None
     with container:

@@ -206,7 +206,15 @@ def test_markdown_never_becomes_html(scripted, visit):
 
 def test_long_markdown_is_drawn_in_time(scripted, visit):
     page = visit(scripted.url).open()
-    hostile = ["*a_" * 4000, "[" * 8000, "`" * 4001, "> " * 4000, "**a " * 3000, "|" * 4000 + "\n" + "-|" * 2000, "- " * 3000]
+    hostile = [
+        "*a_" * 4000,
+        "[" * 8000,
+        "`" * 4001,
+        "> " * 4000,
+        "**a " * 3000,
+        "|" * 4000 + "\n" + "-|" * 2000,
+        "- " * 3000,
+    ]
     spent = page.evaluate(
         """async (texts) => {
           const { render } = await import("/page/markdown.js");
@@ -261,7 +269,9 @@ def test_chats_are_kept_exported_and_deleted(scripted, visit):
     page.reload()
     page.wait_for_selector("html[data-ready]")
     assert page.locator("#history-list li").count() == 0
-    assert {url.removeprefix(scripted.url) for method, url in here.requests if method == "POST"} == {"/v1/chat/completions"}
+    assert {url.removeprefix(scripted.url) for method, url in here.requests if method == "POST"} == {
+        "/v1/chat/completions"
+    }
 
 
 def test_files_that_are_no_media_are_refused_by_name(scripted, visit):
@@ -288,10 +298,22 @@ def test_keyboard_only(scripted, visit):
     seen = []
     for _ in range(40):
         page.keyboard.press("Tab")
-        seen.append(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.innerText"))
+        seen.append(
+            page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.innerText")
+        )
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        assert outline != "none" or seen[-1] == "" or "textarea" in page.evaluate("document.activeElement.tagName").lower()
-    for name in ("Attach images or videos", "Answer settings", "Copy the answer", "Answer again", "Chat", "Live", "Compare"):
+        assert (
+            outline != "none" or seen[-1] == "" or "textarea" in page.evaluate("document.activeElement.tagName").lower()
+        )
+    for name in (
+        "Attach images or videos",
+        "Answer settings",
+        "Copy the answer",
+        "Answer again",
+        "Chat",
+        "Live",
+        "Compare",
+    ):
         assert name in seen, (name, seen)
     page.locator(".views a[data-view=live]").focus()
     page.keyboard.press("Enter")
@@ -305,15 +327,15 @@ def test_what_screen_readers_are_told(scripted, visit):
     here.answer()
     snapshot = page.locator("body").aria_snapshot()
     for line in (
-        "- navigation \"Views\":",
+        '- navigation "Views":',
         "- main:",
-        "- heading \"Chat about images and videos\" [level=1]",
-        "- log \"Conversation\":",
-        "- heading \"You\" [level=3]",
-        "- heading \"Answer\" [level=3]",
-        "- textbox \"Message\"",
-        "- button \"Attach images or videos\"",
-        "- complementary \"Chats\":",
+        '- heading "Chat about images and videos" [level=1]',
+        '- log "Conversation":',
+        '- heading "You" [level=3]',
+        '- heading "Answer" [level=3]',
+        '- textbox "Message"',
+        '- button "Attach images or videos"',
+        '- complementary "Chats":',
     ):
         assert line in snapshot, (line, snapshot)
     page.wait_for_function("document.getElementById('announcer').textContent === 'Answer: Yes.'")
