@@ -178,7 +178,6 @@ def _sampling() -> dict[str, Schema]:
         "seed": SEED,
         "stop": either({**TEXT, "minLength": 1}, array({**TEXT, "minLength": 1}, maxItems=MAX_STOPS)),
         "skip_special_tokens": FLAG,
-        "return_progress": FLAG,
         "structured_outputs": given("A regular expression, or a JSON schema.", {"regex": TEXT, "json": SCHEMA}),
         "media_io_kwargs": {
             **given(
