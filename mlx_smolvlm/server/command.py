@@ -4,6 +4,8 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from ..command_line import starting
 from ..command_line.runner import CommandLine, refuse_tracebacks
@@ -26,9 +28,8 @@ def main() -> None:
                 if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "h11", "anyio"):
                     raise
                 raise ImportError(EXTRA) from None
-        _set_up_log(settings.log_level)
-        run = ServerRun(settings, opens_page=arguments.open)
-        status = run.serve()
+        with _logged(settings.log_level):
+            status = ServerRun(settings, opens_page=arguments.open).serve()
     sys.stdout.flush()
     sys.stderr.flush()
     # All is closed. Python's own way out runs into MLX, which may abort the process where a thread has computed, and
@@ -46,15 +47,21 @@ def _settings(arguments: argparse.Namespace) -> ServerSettings:
     return ServerSettings(**values)
 
 
-def _set_up_log(level: str) -> None:
-    """Lines on standard error: the server's own, and what is wrong from uvicorn."""
+@contextmanager
+def _logged(level: str) -> Iterator[None]:
+    """Within: the server's own lines go to standard error, and what is wrong from uvicorn."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    for name, least in (("mlx_smolvlm", level.upper()), ("uvicorn", "WARNING")):
-        logger = logging.getLogger(name)
-        logger.addHandler(handler)
-        logger.setLevel(least)
-        logger.propagate = False
+    with ExitStack() as undone:
+        for name, least in (("mlx_smolvlm", level.upper()), ("uvicorn", "WARNING"), ("asyncio", "ERROR")):
+            logger = logging.getLogger(name)
+            undone.callback(logger.setLevel, logger.level)
+            undone.callback(setattr, logger, "propagate", logger.propagate)
+            undone.callback(logger.removeHandler, handler)
+            logger.addHandler(handler)
+            logger.setLevel(least)
+            logger.propagate = False
+        yield
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -171,6 +178,7 @@ _LIMITS = {
     "stalled_client_s": "seconds that a client may read nothing",
     "keep_alive_s": "seconds of silence before a comment in a stream",
     "shutdown_s": "seconds that answers have to finish at the end",
+    "max_held_bytes": "bytes of all requests in flight",
     "max_body_bytes": "bytes of a request",
     "max_header_bytes": "bytes of its header",
     "max_json_depth": "levels of its JSON",

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..options import quoted
 from .errors import ApiError, bad_request, internal_error
 from .origins import HostCheck, OriginCheck, preflight_headers
-from .request_body import RequestBody, too_large
+from .request_body import HeldBytes, RequestBody, too_large
 from .settings import ServerSettings
 
 LOG = logging.getLogger("mlx_smolvlm.server")
@@ -68,6 +68,7 @@ class Guards:
         self._public_paths = frozenset(public_paths)
         self._hosts = HostCheck(settings.host, settings.allowed_hosts)
         self._origins = OriginCheck(settings.cors_origins)
+        self._held = HeldBytes(settings.max_held_bytes)
         self._key = settings.api_key.encode() if settings.api_key is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +79,7 @@ class Guards:
         given_id = headers.get("x-request-id", "")
         request_id = given_id if REQUEST_ID.fullmatch(given_id) else f"req_{uuid.uuid4().hex}"
         scope.setdefault("state", {})["request_id"] = request_id
-        body = RequestBody(headers, receive, self._settings)
+        body = RequestBody(headers, receive, self._settings, self._held)
         response = _Response(scope, body, send, self._added_headers(headers, request_id))
         try:
             preflight = self._admit(scope, headers)
@@ -91,6 +92,7 @@ class Guards:
             LOG.exception("%s failed", request_id)
             await response.refuse(internal_error(), scope)
         finally:
+            body.release()
             response.log(request_id)
 
     def _admit(self, scope: Scope, headers: Headers) -> Response | None:
@@ -161,7 +163,9 @@ class Guards:
             )
         content_type = headers.get("content-type", "")
         is_json = content_type.partition(";")[0].strip().lower() == "application/json"
-        if scope["method"] == "POST" and (not is_json or CHARSET.search(content_type)):  # forms of web pages are not
+        # Some of Ollama's clients leave it out. Browsers could, too, but tell the origin of what they send.
+        is_bare = not content_type and _is_ollama(scope) and not {"origin", "sec-fetch-site"} & set(headers)
+        if scope["method"] == "POST" and not is_bare and (not is_json or CHARSET.search(content_type)):
             found = f"is {quoted(content_type)}" if content_type else "is missing"
             raise ApiError(
                 415,
@@ -205,8 +209,7 @@ class _Response:
     async def refuse(self, error: ApiError, scope: Scope) -> None:
         """Send an error, unless a response has begun: the server then cuts it, and the client can tell."""
         if self._status is None:
-            is_ollama = scope["path"].startswith(OLLAMA_PREFIX)
-            response = error.plain_response() if is_ollama else error.response()
+            response = error.plain_response() if _is_ollama(scope) else error.response()
             await response(scope, self._body.receive, self.send)
 
     def log(self, request_id: str) -> None:
@@ -227,3 +230,8 @@ class _Response:
         if not self._body.is_complete and self._scope["http_version"].startswith("1"):
             headers["connection"] = "close"  # what still comes of the request is no next one
         return headers.raw
+
+
+def _is_ollama(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")).startswith(OLLAMA_PREFIX)

@@ -6,8 +6,32 @@ import contextlib
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Send
 
-from .errors import NO_RETRY, ApiError
+from .errors import NO_RETRY, ApiError, server_busy
 from .settings import MIB, ServerSettings
+
+SMALL_BODY = MIB  # bytes that any request may send, whatever others hold
+
+
+class HeldBytes:
+    """The bytes of all requests that have not been answered yet.
+
+    Attributes:
+        count: so many now.
+    """
+
+    def __init__(self, most: int):
+        self._most = most
+        self.count = 0
+
+    def add(self, num_bytes: int, num_own: int) -> None:
+        """Count more bytes of a request that has `num_own` with them.
+
+        Raises:
+            ApiError: 503, they are too many.
+        """
+        self.count += num_bytes
+        if self.count > self._most and num_own > SMALL_BODY:
+            raise server_busy(f"requests in flight hold {self._most / MIB:.0f} MiB, which is the most; try again")
 
 
 class RequestBody:
@@ -21,8 +45,10 @@ class RequestBody:
         is_complete: whether nothing more will come.
     """
 
-    def __init__(self, headers: Headers, receive: Receive, settings: ServerSettings):
+    def __init__(self, headers: Headers, receive: Receive, settings: ServerSettings, held: HeldBytes):
         self._receive = receive
+        self._held = held
+        self._num_held = 0
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
@@ -34,7 +60,7 @@ class RequestBody:
         """The next ASGI message.
 
         Raises:
-            ApiError: 413 for too many bytes, 408 for too much time.
+            ApiError: 413 for too many bytes, 408 for too much time, 503 for too many bytes of all requests.
         """
         if self.is_complete:
             return await self._receive()
@@ -53,13 +79,22 @@ class RequestBody:
         self._note(message)
         if self._num_bytes > settings.max_body_bytes:
             raise too_large(settings)
+        num_new = self._num_bytes - self._num_held
+        self._num_held = self._num_bytes
+        self._held.add(num_new, self._num_bytes)
         return message
+
+    def release(self) -> None:
+        """Count its bytes no more."""
+        self._held.count -= self._num_held
+        self._num_held = 0
 
     async def send_last(self, message: Message, send: Send) -> None:
         """Send the last part of the response, and read what still comes of the request."""
         if self.is_complete or self._awaits_leave:
             await send(message)
             return
+        self.release()
         await send({**message, "more_body": True})  # the client has all of the response now
         settings, end = self._settings, self._loop.time() + self._settings.body_timeout_s
         with contextlib.suppress(TimeoutError):

@@ -46,6 +46,7 @@ class ServerSettings:
         default_max_tokens: most tokens of an answer whose request sets no limit.
         max_cache_bytes, max_feature_bytes, max_prefix_bytes: as in `Rows`.
 
+        max_held_bytes: of the bodies of all requests that have not been answered; above, those over 1 MiB have to wait.
         max_body_bytes, max_header_bytes, max_json_depth, max_messages: of a request.
         header_timeout_s: seconds to send the header of a request.
         body_timeout_s, body_timeout_s_per_mib: seconds to send its body, and more for each MiB of it.
@@ -92,6 +93,7 @@ class ServerSettings:
     max_feature_bytes: int = 256 * MIB
     max_prefix_bytes: int = 512 * MIB
 
+    max_held_bytes: int = 1024 * MIB
     max_body_bytes: int = 100 * MIB
     max_header_bytes: int = 64 * 1024
     max_json_depth: int = 64

@@ -37,7 +37,7 @@ def test_a_client_that_leaves_ends_its_answer(server, stream):
             if wait_s:
                 until(lambda: not is_quiet(server))
             time.sleep(wait_s)
-        until(lambda: is_quiet(server), 2)
+        until(lambda: is_quiet(server))
     assert server.text("Hello", max_tokens=5) == expected
 
 
@@ -58,7 +58,7 @@ def test_others_are_not_disturbed(server):
             time.sleep(0.02)
             connection.close()
         assert [answer.result() for answer in answers] == [expected] * 6
-    until(lambda: is_quiet(server), 2)
+    until(lambda: is_quiet(server))
 
 
 def test_leaving_in_the_queue_and_in_fetching_gives_back_the_place(demo, http_silence):
@@ -73,7 +73,7 @@ def test_leaving_in_the_queue_and_in_fetching_gives_back_the_place(demo, http_si
         assert server.post("Hello").status_code == 503
         for connection in (waiting, fetching, running):
             connection.close()
-        until(lambda: is_quiet(server), 2)
+        until(lambda: is_quiet(server))
         assert server.text("Hello", max_tokens=3)
 
 
@@ -90,7 +90,7 @@ def test_a_prompt_that_is_read_alone_ends_within_a_unit(server, demo):
     for _ in range(5):
         with connected(server, long_prompt):
             until(lambda: server.engine.num_running == 1)
-        until(lambda: is_quiet(server), 1)
+        until(lambda: is_quiet(server))
     count = 'finished_reason="cancelled"} '
     cancelled = [int(text.partition(count)[2].split("\n")[0]) for text in (before, server.http.get("/metrics").text)]
     assert cancelled[1] > cancelled[0]
@@ -103,34 +103,33 @@ def test_nothing_is_left_behind(server):
 
     for number in range(5):
         leave(number)
-    until(lambda: is_quiet(server), 5)
+    until(lambda: is_quiet(server))
     gc.collect()
     before = held()
     for number in range(20):
         leave(number)
-    until(lambda: is_quiet(server), 5)
+    until(lambda: is_quiet(server))
     until(lambda: len(held()[2]) <= len(before[2]) and held()[0] <= before[0], 5)
     assert threading.active_count() <= before[0]
 
 
-def test_100_requests_at_once_are_answered_or_refused(server):
-    body = {
-        "messages": [{"role": "user", "content": "Count"}],
-        "max_tokens": 30,
-        "structured_outputs": {"regex": "[a-z ]{29}"},
-    }
-    connections = []
-    busy = [connected(server, LONG) for _ in range(8)]
-    until(lambda: server.engine.num_running == 8)
-    connections = [connected(server, body) for _ in range(92)]
-    refused = [read_all(connection) for connection in take_answered(connections, 28)]
-    assert len(refused) == 28
-    assert all(b" 503 " in text.split(b"\r\n")[0] and b"retry-after: 2" in text.lower() for text in refused)
-    for connection in busy:
-        connection.close()
-    answered = [read_all(connection) for connection in connections if connection.fileno() >= 0]
-    assert len(answered) == 64 and all(b" 200 " in text.split(b"\r\n")[0] for text in answered)
-    until(lambda: is_quiet(server), 5)
+@pytest.mark.parametrize(
+    ("rows", "waiting", "requests"), [(2, 6, 12), pytest.param(8, 64, 100, marks=pytest.mark.slow)]
+)
+def test_requests_at_once_are_answered_or_refused(demo, rows, waiting, requests):
+    body = {"messages": [{"role": "user", "content": "Count"}], "max_tokens": 30}
+    with running_server(demo, rows=rows, max_waiting=waiting) as server:
+        busy = [connected(server, LONG) for _ in range(rows)]
+        until(lambda: server.engine.num_running == rows)
+        connections = [connected(server, body) for _ in range(requests - rows)]
+        refused = [read_all(connection) for connection in take_answered(connections, requests - rows - waiting)]
+        assert len(refused) == requests - rows - waiting
+        assert all(b" 503 " in text.split(b"\r\n")[0] and b"retry-after: 2" in text.lower() for text in refused)
+        for connection in busy:
+            connection.close()
+        answered = [read_all(connection) for connection in connections if connection.fileno() >= 0]
+        assert len(answered) == waiting and all(b" 200 " in text.split(b"\r\n")[0] for text in answered)
+        until(lambda: is_quiet(server))
 
 
 def take_answered(connections, count):
@@ -162,17 +161,23 @@ def read_all(connection) -> bytes:
 
 
 def test_answers_that_take_too_long_end_with_an_error(demo):
-    with running_server(demo, request_timeout_s=0.8, queue_timeout_s=0.2, rows=1) as server:
+    with running_server(demo, request_timeout_s=0.8) as server:
         late = server.http.post("/v1/chat/completions", json=LONG)
         assert late.status_code == 504 and late.headers["x-should-retry"] == "false"
         streamed = server.http.post("/v1/chat/completions", json={**LONG, "stream": True}).text
         assert '"code":"timeout"' in streamed and "[DONE]" not in streamed
-        until(lambda: is_quiet(server), 2)
+        until(lambda: is_quiet(server))
+
+
+def test_requests_that_wait_too_long_are_told_to_try_again(demo):
+    with running_server(demo, queue_timeout_s=0.2, rows=1) as server:
+        step = server.engine._rows.step
+        server.engine._rows.step = lambda: (time.sleep(0.05), step())[1]
         with connected(server, LONG):
             until(lambda: server.engine.num_running == 1)
             waited = server.post("Hello", max_tokens=2)
             assert waited.status_code == 503 and waited.json()["error"]["code"] == "server_busy"
-        until(lambda: is_quiet(server), 2)
+        until(lambda: is_quiet(server))
 
 
 def test_silence_is_filled_with_comments(demo):

@@ -1,10 +1,17 @@
+import asyncio
+import contextlib
 import gzip
 import json
 import logging
 import time
 
+import httpx
 import pytest
-from support.guarded_app import Client, serve
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from support.guarded_app import Client, guarded_app, serve
+
+from mlx_smolvlm.server.settings import ServerSettings
 
 JSON = "Content-Type: application/json"
 
@@ -157,6 +164,47 @@ def test_a_slow_client_is_not_cut_off_while_it_sends():
             time.sleep(0.1)
             client.send(b"x" * 1000)
         assert client.answer().status == 413 and client.seconds_until_closed() < 1
+
+
+def test_all_bodies_together_are_bounded_but_for_small_ones():
+    with serve(max_held_bytes=(3 << 20) + 65536) as (port, _), contextlib.ExitStack() as stack:
+        start = f"POST /echo HTTP/1.1\r\nHost: localhost:{port}\r\n{JSON}\r\n"
+        held = [stack.enter_context(Client(port)) for _ in range(2)]
+        for client in held:  # which the server waits for the end of
+            client.send(f"{start}Content-Length: {(3 << 19) + 10}\r\n\r\n".encode() + b'{"a": "' + b"x" * (3 << 19))
+        time.sleep(0.2)
+        with Client(port) as client:
+            answer = client.request("POST /echo", JSON, body=b'{"a": "' + b"x" * (3 << 19) + b'"}')
+            assert refusal(answer) == (503, "server_busy") and answer.headers["retry-after"] == "2"
+        with Client(port) as client:
+            assert client.request("POST /echo", JSON, body=b'{"a": 1}').status == 200
+        for client in held:
+            client.send(b'1"}')
+            assert client.answer().status == 200
+        with Client(port) as client:
+            assert client.request("POST /echo", JSON, body=b'{"a": "' + b"x" * (3 << 19) + b'"}').status == 200
+
+
+def test_an_app_that_mounts_the_server_has_the_same_guards():
+    inner = guarded_app(ServerSettings(api_key="secret"))
+    app = Starlette(routes=[Mount("/inner", inner)])
+
+    async def ask():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8080") as client:
+            return [
+                await client.get("/inner/health"),
+                await client.get("/inner/models"),
+                await client.get("/inner/models", headers={"x-api-key": "secret"}),
+                await client.get("/inner/nothing", headers={"x-api-key": "secret"}),
+                await client.get("/inner/api/nothing", headers={"x-api-key": "secret"}),
+                await client.post("/inner/echo", headers={"x-api-key": "secret"}, json={"a": 1}),
+                await client.get("/inner/health", headers={"host": "evil.test"}),
+            ]
+
+    answers = asyncio.run(ask())
+    assert [answer.status_code for answer in answers] == [200, 401, 200, 404, 404, 200, 403]
+    assert isinstance(answers[3].json()["error"], dict) and isinstance(answers[4].json()["error"], str)
 
 
 def test_lengths_that_lie_reach_no_second_request(client, served):

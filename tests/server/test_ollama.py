@@ -171,9 +171,20 @@ def test_refusals_are_text_in_the_words_of_the_interface(server, path, fields, p
 
 
 def test_refusals_of_the_guards_are_text_too(server):
-    assert server.http.post("/api/chat", content=b"{}").json()["error"].startswith("Content-Type is missing")
+    foreign = {"sec-fetch-site": "cross-site"}
+    response = server.http.post("/api/chat", content=b"{}", headers=foreign)
+    assert response.status_code == 415 and response.json()["error"].startswith("Content-Type is missing")
     assert isinstance(server.http.get("/api/pull").json()["error"], str)
     assert server.http.post("/api/chat", content=b"{", headers={"content-type": "application/json"}).status_code == 400
+
+
+def test_clients_that_leave_out_the_content_type_are_answered_unless_they_are_browsers(server):
+    """As litellm does. A page can leave it out, too, but its browser says where it comes from."""
+    body = json.dumps({"prompt": "Hello", "stream": False})
+    assert server.http.post("/api/generate", content=body).json()["response"] == server.text("Hello")
+    for headers in ({"content-type": "text/plain"}, {"sec-fetch-site": "same-site"}, {"origin": server.url}):
+        assert server.http.post("/api/generate", content=body, headers=headers).status_code == 415
+    assert server.http.post("/v1/completions", content=body).status_code == 415
 
 
 def test_an_error_in_the_middle_is_a_line(client, monkeypatch):

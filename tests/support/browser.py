@@ -13,13 +13,8 @@ from PIL import Image, ImageDraw
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
 ]
 FOREIGN_HOST = "elsewhere.test"  # is this machine, but the browser does not know that
 PAPER = (236, 235, 230)
@@ -29,27 +24,34 @@ CAMERA_SCENES = (
     ("red", (214, 40, 40), "at the top left", 0.25, 0.25),
     ("green", (50, 160, 70), "at the bottom right", 0.75, 0.75),
 )
-WATCH = """addEventListener("securitypolicyviolation", (event) => console.error("VIOLATION", event.violatedDirective, event.blockedURI));"""
+WATCH = """addEventListener("securitypolicyviolation",
+  (event) => console.error("VIOLATION", event.violatedDirective, event.blockedURI));"""
 
 
 @contextmanager
-def launched(*flags: str) -> Iterator[Any]:
-    """Chromium; a test that needs it is skipped where there is none."""
+def playing() -> Iterator[Any]:
+    """Playwright; a test that needs it is skipped where there is none, or no Chromium."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium; install it with: apt-get install chromium")
-    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("LD_PRELOAD", raising=False)  # a BLAS keeps threads of the browser from beginning
         player = sync_api.sync_playwright().start()
     try:
-        browser = player.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags], env=environment)
-        try:
-            yield browser
-        finally:
-            browser.close()
+        yield player
     finally:
         player.stop()
+
+
+@contextmanager
+def launched(player: Any, *flags: str) -> Iterator[Any]:
+    """Chromium."""
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    browser = player.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags], env=environment)
+    try:
+        yield browser
+    finally:
+        browser.close()
 
 
 def camera_flags(folder: Path) -> list[str]:

@@ -27,7 +27,7 @@ class ScriptedServer:
 
     Attributes:
         url: its address, without a slash at the end.
-        script: from the body of a chat request to pieces of text, or to a whole response. Raising in it cuts the stream.
+        script: from the body of a chat request to pieces of text, or to a whole response. Raising cuts the stream.
         bodies: of the chat requests so far.
         status: what `/health` says.
         api_key: what requests must bring, if any.

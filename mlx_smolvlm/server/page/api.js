@@ -2,8 +2,9 @@
 import { session } from "./ui.js";
 
 /**
- * What went wrong. `kind`: "aborted" by us, "gone" (no connection), "cut" (a stream without its end), "busy" (worth
- * another try), "loading", "key", "refused" (the request is at fault) or "failed" (the server is).
+ * What went wrong. `kind`: "aborted" by us, "gone" (no connection), "down" (the server ends, or its engine has), "cut"
+ * (a stream without its end), "busy" (worth another try), "loading", "key", "refused" (the request is at fault) or
+ * "failed" (the server is).
  */
 export class Failure extends Error {
   constructor(kind, message, { code = "", retryAfter = 0 } = {}) {
@@ -14,13 +15,13 @@ export class Failure extends Error {
   }
 }
 
-const BUSY = { server_busy: "busy", queue_timeout: "busy", model_loading: "loading" };
+const KINDS = { server_busy: "busy", queue_timeout: "busy", model_loading: "loading", server_closing: "down", engine_dead: "down" };
 
 function failureOf(status, body, retryAfter = 0) {
   const error = typeof body?.error === "object" && body.error ? body.error : {};
   const code = error.code || "";
   const message = error.message || (typeof body?.error === "string" ? body.error : `The server answered with status ${status}.`);
-  let kind = BUSY[code];
+  let kind = KINDS[code];
   if (!kind) {
     if (status === 401) kind = "key";
     else if (status === 429 || (status === 503 && retryAfter)) kind = "busy";
@@ -67,7 +68,8 @@ function broken(error, signal, kind) {
 
 /** The events of a response: the JSON of each `data:`. Ends at `[DONE]`; a stream that ends without it is an error. */
 export async function* events(response, signal) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const reader = response.body.getReader();
+  const decoder = new TextDecoder();
   let rest = "";
   try {
     for (;;) {
@@ -78,7 +80,7 @@ export async function* events(response, signal) {
         throw broken(error, signal, "cut");
       }
       if (part.done) throw broken(null, signal, "cut");
-      rest += part.value;
+      rest += decoder.decode(part.value, { stream: true });
       const lines = rest.split("\n");
       rest = lines.pop();
       for (const line of lines) {

@@ -5,7 +5,7 @@ import { render } from "./markdown.js";
 import { server } from "./server.js";
 import { answerFields, settings } from "./settings.js";
 import { store } from "./store.js";
-import { $, announce, autosize, button, confirmed, copyText, el, fileName, icon, iconButton, local, save, toast } from "./ui.js";
+import { $, announce, autosize, button, confirmed, copyText, el, fileName, icon, iconButton, local, save, session, toast } from "./ui.js";
 
 const SAVE_MS = 400; // how often an answer is kept while it grows
 const NEAR_PX = 80;
@@ -108,7 +108,7 @@ async function openChat(one) {
   chat = structuredClone(one);
   for (const message of chat.messages) {
     for (const media of message.media) media.blob ??= (await store.get("media", media.id).catch(() => null))?.blob;
-    if (message.state === "streaming") Object.assign(message, { state: "failed", failure: { kind: "reload" } });
+    if (message.state === "streaming") Object.assign(message, { text: partialOf(chat.id, message.text), state: "failed", failure: { kind: "reload" } });
   }
   local.set("chat", chat.id);
   showAll();
@@ -169,7 +169,19 @@ function keepSoon(one) {
 function keepNow() {
   clearTimeout(saving);
   saving = 0;
+  const last = chat.messages.at(-1);
+  // What is put into a database while a page is left may be lost; this is not. The stream may have ended just before.
+  if (last && last.state !== "done") session.set("partial", JSON.stringify({ id: chat.id, text: last.text }));
   if (running) keep(running.chat);
+}
+
+/** The answer of a chat as it was when the page was left. */
+function partialOf(id, text) {
+  try {
+    const partial = JSON.parse(session.get("partial"));
+    if (partial.id === id && partial.text.length > text.length) return partial.text;
+  } catch {} // there is none
+  return text;
 }
 
 function tellFull() {
@@ -298,7 +310,7 @@ function cutAfter(message) {
       store.remove("media", media.id).catch(() => {});
     }
   }
-  if (at === 0) chat.title = titleOf(message);
+  if (at === 0) $("chat-name").textContent = chat.title = titleOf(message);
 }
 
 function regenerate(message) {

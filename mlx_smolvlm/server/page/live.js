@@ -119,7 +119,7 @@ function showIdle() {
   $("live-start").disabled = isFaulty;
   showControls();
   if (isFaulty) return showFault("insecure");
-  const actions = kind() === "file" ? [button("Choose another", () => $("live-file").click(), { kind: "small" }), button("Use the sample", useSample, { kind: "small" })] : [];
+  const actions = kind() === "file" ? [button("Choose another", () => $("live-file").click(), { kind: "small" }), button("Try the sample", useSample, { kind: "small" })] : [];
   if (kind() === "file" && !file) actions.shift();
   showStage("idle", { iconName: icon, title, text, actions });
 }
@@ -408,6 +408,7 @@ async function describe(mine, frames, signal) {
 async function afterFault(mine, failure, signal) {
   const kinds = { busy: "The server is busy. The newest frame is sent when there is a place.", loading: "The model is being loaded. It goes on when it is ready.", gone: "The server cannot be reached. It goes on when it is back." };
   if (failure.kind === "key") return stop("The server needs its API key. Enter it, then start again.");
+  kinds.down = kinds.gone;
   if (failure.kind in kinds) {
     showNow(kinds[failure.kind], false);
     if (mine.told !== failure.kind) announce(kinds[failure.kind]);

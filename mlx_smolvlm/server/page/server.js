@@ -53,7 +53,7 @@ class Server extends EventTarget {
 
   /** A request found that the server is gone, or that a key is needed. */
   report(failure) {
-    if (failure.kind === "gone" || failure.kind === "cut") this.check();
+    if (["gone", "cut", "down"].includes(failure.kind)) this.check();
     if (failure.kind === "key") askForKey();
   }
 

@@ -1,15 +1,22 @@
 """One browser for the tests of the page. It is closed after them, as its event loop would be in the way of others."""
 
 import pytest
-from support.browser import FOREIGN_HOST, Visit, camera_flags, launched
+from support.browser import FOREIGN_HOST, Visit, camera_flags, launched, playing
 from support.scripted_server import scripted_server
 
 
 @pytest.fixture(scope="package")
-def browser(tmp_path_factory):
+def player():
+    """What drives browsers."""
+    with playing() as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def browser(player, tmp_path_factory):
     """Chromium with a camera, which asks before it is used."""
     flags = camera_flags(tmp_path_factory.mktemp("camera"))
-    with launched(*flags, f"--host-resolver-rules=MAP {FOREIGN_HOST} 127.0.0.1") as running:
+    with launched(player, *flags, f"--host-resolver-rules=MAP {FOREIGN_HOST} 127.0.0.1") as running:
         yield running
 
 
