@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from ..media.images import ImageSource, load_image
 from ..media.reporting import report
 from ..media.urls import printable
+from ..model.adapters.companion_files import companion_finder
 from ..model.config import ModelConfig
 from ..model.json_fields import check_file_size
 from ..options import MediaKeywords, MediaOptions, resolve_options
@@ -272,15 +273,16 @@ def _tokenizer_errors(what: str) -> Iterator[None]:
         raise ValueError(f"{what}: {printable(str(error), 200)}") from None
 
 
-def load_processor(folder: Path, model_config: ModelConfig) -> Processor:
-    """The processor of a checkpoint folder.
+def load_processor(folder: Path, model_config: ModelConfig, adapters: Sequence[Path] = ()) -> Processor:
+    """The processor of a checkpoint folder; files that stand in folders of adapters win.
 
     Raises:
         FileNotFoundError: no `tokenizer.json` or no processor settings.
         ValueError: a damaged file, or a tokenizer that does not know the model's image token.
     """
-    config = read_processor_config(folder, model_config)
-    path = folder / "tokenizer.json"
+    find = companion_finder(folder, adapters)
+    config = read_processor_config(folder, model_config, find)
+    path = find("tokenizer.json")
     if not path.is_file():
         raise FileNotFoundError(f"no tokenizer.json in {folder}: not a model folder, or an incomplete one")
     check_file_size(path, MAX_TOKENIZER_BYTES)

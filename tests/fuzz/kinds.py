@@ -17,9 +17,9 @@ from support.golden_cases import GOLDENS
 
 from mlx_smolvlm import DEMO_MODEL, GenerationOptions, Session, load
 from mlx_smolvlm.batch.results import Result, ResultsFile
-from mlx_smolvlm.convert.adapter import open_adapter
 from mlx_smolvlm.engine.structured import make_constraint
 from mlx_smolvlm.media.images import load_image
+from mlx_smolvlm.model.adapters.adapter_files import read_adapter
 from mlx_smolvlm.processor.chat_template import FAMILY_TEMPLATE, render
 
 from .mutators import json_bytes, mutated_bytes, mutated_json
@@ -153,7 +153,7 @@ class Workplace:
         path = self.adapter / name.decode()
         path.write_bytes(content)
         try:
-            open_adapter(self.adapter)
+            read_adapter(self.adapter)
         finally:
             path.write_bytes(self.adapter_originals[name.decode()])
 
