@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .command_line.adapter_arguments import add_adapter_argument, loading_options, model_name
 from .command_line.arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
@@ -70,6 +71,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
         if not arguments.video:
             names = ("fps", "max_frames", "start_s", "end_s", "hardware_decoding")
             refuse_options(media, names, "there is no video")
+    loading = loading_options(arguments)
     is_demo, is_talkative = arguments.model is None, not (arguments.json or arguments.quiet)
     if is_demo and is_talkative:
         show_demo_note('--image YOUR.jpg --prompt "..."')
@@ -80,7 +82,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
 
     shown_images: list[ImageSource] = [*read_pipes(arguments.image)]
     start = time.perf_counter()
-    model, processor = load(DEMO_MODEL if is_demo else arguments.model, dtype=arguments.dtype)
+    model, processor = load(DEMO_MODEL if is_demo else arguments.model, **loading)
     load_s = time.perf_counter() - start
     if is_demo and not (arguments.image or arguments.video or arguments.prompt or arguments.messages):
         sample = str(DEMO_MODEL.parent / "picture.png")
@@ -113,7 +115,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
             print(step.text, end="", flush=True)
     waiting.stop()
     if arguments.json:
-        print_json(_report(steps, load_s, arguments.model or "demo"))
+        print_json(_report(steps, load_s, model_name(arguments)))
     else:
         print()
     if arguments.verbose:
@@ -127,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     prompt = parser.add_argument_group("what to ask")
     prompt.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
+    add_adapter_argument(prompt)
     prompt.add_argument("media", nargs="*", metavar="FILE_OR_URL", help="images and videos, without an option")
     add_media_sources(prompt)
     prompt.add_argument("--prompt", metavar="TEXT", help="question, - reads it; <image>, <video> place media")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..command_line import starting
+from ..command_line.adapter_arguments import add_adapter_argument, loading_options, model_name
 from ..command_line.arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
@@ -82,8 +83,9 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
     with Job(items, question, out, ranks, arguments.retry_errors, sidecars) as job:
         with Waiting() as waiting:
             waiting.tell("loading the model")
-            model, processor = load(arguments.model or DEMO_MODEL, dtype=arguments.dtype)
-        job.begin(arguments.model or "demo", model)
+            loading = loading_options(arguments)
+            model, processor = load(arguments.model or DEMO_MODEL, **loading)
+        job.begin(model_name(arguments), model)
         is_first = ranks.rank == 0
         if arguments.model is None and is_first:
             show_demo_note("INPUT")
@@ -229,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
         "each line (paths count from the list's folder)",
     )
     what.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
+    add_adapter_argument(what)
     what.add_argument("--prompt", metavar="TEXT", help="question about each, where a list does not give one")
     what.add_argument("--system", metavar="TEXT", help="system prompt")
     what.add_argument(
