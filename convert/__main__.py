@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ..api.loading import DTYPES
 from ..command_line.adapter_arguments import adapter_sources, add_adapter_argument
-from ..command_line.progress import Progress, say
+from ..command_line.progress import Progress
 from ..command_line.runner import CommandLine, refuse_tracebacks
+from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
 from ..model.adapters.adapter_export import FORMATS as ADAPTER_FORMATS
 from .checkpoint import convert_checkpoint
@@ -35,8 +36,9 @@ _MODE_NAMES = ", ".join(mode for mode in FORMATS if mode != "affine")
 def main() -> None:
     """Run the command line; exits with 2 and one line on bad input."""
     with refuse_tracebacks(), ExitStack() as opened:
-        arguments = _parser().parse_args()
-        check_quality_options(arguments)
+        parser = _parser()
+        arguments = parser.parse_args()
+        check_quality_options(parser, arguments)
         waiting = opened.enter_context(Waiting())
         waiting.tell("opening the checkpoint")
         command = _command(sys.argv[1:])

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ..model.json_fields import read_json
 from .conversion_report import ConversionReport
+from .quality import QUALITY
 
 CARD = "README.md"
-QUALITY = "quality.json"
 _QUALITY_START, _QUALITY_END = "<!-- quality -->", "<!-- end of quality -->"
 _HEAD_CHARS = 64 * 1024
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

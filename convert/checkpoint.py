@@ -26,7 +26,7 @@ from .plan import (
     refuse_unquantized,
 )
 from .quantize import Rounding
-from .save import check_target, copy_companions, find_companions, whole_checkpoint
+from .save import check_target, copy_companions, find_companions, left_out_note, whole_checkpoint
 from .shards import TensorSpec, write_weights
 from .source_checkpoint import Source, open_source
 from .tensors import output_specs, output_tensors
@@ -106,6 +106,7 @@ def convert_checkpoint(
     is_requantized = bool(quantization is not None or plan is not None or dequantize)
     plan, reasons = _plan(source, quantization, plan, dequantize, allow_unquantized)
     notes = _requantization_notes(source.formats, plan) if is_requantized else []
+    notes += filter(None, [left_out_note(source.folder)])
     entry = config_entry(plan)
     to_apply, shapes = plan, source.shapes
     if keeps_codes:

@@ -6,8 +6,8 @@ from dataclasses import replace
 import mlx.core as mx
 
 from ..model.adapters.adapter_files import Adapter
-from ..model.adapters.added_tokens import check_tokens
 from ..model.adapters.changes import EMBEDDINGS, HEAD, Changes
+from ..processor.added_tokens import check_tokens
 from .source_checkpoint import Source
 
 _EMBEDDINGS, _HEAD = f"{EMBEDDINGS}.weight", f"{HEAD}.weight"

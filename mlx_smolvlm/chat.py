@@ -19,11 +19,11 @@ from .command_line.arguments import (
     media_options,
 )
 from .command_line.chat_help import HELP
-from .command_line.progress import say
 from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
 from .command_line.shown_media import ShownMedia, typed_path
 from .command_line.signals import Interruption, Stopping, if_held_up
 from .command_line.standard_input import STANDARD_INPUT, check_standard_input, read_pipes
+from .command_line.standard_streams import say
 from .media.urls import is_url
 from .options import refuse_options
 
@@ -108,14 +108,9 @@ class _Chat:
             say("/help lists the commands.")
         while True:
             try:
-                line = self._lines.next()
+                line = self._next_line()
             except EOFError:
                 return
-            except KeyboardInterrupt:
-                if not self._is_interactive:
-                    raise
-                say("\n(Ctrl-D or /quit ends the chat)")
-                continue
             if line.split(maxsplit=1)[:1] in (["/quit"], ["/exit"]) or line.strip() in ("quit", "exit"):
                 return
             try:
@@ -123,9 +118,25 @@ class _Chat:
             except BrokenPipeError:
                 raise
             except REPORTED as error:
+                self._waiting.stop()
                 say(f"error: {one_line(error)}")
             except KeyboardInterrupt:
+                self._waiting.stop()
                 say("(stopped)")
+
+    def _next_line(self) -> str:
+        """What is typed next. However often Ctrl-C is pressed, it clears the line and no more, as in Python."""
+        is_cleared = False
+        while True:
+            try:
+                if is_cleared:
+                    is_cleared = False
+                    say("\n(Ctrl-D or /quit ends the chat)")
+                return self._lines.next()
+            except KeyboardInterrupt:
+                if not self._is_interactive:
+                    raise
+                is_cleared = True
 
     def show(self, kind: str, source: str) -> None:
         """Add an image or video to the next question. Raises what opening it raises."""
@@ -141,9 +152,11 @@ class _Chat:
             if source in STANDARD_INPUT:
                 raise ValueError("the chat reads standard input itself; save the image to a file first")
             (content,) = read_pipes([source])
+            self._waiting.tell("opening the image")
             with named_source(source[:100]):
                 options = self._session.media_options
                 image = load_image(content, max_pixels=options.max_pixels or MAX_IMAGE_PIXELS, page=options.page)
+            self._waiting.stop()
             if self._is_interactive:
                 show_inline(image)
             # Only a file can be opened again; what came from elsewhere is kept.
@@ -152,7 +165,9 @@ class _Chat:
             if not is_url(source):  # those are downloaded with the question
                 from .media.video.probing import probe
 
+                self._waiting.tell("opening the video")
                 probe(Path(source))
+                self._waiting.stop()
             self._shown.add(kind, source, describe_source(source))
         if self._is_interactive:
             say(f"(goes with the next question: {Path(source).name[:100]})")
@@ -164,7 +179,9 @@ class _Chat:
         """
         from .api.session import Session
 
+        self._waiting.tell("loading the conversation")
         loaded = Session.load(typed_path(path), self._session.model, self._session.processor)
+        self._waiting.stop()
         loaded.options, loaded.media_options = self._session.options, self._session.media_options
         if system is not None:
             loaded.system = system
@@ -175,7 +192,7 @@ class _Chat:
         if not line.strip():
             return
         from .command_line.dropped_media import take_media
-        from .command_line.media_kind import is_video
+        from .media.signatures import is_video
 
         is_command = line.partition(" ")[0].strip() in self._commands
         question, dropped = (line, []) if is_command else take_media(line)
@@ -235,7 +252,9 @@ class _Chat:
             )
 
     def _save(self, path: str) -> None:
+        self._waiting.tell("saving")
         self._session.save(typed_path(path))
+        self._waiting.stop()
         say("(saved)")
 
     def _begin_new(self, _: str) -> None:

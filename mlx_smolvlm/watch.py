@@ -20,10 +20,10 @@ from .command_line.arguments import (
     media_options,
     with_system_prompt,
 )
-from .command_line.progress import say
-from .command_line.runner import CommandLine, explain_call, line_start, print_json, refuse_tracebacks
+from .command_line.runner import CommandLine, explain_call, print_json, refuse_tracebacks
 from .command_line.signals import Interruption, end_process, handled_by
 from .command_line.standard_input import check_standard_input, read_texts
+from .command_line.standard_streams import line_start, say
 
 if TYPE_CHECKING:
     from .api.captioning import Caption

@@ -18,21 +18,24 @@ _MAX_PATH_CHARS = 4096
 
 
 def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) -> Path:
-    """The local folder of a checkpoint, downloading it from the Hub if need be."""
-    if not str(path_or_hub_id):
-        raise FileNotFoundError("the model's name is empty; expected a folder or a Hub id (owner/name)")
-    try:
-        folder = Path(path_or_hub_id).expanduser()
-    except RuntimeError as error:  # ~ without a home folder
-        raise FileNotFoundError(f"no folder {quoted(str(path_or_hub_id), 300)}: {error}") from None
-    check_utf8(folder)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise FileNotFoundError(refused_file(folder))
+    """The local folder of a checkpoint, downloading it from the Hub if need be. Raises what `load` raises."""
     name = str(path_or_hub_id)
+    if not name:
+        raise FileNotFoundError("the model's name is empty; expected a folder or a Hub id (owner/name)")
     if len(name) > _MAX_PATH_CHARS:
         raise FileNotFoundError(f"no folder {quoted(name)}; that is longer than any path or Hub id")
+    try:
+        folder = Path(path_or_hub_id).expanduser()
+        check_utf8(folder)
+        if folder.is_dir():
+            _refuse_revision(folder, revision)
+            return folder
+        is_file = folder.exists()
+    except (RuntimeError, OSError) as error:  # ~ without a home folder; a part too long for a file, or not to be read
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FileNotFoundError(f"no folder {quoted(name, 300)}: {reason}; expected a folder or a Hub id") from None
+    if is_file:
+        raise FileNotFoundError(refused_file(folder))
     if Path(name).suffix.lower() == ".gguf":
         raise FileNotFoundError(f"no file {quoted(name, 300)}; and GGUF files are read by llama.cpp, not here")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
@@ -40,6 +43,11 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
     from .hub import download
 
     return download(name, revision)
+
+
+def _refuse_revision(folder: Path, revision: str | None) -> None:
+    if revision is not None:
+        raise ValueError(f"revision is {quoted(revision)}, but {folder} is a folder, and only the Hub has revisions")
 
 
 def check_utf8(path: Path) -> None:
@@ -90,7 +98,8 @@ def base_of(adapters: Sequence[Adapter], revision: str | None, option: str) -> t
     if len(bases) > 1:
         raise ValueError(f"the adapters name different bases ({', '.join(bases[:4])}); name one by {option}")
     revisions = {adapter.revision for adapter in adapters if adapter.base}
-    return bases[0], revision or (revisions.pop() if len(revisions) == 1 else None)
+    is_folder = Path(bases[0]).expanduser().is_dir()  # which has no revisions
+    return bases[0], revision or (revisions.pop() if len(revisions) == 1 and not is_folder else None)
 
 
 def name_of(adapter: Path) -> str:

@@ -11,13 +11,13 @@ from mlx.utils import tree_flatten
 
 from ..media.reporting import report
 from ..model.adapters.adapter_files import Adapter
-from ..model.adapters.added_tokens import check_tokens
 from ..model.adapters.attaching import attach
 from ..model.checkpoint_folder import check_folder
 from ..model.config import ModelConfig, read_model_config
 from ..model.smolvlm import SmolVLM
 from ..model.weights import PATCH_EMBEDDING_WEIGHT, TensorInfo, load_tensors, read_index
 from ..options import quoted
+from ..processor.added_tokens import check_tokens
 from ..processor.processor import Processor, load_processor
 from .finding import AdapterSource, find_checkpoint, open_adapters
 
@@ -56,7 +56,7 @@ def load(
             from, see `AdapterSet`.
         dtype: "bfloat16", "float16" or "float32"; None for `default_dtype()`. Quantized layers keep their codes,
             and compute in this type.
-        revision: branch, tag or commit on the Hub.
+        revision: branch, tag or commit on the Hub; refused with a folder.
         fuse: join matrices for speed (see `LanguageModel.fuse`). Layers are at their paths in the files either way, and
             what is done to them takes effect; False saves the work where all of them are about to change.
 

@@ -18,6 +18,7 @@ from ..options import (
     GenerationOptions,
     MediaOptions,
     OptionKeywords,
+    refuse_keywords,
     refuse_options,
     resolve_options,
 )
@@ -116,11 +117,10 @@ class Session:
             A response per token, as `stream_generate` does.
 
         Raises:
-            ValueError: an empty question, markers without media, or another answer that is still being made; and,
-                as FileNotFoundError, all that `stream_generate` raises.
+            ValueError: an empty question, or another answer that is still being made; and all of `stream_generate`.
         """
         options, media_options = self._resolved(options, media_options, keywords)
-        return self._answer(kept_content(text, images, videos, media_options), False, options, cancel)
+        return self._answer(kept_content(text, images, videos, media_options), None, options, cancel)
 
     def edit(
         self,
@@ -135,20 +135,19 @@ class Session:
     ) -> Iterator[GenerationResponse]:
         """Ask the last question in other words. Its images and videos stay, unless new ones are given.
 
-        Arguments and errors are those of `ask`; ValueError also if there is no last question, or if media that stay
-        are to be read in another way.
+        Arguments and errors are those of `ask`; ValueError also if there is no last question, if media that stay are
+        to be read in another way, or if the conversation goes on before the first `next()`.
         """
         last = self._last_turn()
-        given = media_options
         options, media_options = self._resolved(options, media_options, keywords)
         if images is None and videos is None:
-            if given is not None or media_options != self.media_options:
+            if media_options != self.media_options:
                 raise ValueError("the media of the question stay as they were read; pass them again to change that")
             kept = {kind: [item[kind] for item in last.content if item["type"] == kind] for kind in ("image", "video")}
             content = kept_content(text, kept["image"], kept["video"], media_options)
         else:
-            content = kept_content(text, images or (), videos or (), media_options)
-        return self._answer(content, True, options, cancel)
+            content = kept_content(text, images, videos, media_options)
+        return self._answer(content, last, options, cancel)
 
     def regenerate(
         self,
@@ -160,10 +159,13 @@ class Session:
         """Regenerate the last answer; a different one needs a temperature above 0.
 
         Raises:
-            ValueError: there is no last question; and as `ask`.
+            ValueError: there is no last question; and as `edit`.
+            TypeError: options of media, which stay as they were read.
         """
+        refuse_keywords(keywords, MediaOptions, "the media of the question stay as they were read")
         options, _ = self._resolved(options, None, keywords)
-        return self._answer(self._last_turn().content, True, options, cancel)
+        last = self._last_turn()
+        return self._answer(last.content, last, options, cancel)
 
     def use(self, model: SmolVLM, processor: Processor) -> None:
         """Go on with another model, such as the same base with other adapters; what was read is read again by it.
@@ -185,8 +187,7 @@ class Session:
             ValueError: there is none, or an answer is still being made.
         """
         with self._in_use.held():
-            last = self._last_turn()
-            self.turns = self.turns[:-1]
+            last, self.turns = self._last_turn(), self.turns[:-1]
             return last
 
     def save(self, path: str | Path) -> None:
@@ -208,9 +209,8 @@ class Session:
     def load(
         cls, path: str | Path, model: SmolVLM, processor: Processor, *, fetch_policy: FetchPolicy | None = None
     ) -> "Session":
-        """A session that was saved; its next question reads no more than it would have.
-
-        `fetch_policy` holds for videos of the conversation that have to be downloaded again.
+        """A session that was saved; its next question reads no more than it would have, unless options of the
+        key-value cache are given. `fetch_policy` holds for videos that have to be downloaded again.
 
         Raises:
             FileNotFoundError: no such file.
@@ -219,8 +219,7 @@ class Session:
         check_pair(model, processor)
         saved = read_session(Path(path), model, fetch_policy)
         session = cls(model, processor, system=saved.system)
-        session.turns = [Turn(*turn) for turn in saved.turns]
-        session.prompt_cache = saved.prompt_cache
+        session.turns, session.prompt_cache = [Turn(*turn) for turn in saved.turns], saved.prompt_cache
         return session
 
     def _resolved(
@@ -231,17 +230,19 @@ class Session:
         return resolved
 
     def _answer(
-        self, content: Content, replaces_last: bool, options: GenerationOptions, cancel: Event | None
+        self, content: Content, replaced: Turn | None, options: GenerationOptions, cancel: Event | None
     ) -> Iterator[GenerationResponse]:
         self._in_use.refuse()
-        return self._stream(content, replaces_last, options, cancel)
+        return self._stream(content, replaced, options, cancel)
 
     def _stream(
-        self, content: Content, replaces_last: bool, options: GenerationOptions, cancel: Event | None
+        self, content: Content, replaced: Turn | None, options: GenerationOptions, cancel: Event | None
     ) -> Generator[GenerationResponse, None, None]:
         with ExitStack() as use:
             use.enter_context(self._in_use.held())
-            before = self.turns[:-1] if replaces_last else self.turns
+            if replaced is not None and (not self.turns or self.turns[-1].content is not replaced.content):
+                raise ValueError("the conversation has changed since; call edit or regenerate again")
+            before = self.turns if replaced is None else self.turns[:-1]
             answer, is_made = "", False
             steps = stream_generate(
                 self.model,

@@ -10,7 +10,7 @@ from threading import Event, Thread
 from types import FrameType
 from typing import Any, NoReturn
 
-from .standard_streams import say
+from .standard_streams import line_start, say
 
 LIMIT_S = 0.6  # for Python's own way out, which is tidier
 POLL_MS = 50  # how often the reader of our output is looked after
@@ -74,8 +74,7 @@ class Stopping:
         if self._is_said:
             end_at_once()
         self._is_said = True
-        start = "\r\x1b[K" if sys.stderr.isatty() else ""  # over the line that says what goes on
-        say(f"{start}(stopping when the model has ended its step; Ctrl-C again ends the chat)")
+        say(f"{line_start()}(stopping when the model has ended its step; Ctrl-C again ends the chat)")
 
 
 def _watch_signals(reader: int, is_over: Event, act: Callable[[], None]) -> None:

@@ -156,10 +156,14 @@ def log_probabilities(logits: mx.array) -> mx.array:
     return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
+class NotFiniteError(ValueError):
+    """A model computes values that are not finite."""
+
+
 def check_finite(logits: mx.array) -> None:
-    """Raise ValueError if a model computes values that are not finite."""
+    """Raise NotFiniteError if a model computes values that are not finite."""
     if not mx.isfinite(logits).all().item():
-        raise ValueError(
+        raise NotFiniteError(
             f"the model computes values that are not finite in {str(logits.dtype).removeprefix('mlx.core.')}; "
             "load it with dtype bfloat16 or float32, and if they persist the weights are damaged"
         )

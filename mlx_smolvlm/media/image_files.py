@@ -1,9 +1,10 @@
-"""The content of an image file -> PIL image in RGB, upright: formats, pages, modes, and what other content is.
+"""The content of an image file -> PIL image in RGB, upright: formats, limits, pages and modes.
 
 How sources are found, and whose pixels these are, is said in `images.py`.
 """
 
 import io
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,14 +14,16 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from PIL import ExifTags, Image
 
-from .checked_file import CheckedFile
-from .image_limits import check_image_bytes, check_scans, check_sides
-from .other_content import is_text, other_content
-from .signatures import is_tga
+from .signatures import is_text, is_tga, other_content
 from .tiff import Selection, select
 from .urls import printable
 
 MAX_IMAGE_PIXELS = 178_956_970  # 2/3 GiB as Pillow stores RGB; where Pillow, too, refuses by default
+MAX_IMAGE_SIDE = 131_072  # beyond it, rows of a pixel each take ten times the memory of their pixels
+MAX_IMAGE_FILE_BYTES = 2 * 1024**3  # more than the pixels of any image that is read
+MIN_SCANS = 12  # passes of a JPEG's decoder that are allowed at any size; encoders make some ten
+FULL_SCANS = 8  # passes that are allowed over the largest image, and in proportion more over smaller ones
+_CHUNK_BYTES = 1024**2
 
 # Pillow's name and plugin, usual ones first. No EPS, PSD, WMF and the like: they run other programs
 # or guess. JPEG covers MPO; PPM covers PGM, PBM and PFM.
@@ -81,7 +84,11 @@ def from_file(
         with image:
             if format_name == "JPEG":
                 check_scans(file, image.width * image.height, name, max_pixels)
-            return decoded(image, name, max_pixels, check, is_file=True)
+            first = decoded(image, name, max_pixels, check, is_file=True)
+            if page is None and format_name != "TIFF" and _is_animated(image):
+                advice = "pass it with --video (in Python videos=) for all"
+                warnings.warn(f"{name}: an animation, of which the first frame is read; {advice}", stacklevel=2)
+            return first
     if damage and not is_text(head):  # text can begin like a BMP ("BM") or PPM ("P1" to "P6")
         raise ValueError(f"{name}: {damage}")
     raise ValueError(f"{name}: {other_content(head, EXPECTED)}")
@@ -95,6 +102,13 @@ def _selected(file: BinaryIO, name: str, page: int | None) -> Selection:
     if selection.note is not None:
         warnings.warn(f"{name}: {selection.note}", stacklevel=2)
     return selection
+
+
+def _is_animated(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # damage beyond the first frame, which has been read
+        return False
 
 
 def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, str], Image.Image]]]:
@@ -186,3 +200,50 @@ def too_large(max_pixels: int) -> str:
 def reason(error: Exception) -> str:
     """The system's or Pillow's words for an error, shortened."""
     return printable(getattr(error, "strerror", None) or str(error) or type(error).__name__, 100)
+
+
+def check_image_bytes(file: BinaryIO, name: str) -> None:
+    """Refuse a file that is larger than any image; `name` is what the message calls it."""
+    num_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if num_bytes > MAX_IMAGE_FILE_BYTES:
+        raise ValueError(f"{name}: has {num_bytes} bytes, the limit of an image's file is {MAX_IMAGE_FILE_BYTES}")
+
+
+def check_sides(width: int, height: int, name: str) -> None:
+    """Refuse an image that is too long; `name` is what the message calls it."""
+    if max(width, height) > MAX_IMAGE_SIDE:
+        raise ValueError(f"{name}: {width}x{height} pixels, the limit of one side is {MAX_IMAGE_SIDE}; cut it")
+
+
+def check_scans(file: BinaryIO, num_pixels: int, name: str, max_pixels: int) -> None:
+    """Refuse a progressive JPEG that is slow rather than large: each scan goes over all pixels again.
+
+    Scans are counted by their markers. Within compressed data those bytes do not occur, and in metadata hardly ever.
+    """
+    place = file.tell()
+    file.seek(0)
+    scans, last = 0, b""
+    while chunk := file.read(_CHUNK_BYTES):
+        scans += (last + chunk).count(b"\xff\xda")
+        last = chunk[-1:]
+    file.seek(place)
+    most = max(MIN_SCANS, FULL_SCANS * max_pixels // max(1, num_pixels))
+    if scans > most:
+        raise ValueError(f"{name}: a JPEG of {scans} scans, the limit at its size is {most}; save it again")
+
+
+class CheckedFile:
+    """A file whose reading can be given up, however long a decoder goes on with it: it asks before each block."""
+
+    def __init__(self, file: BinaryIO, check_cancelled: Callable[[], None]):
+        self._file = file
+        self._check = check_cancelled
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes; raises what the check raises."""
+        self._check()
+        return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)

@@ -13,15 +13,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
-from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
 
 from ..options import DEFAULT_POLICY, FetchPolicy
-from .image_files import MAX_IMAGE_PIXELS, decoded, from_file, reason, too_large
-from .image_limits import check_sides
-from .urls import URL_SCHEME, check_size, decode_data_url, is_url, printable, redact_url
+from .image_files import MAX_IMAGE_PIXELS, check_sides, decoded, from_file, reason, too_large
+from .urls import URL_SCHEME, check_size, decode_data_url, is_url, path_of_file_url, printable, redact_url
 
 CHANNELS = (1, 3, 4)
 
@@ -118,16 +116,6 @@ def describe_source(source: object) -> str:
     if isinstance(source, str) and is_url(source):
         return redact_url(source)
     return printable(os.fsdecode(source), 200) or "empty path"
-
-
-def path_of_file_url(url: str, name: str) -> str:
-    """The path in a file:// URL; `name` is what errors call it."""
-    from urllib.request import url2pathname  # imports an HTTP client, which files do not need
-
-    parts = urlsplit(url)
-    if parts.netloc.lower() not in ("", "localhost"):
-        raise ValueError(f"{name}: a file on another computer; expected file:///path")
-    return url2pathname(parts.path)
 
 
 def _is_array(source: object) -> bool:

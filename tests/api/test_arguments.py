@@ -13,6 +13,7 @@ from support.media import picture
 
 from mlx_smolvlm import (
     BatchRequest,
+    FeatureCache,
     MediaOptions,
     Rows,
     SampledVideo,
@@ -56,18 +57,39 @@ def test_a_wrong_model_or_processor_is_named(pair, entry):
             entry(*arguments)
 
 
-@pytest.mark.parametrize("media", ["a.png", b"x"])
+@pytest.mark.parametrize("media", ["a.png", b"x", np.zeros((4, 4, 3), np.uint8)])
 def test_a_single_path_is_no_list_of_media(pair, media):
     """`BatchRequest("q", "a.png")` opened each letter."""
+    asked = Session(*pair, max_tokens=1)
+    list(asked.ask("Hello"))
     for refused in (
         lambda: BatchRequest("What?", media),
         lambda: stream_generate(*pair, "What?", images=media),
         lambda: Session(*pair).ask("What?", images=media),
+        lambda: asked.edit("What?", images=media),
         lambda: pair[1]("What?", media),
     ):
         with pytest.raises(
-            ValueError, match=r"^images is b?'.*', expected a list; pass a single one as images=\[...\]"
+            ValueError, match=r"^images is (b?'.*'|array.*), expected a list; pass a single one as images=\[...\]"
         ):
+            refused()
+
+
+def test_keywords_that_a_call_does_not_use_are_refused(pair):
+    """They were dropped: how an answer is made by the processor, how media are read by `regenerate`."""
+    session = Session(*pair, max_tokens=1)
+    list(session.ask("Hello"))
+    with pytest.raises(TypeError, match="max_tokens is 3, but a prompt is prepared here, and no answer made"):
+        pair[1]("Hello", max_tokens=3)
+    with pytest.raises(TypeError, match="max_frames is 3, but the media of the question stay as they were read"):
+        session.regenerate(max_frames=3)
+
+
+@pytest.mark.parametrize("max_bytes", [-1, 1.5, "x", None])
+def test_a_feature_cache_refuses_other_sizes(pair, max_bytes):
+    """Below 0, the first image ended in a KeyError."""
+    for refused in (lambda: FeatureCache(max_bytes), lambda: Session(*pair, max_feature_bytes=max_bytes)):
+        with pytest.raises(ValueError, match=r"max_bytes is .*, expected a whole number, 0 or more"):
             refused()
 
 

@@ -281,7 +281,7 @@ def test_plots_need_matplotlib_and_a_known_ending(monkeypatch, capsys):
         assert_refused(run(without, capsys, "benchmark", "--only", "size", "--plot", "plot.png"), "mlx-smolvlm[plot]")
     pytest.importorskip("matplotlib")
     for options, problem in (
-        (["--plot", "plot.docx", "--only", "size"], "the file's ending"),
+        (["--plot", "plot.docx", "--only", "size"], "no image format is called '.docx'; try .png, .svg or .pdf"),
         (["--plot", "plot.png"], "nothing to draw"),
     ):
         assert_refused(run(monkeypatch, capsys, "benchmark", *options), problem)

@@ -22,6 +22,7 @@ from mlx_smolvlm.media.images import load_image
 from mlx_smolvlm.model.adapters.adapter_files import read_adapter
 from mlx_smolvlm.processor.chat_template import FAMILY_TEMPLATE, render
 
+from . import given
 from .mutators import json_bytes, mutated_bytes, mutated_json
 
 REFUSALS = (ValueError, TypeError, OSError)  # what a command reports in one line and status 2
@@ -114,6 +115,8 @@ class Workplace:
             return mutated_bytes(self.session, choices)
         if kind == "results":
             return mutated_bytes(self.results, choices)
+        if kind in ("options", "requests", "rows"):
+            return bytes(getattr(given, f"example_of_{kind}")(choices))
         seed: Any = MESSAGES if kind == "messages" else SCHEMA
         return json_bytes(mutated_json(seed, choices))
 
@@ -123,7 +126,7 @@ class Workplace:
             getattr(self, f"_read_{kind}")(example)
         except REFUSALS as error:
             text = str(error)
-            if len(text) > 2000 and kind != "messages":
+            if len(text) > 2000:
                 raise AssertionError(f"a message of {len(text)} characters: {text[:300]}") from error
 
     def _damaged_file(self, name: str, content: bytes, choices: Random) -> bytes:
@@ -179,6 +182,15 @@ class Workplace:
     def _read_schemas(self, example: bytes) -> None:
         options = GenerationOptions(json_schema=json.loads(example), max_tokens=40)
         make_constraint(options, self.processor, self.model.config.text.vocab_size, 40)
+
+    def _read_options(self, example: bytes) -> None:
+        given.read_options(example, self.model, self.processor)
+
+    def _read_requests(self, example: bytes) -> None:
+        given.read_requests(example, self.model, self.processor)
+
+    def _read_rows(self, example: bytes) -> None:
+        given.read_rows(example, self.folder)
 
 
 KINDS = sorted(name.removeprefix("_read_") for name in vars(Workplace) if name.startswith("_read_"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlx_smolvlm.media.image_limits import MAX_IMAGE_FILE_BYTES, MAX_IMAGE_SIDE, MIN_SCANS
+from mlx_smolvlm.media.image_files import MAX_IMAGE_FILE_BYTES, MAX_IMAGE_SIDE, MIN_SCANS
 from mlx_smolvlm.media.images import load_image
 
 

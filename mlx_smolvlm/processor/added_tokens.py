@@ -5,12 +5,12 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from ...options import quoted
-from ..json_fields import check_file_size
-from .adapter_files import Adapter
-from .changes import EMBEDDINGS
+from ..model.adapters.adapter_files import Adapter
+from ..model.adapters.changes import EMBEDDINGS
+from ..model.json_fields import check_file_size
+from ..options import quoted
+from .tokenizer_file import MAX_TOKENIZER_BYTES, tokenizer_errors
 
-MAX_TOKENIZER_BYTES = 64 * 1024**2
 ADDED_BY_PROCESSORS = "<end_of_utterance>"
 """transformers' processors add it to every tokenizer that they save, with embeddings for it or without."""
 
@@ -58,7 +58,6 @@ def vocabulary(path: Path) -> dict[str, int] | None:
     if not path.is_file():
         return None
     check_file_size(path, MAX_TOKENIZER_BYTES)
-    try:
-        return Tokenizer.from_file(str(path)).get_vocab()
-    except Exception as error:  # tokenizers raises bare Exception
-        raise ValueError(f"{path} is not a tokenizer: {error}") from None
+    with tokenizer_errors(f"{path} is not a tokenizer"):
+        known: dict[str, int] = Tokenizer.from_file(str(path)).get_vocab()
+    return known

@@ -1,0 +1,80 @@
+"""The body of a request as it comes in: bounded in bytes and time, and read to its end before the connection closes."""
+
+import asyncio
+import contextlib
+
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Send
+
+from .errors import NO_RETRY, ApiError
+from .settings import MIB, ServerSettings
+
+
+class RequestBody:
+    """The receiving side of one request.
+
+    A connection that is closed while the client still sends is reset, and the client loses the response that says why.
+    So a response that is complete before the body is held open, and what comes is read and dropped for a few seconds.
+
+    Attributes:
+        is_complete: whether nothing more will come.
+    """
+
+    def __init__(self, headers: Headers, receive: Receive, settings: ServerSettings):
+        self._receive = receive
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._num_bytes = 0
+        self._awaits_leave = "expect" in headers
+        self.is_complete = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
+
+    async def receive(self) -> Message:
+        """The next ASGI message.
+
+        Raises:
+            ApiError: 413 for too many bytes, 408 for too much time.
+        """
+        if self.is_complete:
+            return await self._receive()
+        settings = self._settings
+        allowed = settings.body_timeout_s + settings.body_timeout_s_per_mib * self._num_bytes / MIB
+        try:
+            async with asyncio.timeout_at(self._started + allowed):
+                message = await self._receive()
+        except TimeoutError:
+            raise ApiError(
+                408,
+                "request_timeout",
+                f"the request body did not come within {allowed:.0f} seconds",
+                headers=[NO_RETRY],
+            ) from None
+        self._note(message)
+        if self._num_bytes > settings.max_body_bytes:
+            raise too_large(settings)
+        return message
+
+    async def send_last(self, message: Message, send: Send) -> None:
+        """Send the last part of the response, and read what still comes of the request."""
+        if self.is_complete or self._awaits_leave:
+            await send(message)
+            return
+        await send({**message, "more_body": True})  # the client has all of the response now
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.idle_timeout_s):
+                while not self.is_complete:
+                    self._note(await self._receive())
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _note(self, message: Message) -> None:
+        self._num_bytes += len(message.get("body", b""))
+        self.is_complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
+
+
+def too_large(settings: ServerSettings) -> ApiError:
+    """The 413 for a body above `max_body_bytes`."""
+    return ApiError(
+        413,
+        "request_too_large",
+        f"the request body is larger than {settings.max_body_bytes / MIB:.0f} MiB; send fewer or smaller media",
+    )
