@@ -52,7 +52,7 @@ def peft_files(adapter: Adapter, base: str | None) -> tuple[dict[str, Any], dict
             tensors[f"base_model.model.{module}.{key}"] = array
             saved.append(module)
     ranks = {module: update.a.shape[0] for module, update in updates.items()}
-    alphas = {module: update.scaling * ranks[module] for module, update in updates.items()}
+    alphas = {module: _plain_number(update.scaling * ranks[module]) for module, update in updates.items()}
     rank, alpha = _commonest(list(ranks.values())), _commonest(list(alphas.values()))
     config = {
         "peft_type": "LORA",
@@ -122,6 +122,11 @@ def _filled_up(update: Update, rank: int) -> tuple[mx.array, mx.array]:
     if not missing:
         return update.a, update.b
     return mx.pad(update.a, [(0, missing), (0, 0)]), mx.pad(update.b, [(0, 0), (0, missing)])
+
+
+def _plain_number(value: float) -> int | float:
+    """8 rather than 8.0, as PEFT writes alpha."""
+    return int(value) if value.is_integer() else value
 
 
 def _commonest(values: Sequence[Any]) -> Any:

@@ -17,8 +17,8 @@ from ..smolvlm import SmolVLM
 from .adapter_files import Adapter
 from .changes import EMBEDDINGS, HEAD, Changes, Part, gain_of
 
-LEAST_SAVING = 0.5
-"""Share of a weight's size from which on low-rank matrices are not worth their two products."""
+LARGEST_SHARE = 1 / 3
+"""Of a weight's size: low-rank matrices that take more are not worth the two products that they cost in each step."""
 
 
 def attach(model: SmolVLM, adapters: Sequence[tuple[Adapter, float]]) -> SmolVLM:
@@ -119,7 +119,7 @@ def _is_dense(layer: nn.Module, parts: Sequence[Part]) -> bool:
         return True
     rows, width = updates[0].shape
     size = sum(update.a.shape[0] for update in updates) * (rows + width)
-    return size >= LEAST_SAVING * rows * width
+    return size > LARGEST_SHARE * rows * width
 
 
 def _around(layer: nn.Module, parts: Sequence[Part], dtype: mx.Dtype) -> nn.Module:
