@@ -9,7 +9,7 @@ import time
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from .command_line.adapter_arguments import add_adapter_argument, loading_options, model_name
+from .command_line.adapter_arguments import add_adapter_argument, loading_options, model_name, names_model
 from .command_line.arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     from .command_line.notes import show_demo_note, show_speed_note
 
     kinds = _kinds(messages)
-    shows_demo = not (arguments.model or arguments.prompt or arguments.video or arguments.messages)
+    shows_demo = not (names_model(arguments) or arguments.prompt or arguments.video or arguments.messages)
     has_images = bool(arguments.image or shows_demo or kinds & {"image", "image_url"})
     refuse_unused(media, has_images=has_images, has_videos=bool(arguments.video or "video" in kinds))
     loading = loading_options(arguments)
@@ -153,10 +153,10 @@ def _messages(arguments: argparse.Namespace) -> list[dict[str, Any]] | str:
     prompt = arguments.prompt
     if prompt is None:
         if arguments.video:
-            prompt = DEFAULT_VIDEO_QUESTION if arguments.model else DEMO_VIDEO_QUESTION
+            prompt = DEFAULT_VIDEO_QUESTION if names_model(arguments) else DEMO_VIDEO_QUESTION
         elif arguments.image:
-            prompt = DEFAULT_QUESTION if arguments.model else DEMO_QUESTION
-        elif arguments.model or arguments.system:
+            prompt = DEFAULT_QUESTION if names_model(arguments) else DEMO_QUESTION
+        elif names_model(arguments) or arguments.system:
             raise ValueError("nothing to ask: give --prompt, --image, --video or --messages")
         else:
             prompt = DEMO_QUESTION

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from .command_line.adapter_arguments import add_adapter_argument, loading_options
+from .command_line.adapter_arguments import add_adapter_argument, loading_options, names_model
 from .command_line.arguments import (
     DEFAULT_VIDEO_QUESTION,
     DEMO_VIDEO_QUESTION,
@@ -47,7 +47,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     read_texts(arguments, _TEXTS)
     prompt = arguments.prompt
     if prompt is None:
-        prompt = DEFAULT_VIDEO_QUESTION if arguments.model else DEMO_VIDEO_QUESTION
+        prompt = DEFAULT_VIDEO_QUESTION if names_model(arguments) else DEMO_VIDEO_QUESTION
     messages = with_system_prompt(prompt, arguments.system, 0, 1)
     with starting.importing():
         from .api.captioning import check_caption_options, check_timing, stream_captions

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..command_line import starting
-from ..command_line.adapter_arguments import add_adapter_argument, loading_options, model_name
+from ..command_line.adapter_arguments import add_adapter_argument, loading_options, model_name, names_model
 from ..command_line.arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
@@ -153,7 +153,7 @@ def _prompts(arguments: argparse.Namespace) -> tuple[str, str]:
     prompt = arguments.prompt
     with_system_prompt(DEFAULT_QUESTION if prompt is None else prompt, arguments.system, 0, 0)  # refuses what is empty
     if prompt is None:
-        if arguments.model is None:
+        if not names_model(arguments):
             return DEMO_QUESTION, DEMO_VIDEO_QUESTION
         return DEFAULT_QUESTION, DEFAULT_VIDEO_QUESTION
     markers = prompt.count("<image>") + prompt.count("<video>")

@@ -52,6 +52,11 @@ def loading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"dtype": arguments.dtype, "adapters": sources, "revision": revision}
 
 
+def names_model(arguments: argparse.Namespace) -> bool:
+    """Whether a model is named, by itself or by an adapter; otherwise the demo model answers."""
+    return bool(arguments.model or arguments.adapter_path)
+
+
 def model_name(arguments: argparse.Namespace) -> str:
     """What to call the model in reports: with its adapters, as they were given."""
     return " + ".join([arguments.model or "demo", *arguments.adapter_path])

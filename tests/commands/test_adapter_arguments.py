@@ -85,6 +85,8 @@ def test_without_a_model_the_base_is_the_one_that_the_adapter_names(
     assert run(monkeypatch, capsys, "generate", "--adapter-path", named, *words).out == f"{expected(1)}\n"
     result = run(monkeypatch, capsys, "generate", "--adapter-path", adapter, *words)
     assert_refused(result, "the adapter's configuration names no base; name it by --model")
+    result = run(monkeypatch, capsys, "generate", "--adapter-path", named)
+    assert_refused(result, "nothing to ask: give --prompt, --image, --video or --messages")  # it is not the demo model
 
 
 @pytest.mark.parametrize(
