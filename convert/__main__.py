@@ -1,6 +1,7 @@
 """`python -m mlx_smolvlm.convert`: arguments and printing."""
 
 import argparse
+import os
 import shlex
 import sys
 from contextlib import ExitStack
@@ -188,7 +189,7 @@ def _command(words: list[str]) -> str:
 
     def shown(word: str) -> str:
         option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        return option + equals + (Path(value).name if Path(value).is_absolute() or Path(value).exists() else value)
+        return option + equals + (Path(value).name if os.path.isabs(value) or os.path.exists(value) else value)
 
     return f"python -m mlx_smolvlm.convert {shlex.join(map(shown, words))}"
 

@@ -21,7 +21,7 @@ from .command_line.arguments import (
 from .command_line.chat_help import HELP
 from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
 from .command_line.shown_media import ShownMedia, typed_path
-from .command_line.signals import Interruption, Stopping, if_held_up
+from .command_line.signals import Interruption, SingleInterrupts, Stopping, if_held_up
 from .command_line.standard_input import STANDARD_INPUT, check_standard_input, read_pipes
 from .command_line.standard_streams import say
 from .media.urls import is_url
@@ -101,42 +101,43 @@ class _Chat:
 
         self._lines = LineInput([*self._commands, "/quit"], history_name)
         self._is_interactive = self._lines.is_terminal
+        self._interrupts = SingleInterrupts(self._is_interactive)
 
     def run(self) -> None:
         """Answer until the input ends."""
         if self._is_interactive:
             say("/help lists the commands.")
-        while True:
-            try:
-                line = self._next_line()
-            except EOFError:
-                return
-            if line.split(maxsplit=1)[:1] in (["/quit"], ["/exit"]) or line.strip() in ("quit", "exit"):
-                return
-            try:
-                self._obey(line)
-            except BrokenPipeError:
-                raise
-            except REPORTED as error:
-                self._waiting.stop()
-                say(f"error: {one_line(error)}")
-            except KeyboardInterrupt:
-                self._waiting.stop()
-                say("(stopped)")
+        with self._interrupts:
+            while (line := self._next_line()) is not None:
+                if line.split(maxsplit=1)[:1] in (["/quit"], ["/exit"]) or line.strip() in ("quit", "exit"):
+                    return
+                self._obey_or_say(line)
 
-    def _next_line(self) -> str:
-        """What is typed next. However often Ctrl-C is pressed, it clears the line and no more, as in Python."""
-        is_cleared = False
+    def _next_line(self) -> str | None:
+        """What is typed next; None at the end. However often Ctrl-C is pressed, it clears the line and no more."""
         while True:
             try:
-                if is_cleared:
-                    is_cleared = False
-                    say("\n(Ctrl-D or /quit ends the chat)")
-                return self._lines.next()
+                with self._interrupts.expected(not self._lines.handles_interrupts):
+                    return self._lines.next()
+            except EOFError:
+                return None
             except KeyboardInterrupt:
                 if not self._is_interactive:
                     raise
-                is_cleared = True
+            say("\n(Ctrl-D or /quit ends the chat)")
+
+    def _obey_or_say(self, line: str) -> None:
+        try:
+            with self._interrupts.expected():
+                self._obey(line)
+        except BrokenPipeError:
+            raise
+        except REPORTED as error:
+            self._waiting.stop()
+            say(f"error: {one_line(error)}")
+        except KeyboardInterrupt:
+            self._waiting.stop()
+            say("(stopped)")
 
     def show(self, kind: str, source: str) -> None:
         """Add an image or video to the next question. Raises what opening it raises."""
@@ -259,8 +260,8 @@ class _Chat:
 
     def _begin_new(self, _: str) -> None:
         self._session.turns = []
-        self._shown.clear()
-        say("(a new conversation)")
+        removed = f"; removed: {self._shown.remove('all')}" if self._shown else ""
+        say(f"(a new conversation{removed})")
 
     def _set_system(self, text: str) -> None:
         self._session.system = text or None

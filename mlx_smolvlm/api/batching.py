@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Unpack
 
-from ..engine.answer import check_pair
+from ..engine.answer import cancel_check, check_pair
 from ..engine.preparing import PREPARING_THREADS
 from ..engine.row import BatchRequest, RowEvent, check_bounds, check_row_options
 from ..engine.rows import Rows
@@ -108,6 +108,7 @@ def generate_batch(
         "max_prefix_bytes": max_prefix_bytes,
     }
     check_bounds(**bounds)
+    cancel_check(cancel)  # refuses what is no event
     return _answers(model, processor, requests, options, media_options, bounds, cancel)
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import TYPE_CHECKING, Unpack
 
-from ..engine.answer import check_options, check_pair
+from ..engine.answer import cancel_check, check_options, check_pair
 from ..engine.feature_cache import FeatureCache
 from ..model.smolvlm import SmolVLM
 from ..options import (
@@ -128,6 +128,7 @@ def stream_captions(
     check_pair(model, processor)
     options, media_options = resolve_options(options, media_options, keywords)
     check_timing(window_s, every_s, stall_timeout_s, retries)
+    cancel_check(cancel)  # refuses what is no event
     check_caption_options(options, media_options)
     every_s = every_s or window_s
     config = processor.config.video_for(media_options)

@@ -199,8 +199,9 @@ class Session:
         Raises:
             ValueError: an answer is still being made.
             FileExistsError: `path` is a file that is no saved session; only those are replaced.
-            OSError: the file cannot be written.
+            OSError, RuntimeError: the file cannot be written; a forked process, where MLX would hang.
         """
+        check_pair(self.model, self.processor)  # which refuses forked processes
         with self._in_use.held():
             turns = [(turn.content, turn.answer, turn.finish_reason) for turn in self.turns]
             write_session(Path(path), self.model, SavedSession(self.system, turns, self.prompt_cache))

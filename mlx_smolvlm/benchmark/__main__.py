@@ -21,6 +21,7 @@ from .geometries import GEOMETRIES
 from .measurement import Measurement, PeerComparison
 from .peers import PEERS, check_peer, compare, is_compared
 from .report import check_report_target, json_report, table, write_report_plot
+from .serving import compare_servers, serving
 from .size import size
 from .stages import decode, loading, prefill, preprocessing, start, start_picture, vision
 from .video_stages import video
@@ -35,8 +36,9 @@ SECTIONS: dict[str, Callable[[BenchmarkRun], list[Measurement]]] = {
     "decode": decode,
     "video": video,
     "size": size,
+    "server": serving,
 }
-DEFAULT_SECTIONS = [name for name in SECTIONS if name != "size"]  # which takes long
+DEFAULT_SECTIONS = [name for name in SECTIONS if name not in ("size", "server")]  # which take long
 
 
 def main() -> None:
@@ -68,6 +70,8 @@ def main() -> None:
                 measurements += SECTIONS[name](run)
             for found in compare(run, arguments.against, pythons, arguments.only):
                 comparisons.append(found)
+            if "server" in arguments.only and "mlx-vlm" in arguments.against:
+                comparisons += compare_servers(run, "mlx-vlm", pythons.get("mlx-vlm", sys.executable))
         finally:  # what has been measured is not lost to what could not be
             report = json_report(run, measurements, comparisons)
             if measurements or comparisons:
@@ -104,6 +108,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         max_frames=arguments.max_frames,
         pictures=arguments.pictures,
         contexts=arguments.contexts,
+        clients=arguments.clients,
     )
 
 
@@ -186,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_names(list(SECTIONS)),
         default=DEFAULT_SECTIONS,
         metavar="SECTION,...",
-        help=f"of {', '.join(SECTIONS)} (default: all but size)",
+        help=f"of {', '.join(SECTIONS)} (default: all but size and server)",
     )
     what.add_argument("--runs", type=_positive, default=5, metavar="N", help="runs of each (default: 5)")
     what.add_argument("--prompt-tokens", type=_positive, default=851, metavar="N", help="default: 851")
@@ -202,6 +207,10 @@ def _parser() -> argparse.ArgumentParser:
         default=[256, 512, 1024, 2048, 4096, 8000],
         metavar="N,...",
         help="tokens, for size",
+    )
+
+    what.add_argument(
+        "--clients", type=_positives, default=[1, 4, 8, 32], metavar="N,...", help="at a time, for server"
     )
 
     peers = parser.add_argument_group("other programs")

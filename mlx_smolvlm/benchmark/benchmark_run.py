@@ -42,6 +42,7 @@ class Settings:
     max_frames: int
     pictures: list[int]
     contexts: list[int]
+    clients: list[int]
 
     @property
     def checkpoint_name(self) -> str:

@@ -18,7 +18,7 @@ from .standard_streams import line_start, open_missing_streams, say, settle, sil
 from .starting import INTERRUPTED
 
 BAD_INPUT = 2
-MAX_LINE = 2000  # characters of an error; whatever it quotes, it is read by a person
+MAX_LINE = 1000  # characters of an error; whatever it quotes, it is read by a person
 MAX_NAME = 300  # of a file's name in it
 # What a user can cause. RuntimeError: MLX out of memory; ImportError: an extra that is not installed.
 REPORTED = (ValueError, TypeError, OSError, MemoryError, RuntimeError, ImportError)

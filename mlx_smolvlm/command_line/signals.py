@@ -77,6 +77,41 @@ class Stopping:
         say(f"{line_start()}(stopping when the model has ended its step; Ctrl-C again ends the chat)")
 
 
+class SingleInterrupts:
+    """Within its `with` block, Ctrl-C raises KeyboardInterrupt where it is `expected`, once, and else does nothing.
+
+    A second one while the first is being answered would end the process. The main thread only.
+    """
+
+    def __init__(self, is_wanted: bool):
+        """`is_wanted` False leaves Ctrl-C as it is."""
+        self._is_wanted = is_wanted
+        self._is_expected = False
+        self._opened = ExitStack()
+
+    def __enter__(self) -> "SingleInterrupts":
+        if self._is_wanted:
+            self._opened.enter_context(handled_by(self._handle, [signal.SIGINT]))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    @contextmanager
+    def expected(self, is_expected: bool = True) -> Iterator[None]:
+        """Within, Ctrl-C raises."""
+        self._is_expected = is_expected
+        try:
+            yield
+        finally:
+            self._is_expected = False
+
+    def _handle(self, *_: object) -> None:
+        if self._is_expected:
+            self._is_expected = False
+            raise KeyboardInterrupt
+
+
 def _watch_signals(reader: int, is_over: Event, act: Callable[[], None]) -> None:
     while received := os.read(reader, 1):
         if received[0] == signal.SIGINT and not is_over.wait(LIMIT_S):

@@ -16,7 +16,7 @@ from ..options import GenerationOptions, MediaOptions, is_whole, quoted, refuse_
 from ..processor.messages import Message, Several, check_media
 from ..processor.prompt import Prompt
 from ..processor.sampled_video import VideoSource
-from .answer import Answer, AnswerStep, check_options
+from .answer import Answer, AnswerStep, cancel_check, check_options
 from .prefill import PromptReader
 from .prompt_cache import PromptCache
 
@@ -127,6 +127,7 @@ class Row:
 
     def __post_init__(self) -> None:
         refuse_forked_process()
+        cancel_check(self.cancel)  # refuses what is no event
 
     @property
     def most_tokens(self) -> int:

@@ -10,6 +10,7 @@ from itertools import count
 from threading import Event
 from typing import Unpack
 
+from ..model.forking import refuse_forked_process
 from ..model.smolvlm import SmolVLM
 from ..options import (
     GenerationOptions,
@@ -168,8 +169,9 @@ class Rows(OneCallAtATime):
             An event for each row that was decoded, has failed or was cancelled; none while prompts are being prepared.
 
         Raises:
-            OSError: prompts cannot be prepared for lack of disk space or open files.
+            OSError, RuntimeError: no disk space or open files to prepare prompts with; a forked process.
         """
+        refuse_forked_process()
         self._changed.clear()
         self._events = []
         self._drop_cancelled()
@@ -218,8 +220,6 @@ class Rows(OneCallAtATime):
         else:
             self._events.append(row.event(finish_reason="error", error=error))
         self._drop(row)
-
-    # Preparing and reading
 
     def _take_prepared(self, row: Row) -> None:
         assert row.prepared is not None

@@ -123,12 +123,14 @@ def adjusted(
         logits = mx.where(seen, penalize(logits, options.repetition_penalty), logits)
     if options.temperature == 0:
         return logits
-    temperature = max(options.temperature, 1e-6)  # below, float32 overflows; this is greedy all but in name
+    # Beyond, float32 overflows; these are greedy, and uniform, all but in name.
+    temperature = min(max(float(options.temperature), 1e-6), 1e30)
     return filter_logits(logits / temperature, options)
 
 
 def penalize(logits: mx.array, penalty: float) -> mx.array:
     """Make every token less likely by a factor on its logit."""
+    penalty = min(max(float(penalty), 1e-20), 1e20)  # beyond, float32 overflows; MLX takes no integers above 64 bits
     return mx.where(logits > 0, logits / penalty, logits * penalty)
 
 

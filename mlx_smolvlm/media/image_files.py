@@ -4,26 +4,22 @@ How sources are found, and whose pixels these are, is said in `images.py`.
 """
 
 import io
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from threading import Thread
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 from PIL import ExifTags, Image
 
+from .image_limits import CheckedFile, SlowImageError, check_image_bytes, check_scans, check_sides
 from .signatures import is_text, is_tga, other_content
 from .tiff import Selection, select
 from .urls import printable
 
 MAX_IMAGE_PIXELS = 178_956_970  # 2/3 GiB as Pillow stores RGB; where Pillow, too, refuses by default
-MAX_IMAGE_SIDE = 131_072  # beyond it, rows of a pixel each take ten times the memory of their pixels
-MAX_IMAGE_FILE_BYTES = 2 * 1024**3  # more than the pixels of any image that is read
-MIN_SCANS = 12  # passes of a JPEG's decoder that are allowed at any size; encoders make some ten
-FULL_SCANS = 8  # passes that are allowed over the largest image, and in proportion more over smaller ones
-_CHUNK_BYTES = 1024**2
 
 # Pillow's name and plugin, usual ones first. No EPS, PSD, WMF and the like: they run other programs
 # or guess. JPEG covers MPO; PPM covers PGM, PBM and PFM.
@@ -50,6 +46,9 @@ UPRIGHT = {  # EXIF orientation -> what turns the stored image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_IN_ONE_GO = ("WEBP", "AVIF")  # their decoders read the file at once; other threads run meanwhile
+_LONG_PIXELS = 4_000_000  # which take some 0.1 s
+_POLL_S = 0.05  # how often it is asked whether the image is still wanted
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -69,7 +68,7 @@ def from_file(
         if selection.jpeg is not None:
             raw = from_file(io.BytesIO(selection.jpeg), name, max_pixels, None, check)
             return raw.transpose(UPRIGHT[selection.orientation]) if selection.orientation in UPRIGHT else raw
-        file.seek(0)
+        check_image_bytes(file, name, format_name)
         try:
             image = factory(cast(BinaryIO, CheckedFile(file, check)), "")
             image.seek(selection.frame)
@@ -139,9 +138,11 @@ def decoded(image: Image.Image, name: str, max_pixels: int, check: Callable[[], 
         raise ValueError(f"{name}: {width}x{height} pixels, {too_large(max_pixels)}")
     check_sides(width, height, name)
     try:
-        image.load()
+        _load(image, check)
     except BOMBS as error:
         raise ValueError(f"{name}: {too_large(max_pixels)}") from error
+    except SlowImageError as error:
+        raise ValueError(f"{name}: {error}") from None
     except Exception as error:  # hostile bytes make decoders raise anything
         check()
         raise ValueError(f"{name}: damaged or cut short ({reason(error)}); get a whole copy") from error
@@ -155,6 +156,28 @@ def decoded(image: Image.Image, name: str, max_pixels: int, check: Callable[[], 
     rgb = rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
     rgb.info = {}  # an orientation left in here would be applied a second time
     return rgb
+
+
+def _load(image: Image.Image, check: Callable[[], None]) -> None:
+    """Decode. Where the decoder cannot be stopped for long, a thread does it; a cancel leaves it to end by itself."""
+    if image.format not in _IN_ONE_GO or image.width * image.height < _LONG_PIXELS:
+        image.load()
+        return
+    failures: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            image.load()
+        except BaseException as error:  # whatever it is, it belongs to who waits
+            failures.append(error)
+
+    thread = Thread(target=load, name="mlx_smolvlm decoding", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        check()
+        thread.join(_POLL_S)
+    if failures:
+        raise failures[0]
 
 
 def _to_rgb(image: Image.Image, name: str, is_file: bool) -> Image.Image:
@@ -200,50 +223,3 @@ def too_large(max_pixels: int) -> str:
 def reason(error: Exception) -> str:
     """The system's or Pillow's words for an error, shortened."""
     return printable(getattr(error, "strerror", None) or str(error) or type(error).__name__, 100)
-
-
-def check_image_bytes(file: BinaryIO, name: str) -> None:
-    """Refuse a file that is larger than any image; `name` is what the message calls it."""
-    num_bytes = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    if num_bytes > MAX_IMAGE_FILE_BYTES:
-        raise ValueError(f"{name}: has {num_bytes} bytes, the limit of an image's file is {MAX_IMAGE_FILE_BYTES}")
-
-
-def check_sides(width: int, height: int, name: str) -> None:
-    """Refuse an image that is too long; `name` is what the message calls it."""
-    if max(width, height) > MAX_IMAGE_SIDE:
-        raise ValueError(f"{name}: {width}x{height} pixels, the limit of one side is {MAX_IMAGE_SIDE}; cut it")
-
-
-def check_scans(file: BinaryIO, num_pixels: int, name: str, max_pixels: int) -> None:
-    """Refuse a progressive JPEG that is slow rather than large: each scan goes over all pixels again.
-
-    Scans are counted by their markers. Within compressed data those bytes do not occur, and in metadata hardly ever.
-    """
-    place = file.tell()
-    file.seek(0)
-    scans, last = 0, b""
-    while chunk := file.read(_CHUNK_BYTES):
-        scans += (last + chunk).count(b"\xff\xda")
-        last = chunk[-1:]
-    file.seek(place)
-    most = max(MIN_SCANS, FULL_SCANS * max_pixels // max(1, num_pixels))
-    if scans > most:
-        raise ValueError(f"{name}: a JPEG of {scans} scans, the limit at its size is {most}; save it again")
-
-
-class CheckedFile:
-    """A file whose reading can be given up, however long a decoder goes on with it: it asks before each block."""
-
-    def __init__(self, file: BinaryIO, check_cancelled: Callable[[], None]):
-        self._file = file
-        self._check = check_cancelled
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes; raises what the check raises."""
-        self._check()
-        return self._file.read(size)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)

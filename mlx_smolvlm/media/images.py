@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from ..options import DEFAULT_POLICY, FetchPolicy
-from .image_files import MAX_IMAGE_PIXELS, check_sides, decoded, from_file, reason, too_large
-from .urls import URL_SCHEME, check_size, decode_data_url, is_url, path_of_file_url, printable, redact_url
+from .image_files import MAX_IMAGE_PIXELS, decoded, from_file, reason, too_large
+from .image_limits import check_sides
+from .urls import URL_SCHEME, FetchError, check_size, decode_data_url, is_url, path_of_file_url, printable, redact_url
 
 CHANNELS = (1, 3, 4)
 
@@ -150,7 +151,9 @@ def _rewound(source: Any, name: str, max_bytes: int, check_cancelled: Callable[[
             check_cancelled()
             content.write(chunk)
             check_size(content.tell(), max_bytes, name)
-    except (OSError, TypeError) as error:
+    except FetchError:  # too large
+        raise
+    except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"{name}: cannot be read ({reason(error)}); pass a file opened in binary mode") from error
     content.seek(0)
     return content

@@ -81,8 +81,7 @@ def _rendered(
             f"the checkpoint's chat template has {len(template)} characters, the limit is {MAX_TEMPLATE_CHARS}"
         )
     variables = {**special_tokens, "messages": messages, "add_generation_prompt": add_generation_prompt}
-    environment = _environment()
-    with environment.working(check_cancelled) as work:
+    with _environment().working(check_cancelled) as work:
         try:
             text: str = _compiled(template).render(variables)
             return text

@@ -17,6 +17,7 @@ from .media_intake import Intake
 from .models import ServedModel, list_models, one_model
 from .ollama import ollama_routes
 from .openapi import openapi_routes
+from .origins import HostCheck, OriginCheck
 from .page import page_routes
 from .responses import responses_routes
 from .settings import ServerSettings
@@ -35,6 +36,8 @@ def create_app(settings: ServerSettings | None = None, engine: Engine | None = N
         ValueError: an allowed host or origin that can be none.
     """
     settings = settings or ServerSettings()
+    OriginCheck(settings.cors_origins)  # the middleware would refuse them at the first request only
+    HostCheck(settings.host, settings.allowed_hosts)
     own = Engine(settings) if engine is None else None
 
     @contextlib.asynccontextmanager

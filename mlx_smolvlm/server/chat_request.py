@@ -21,7 +21,7 @@ IGNORED = frozenset(
         *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "request_id"),
         *("prompt_cache_retention", "parallel_tool_calls", "reasoning_effort", "reasoning", "reasoning_format"),
         *("verbosity", "thinking", "keep_alive", "chat_template_kwargs", "cache_prompt", "cache_salt", "id_slot"),
-        *("timings_per_token", "priority", "add_special_tokens", "spaces_between_special_tokens"),
+        *("timings_per_token", "return_progress", "priority", "add_special_tokens", "spaces_between_special_tokens"),
     }
 )
 # They would change the answer. Name -> the values that change nothing.
@@ -70,7 +70,6 @@ class AnswerRequest:
         n: how many answers.
         stream: whether they come as they are made.
         include_usage: whether a stream ends with a chunk of usage.
-        return_progress: whether a stream tells how much of the prompt has been read.
         fps, num_frames: how videos are sampled; None as the checkpoint says.
     """
 
@@ -78,7 +77,6 @@ class AnswerRequest:
     n: int = 1
     stream: bool = False
     include_usage: bool = False
-    return_progress: bool = False
     fps: float | None = None
     num_frames: int | None = None
 
@@ -147,14 +145,13 @@ def read_answer_request(fields: BodyFields, settings: ServerSettings, **given: A
     if not isinstance(include_usage, bool):
         raise bad_request("include_usage is no boolean, expected true or false", "stream_options.include_usage")
     num_frames, fps = _video(fields)
-    progress = fields.flag("return_progress") or False
     _check_refused(fields)
     _check_unknown(fields, settings)
     try:
         options = GenerationOptions(**values)
     except ValueError as error:
         raise bad_request(str(error), str(error).partition(" ")[0]) from None
-    return AnswerRequest(options, n, stream, include_usage, progress, fps, num_frames)
+    return AnswerRequest(options, n, stream, include_usage, fps, num_frames)
 
 
 def _continues(fields: BodyFields) -> bool:
@@ -192,10 +189,14 @@ def _structure(fields: BodyFields, settings: ServerSettings) -> tuple[dict[str, 
     """`json_schema` or `regex` as options, and the field that asks for it."""
     found: list[tuple[str, str, Any]] = []
     wanted = fields.object("response_format")
-    kind = wanted.get("type") if wanted else "text"
+    kind = "text" if fields.get("response_format") is None else wanted.get("type")
     if kind == "json_object":
         found.append(("json_schema", "response_format", wanted.get("schema", {"type": "object"})))
     elif kind == "json_schema":
+        if "json_schema" in wanted and "schema" in wanted:
+            raise bad_request(
+                "response_format has a schema within json_schema and beside it; send one", "response_format"
+            )
         inner = wanted.get("json_schema", wanted)
         if not isinstance(inner, dict):
             raise fields.wrong("response_format", "a json_schema object with name and schema")

@@ -4,14 +4,10 @@ import argparse
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from ..command_line import starting
 from ..command_line.runner import CommandLine, refuse_tracebacks
 from .settings import LOG_LEVELS, MIB, ServerSettings
-
-if TYPE_CHECKING:
-    from .running import ServerRun
 
 KEY_VARIABLE = "SMOLVLM_API_KEY"
 GIB = 1024**3
@@ -35,13 +31,9 @@ def main() -> None:
         status = run.serve()
     sys.stdout.flush()
     sys.stderr.flush()
-    _end(run, status)
-
-
-def _end(run: "ServerRun", status: int) -> None:
-    if run.is_stuck:  # a thread loads a model, and Python would wait for it, or crash as it goes on
-        os._exit(status)
-    sys.exit(status)
+    # All is closed. Python's own way out runs into MLX, which may abort the process where a thread has computed, and
+    # would wait for a model that is still being loaded.
+    os._exit(status)
 
 
 def _settings(arguments: argparse.Namespace) -> ServerSettings:
@@ -163,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
             type=type(value),
             default=value,
             metavar="N",
-            help=f"{unit} (default: {value:g})",
+            help=f"{unit} (default: {value})",
         )
     other = parser.add_argument_group("other")
     other.add_argument("--strict", action="store_true", help="refuse fields of requests that are not known")

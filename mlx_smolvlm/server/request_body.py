@@ -14,7 +14,8 @@ class RequestBody:
     """The receiving side of one request.
 
     A connection that is closed while the client still sends is reset, and the client loses the response that says why.
-    So a response that is complete before the body is held open, and what comes is read and dropped for a few seconds.
+    So a response that is complete before the body is held open, and what comes is read and dropped for as long as it
+    does come, but for no more than `body_timeout_s`.
 
     Attributes:
         is_complete: whether nothing more will come.
@@ -38,15 +39,15 @@ class RequestBody:
         if self.is_complete:
             return await self._receive()
         settings = self._settings
-        allowed = settings.body_timeout_s + settings.body_timeout_s_per_mib * self._num_bytes / MIB
+        allowed_s = settings.body_timeout_s + settings.body_timeout_s_per_mib * self._num_bytes / MIB
         try:
-            async with asyncio.timeout_at(self._started + allowed):
+            async with asyncio.timeout_at(self._started + allowed_s):
                 message = await self._receive()
         except TimeoutError:
             raise ApiError(
                 408,
                 "request_timeout",
-                f"the request body did not come within {allowed:.0f} seconds",
+                f"the request body did not come within {allowed_s:.0f} seconds",
                 headers=[NO_RETRY],
             ) from None
         self._note(message)
@@ -60,9 +61,10 @@ class RequestBody:
             await send(message)
             return
         await send({**message, "more_body": True})  # the client has all of the response now
+        settings, end = self._settings, self._loop.time() + self._settings.body_timeout_s
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.idle_timeout_s):
-                while not self.is_complete:
+            while not self.is_complete:
+                async with asyncio.timeout_at(min(end, self._loop.time() + settings.idle_timeout_s)):
                     self._note(await self._receive())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -138,7 +138,7 @@ def _format(fields: BodyFields) -> dict[str, Any]:
     unknown = text.unknown(("verbosity",))
     if unknown:
         raise bad_request(f"text has {quoted(unknown[0])}, expected format", "text")
-    return {"response_format": wanted} if wanted else {}
+    return {} if text.get("format") is None else {"response_format": wanted}
 
 
 class _Response:

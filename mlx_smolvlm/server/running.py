@@ -36,7 +36,6 @@ class ServerRun:
     Attributes:
         url: where it listens.
         engine: its engine.
-        is_stuck: after `serve`, whether the engine's thread could not be ended.
     """
 
     def __init__(self, settings: ServerSettings, *, opens_page: bool = False):
@@ -44,15 +43,15 @@ class ServerRun:
         Raises:
             OSError: the address cannot be listened on.
         """
-        self.is_stuck = False
         self.engine = Engine(settings, self._load)
         self._settings = settings
         self._opens_page = opens_page
+        app = create_app(settings, self.engine)
         self._socket = listening_socket(settings.host, settings.port)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"http://{host}:{self._socket.getsockname()[1]}/"
         config = uvicorn.Config(
-            create_app(settings, self.engine),
+            app,
             http=guarded_protocol(settings),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",  # the engine is started and ended here
@@ -73,11 +72,11 @@ class ServerRun:
         Raises:
             Exception: what loading the model has raised.
         """
-        say(f"smolvlm server at {self.url}")
-        self.engine.start()
         with handled_by(self._handle):
+            say(f"smolvlm server at {self.url}")
+            self.engine.start()
             asyncio.run(self._run())
-        self.is_stuck = not self.engine.stop()
+        self.engine.stop()
         if self.engine.failure is not None:
             raise self.engine.failure
         return 0

@@ -101,7 +101,7 @@ def test_media_that_are_no_list_are_refused_at_once(media):
             BatchRequest("x", **{name: media})
 
 
-@pytest.mark.parametrize("requests", ["Hello", BatchRequest("Hello"), {"messages_or_prompt": "Hello"}])
+@pytest.mark.parametrize("requests", ["Hello", BatchRequest("Hello"), {"messages_or_prompt": "Hello"}, None])
 def test_requests_that_are_no_list_are_refused_at_once(demo, requests):
     with pytest.raises(TypeError, match="expected BatchRequest objects in a list"):
         generate_batch(*demo, requests)

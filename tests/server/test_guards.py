@@ -149,6 +149,16 @@ def test_a_client_that_sends_it_all_first_still_reads_why_it_is_refused(served):
             assert client.seconds_until_closed() < 2
 
 
+def test_a_slow_client_is_not_cut_off_while_it_sends():
+    """Its body is refused at once, but takes longer than an idle connection may."""
+    with serve(max_body_bytes=1000, idle_timeout_s=0.2) as (port, _), Client(port) as client:
+        client.send(f"POST /echo HTTP/1.1\r\nHost: localhost:{port}\r\n{JSON}\r\nContent-Length: 5000\r\n\r\n".encode())
+        for _ in range(5):
+            time.sleep(0.1)
+            client.send(b"x" * 1000)
+        assert client.answer().status == 413 and client.seconds_until_closed() < 1
+
+
 def test_lengths_that_lie_reach_no_second_request(client, served):
     num_calls = len(served[1])
     start = f"POST /echo HTTP/1.1\r\nHost: localhost:{client.port}\r\n{JSON}\r\n"

@@ -4,6 +4,10 @@ import base64
 import contextlib
 import json
 import os
+import re
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -137,3 +141,39 @@ def refused_media(server, url, kind="image") -> dict:
     assert error["param"] == "messages[0].content[0]" and error["message"].startswith("messages[0].content[0]: ")
     assert "\n" not in error["message"] and os.path.expanduser("~") not in error["message"]
     return error
+
+
+class ServerProcess:
+    """A server in a process of its own.
+
+    Attributes:
+        url: its address, without a slash at the end.
+    """
+
+    def __init__(self, *arguments, **environment):
+        self.started_s = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlx_smolvlm.server", "--port", "0", *arguments],
+            cwd=DEMO.parents[1], env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        first = self.process.stderr.readline()
+        self.url = re.search(r"http://\S+", first)[0].rstrip("/")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+    def is_ready(self) -> bool:
+        """Whether it answers questions."""
+        return httpx.get(f"{self.url}/health", trust_env=False).status_code == 200
+
+    def stop(self, number):
+        """Exit status and what was printed after a signal, and that the port is free at once."""
+        self.process.send_signal(number)
+        _, printed = self.process.communicate(timeout=20)
+        with socket.create_server(("127.0.0.1", int(self.url.rpartition(":")[2])), reuse_port=False):
+            pass
+        return self.process.returncode, printed

@@ -105,7 +105,7 @@ export function explain(failure) {
     busy: ["The server is busy: all its places are taken. Try again in a while.", true],
     key: ["The server needs its API key.", true],
     reload: ["The page was left before this answer was complete.", true],
-    length: ["The answer was cut off at the longest length. It can be set under Settings.", true],
+    length: ["The answer reached the limit of max tokens, which the settings can raise.", true],
   };
   const kind = failure.kind;
   if (failure.code === "context_length_exceeded") return { text: `${sentence(failure.message)} Start a new chat, or send fewer images.`, mild: false };

@@ -245,10 +245,10 @@ function answerNode(message) {
   else if (!message.text) node.append(el("p", { class: "note", text: "The model said nothing." }));
   const actions = el("div", { class: "actions" });
   if (message.text) actions.append(iconButton("copy", "Copy the answer", (event) => copyText(message.text, event.currentTarget)));
-  if (isLast) actions.append(iconButton("redo", "Answer again", () => regenerate(message)));
+  if (isLast && message.state !== "failed") actions.append(iconButton("redo", "Answer again", () => regenerate(message)));
   const foot = el("div", { class: "message-foot" }, actions);
   if (message.cost) foot.append(costList(message.cost, mediaBefore(message)));
-  node.append(foot);
+  if (actions.childElementCount || message.cost) node.append(foot);
   return node;
 }
 

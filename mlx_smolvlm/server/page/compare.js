@@ -86,7 +86,7 @@ function filled(media, index) {
     $(`slot-${index}`).querySelector("button").focus();
   });
   remove.classList.add("remove");
-  return [el("figure", { title: media.name }, preview(media)), el("span", { class: "label", text: NAMES[index] }), remove];
+  return [el("figure", { title: media.name }, preview(media)), el("span", { class: "label", text: NAMES[index].split(" ")[0] }), remove];
 }
 
 function showControls() {

@@ -90,6 +90,7 @@ function keepSettings() {
 function showPrompt() {
   const isVideo = numFrames() > 1;
   $("live-spacing-field").hidden = !isVideo;
+  $("live-detail-field").hidden = isVideo; // a frame of a video is one tile in any case
   if (Object.values(PROMPTS).includes($("live-prompt").value.trim())) $("live-prompt").value = isVideo ? (server.config.is_demo ? PROMPTS.demo : PROMPTS.video) : PROMPTS.image;
 }
 
