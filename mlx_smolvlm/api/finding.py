@@ -1,7 +1,7 @@
 """Names of models and adapters -> their folders, here or downloaded from the Hub."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,8 @@ def open_adapters(sources: AdapterSource | Sequence[AdapterSource]) -> list[tupl
         ConnectionError: the Hub cannot be reached or refuses.
     """
     is_pair = isinstance(sources, tuple) and len(sources) == 2 and isinstance(sources[1], int | float)
+    if isinstance(sources, Mapping):
+        raise TypeError("adapters have names here; to choose among several by name, use AdapterSet")
     listed: Any = [sources] if isinstance(sources, str | Path) or is_pair else sources
     opened = []
     for source in listed:

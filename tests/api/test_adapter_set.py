@@ -171,3 +171,5 @@ def test_weights_out_of_range_are_refused(checkpoint):
             load(checkpoint(BASE), adapters=(PLAIN, weight))
     with pytest.raises(TypeError, match="an adapter is 3, expected a folder or Hub id"):
         load(checkpoint(BASE), adapters=[3])
+    with pytest.raises(TypeError, match="to choose among several by name, use AdapterSet"):
+        load(checkpoint(BASE), adapters={"a": PLAIN})
