@@ -23,7 +23,7 @@ def export_adapter(
         adapter_path: folder or Hub id.
         out: the folder to make. It appears when it is whole.
         adapter_format: "peft" or "mlx-lm"; None for the one that it is not in.
-        base: the base model's name, for PEFT's configuration; None for the one that the adapter names.
+        base: the base model's name, for the configuration; None for the one that the adapter names.
 
     Returns:
         The folder, and notes on what the format says otherwise.
@@ -46,7 +46,7 @@ def export_adapter(
     if weight != 1:
         raise ValueError(f"weight {weight:g} cannot be exported; give it where the adapter is used")
     is_peft = adapter_format == "peft" if adapter_format else not adapter.is_peft
-    config, tensors = peft_files(adapter, base) if is_peft else mlx_files(adapter)
+    config, tensors = peft_files(adapter, base) if is_peft else mlx_files(adapter, base)
     with whole_folder(target, _check_target) as folder:
         write_json(folder / ADAPTER_CONFIG, config)
         arrays = {name: mx.contiguous(array) for name, array in tensors.items()}

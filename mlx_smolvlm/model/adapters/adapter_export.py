@@ -74,7 +74,7 @@ def peft_files(adapter: Adapter, base: str | None) -> tuple[dict[str, Any], dict
     return config, tensors
 
 
-def mlx_files(adapter: Adapter, num_layers: int | None = None) -> tuple[dict[str, Any], dict[str, mx.array]]:
+def mlx_files(adapter: Adapter, base: str | None) -> tuple[dict[str, Any], dict[str, mx.array]]:
     """`adapter_config.json` and the tensors of `adapters.safetensors`.
 
     Raises:
@@ -95,10 +95,10 @@ def mlx_files(adapter: Adapter, num_layers: int | None = None) -> tuple[dict[str
             tensors[f"{path}.m"] = update.magnitude
     config: dict[str, Any] = {
         "fine_tune_type": "dora" if _is_dora(adapter) else "lora" if adapter.updates else "full",
-        "num_layers": -1 if num_layers is None else num_layers,
+        "num_layers": -1,  # all
         "lora_parameters": {"rank": rank, "scale": scale, "dropout": 0.0, "keys": sorted(adapter.updates)},
     }
-    return config, tensors
+    return config | ({"model": base or adapter.base} if base or adapter.base else {}), tensors
 
 
 def depends_on_tying(adapter: Adapter) -> bool:
