@@ -5,13 +5,13 @@ import json
 import warnings
 from pathlib import Path
 
-from ..api.loading import find_checkpoint
+from ..api.finding import base_of, find_checkpoint, open_adapters
+from ..command_line.adapter_arguments import adapter_sources
 from ..command_line.progress import Progress
 from ..command_line.standard_streams import say
 from ..files import check_plot
 from ..media.reporting import report
 from ..processor.processor import load_processor
-from .adapter import open_adapter
 from .calibration import calibrate, float16_warnings, quality_data
 from .calibration_data import check_samples, read_samples
 from .card import CARD, refresh_quality
@@ -74,7 +74,7 @@ def check_quality_options(parser: argparse.ArgumentParser, arguments: argparse.N
         raise ValueError(f"--compare converts nothing; leave {options} out")
     if arguments.calibrate and not arguments.quantize:
         raise ValueError("--calibrate is about quantization; add -q")
-    if arguments.calibrate and arguments.adapter_path is not None:
+    if arguments.calibrate and arguments.adapter_path:
         raise ValueError("--calibrate takes no --adapter-path; merge the adapter into a folder first, and convert that")
     if arguments.calibrate and arguments.q_mode not in (None, "affine"):
         raise ValueError(f"--calibrate rounds in the affine mode; leave --q-mode {arguments.q_mode} out")
@@ -143,10 +143,11 @@ def report_quality(arguments: argparse.Namespace, folder: Path, command: str, pr
 def check_float16_samples(arguments: argparse.Namespace) -> None:
     """Before `--dtype float16 --data DIR`: refuse samples that cannot be read."""
     if arguments.data:
-        base = arguments.hf_path or open_adapter(arguments.adapter_path).base
+        base, revision = arguments.hf_path, arguments.revision
         if base is None:
-            return  # which `convert_checkpoint` refuses
-        source = open_source(base, revision=arguments.revision)
+            adapters = [adapter for adapter, _ in open_adapters(adapter_sources(arguments.adapter_path))]
+            base, revision = base_of(adapters, revision, "--hf-path")
+        source = open_source(base, revision=revision)
         check_target(Path(arguments.mlx_path).expanduser().absolute(), source.folder, arguments.force)
         check_samples(load_processor(source.folder, source.config), read_samples(arguments.data))
 

@@ -3,18 +3,18 @@
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..files import whole_folder
 from ..media.urls import printable
+from ..model.adapters.companion_files import COMPANIONS, companion_finder
 
 # Tokenizer, templates, processors, licence; never code or weights, and nothing that a folder happens to hold besides.
 _COPIED = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
-    *("merges.txt", "chat_template.json", "chat_template.jinja", "generation_config.json", "processor_config.json"),
-    *("preprocessor_config.json", "video_preprocessor_config.json"),
+    *COMPANIONS,
+    "generation_config.json",
     *("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE", "LICENCE.md", "LICENCE.txt", "NOTICE", "NOTICE.txt"),
 )
 # What is written anew, and what other tools keep beside a checkpoint for themselves.
@@ -70,8 +70,10 @@ def _check_room(folder: Path, size_bytes: int) -> None:
         raise OSError(f"{folder} has {free / 1e9:.2f} GB free, but {needed / 1e9:.2f} GB are needed; make room first")
 
 
-def find_companions(source: Path) -> dict[str, Path]:
+def find_companions(source: Path, adapters: Sequence[Path] = ()) -> dict[str, Path]:
     """What else a user needs, by name: tokenizer, chat template, processor and generation settings, licence.
+
+    Files beside the adapters win.
 
     Returns:
         Names, and where the files really are: in the folder, or where it is one of the Hub's cache among its blobs.
@@ -79,11 +81,13 @@ def find_companions(source: Path) -> dict[str, Path]:
     Raises:
         ValueError: a file of that name is a link to another place, no regular file, or too large.
     """
-    folder = source.resolve()
-    places = {folder, folder.parent.parent / "blobs"} if folder.parent.name == "snapshots" else {folder}
+    places = set()
+    for folder in (path.resolve() for path in (source, *adapters)):
+        places |= {folder, folder.parent.parent / "blobs"} if folder.parent.name == "snapshots" else {folder}
+    find = companion_finder(source, adapters)
     found = {}
     for name in _COPIED:
-        file = source / name
+        file = find(name) if name in COMPANIONS else source / name
         if not os.path.lexists(file):
             continue
         real = Path(os.path.realpath(file))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .command_line.adapter_arguments import add_adapter_argument, loading_options
 from .command_line.arguments import (
     add_answer_arguments,
     add_media_arguments,
@@ -56,7 +57,8 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
         from .api.session import Session, check_session_options
 
     check_session_options(options)
-    model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, dtype=arguments.dtype)
+    loading = loading_options(arguments)
+    model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, **loading)
     from .command_line.notes import show_demo_note, show_speed_note, with_short_steps
 
     options = with_short_steps(options)
@@ -280,6 +282,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     start = parser.add_argument_group("how to begin")
     start.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
+    add_adapter_argument(start)
     add_media_sources(start)
     start.add_argument("--system", metavar="TEXT", help="system prompt")
     start.add_argument("--load", metavar="FILE", help="a conversation that /save wrote")

@@ -9,6 +9,7 @@ import time
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from .command_line.adapter_arguments import add_adapter_argument, loading_options, model_name, names_model
 from .command_line.arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
@@ -65,9 +66,10 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     from .command_line.notes import show_demo_note, show_speed_note
 
     kinds = _kinds(messages)
-    shows_demo = not (arguments.model or arguments.prompt or arguments.video or arguments.messages)
+    shows_demo = not (names_model(arguments) or arguments.prompt or arguments.video or arguments.messages)
     has_images = bool(arguments.image or shows_demo or kinds & {"image", "image_url"})
     refuse_unused(media, has_images=has_images, has_videos=bool(arguments.video or "video" in kinds))
+    loading = loading_options(arguments)
     is_demo, is_talkative = arguments.model is None, not (arguments.json or arguments.quiet)
     if is_demo and is_talkative:
         show_demo_note('--image YOUR.jpg --prompt "..."')
@@ -78,7 +80,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
 
     shown_images: list[ImageSource] = [*read_pipes(arguments.image)]
     start = time.perf_counter()
-    model, processor = load(DEMO_MODEL if is_demo else arguments.model, dtype=arguments.dtype)
+    model, processor = load(DEMO_MODEL if is_demo else arguments.model, **loading)
     load_s = time.perf_counter() - start
     if is_demo and not (arguments.image or arguments.video or arguments.prompt or arguments.messages):
         sample = str(DEMO_MODEL.parent / "picture.png")
@@ -111,7 +113,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
             print(step.text, end="", flush=True)
     waiting.stop()
     if arguments.json:
-        print_json(_report(steps, load_s, arguments.model or "demo"))
+        print_json(_report(steps, load_s, model_name(arguments)))
     else:
         print()
     if arguments.verbose:
@@ -125,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     prompt = parser.add_argument_group("what to ask")
     prompt.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
+    add_adapter_argument(prompt)
     prompt.add_argument("media", nargs="*", metavar="FILE_OR_URL", help="images and videos, without an option")
     add_media_sources(prompt)
     prompt.add_argument("--prompt", metavar="TEXT", help="question, - reads it; <image>, <video> place media")
@@ -150,10 +153,10 @@ def _messages(arguments: argparse.Namespace) -> list[dict[str, Any]] | str:
     prompt = arguments.prompt
     if prompt is None:
         if arguments.video:
-            prompt = DEFAULT_VIDEO_QUESTION if arguments.model else DEMO_VIDEO_QUESTION
+            prompt = DEFAULT_VIDEO_QUESTION if names_model(arguments) else DEMO_VIDEO_QUESTION
         elif arguments.image:
-            prompt = DEFAULT_QUESTION if arguments.model else DEMO_QUESTION
-        elif arguments.model or arguments.system:
+            prompt = DEFAULT_QUESTION if names_model(arguments) else DEMO_QUESTION
+        elif names_model(arguments) or arguments.system:
             raise ValueError("nothing to ask: give --prompt, --image, --video or --messages")
         else:
             prompt = DEMO_QUESTION

@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any, Unpack
@@ -28,22 +27,7 @@ from ..processor.messages import Several, text_item, without_markers
 from ..processor.processor import Processor
 from ..processor.sampled_video import VideoSource
 from .generation import GenerationResponse, stream_generate
-from .session_file import SavedSession, read_session, write_session
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A question with its answer.
-
-    Attributes:
-        content: the question in Hugging Face format; its images and videos are `KeptMedium` objects.
-        answer: the answer's text, as far as it was made.
-        finish_reason: how it ended: "stop", "length", "cancelled", or "closed" by the consumer.
-    """
-
-    content: Content
-    answer: str
-    finish_reason: str
+from .session_file import SavedSession, Turn, read_session, write_session
 
 
 class Session:
@@ -182,6 +166,19 @@ class Session:
         options, _ = self._resolved(options, None, keywords)
         last = self._last_turn()
         return self._answer(last.content, last, options, cancel)
+
+    def use(self, model: SmolVLM, processor: Processor) -> None:
+        """Go on with another model, such as the same base with other adapters; what was read is read again by it.
+
+        Raises:
+            ValueError: an answer is still being made.
+            TypeError: no model with its processor.
+        """
+        check_pair(model, processor)
+        with self._in_use.held():
+            if model is not self.model:
+                self.prompt_cache, self.feature_cache = PromptCache(), FeatureCache(self.feature_cache.max_bytes)
+            self.model, self.processor = model, processor
 
     def undo(self) -> Turn:
         """Take back the last question with its answer, and return them.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..command_line import starting
+from ..command_line.adapter_arguments import add_adapter_argument, loading_options, model_name, names_model
 from ..command_line.arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
@@ -90,9 +91,10 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
             sidecars = _sidecars(arguments.sidecar, items)
             job = opened.enter_context(Job(items, question, out, ranks, arguments.retry_errors, sidecars))
             waiting.tell("loading the model")
-            model, processor = load(arguments.model or DEMO_MODEL, dtype=arguments.dtype)
+            loading = loading_options(arguments)
+            model, processor = load(arguments.model or DEMO_MODEL, **loading)
             waiting.tell("looking for what is left to do")
-            job.begin(arguments.model or "demo", model)
+            job.begin(model_name(arguments), model)
         is_first = ranks.rank == 0
         if arguments.model is None and is_first and not arguments.quiet:
             show_demo_note("INPUT")
@@ -151,7 +153,7 @@ def _prompts(arguments: argparse.Namespace) -> tuple[str, str]:
     prompt = arguments.prompt
     with_system_prompt(DEFAULT_QUESTION if prompt is None else prompt, arguments.system, 0, 0)  # refuses what is empty
     if prompt is None:
-        if arguments.model is None:
+        if not names_model(arguments):
             return DEMO_QUESTION, DEMO_VIDEO_QUESTION
         return DEFAULT_QUESTION, DEFAULT_VIDEO_QUESTION
     markers = prompt.count("<image>") + prompt.count("<video>")
@@ -239,6 +241,7 @@ def _parser() -> argparse.ArgumentParser:
         "each line (paths count from the list's folder)",
     )
     what.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
+    add_adapter_argument(what)
     what.add_argument("--prompt", metavar="TEXT", help="question about each, where a list does not give one")
     what.add_argument("--system", metavar="TEXT", help="system prompt")
     what.add_argument(

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ..api.loading import DTYPES, default_dtype
+from ..command_line.adapter_arguments import adapter_sources, add_adapter_argument
 from ..command_line.progress import Progress
 from ..command_line.runner import CommandLine, refuse_tracebacks
 from ..command_line.waiting import Waiting
@@ -92,6 +93,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         raise FileNotFoundError(f"no video {arguments.video}")
     return Settings(
         model=arguments.model,
+        adapters=tuple(adapter_sources(arguments.adapter_path)),
         geometry=arguments.geometry or "256m",
         decoder_layers=arguments.decoder_layers,
         encoder_layers=arguments.encoder_layers,
@@ -111,6 +113,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _pythons(arguments: argparse.Namespace) -> dict[str, str]:
+    if arguments.against and arguments.adapter_path:
+        raise ValueError("--adapter-path does not go with --against: other programs would run without the adapters")
     pythons = {}
     for entry in arguments.peer_python:
         peer, separator, path = entry.partition("=")
@@ -173,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     model = parser.add_argument_group("the model")
     model.add_argument("--model", metavar="PATH_OR_HUB_ID", help="a real checkpoint")
+    add_adapter_argument(model)
     model.add_argument("--geometry", choices=list(GEOMETRIES), help="random weights of this shape (default: 256m)")
     model.add_argument("--decoder-layers", type=_positive, metavar="N", help="fewer or more than the geometry has")
     model.add_argument("--encoder-layers", type=_positive, metavar="N", help="fewer or more than the geometry has")

@@ -54,6 +54,7 @@ def json_report(
     """The whole report."""
     model = run.settings.model or "random weights"
     settings = asdict(run.settings) | {"model": Path(model).name if Path(model).expanduser().is_dir() else model}
+    settings["adapters"] = [f"{Path(path).name}={weight:g}" for path, weight in run.settings.adapters]
     if run.settings.video:
         settings["video"] = Path(run.settings.video).name
     return {
@@ -70,6 +71,7 @@ def table(report: dict[str, Any]) -> str:
     facts, settings = report["machine"], report["settings"]
     model = settings["model"] if settings["model"] != "random weights" else f"{settings['geometry']}, random weights"
     bits = f", {settings['bits']} bits" if settings["bits"] else ""
+    model = " + ".join([model, *settings["adapters"]])
     lines = [
         f"{facts['chip']}, {facts['device']}, {facts['memory_bytes'] / 2**30:.0f} GiB, mlx {facts['mlx']}",
         f"{model}, {settings['dtype']}{bits}, {settings['runs']} runs: median (least to most)",

@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 # What mlx-lm, mlx-vlm and transformers call options of ours. `_` for `-` within a name is understood everywhere.
 ALIASES = {
     "-p": "--prompt",
+    "--adapter": "--adapter-path",
+    "--lora": "--adapter-path",
     "--images": "--image",
     "--max-new-tokens": "--max-tokens",
     "--prefill-step-size": "--prefill-chunk",
@@ -15,7 +17,6 @@ ALIASES = {
 }
 # Options of theirs that have no counterpart -> what to do instead.
 ELSEWHERE = {
-    "--adapter-path": "merge the adapter first: python -m mlx_smolvlm.convert --hf-path BASE --adapter-path ADAPTER",
     "--audio": "the models of this family do not hear; leave it out",
     "--chat": "write python -m mlx_smolvlm.chat",
     "--chat-template-config": "the checkpoint's own template is used; leave it out",

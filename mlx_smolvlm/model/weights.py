@@ -102,8 +102,8 @@ def weight_files(folder: Path) -> list[Path]:
         raise FileNotFoundError(f"no .safetensors files in {folder}" + (f": {advice}" if advice else ""))
     if [file.name for file in files] == [PEFT_WEIGHTS]:
         raise FileNotFoundError(
-            f"{folder} holds the weights of a LoRA adapter only ({PEFT_WEIGHTS}); merge it into its base: "
-            f"python -m mlx_smolvlm.convert --hf-path BASE --adapter-path {folder}"
+            f"{folder} holds the weights of a LoRA adapter only ({PEFT_WEIGHTS}); pass its base as the model, and the "
+            f"adapter beside it: --model BASE --adapter-path {folder}"
         )
     _check_numbers(folder, [file.name for file in files])
     if strays := stray_weights([file.name for file in files]):

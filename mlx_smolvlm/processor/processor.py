@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from ..media.images import ImageSource, load_image
 from ..media.reporting import report
+from ..model.adapters.companion_files import companion_finder
 from ..model.config import ModelConfig
 from ..options import GenerationOptions, MediaKeywords, MediaOptions, refuse_keywords, resolve_options
 from .chat_template import FAMILY_TEMPLATE, render
@@ -280,12 +281,13 @@ class Processor:
             raise ValueError("the prompt is not valid Unicode text") from None
 
 
-def load_processor(folder: Path, model_config: ModelConfig) -> Processor:
-    """The processor of a checkpoint folder.
+def load_processor(folder: Path, model_config: ModelConfig, adapters: Sequence[Path] = ()) -> Processor:
+    """The processor of a checkpoint folder; files that stand in folders of adapters win.
 
     Raises:
         FileNotFoundError: no `tokenizer.json` or no processor settings.
         ValueError: a damaged file, or a tokenizer that does not know the model's image token.
     """
-    config = read_processor_config(folder, model_config)
-    return Processor(config, read_tokenizer(folder, config.image_token_id))
+    find = companion_finder(folder, adapters)
+    config = read_processor_config(folder, model_config, find)
+    return Processor(config, read_tokenizer(find("tokenizer.json"), config.image_token_id))

@@ -20,9 +20,9 @@ from support.golden_cases import GOLDENS
 from mlx_smolvlm import DEMO_MODEL, GenerationOptions, Session, load, stream_generate
 from mlx_smolvlm.api.session_file import _checksum
 from mlx_smolvlm.batch.results import Result, ResultsFile
-from mlx_smolvlm.convert.adapter import open_adapter
 from mlx_smolvlm.engine.structured import make_constraint
 from mlx_smolvlm.media.images import load_image
+from mlx_smolvlm.model.adapters.adapter_files import read_adapter
 from mlx_smolvlm.processor.chat_template import FAMILY_TEMPLATE, render
 
 from . import given
@@ -171,7 +171,7 @@ class Workplace(EntryPoints, Videos):
         path = self.adapter / name.decode()
         path.write_bytes(content)
         try:
-            open_adapter(self.adapter)
+            read_adapter(self.adapter)
         finally:
             path.write_bytes(self.adapter_originals[name.decode()])
 
