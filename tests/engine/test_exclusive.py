@@ -84,7 +84,7 @@ def test_threads_share_a_feature_cache(demo):
 def test_a_feature_cache_refuses_a_bound_that_is_none():
     """It failed in the midst of an answer."""
     for bound in (-1, 1.5, "1", None, True):
-        with pytest.raises(ValueError, match="max_bytes is .*, expected a whole number"):
+        with pytest.raises(ValueError, match=r"max_bytes is .*, expected a whole number"):
             FeatureCache(bound)
 
 

@@ -121,9 +121,10 @@ class Workplace(EntryPoints, Videos):
 
     def attempt(self, kind: str, example: bytes) -> None:
         """Have an example read. What is refused as it should be is fine; anything else is raised."""
+        refusals = (*REFUSALS, TypeError) if kind in CALLS else REFUSALS
         try:
             getattr(self, f"_read_{kind}")(example)
-        except (*REFUSALS, *([TypeError] if kind in CALLS else [])) as error:
+        except refusals as error:
             text = str(error)
             if len(text) > 1000:
                 raise AssertionError(f"a message of {len(text)} characters: {text[:300]}") from error
