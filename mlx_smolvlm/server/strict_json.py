@@ -65,7 +65,7 @@ def parse(data: bytes, max_depth: int = 64) -> dict[str, Any]:
         value = _restored(value, scan.mark, strings)
     if not isinstance(value, dict):
         raise _invalid(f"is a JSON {_kind(value)}, expected an object")
-    if SURROGATE.search(data):
+    if b"\\u" in data and SURROGATE.search(data):
         _check_surrogates(value)
     return value
 

@@ -82,14 +82,6 @@ def test_every_section_reports_figures_in_the_table_and_in_json(monkeypatch, cap
     assert result.err == ""
 
 
-def test_the_server_is_measured_under_load(monkeypatch, capsys, folder):
-    report, result = benchmark(monkeypatch, capsys, folder, "--only", "server", "--clients", "1,2")
-    named = {found["name"]: found["values"] for found in report["measurements"]}
-    assert len(named["text, 2 clients: first text"]) == len(named["picture, 2 clients: longest gap"]) == 2
-    assert len(named["text, 1 client: answers"]) == 1 and named["text, 1 client: answers"][0] > 0
-    assert "text beside a picture, 1 client: first text" in named and result.err == ""
-
-
 def test_sizes_beyond_the_context_are_left_out(monkeypatch, capsys, folder):
     options = ["--only", "size", "--contexts", "60,9000", "--pictures", "1", "--folder", folder]
     quick = [option for option in QUICK if option != "--quiet"]

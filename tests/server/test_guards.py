@@ -129,7 +129,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(client):
     )
     answer = client.answer()
     assert refusal(answer) == (413, "request_too_large") and "1 MiB" in answer.error["message"]
-    assert client.seconds_until_closed() < 2
+    assert client.seconds_until_closed() < 5
 
 
 def test_a_client_that_sends_it_all_first_still_reads_why_it_is_refused(served):
@@ -153,17 +153,17 @@ def test_a_client_that_sends_it_all_first_still_reads_why_it_is_refused(served):
             else:
                 client.send(b"x" * (30 << 20))
             assert client.answer().status == (403 if "9" in headers[0] else 413)
-            assert client.seconds_until_closed() < 2
+            assert client.seconds_until_closed() < 5
 
 
 def test_a_slow_client_is_not_cut_off_while_it_sends():
     """Its body is refused at once, but takes longer than an idle connection may."""
-    with serve(max_body_bytes=1000, idle_timeout_s=0.2) as (port, _), Client(port) as client:
+    with serve(max_body_bytes=1000, idle_timeout_s=0.8) as (port, _), Client(port) as client:
         client.send(f"POST /echo HTTP/1.1\r\nHost: localhost:{port}\r\n{JSON}\r\nContent-Length: 5000\r\n\r\n".encode())
         for _ in range(5):
-            time.sleep(0.1)
+            time.sleep(0.25)
             client.send(b"x" * 1000)
-        assert client.answer().status == 413 and client.seconds_until_closed() < 1
+        assert client.answer().status == 413 and client.seconds_until_closed() < 5
 
 
 def test_all_bodies_together_are_bounded_but_for_small_ones():

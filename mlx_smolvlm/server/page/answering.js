@@ -12,7 +12,7 @@ const MAX_TRIES = 8;
 export async function askPatiently(request, { signal, onWait, ...follow }) {
   for (let tries = 1; ; tries += 1) {
     try {
-      return await ask(request, { signal, ...follow });
+      return await ask(request, { signal, maxBytes: server.config.max_body_bytes, ...follow });
     } catch (error) {
       const isLoading = error.kind === "loading";
       if (!isLoading && (error.kind !== "busy" || tries >= MAX_TRIES)) throw error;

@@ -1,5 +1,5 @@
 // Calls of the server. Addresses are relative, so that the page works below a path of a proxy, too.
-import { session } from "./ui.js";
+import { megabytes, session } from "./ui.js";
 
 /**
  * What went wrong. `kind`: "aborted" by us, "gone" (no connection), "down" (the server ends, or its engine has), "cut"
@@ -104,11 +104,16 @@ export async function* events(response, signal) {
 
 /**
  * Ask, and follow the answer.
+ * A request of more than `maxBytes` is not sent, as its upload would be cut off without a word.
  * `onText(text)` gets the text so far, `onProgress(share)` how much of the prompt is read, `onAdmitted()` comes when the
  * server has begun. Resolves to {text, finish, cost}.
  */
-export async function ask(request, { signal, onText = () => {}, onProgress = () => {}, onAdmitted = () => {} } = {}) {
+export async function ask(request, { signal, maxBytes = Infinity, onText = () => {}, onProgress = () => {}, onAdmitted = () => {} } = {}) {
   const body = JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true }, return_progress: true });
+  if (body.length > maxBytes) {
+    const [have, most] = [body.length, maxBytes].map(megabytes);
+    throw new Failure("refused", `The files and texts of this question, with those before it, have ${have} as they are sent; the server takes at most ${most}. Start a new chat, or send fewer files.`);
+  }
   const start = performance.now();
   const response = await call("v1/chat/completions", { body, signal });
   onAdmitted();

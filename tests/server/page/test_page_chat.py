@@ -9,6 +9,8 @@ from support.browser import drop, paste
 from support.scripted_server import words
 from support.server import DEMO, until
 
+from mlx_smolvlm.server.settings import ServerSettings
+
 
 def given(name: str, media_type: str = "image/png") -> tuple[str, str, str]:
     return name, media_type, base64.b64encode((DEMO / name).read_bytes()).decode()
@@ -162,6 +164,18 @@ def test_files_that_are_no_media_are_refused_by_name(scripted, visit):
     page.keyboard.press("Enter")
     until(lambda: scripted.bodies)
     assert scripted.bodies[0]["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/heic;base64,")
+
+
+@pytest.mark.slow
+def test_a_chat_that_is_too_large_is_refused_before_its_upload(scripted, visit):
+    scripted.app.state.settings = ServerSettings(max_body_bytes=100_000)
+    here = visit(scripted.url)
+    page = here.open()
+    page.set_input_files("#files", DEMO / "first.png")
+    here.ask("What is this?")
+    fault = page.locator(".message .fault").inner_text()
+    assert "have 0.1 MB as they are sent; the server takes at most 0.1 MB" in fault
+    assert scripted.bodies == []
 
 
 def test_keyboard_only(scripted, visit):
