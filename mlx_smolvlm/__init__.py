@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # as `typing` says it, whose import would take longer tha
 if TYPE_CHECKING:
     from typing import Any
 
+    from .api.adapter_set import AdapterSet
     from .api.batching import BatchAnswer, generate_batch
     from .api.captioning import Caption, stream_captions
     from .api.generation import GenerationResponse, generate_text, stream_generate
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .processor.sampled_video import SampledVideo
 
 _HOME = {
+    "AdapterSet": "api.adapter_set",
     "BatchAnswer": "api.batching",
     "BatchRequest": "engine.row",
     "Caption": "api.captioning",
@@ -53,6 +55,7 @@ _HOME = {
 
 __all__ = [  # noqa: RUF022 - the order in which a reader meets them
     "load",
+    "AdapterSet",
     "stream_generate",
     "generate_text",
     "GenerationResponse",

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whatever ends the writing. Standard library only.
+"""Files and folders that appear whole or not at all, whatever ends the writing.
 
 Everything is made in a hidden folder beside the target and takes the target's name at the end, once it is on the disk.
 The hidden folder is locked while its process lives; what a killed process left is removed by the next one that writes
@@ -54,8 +54,8 @@ def whole_file(target: Path, check: Callable[[Path], None] = replace_anything) -
         raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in; make it first")
     check(target)
     with suppress(OSError):  # of a folder that may be written but not listed
-        _remove_remains(place)
-    with _hidden_folder(place) as hidden:
+        remove_remains(place)
+    with hidden_folder(place) as hidden:
         file = hidden / place.name
         yield file
         with suppress(FileNotFoundError):
@@ -67,8 +67,9 @@ def whole_file(target: Path, check: Callable[[Path], None] = replace_anything) -
 
 
 def refuse_foreign(target: Path, is_own: Callable[[Path], bool], what: str) -> None:
-    """Raise FileExistsError if `target` is there, and is not `what` this program writes under such names."""
-    if target.exists() and not target.is_dir() and not is_own(target):
+    """Raise FileExistsError if `target` is there, and is not `what` this program writes under such names; a pipe, too,
+    which would be waited for."""
+    if target.exists() and not target.is_dir() and not (target.is_file() and is_own(target)):
         raise FileExistsError(f"{target} exists already and is no {what}; choose another name, or remove it first")
 
 
@@ -87,6 +88,35 @@ def write_drawing(figure: Any, target: Path) -> None:
     metadata = {field[target.suffix.lower()]: _DRAWN_BY} if target.suffix.lower() in field else None
     with whole_file(target, check_drawing) as file:
         figure.savefig(file, metadata=metadata)
+
+
+def check_plot(file: Path) -> None:
+    """Refuse early what `--plot` could not draw or write later.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+        FileNotFoundError: the folder is not there.
+        FileExistsError: another file is there; only drawings of this program are replaced.
+        ValueError: a format that matplotlib does not write.
+    """
+    if file.suffix.lower().lstrip(".") not in figure_class()().canvas.get_supported_filetypes():
+        raise ValueError(f"--plot {file}: no image format is called {file.suffix!r}; try .png, .svg or .pdf")
+    if not file.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--plot {file}: there is no folder {file.absolute().parent}")
+    check_drawing(file)
+
+
+def figure_class() -> Any:
+    """matplotlib's class of figures, which needs no backend and opens no windows.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure  # an extra, slow to import
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("--plot needs matplotlib: pip install 'mlx-smolvlm[plot]'") from None
+    return Figure
 
 
 def refuse_to_replace(target: Path) -> None:
@@ -113,9 +143,9 @@ def whole_folder(target: Path, check: Callable[[Path], None] = refuse_to_replace
     made = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_remains(target)
+        remove_remains(target)
         check(target)
-        with _hidden_folder(target) as hidden:
+        with hidden_folder(target) as hidden:
             folder = hidden / "new"
             folder.mkdir()
             yield folder
@@ -130,24 +160,6 @@ def whole_folder(target: Path, check: Callable[[Path], None] = refuse_to_replace
         raise
 
 
-@contextmanager
-def scratch_folder(name: str) -> Iterator[Path]:
-    """A folder in the system's temporary one, which vanishes at the end; those of killed processes are removed first.
-
-    Args:
-        name: what it is for; folders of that name are this program's.
-    """
-    remove_scratch_folders(name)
-    with _hidden_folder(Path(tempfile.gettempdir()) / name) as folder:
-        yield folder
-
-
-def remove_scratch_folders(name: str) -> None:
-    """Remove what killed processes left of `scratch_folder`."""
-    with suppress(OSError):  # the next one will try again
-        _remove_remains(Path(tempfile.gettempdir()) / name)
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON with a final newline, as it comes: see `whole_file`."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -155,7 +167,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def _hidden_folder(target: Path) -> Iterator[Path]:
+def hidden_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target`, marked as in use. Its name has a part chosen before, by which it is found
     and removed where Ctrl-C comes while it is made."""
     prefix = f"{_prefix(target)}{secrets.token_hex(4)}"
@@ -190,7 +202,7 @@ def _prefix(target: Path) -> str:
     return f".{target.name}.partial."
 
 
-def _remove_remains(target: Path) -> None:
+def remove_remains(target: Path) -> None:
     """Remove what killed processes left; a folder that one was about to replace gets its name back."""
     for remains in target.parent.iterdir():
         is_ours = remains.name.startswith(_prefix(target)) and _is_ours(remains)

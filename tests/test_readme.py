@@ -28,7 +28,7 @@ SET_UP = (
     "python3 -m venv .venv && source .venv/bin/activate\n",
     "pip install . && python -m mlx_smolvlm.generate\n",
     "apt-get install libopenblas0-pthread && export LD_PRELOAD=libopenblas.so.0\n",
-    "pip install '.[test]' && pytest\n",
+    "pip install '.[test]' && pytest -n auto\n",
 )
 ONLINE = "HuggingFaceTB/"
 LONG = "mlx_smolvlm.benchmark"

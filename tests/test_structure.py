@@ -44,6 +44,7 @@ def test_the_benchmarks_worker_runs_in_any_interpreter():
 def test_public_names_are_these():
     assert mlx_smolvlm.__all__ == [
         "load",
+        "AdapterSet",
         "stream_generate",
         "generate_text",
         "GenerationResponse",

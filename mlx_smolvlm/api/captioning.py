@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -10,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import TYPE_CHECKING, Unpack
 
-from ..engine.answer import check_options, check_pair
+from ..engine.answer import cancel_check, check_options, check_pair
 from ..engine.feature_cache import FeatureCache
 from ..model.smolvlm import SmolVLM
 from ..options import (
@@ -24,7 +25,7 @@ from ..options import (
     resolve_options,
 )
 from ..processor.content_items import OptionedSource
-from ..processor.messages import Message, read_conversation, read_rendered
+from ..processor.messages import Message, check_continues, read_conversation, read_rendered
 from ..processor.processor import Processor
 from ..processor.sampled_video import SampledVideo
 from .generation import GenerationResponse, stream_generate
@@ -71,7 +72,7 @@ class Caption:
 def stream_captions(
     model: SmolVLM,
     processor: Processor,
-    source: str,
+    source: str | os.PathLike[str],
     messages_or_prompt: str | Sequence[Message],
     *,
     window_s: float = 10.0,
@@ -118,6 +119,7 @@ def stream_captions(
         ValueError: options out of range, what `read_source` refuses, or a source that cannot be read, stalls or is
             lost for good.
         FileNotFoundError: no such file.
+        TypeError: an unknown option, a source that is neither text nor a path, or no model with its processor.
     """
     from ..media.live.frame_buffer import FrameBuffer  # what only live sources need
     from ..media.live.naming import read_source
@@ -126,11 +128,14 @@ def stream_captions(
     check_pair(model, processor)
     options, media_options = resolve_options(options, media_options, keywords)
     check_timing(window_s, every_s, stall_timeout_s, retries)
+    cancel_check(cancel)  # refuses what is no event
     check_caption_options(options, media_options)
     every_s = every_s or window_s
     config = processor.config.video_for(media_options)
     read = read_conversation if options.apply_chat_template else read_rendered
     asked = read(messages_or_prompt, [], [source])  # refused here rather than when the first window is full
+    if options.continue_final_message:
+        check_continues(asked)
     for video in asked.videos:
         if isinstance(video, OptionedSource):
             names = ", ".join(video.options)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..model.layers.streams import with_side_streams
 from ..model.smolvlm import SmolVLM
+from ..options import is_whole, quoted
 
 
 class FeatureCache:
@@ -22,9 +23,14 @@ class FeatureCache:
         max_bytes: most memory that the features may take.
         size_bytes: what they take.
         num_asked, num_encoded: tiles whose features were asked for so far, and those that had to be encoded.
+
+    Raises:
+        ValueError: `max_bytes` below 0, or no whole number.
     """
 
     def __init__(self, max_bytes: int = 256 * 1024**2):
+        if not is_whole(max_bytes, 0):
+            raise ValueError(f"a feature cache's max_bytes is {quoted(max_bytes)}, expected a whole number, 0 or more")
         self.max_bytes = max_bytes
         self.size_bytes = 0
         self.num_asked = self.num_encoded = 0

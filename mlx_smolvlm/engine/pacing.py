@@ -33,6 +33,10 @@ class Pace:
         """Seconds that a unit may take where nobody decodes: what comes meanwhile, or is cancelled, waits for it."""
         return float("inf") if self._max_pause_s is None else max(MOST_ALONE_S, self.pause_s)
 
+    def is_used_up(self, left_s: float) -> bool:
+        """Whether so little is left of a pause that the smallest chunk could exceed it."""
+        return left_s < max(self.pause_s / 4, LEAST_TOKENS * self.token_s)
+
     def tokens_within(self, seconds: float, most: int) -> int:
         """Tokens of a prompt that can be read in a time, at least a few."""
         if seconds == float("inf"):
@@ -63,9 +67,13 @@ class Pace:
         """Measure a decode step."""
         start = time.perf_counter()
         yield
-        self.step_s = _mean(self.step_s, time.perf_counter() - start)
+        self.step_s = _between(self.step_s, time.perf_counter() - start)  # one slow step allows no longer pause
 
 
 def _mean(before: float, now: float) -> float:
     """Rises at once, as a unit that is too long is felt; falls slowly."""
-    return max(now, before * (1 - NEWEST) + now * NEWEST)
+    return max(now, _between(before, now))
+
+
+def _between(before: float, now: float) -> float:
+    return before * (1 - NEWEST) + now * NEWEST

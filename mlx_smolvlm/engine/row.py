@@ -12,11 +12,11 @@ from typing import Any
 from ..media.images import ImageSource
 from ..model.forking import refuse_forked_process
 from ..model.smolvlm import SmolVLM
-from ..options import GenerationOptions, MediaOptions, is_whole, quoted, refuse_options
+from ..options import GenerationOptions, MediaOptions, is_whole, quoted, refuse_options, resolve_options
 from ..processor.messages import Message, Several, check_media
 from ..processor.prompt import Prompt
 from ..processor.sampled_video import VideoSource
-from .answer import Answer, AnswerStep, check_options
+from .answer import Answer, AnswerStep, cancel_check, check_options
 from .prefill import PromptReader
 from .prompt_cache import PromptCache
 
@@ -31,6 +31,7 @@ class BatchRequest:
 
     Raises:
         ValueError: images or videos that are no list.
+        TypeError: options of another type.
     """
 
     messages_or_prompt: str | Sequence[Message]
@@ -42,6 +43,7 @@ class BatchRequest:
     def __post_init__(self) -> None:
         check_media("images", self.images)
         check_media("videos", self.videos)
+        resolve_options(self.options, self.media_options, {})
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Row:
 
     def __post_init__(self) -> None:
         refuse_forked_process()
+        cancel_check(self.cancel)  # refuses what is no event
 
     @property
     def most_tokens(self) -> int:

@@ -10,6 +10,7 @@ from itertools import count
 from threading import Event
 from typing import Unpack
 
+from ..model.forking import refuse_forked_process
 from ..model.smolvlm import SmolVLM
 from ..options import (
     GenerationOptions,
@@ -32,7 +33,7 @@ from .row_decoding import RowDecoder
 from .row_reading import MAX_READING, RowReading
 from .sampling import check_finite
 
-MAX_PAUSE_S = 0.08  # with a decode step, no answer waits for longer than 0.15 s on machines that are quick enough
+MAX_PAUSE_S = 0.065  # with a decode step, no answer waits for longer than 0.15 s on machines that are quick enough
 SYSTEM_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # later prompts would fail too, so stop
 _POLL_S = 0.05  # how long `step` waits for a thread before it looks at the cancel events
 
@@ -122,7 +123,7 @@ class Rows(OneCallAtATime):
         """Add a request. Its options are checked at once; its prompt and media are read later.
 
         Args:
-            request: the prompt. Options of its own take the place of those given here.
+            request: the prompt. Options of its own take the place of `options` and `media_options`; keywords win.
             options, media_options, keywords: as in `stream_generate`.
             key: names the row in events; None for a number.
             cancel: when set, the row ends with "cancelled" at the next step.
@@ -168,8 +169,9 @@ class Rows(OneCallAtATime):
             An event for each row that was decoded, has failed or was cancelled; none while prompts are being prepared.
 
         Raises:
-            OSError: prompts cannot be prepared for lack of disk space or open files.
+            OSError, RuntimeError: no disk space or open files to prepare prompts with; a forked process.
         """
+        refuse_forked_process()
         self._changed.clear()
         self._events = []
         self._drop_cancelled()
@@ -219,11 +221,8 @@ class Rows(OneCallAtATime):
             self._events.append(row.event(finish_reason="error", error=error))
         self._drop(row)
 
-    # Preparing and reading
-
     def _take_prepared(self, row: Row) -> None:
         assert row.prepared is not None
-        row.stage = Stage.PREPARED
         try:
             row.prompt, row.files, row.answer = row.prepared.result()
             row.prepared = None  # which would hold the images, too
@@ -232,6 +231,7 @@ class Rows(OneCallAtATime):
                 raise
             self._fail(row, error)
         else:
+            row.stage = Stage.PREPARED
             row.note_prompt()
 
     def _read(self) -> bool:
@@ -244,7 +244,7 @@ class Rows(OneCallAtATime):
                 self._drop_cancelled()  # nobody may be decoding, and then all prompts are read within one call
             self._admit()
             left = self._pace.pause_s - (time.perf_counter() - start) if self._decoder else float("inf")
-            if has_read and left < self._pace.pause_s / 4:
+            if has_read and self._pace.is_used_up(left):
                 return True
             readers = sorted(self._at(Stage.READING), key=self._reading.urgency)
             if not self._reading.unit(readers, left if self._decoder else self._pace.unit_s):

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
-from ..options import FetchPolicy
+from ..options import DEFAULT_POLICY, FetchPolicy
 from .addresses import refuse_private_addresses as refuse_private_addresses
 from .connections import CHUNK_BYTES, Patience, SocketFile, connect
 from .urls import FetchError, check_size, printable, redact_url
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 DEFAULT_PORTS = {"http": 80, "https": 443}
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 DOWNLOAD_IT = "download the file and pass its path"
-
-
-DEFAULT_POLICY = FetchPolicy()
 
 
 def _never() -> None:

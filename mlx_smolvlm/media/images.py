@@ -13,16 +13,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
-from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
 
-from ..options import FetchPolicy
-from .fetch import DEFAULT_POLICY, fetch
+from ..options import DEFAULT_POLICY, FetchPolicy
 from .image_files import MAX_IMAGE_PIXELS, decoded, from_file, reason, too_large
 from .image_limits import check_sides
-from .urls import URL_SCHEME, check_size, decode_data_url, is_url, printable, redact_url
+from .urls import URL_SCHEME, FetchError, check_size, decode_data_url, is_url, path_of_file_url, printable, redact_url
 
 CHANNELS = (1, 3, 4)
 
@@ -93,6 +91,8 @@ def load_image(
         data = decode_data_url(text, policy.max_bytes, check_cancelled)
         return from_file(io.BytesIO(data), name, max_pixels, page, check_cancelled)
     if kind not in ("path", "file"):  # `fetch` says which kinds of address there are
+        from .fetch import fetch  # files need no network
+
         data = fetch(text, policy, check_cancelled)
         return from_file(io.BytesIO(data), name, max_pixels, page, check_cancelled)
     with _opened(path_of_file_url(text, name) if kind == "file" else text, name) as file:
@@ -117,16 +117,6 @@ def describe_source(source: object) -> str:
     if isinstance(source, str) and is_url(source):
         return redact_url(source)
     return printable(os.fsdecode(source), 200) or "empty path"
-
-
-def path_of_file_url(url: str, name: str) -> str:
-    """The path in a file:// URL; `name` is what errors call it."""
-    from urllib.request import url2pathname  # imports an HTTP client, which files do not need
-
-    parts = urlsplit(url)
-    if parts.netloc.lower() not in ("", "localhost"):
-        raise ValueError(f"{name}: a file on another computer; expected file:///path")
-    return url2pathname(parts.path)
 
 
 def _is_array(source: object) -> bool:
@@ -161,7 +151,9 @@ def _rewound(source: Any, name: str, max_bytes: int, check_cancelled: Callable[[
             check_cancelled()
             content.write(chunk)
             check_size(content.tell(), max_bytes, name)
-    except (OSError, TypeError) as error:
+    except FetchError:  # too large
+        raise
+    except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"{name}: cannot be read ({reason(error)}); pass a file opened in binary mode") from error
     content.seek(0)
     return content

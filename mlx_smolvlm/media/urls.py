@@ -1,4 +1,4 @@
-"""URLs as text: their names in messages, and the content of data URLs."""
+"""URLs as text: their names in messages, the paths of file URLs, and the content of data URLs."""
 
 import binascii
 import re
@@ -30,6 +30,16 @@ def redact_url(url: str) -> str:
     except ValueError:
         return "web address that cannot be read"
     return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", 120)
+
+
+def path_of_file_url(url: str, name: str) -> str:
+    """The path in a file:// URL; `name` is what errors call it."""
+    from urllib.request import url2pathname  # imports an HTTP client, which files do not need
+
+    parts = urlsplit(url)
+    if parts.netloc.lower() not in ("", "localhost"):
+        raise ValueError(f"{name}: a file on another computer; expected file:///path")
+    return url2pathname(parts.path)
 
 
 def decode_data_url(

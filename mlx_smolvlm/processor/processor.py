@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Unpack
 
 import numpy as np
@@ -12,8 +11,9 @@ from tokenizers import Tokenizer
 
 from ..media.images import ImageSource, load_image
 from ..media.reporting import report
+from ..model.adapters.companion_files import companion_finder
 from ..model.config import ModelConfig
-from ..options import MediaKeywords, MediaOptions, resolve_options
+from ..options import GenerationOptions, MediaKeywords, MediaOptions, refuse_keywords, resolve_options
 from .chat_template import FAMILY_TEMPLATE, render
 from .content_items import OptionedSource
 from .expansion import layout_marker
@@ -33,7 +33,7 @@ from .messages import (
 )
 from .processor_config import ProcessorConfig, read_processor_config
 from .prompt import MARKER, Inputs, Prompt, PromptMedium
-from .prompt_media import Clip, FrameSeries, LoadedImage, open_clip, open_image
+from .prompt_media import Clip, FrameSeries, LoadedImage, download_folder, open_clip, open_image
 from .sampled_video import VideoSource
 from .tiling import squeeze
 from .tokenizer_file import read_tokenizer, tokenizer_errors
@@ -108,7 +108,9 @@ class Processor:
             ValueError: malformed messages, media that cannot be read, options out of range, or a prompt
                 longer than the model's context (with what each image costs).
             FileNotFoundError: an image or video that is not there.
+            TypeError: an unknown option, or one of answers.
         """
+        refuse_keywords(keywords, GenerationOptions, "a prompt is prepared here, and no answer made")
         _, options = resolve_options(None, media_options, keywords)
         openings = ("<|im_start|>", self.config.special_tokens.get("bos_token") or "<|im_start|>")
         check_length(messages_or_prompt)
@@ -121,7 +123,7 @@ class Processor:
             check_continues(conversation)
         kept = [source for source in [*conversation.images, *conversation.videos] if isinstance(source, KeptMedium)]
         needs_folder = any(not isinstance(video, Clip | FrameSeries) for video in conversation.videos)
-        with TemporaryDirectory(prefix="mlx_smolvlm_") if needs_folder else nullcontext("") as downloads:
+        with download_folder() if needs_folder else nullcontext("") as downloads:
 
             def open_one(source: Any, options: MediaOptions) -> LoadedImage:
                 return self.open_image(source, options, check_cancelled)
@@ -280,12 +282,13 @@ class Processor:
             raise ValueError("the prompt is not valid Unicode text") from None
 
 
-def load_processor(folder: Path, model_config: ModelConfig) -> Processor:
-    """The processor of a checkpoint folder.
+def load_processor(folder: Path, model_config: ModelConfig, adapters: Sequence[Path] = ()) -> Processor:
+    """The processor of a checkpoint folder; files that stand in folders of adapters win.
 
     Raises:
         FileNotFoundError: no `tokenizer.json` or no processor settings.
         ValueError: a damaged file, or a tokenizer that does not know the model's image token.
     """
-    config = read_processor_config(folder, model_config)
-    return Processor(config, read_tokenizer(folder, config.image_token_id))
+    find = companion_finder(folder, adapters)
+    config = read_processor_config(folder, model_config, find)
+    return Processor(config, read_tokenizer(find("tokenizer.json"), config.image_token_id))

@@ -9,27 +9,28 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from ..media.fetch import DEFAULT_POLICY, stream
 from ..media.image_files import MAX_IMAGE_PIXELS
-from ..media.images import ImageSource, describe_source, load_image, path_of_file_url
+from ..media.images import ImageSource, describe_source, load_image
 from ..media.prefetch import mapped_in_threads
 from ..media.reporting import named_source
-from ..media.urls import URL_SCHEME, decode_data_url
-from ..media.video.frames import read_frames
-from ..media.video.probing import FrameSample, VideoInfo, choose_frames, probe
-from ..options import FetchPolicy, MediaOptions
+from ..media.urls import URL_SCHEME, decode_data_url, path_of_file_url
+from ..options import DEFAULT_POLICY, FetchPolicy, MediaOptions
 from .expansion import expand_image, expand_video
 from .processor_config import ImageConfig, VideoConfig
 from .sampled_video import SampledVideo
 from .tiling import Layout, cut_grid, on_grid, plan, squeeze
+
+if TYPE_CHECKING:  # what reads videos is imported when there is one: it takes a tenth of the time to start
+    from ..media.video.probing import FrameSample, VideoInfo
 
 RESIZING_THREADS = min(4, os.cpu_count() or 1)  # frames in flight, each at its full size in memory
 VIDEO_POLICY = FetchPolicy(max_bytes=2 * 1024**3, timeout_s=600)
@@ -142,8 +143,8 @@ class Clip(PlannedVideo):
     """A video file that is probed and sampled, not yet decoded."""
 
     name: str
-    info: VideoInfo
-    sample: FrameSample
+    info: "VideoInfo"
+    sample: "FrameSample"
     longest_edge: int
     tile_size: int
     hardware: bool
@@ -160,6 +161,8 @@ class Clip(PlannedVideo):
 
     def tiles(self, check_cancelled: Callable[[], None]) -> Iterator[np.ndarray]:
         """Decode and squeeze: (tile_size, tile_size, 3) uint8 each. Fewer if the file breaks off."""
+        from ..media.video.frames import read_frames
+
         frames = read_frames(self.info, self.sample.indices, hardware=self.hardware, check_cancelled=check_cancelled)
         yield from mapped_in_threads(
             lambda frame: squeeze(frame, self.longest_edge, self.tile_size), frames, RESIZING_THREADS
@@ -217,6 +220,13 @@ def open_image(
     return LoadedImage(describe_source(source), image, plan(image.size, config), config.tile_size, check)
 
 
+def download_folder() -> AbstractContextManager[str]:
+    """A new folder for the files of videos, removed at the end."""
+    from tempfile import TemporaryDirectory
+
+    return TemporaryDirectory(prefix="mlx_smolvlm_")
+
+
 def open_clip(
     source: Any, folder: Path, config: VideoConfig, tile_size: int, options: MediaOptions, check: Callable[[], None]
 ) -> Clip | FrameSeries:
@@ -227,6 +237,8 @@ def open_clip(
     Raises:
         ValueError: neither path, URL nor SampledVideo; and what `probe` and `stream` raise.
     """
+    from ..media.video.probing import choose_frames, probe
+
     if isinstance(source, SampledVideo):
         return FrameSeries(source, config.longest_edge, tile_size)
     if not isinstance(source, str | os.PathLike):
@@ -255,6 +267,8 @@ def _video_file(source: str | os.PathLike[str], folder: Path, policy: FetchPolic
         return Path(path_of_file_url(address, address))
     path = folder / f"video{len(list(folder.iterdir()))}"
     if kind in ("http", "https"):
+        from ..media.fetch import stream
+
         with path.open("wb") as file:
             for chunk in stream(address, policy, check):
                 check()

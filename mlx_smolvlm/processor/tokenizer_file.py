@@ -24,16 +24,15 @@ def tokenizer_errors(what: str) -> Iterator[None]:
         raise ValueError(f"{what}: {printable(str(error), 200)}") from None
 
 
-def read_tokenizer(folder: Path, image_token_id: int) -> Tokenizer:
-    """The tokenizer of a checkpoint folder.
+def read_tokenizer(path: Path, image_token_id: int) -> Tokenizer:
+    """The tokenizer of a checkpoint, from its `tokenizer.json`.
 
     Raises:
-        FileNotFoundError: no `tokenizer.json`.
+        FileNotFoundError: no such file.
         ValueError: a damaged file, or a tokenizer that does not know the model's image token.
     """
-    path = folder / "tokenizer.json"
     if not path.is_file():
-        raise FileNotFoundError(f"no tokenizer.json in {folder}: not a model folder, or an incomplete one")
+        raise FileNotFoundError(f"no tokenizer.json in {path.parent}: not a model folder, or an incomplete one")
     check_file_size(path, MAX_TOKENIZER_BYTES)
     with tokenizer_errors(f"{path} is not a tokenizer"):
         tokenizer = Tokenizer.from_file(str(path))

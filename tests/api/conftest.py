@@ -3,6 +3,7 @@
 import pytest
 from support.sessions import OPTIONS
 
+import mlx_smolvlm.media.video.frames
 import mlx_smolvlm.processor.processor
 import mlx_smolvlm.processor.prompt_media
 from mlx_smolvlm import Session
@@ -24,7 +25,7 @@ def work(pair, monkeypatch):
 
     counting(mlx_smolvlm.processor.processor, "open_image", "opened")
     counting(mlx_smolvlm.processor.processor, "open_clip", "opened")
-    counting(mlx_smolvlm.processor.prompt_media, "read_frames", "decoded")
+    counting(mlx_smolvlm.media.video.frames, "read_frames", "decoded")
     counting(mlx_smolvlm.processor.prompt_media, "cut_grid", "cut")
     counting(mlx_smolvlm.processor.prompt_media, "_digest", "digested")
     counting(type(pair[0]), "image_features", "encoded", lambda _, pixels: len(pixels))

@@ -8,8 +8,7 @@ import pytest
 from support.media import picture, video_path
 from support.sessions import OPTIONS, from_scratch, ids, media_item
 
-import mlx_smolvlm.media.images
-import mlx_smolvlm.processor.prompt_media
+import mlx_smolvlm.media.fetch
 from mlx_smolvlm import Session, stream_generate
 from mlx_smolvlm.processor.prompt_media import Clip
 
@@ -111,8 +110,8 @@ def test_what_came_from_an_address_is_downloaded_once(pair, session, monkeypatch
         fetched.append(url)
         yield video_path("short").read_bytes()
 
-    monkeypatch.setattr(mlx_smolvlm.media.images, "fetch", fetch)
-    monkeypatch.setattr(mlx_smolvlm.processor.prompt_media, "stream", stream)
+    monkeypatch.setattr(mlx_smolvlm.media.fetch, "fetch", fetch)
+    monkeypatch.setattr(mlx_smolvlm.media.fetch, "stream", stream)
     list(session.ask("What is this?", images=[image], videos=[clip]))
     list(session.ask("And then?"))
     assert fetched == [image, clip]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from support.media import picture, video_path
 
+import mlx_smolvlm.media.video.frames
 import mlx_smolvlm.processor.prompt_media
 from mlx_smolvlm import FeatureCache, PromptCache, stream_generate
 
@@ -42,7 +43,7 @@ def work(pair, monkeypatch):
 
         monkeypatch.setattr(module, name, wrapper)
 
-    counting(mlx_smolvlm.processor.prompt_media, "read_frames", "videos", lambda *_: 1)
+    counting(mlx_smolvlm.media.video.frames, "read_frames", "videos", lambda *_: 1)
     counting(mlx_smolvlm.processor.prompt_media, "cut_grid", "pictures", lambda *_: 1)
     model = type(pair[0])
     counting(model, "image_features", "tiles", lambda _, pixels: len(pixels))

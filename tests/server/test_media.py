@@ -42,6 +42,7 @@ def test_forms_of_data_urls(server):
         assert response.json()["choices"][0]["message"]["content"] == expected
 
 
+@pytest.mark.filterwarnings("default:.*animation")  # which is said in the server's log
 def test_kinds_of_images(server, picture):
     sixteen = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
     exif = Image.Exif()

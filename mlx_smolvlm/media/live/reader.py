@@ -4,6 +4,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -13,6 +15,8 @@ from PIL import Image
 from ..connections import Closed, Patience, Stalled
 from ..urls import printable
 from ..video.container import decoded, demuxed, may_jump, reason
+from ..video.content import missing_part, unread_recordings
+from ..video.packet_table import GUESSES_PTS
 from ..video.timeline import GAP_S
 from ..video.upright import Upright
 from .frame_buffer import FrameBuffer, LiveFrame, StreamClock
@@ -25,6 +29,7 @@ LONGEST_PAUSE_S = 8.0
 CLOSING_S = 0.5  # how long a closed thread is waited for
 OPENING = 3  # stall time-outs in which a source that sends must turn out to be a video
 ROUNDING = 1e-3  # of an interval: containers round times
+MOST_REORDERED = 32  # frames that a decoder holds back; H.264 allows 16
 ASSUMED_FPS = 25  # of a file that states none
 
 
@@ -65,6 +70,7 @@ class LiveReader:
         self._begun_s = 0.0
         self._interval_s = 0.0  # between the last two frames
         self._unsampled: Any = None  # the last frame, if it was not sampled
+        self._due_s: list[float] = []  # a heap: when the frames are shown that are still to come, where packets say it
         self._upright: Upright | None = None
         self._can_return = False
         self._thread = Thread(target=self._work, name="mlx_smolvlm live source", daemon=True)
@@ -90,6 +96,12 @@ class LiveReader:
         except Exception as error:  # whatever it is, it belongs to the consumer
             known = isinstance(error, ValueError | OSError | MemoryError)
             self._buffer.fail(error if known else ValueError(f"{self._source.name}: {_printable_reason(error)}"))
+
+    def _note_missing(self) -> None:
+        """Say that a file ends before it should; it is shown as far as it goes."""
+        path = Path(self._source.target) if self._source.kind == "file" and self._source.target else None
+        if path is not None and (part := missing_part(path) or unread_recordings(path)):
+            LOG.warning("%s is incomplete: %s", self._source.name, part)
 
     def _read_and_reconnect(self) -> None:
         attempts = 0
@@ -123,6 +135,7 @@ class LiveReader:
             with open_live_source(
                 self._source, self._patience, self._buffer.expect_nothing, self._note_data, self._wanted_edge
             ) as opened:
+                self._note_missing()
                 self._can_return = self._source.is_network and opened.is_live
                 self._read_frames(opened)
             if self._frame_count == 0:
@@ -136,6 +149,7 @@ class LiveReader:
         self._buffer.drops = opened.is_live or self._realtime
         self._clock.restart()
         self._upright = Upright(opened.stream)
+        self._due_s = []
         self._opening_s = None
         for frame in self._frames(opened):
             now_s = time.monotonic()
@@ -190,6 +204,10 @@ class LiveReader:
                 return
             last_s = time.monotonic()
             self._note_data()
+            if opened.container.format.name in GUESSES_PTS and packet.size and packet.dts is not None:
+                heappush(self._due_s, float(packet.dts * packet.time_base))
+                if len(self._due_s) > MOST_REORDERED:  # what was damaged shows nothing
+                    heappop(self._due_s)
             yield from (frame for frame in decoded(packet) if not frame.is_corrupt)  # as where a stream is joined
         raise Closed
 
@@ -207,6 +225,8 @@ class LiveReader:
         """When the container says that a frame is shown; live sources without times are timed by arrival."""
         if opened.is_live and not opened.has_times and not self._realtime:
             return None
+        if self._due_s:
+            return heappop(self._due_s)
         if frame.time is not None:
             return float(frame.time)
         rate = opened.stream.guessed_rate or ASSUMED_FPS

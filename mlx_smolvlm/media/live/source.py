@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
+from ...options import DEFAULT_POLICY
 from ..connections import Patience, Stalled
-from ..fetch import DEFAULT_POLICY
 from ..urls import check_size
 from ..video.container import film_stream, is_image_format, open_video, reason
 from ..video.content import begins_without_index

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from ...options import FetchPolicy
+from ...options import DEFAULT_POLICY, FetchPolicy
 from ..connections import STEP_S, Patience, SocketFile, connect
-from ..fetch import DEFAULT_POLICY, open_response
+from ..fetch import open_response
 from ..urls import redact_url
 
 HEAD_BYTES = 4096
