@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .api.batching import BatchAnswer, generate_batch
-    from .api.captioning import Caption, stream_captions
+    from .api.caption_steps import Caption
+    from .api.captioning import stream_captions
     from .api.generation import GenerationResponse, generate_text, stream_generate
     from .api.loading import DEMO_MODEL, load
     from .api.session import Session
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _HOME = {
     "BatchAnswer": "api.batching",
     "BatchRequest": "engine.row",
-    "Caption": "api.captioning",
+    "Caption": "api.caption_steps",
     "DEMO_MODEL": "api.loading",
     "FeatureCache": "engine.feature_cache",
     "FetchPolicy": "options",

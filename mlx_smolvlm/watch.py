@@ -25,7 +25,7 @@ from .command_line.signals import Interruption, end_process, handled_by
 from .command_line.standard_input import check_standard_input, read_texts
 
 if TYPE_CHECKING:
-    from .api.captioning import Caption
+    from .api.caption_steps import Caption
     from .command_line.waiting import Waiting
 
 _TEXTS = ("prompt", "system", "json_schema")  # `-` reads them from standard input
