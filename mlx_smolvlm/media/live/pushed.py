@@ -69,6 +69,12 @@ class PushedFrames:
             except Closed:
                 return
 
+    def fail(self, error: Exception) -> None:
+        """End the captions with an error, in the thread that makes them."""
+        with self._lock:
+            self._is_open = False
+            self._buffer.fail(error)
+
     def close(self) -> None:
         """No frame is wanted any more."""
         self._buffer.close()
