@@ -63,7 +63,7 @@ def test_cancelling_on_the_wire_and_the_end_of_the_input():
         process.submit(json.dumps({"request": "cancel", "id": number}), [])
         began_s = time.monotonic()
         assert program.events(number)[-2]["finish_reason"] == "cancelled"
-        assert time.monotonic() - began_s < 0.5
+        assert time.monotonic() - began_s < 1
         process.submit(json.dumps({"request": "frame", "source": 1}), [])
         process.submit(json.dumps({"request": "cancel", "number": 1}), [])
         program.ask("ping")
@@ -72,7 +72,7 @@ def test_cancelling_on_the_wire_and_the_end_of_the_input():
         process.process.send_signal(signal.SIGINT)  # is for the program
         program.next_event()
         process.socket.shutdown(1)
-        assert process.ended(within_s=1) == 0
+        assert process.ended(within_s=2) == 0  # 0.5 s and what the machine is busy with
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks into /proc")
