@@ -38,7 +38,8 @@ class BridgeEvent:
 
     def json(self) -> str:
         """The event as one line."""
-        return json.dumps({"event": self.name, **asdict(self)}, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps({"event": self.name, **asdict(self)}, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace").decode()  # names of files may have bytes that are no characters
 
 
 @dataclass(frozen=True)
