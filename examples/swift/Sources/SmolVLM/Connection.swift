@@ -34,6 +34,9 @@ final class Connection: Sendable {
     /// Whether requests can be sent.
     var isOpen: Bool { state.with { $0.failure == nil } }
 
+    /// Whether nothing is in flight.
+    var isIdle: Bool { state.with { $0.handlers.isEmpty } }
+
     /// Takes what comes from Python. Returns why there will be no more, if so.
     func take(_ incoming: Incoming) -> SmolVLMError? {
         switch incoming {
