@@ -43,9 +43,7 @@ final class Connection: Sendable {
         case .output(let line): log?(LogLine(level: "output", message: line))
         case .event(let data): take(data)
         case .ended(let status, let lastOutput):
-            let failure = state.with { $0.problem } ?? .helperEnded(status: status, lastOutput: lastOutput)
-            fail(failure)
-            return failure
+            return state.with { $0.problem } ?? .helperEnded(status: status, lastOutput: lastOutput)
         }
         return nil
     }

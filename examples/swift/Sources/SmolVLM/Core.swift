@@ -48,10 +48,9 @@ final class Core: Sendable {
     }
 
     deinit {
-        state.with { state in
-            state.connection?.transport?.stop()
-            state.observers.values.forEach { $0.finish() }
-        }
+        let (connection, observers) = state.with { ($0.connection, Array($0.observers.values)) }
+        connection?.transport?.stop()
+        observers.forEach { $0.finish() }
     }
 
     var information: RuntimeInformation? { state.with { $0.information } }
@@ -79,7 +78,9 @@ final class Core: Sendable {
         var variables = environment.variables
         if options.isOffline { variables["HF_HUB_OFFLINE"] = "1" }
         let handler: @Sendable (Incoming) -> Void = { [weak self] incoming in
-            if let failure = connection.take(incoming) { self?.lost(connection, failure) }
+            guard let failure = connection.take(incoming) else { return }
+            self?.lost(connection, failure)  // first, so that whoever sees the failure and asks again waits for the next
+            connection.fail(failure)
         }
         return try await withCheckedThrowingContinuation { continuation in
             SmolVLM.start("SmolVLM start") { [environment, variables, isolation = options.isolation] in
@@ -175,19 +176,25 @@ final class Core: Sendable {
     /// Tells all who watch or wait. False if the runtime has ended before.
     @discardableResult
     private func enter(_ phase: RuntimeState) -> Bool {
-        let told = state.with { state -> (waiters: [CheckedContinuation<Void, Never>], isNew: Bool) in
-            if case .ended = state.phase { return ([], false) }
+        var waiters: [CheckedContinuation<Void, Never>] = []
+        var finished: [AsyncStream<RuntimeState>.Continuation] = []
+        let isNew = state.with { state in
+            if case .ended = state.phase { return false }
             state.phase = phase
-            for observer in state.observers.values {
-                observer.yield(phase)
-                if case .ended = phase { observer.finish() }
+            state.observers.values.forEach { $0.yield(phase) }
+            if case .ended = phase {
+                finished = Array(state.observers.values)
+                state.observers = [:]
             }
-            if case .restarting = phase { return ([], true) }
-            defer { state.waiters = [:] }
-            return (Array(state.waiters.values), true)
+            if case .restarting = phase { return true }
+            waiters = Array(state.waiters.values)
+            state.waiters = [:]
+            return true
         }
-        told.waiters.forEach { $0.resume() }
-        return told.isNew
+        // Outside of the lock: both run code of others.
+        finished.forEach { $0.finish() }
+        waiters.forEach { $0.resume() }
+        return isNew
     }
 
     var states: AsyncStream<RuntimeState> {
@@ -196,10 +203,13 @@ final class Core: Sendable {
         continuation.onTermination = { [weak self] _ in
             self?.state.with { _ = $0.observers.removeValue(forKey: number) }
         }
-        state.with { state in
+        let hasEnded = state.with { state in
             continuation.yield(state.phase)
-            if case .ended = state.phase { continuation.finish() } else { state.observers[number] = continuation }
+            if case .ended = state.phase { return true }
+            state.observers[number] = continuation
+            return false
         }
+        if hasEnded { continuation.finish() }
         return stream
     }
 
