@@ -80,3 +80,25 @@ extension AllTests {
         }
     }
 }
+
+#if canImport(Observation)
+    extension AllTests.LiveFrameTests {
+        @Test(arguments: Place.allCases) @MainActor func aViewSeesTheLatestCaptionsUntilItStops(_ place: Place) async throws {
+            let model = try await sharedModel(place)
+            let feed = CaptionFeed(capacity: 2)
+            let frames = feed.start(
+                model, prompt: "What happens?", options: .init(window: 1, generation: .init(maxTokens: 2)))
+            for number in 0..<100 {
+                frames.append(try frame(number), at: Double(number) / 20)
+                try await Task.sleep(for: .milliseconds(5))
+            }
+            #expect(await eventually { feed.captions.count == 2 })
+            #expect(feed.isRunning && feed.problem == nil)
+            feed.stop()
+            #expect(!feed.isRunning && !frames.append(try frame(0), at: 100))
+            _ = feed.start(model, prompt: "What happens?", options: .init(window: -1))
+            #expect(await eventually { feed.problem?.contains("window") == true })
+            #expect(!feed.isRunning)
+        }
+    }
+#endif
