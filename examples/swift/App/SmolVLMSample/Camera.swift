@@ -31,7 +31,8 @@
         }
 
         private func setUp() -> Bool {
-            guard let device = AVCaptureDevice.default(for: .video), let input = try? AVCaptureDeviceInput(device: device),
+            guard let device = AVCaptureDevice.default(for: .video),
+                let input = try? AVCaptureDeviceInput(device: device),
                 session.canAddInput(input)
             else { return false }
             let output = AVCaptureVideoDataOutput()

@@ -38,6 +38,14 @@ public struct Statistics: Sendable, Hashable, Codable {
     /// Tokens of the answer.
     public var completionTokens: Int
     public var seconds: Double
+
+    private enum CodingKeys: String, CodingKey {
+        case promptTokens = "prompt_tokens"
+        case imageTokens = "image_tokens"
+        case cachedTokens = "cached_tokens"
+        case completionTokens = "completion_tokens"
+        case seconds
+    }
 }
 
 /// The answer about one window of live frames. Times are in seconds.
@@ -59,6 +67,18 @@ public struct Caption: Sendable, Hashable, Codable {
     public var finishReason: FinishReason
     /// When the newest frame came, ISO 8601.
     public var wallTime: String
+
+    private enum CodingKeys: String, CodingKey {
+        case startS = "start_s"
+        case endS = "end_s"
+        case text, frames
+        case droppedFrames = "dropped_frames"
+        case totalDropped = "total_dropped"
+        case lagS = "lag_s"
+        case generationS = "generation_s"
+        case finishReason = "finish_reason"
+        case wallTime = "wall_time"
+    }
 }
 
 /// A question with its answer.

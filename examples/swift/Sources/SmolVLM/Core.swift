@@ -50,7 +50,7 @@ final class Core: Sendable {
     deinit {
         let (connection, observers) = state.with { ($0.connection, Array($0.observers.values)) }
         connection?.transport?.stop()
-        observers.forEach { $0.finish() }
+        for observer in observers { observer.finish() }
     }
 
     var information: RuntimeInformation? { state.with { $0.information } }
@@ -79,7 +79,8 @@ final class Core: Sendable {
         if options.isOffline { variables["HF_HUB_OFFLINE"] = "1" }
         let handler: @Sendable (Incoming) -> Void = { [weak self] incoming in
             guard let failure = connection.take(incoming) else { return }
-            self?.lost(connection, failure)  // first, so that whoever sees the failure and asks again waits for the next
+            // First, so that whoever sees the failure and asks again waits for the next connection.
+            self?.lost(connection, failure)
             connection.fail(failure)
         }
         return try await withCheckedThrowingContinuation { continuation in
@@ -181,7 +182,7 @@ final class Core: Sendable {
         let isNew = state.with { state in
             if case .ended = state.phase { return false }
             state.phase = phase
-            state.observers.values.forEach { $0.yield(phase) }
+            for observer in state.observers.values { observer.yield(phase) }
             if case .ended = phase {
                 finished = Array(state.observers.values)
                 state.observers = [:]
@@ -192,8 +193,8 @@ final class Core: Sendable {
             return true
         }
         // Outside of the lock: both run code of others.
-        finished.forEach { $0.finish() }
-        waiters.forEach { $0.resume() }
+        for observer in finished { observer.finish() }
+        for waiter in waiters { waiter.resume() }
         return isNew
     }
 

@@ -16,13 +16,13 @@ struct Event: Sendable, Decodable {
     var fraction: Double?
     // token
     var text: String?
-    var token_id: Int?
-    var finish_reason: FinishReason?
-    var statistics: WireStatistics?
+    var tokenID: Int?
+    var finishReason: FinishReason?
+    var statistics: Statistics?
     var logprob: Double?
-    var top_logprobs: [[Double]]?
+    var topLogprobs: [[Double]]?
     // caption
-    var caption: WireCaption?
+    var caption: Caption?
     // end
     var result: JSONValue?
     // error, log
@@ -31,47 +31,20 @@ struct Event: Sendable, Decodable {
     var message: String?
     var level: String?
 
+    private enum CodingKeys: String, CodingKey {
+        case event, id, `protocol`, versions, device, what, fraction, text, statistics, logprob, caption, result, kind
+        case type, message, level
+        case tokenID = "token_id"
+        case finishReason = "finish_reason"
+        case topLogprobs = "top_logprobs"
+    }
+
     /// Whether it is the last one of its request.
     var isLast: Bool { ["ready", "loaded", "end", "error"].contains(event) }
 
     var token: Token {
         Token(
-            text: text ?? "", id: token_id, finishReason: finish_reason, statistics: statistics?.value,
-            logprob: logprob,
-            topLogprobs: top_logprobs?.map { TokenLogprob(id: Int($0[0]), logprob: $0[1]) })
-    }
-}
-
-struct WireStatistics: Sendable, Decodable {
-    var prompt_tokens: Int
-    var image_tokens: Int
-    var cached_tokens: Int
-    var completion_tokens: Int
-    var seconds: Double
-
-    var value: Statistics {
-        Statistics(
-            promptTokens: prompt_tokens, imageTokens: image_tokens, cachedTokens: cached_tokens,
-            completionTokens: completion_tokens, seconds: seconds)
-    }
-}
-
-struct WireCaption: Sendable, Decodable {
-    var start_s: Double
-    var end_s: Double
-    var text: String
-    var frames: Int
-    var dropped_frames: Int
-    var total_dropped: Int
-    var lag_s: Double
-    var generation_s: Double
-    var finish_reason: FinishReason
-    var wall_time: String
-
-    var value: Caption {
-        Caption(
-            startS: start_s, endS: end_s, text: text, frames: frames, droppedFrames: dropped_frames,
-            totalDropped: total_dropped, lagS: lag_s, generationS: generation_s, finishReason: finish_reason,
-            wallTime: wall_time)
+            text: text ?? "", id: tokenID, finishReason: finishReason, statistics: statistics, logprob: logprob,
+            topLogprobs: topLogprobs?.map { TokenLogprob(id: Int($0[0]), logprob: $0[1]) })
     }
 }

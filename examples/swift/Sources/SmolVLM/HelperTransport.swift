@@ -134,7 +134,7 @@ func startProcess(_ arguments: [String], variables: [String: String]) throws -> 
     let environment = ProcessInfo.processInfo.environment.merging(variables) { $1 }
     var argumentPointers = arguments.map { strdup($0) } + [nil]
     var environmentPointers = environment.map { strdup("\($0)=\($1)") } + [nil]
-    defer { (argumentPointers + environmentPointers).forEach { free($0) } }
+    defer { for pointer in argumentPointers + environmentPointers { free(pointer) } }
     var helper = cpr_helper()
     let problem = cpr_helper_start(&argumentPointers, &environmentPointers, &helper)
     guard problem == 0 else {

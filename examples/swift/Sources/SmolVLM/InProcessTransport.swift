@@ -97,7 +97,7 @@ final class InProcessTransport: Transport {
 
     private static func startPython(library: String, _ environment: PythonEnvironment) throws {
         let paths = environment.extraSearchPaths.map { strdup($0.path) }
-        defer { paths.forEach { free($0) } }
+        defer { for path in paths { free(path) } }
         var error = [CChar](repeating: 0, count: 512)
         let callback: cpr_event = { _, json, length in
             guard let json else { return }

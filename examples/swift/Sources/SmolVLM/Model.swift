@@ -48,7 +48,7 @@ public struct Model: Sendable {
             ended: { if isFree { frames.close() } },
             element: { event, connection in
                 if event.event == "started", let source = event.id { pump.start(connection, source: source) }
-                return event.caption?.value
+                return event.caption
             })
     }
 

@@ -19,7 +19,9 @@ public final class Runtime: Sendable {
     /// Starts Python, and waits until it is ready.
     ///
     /// - Throws: `SmolVLMError`: no Python, no package, another protocol, or not ready in time.
-    public static func start(_ environment: PythonEnvironment, options: RuntimeOptions = .init()) async throws -> Runtime {
+    public static func start(_ environment: PythonEnvironment, options: RuntimeOptions = .init()) async throws
+        -> Runtime
+    {
         let core = Core(environment, options)
         try await core.connect()
         return Runtime(core)

@@ -78,7 +78,8 @@ extension AllTests {
             return (runtime, try await runtime.loadModel(.demo))
         }
 
-        @Test(arguments: Place.allCases) func whatIsWrongIsOneErrorAndTheNextAnswerIsRight(_ place: Place) async throws {
+        @Test(arguments: Place.allCases) func whatIsWrongIsOneErrorAndTheNextAnswerIsRight(_ place: Place) async throws
+        {
             let model = try await sharedModel(place)
             let damaged = Data(try Data(contentsOf: picture).prefix(300))
             let bad: [AsyncThrowingStream<Token, any Error>] = [
@@ -107,7 +108,9 @@ extension AllTests {
             #expect(try await read(model.respond(to: color, images: [.file(picture)])) == Reference.answer("picture"))
         }
 
-        @Test(arguments: Place.allCases) func manyTasksAtOnceAreAllAnsweredAndNoThreadIsLeft(_ place: Place) async throws {
+        @Test(arguments: Place.allCases) func manyTasksAtOnceAreAllAnsweredAndNoThreadIsLeft(_ place: Place)
+            async throws
+        {
             let model = try await sharedModel(place)
             let expected = try Reference.answer("picture")
             let processes = place == .helper ? children() : [getpid()]
@@ -116,8 +119,10 @@ extension AllTests {
                 try await withThrowingTaskGroup(of: Bool.self) { group in
                     for _ in 0..<50 {
                         group.addTask {
-                            for _ in 0..<rounds where try await read(
-                                model.respond(to: color, images: [.file(picture)])) != expected {
+                            for _ in 0..<rounds
+                            where try await read(
+                                model.respond(to: color, images: [.file(picture)])) != expected
+                            {
                                 return false
                             }
                             return true

@@ -23,7 +23,8 @@ extension AllTests {
             #expect(ContinuousClock.now - began < .seconds(5))
         }
 
-        @Test(arguments: Place.allCases) func aStreamThatIsDroppedUnreadLeavesTheEngineIdle(_ place: Place) async throws {
+        @Test(arguments: Place.allCases) func aStreamThatIsDroppedUnreadLeavesTheEngineIdle(_ place: Place) async throws
+        {
             let model = try await sharedModel(place)
             func drop() { _ = model.respond(to: color, options: endless) }
             for _ in 0..<5 { drop() }

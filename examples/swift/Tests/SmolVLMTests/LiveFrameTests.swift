@@ -83,7 +83,9 @@ extension AllTests {
 
 #if canImport(Observation)
     extension AllTests.LiveFrameTests {
-        @Test(arguments: Place.allCases) @MainActor func aViewSeesTheLatestCaptionsUntilItStops(_ place: Place) async throws {
+        @Test(arguments: Place.allCases) @MainActor func aViewSeesTheLatestCaptionsUntilItStops(_ place: Place)
+            async throws
+        {
             let model = try await sharedModel(place)
             let feed = CaptionFeed(capacity: 2)
             let frames = feed.start(
@@ -92,12 +94,15 @@ extension AllTests {
                 frames.append(try frame(number), at: Double(number) / 20)
                 try await Task.sleep(for: .milliseconds(5))
             }
-            #expect(await eventually { feed.captions.count == 2 })
+            let isFull = await eventually { feed.captions.count == 2 }
+            #expect(isFull)
             #expect(feed.isRunning && feed.problem == nil)
             feed.stop()
-            #expect(!feed.isRunning && !frames.append(try frame(0), at: 100))
+            #expect(!feed.isRunning)
+            #expect(try frames.append(frame(0), at: 100) == false)
             _ = feed.start(model, prompt: "What happens?", options: .init(window: -1))
-            #expect(await eventually { feed.problem?.contains("window") == true })
+            let hasFailed = await eventually { feed.problem?.contains("window") == true }
+            #expect(hasFailed)
             #expect(!feed.isRunning)
         }
     }

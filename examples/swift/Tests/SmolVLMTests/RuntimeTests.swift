@@ -108,7 +108,8 @@ extension AllTests {
             #expect(ContinuousClock.now - began < .seconds(6))
         }
 
-        private func start(_ environment: PythonEnvironment, _ options: RuntimeOptions = .init()) async -> SmolVLMError? {
+        private func start(_ environment: PythonEnvironment, _ options: RuntimeOptions = .init()) async -> SmolVLMError?
+        {
             do {
                 _ = try await Runtime.start(environment, options: options)
                 return nil

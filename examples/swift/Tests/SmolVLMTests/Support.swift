@@ -37,10 +37,12 @@ actor Shared {
     private var pairs: [Place: Task<(Runtime, Model), any Error>] = [:]
 
     func pair(_ place: Place) async throws -> (Runtime, Model) {
-        let task = pairs[place] ?? Task {
-            let runtime = try await Runtime.start(environment, options: .init(isolation: place.isolation))
-            return (runtime, try await runtime.loadModel(.demo))
-        }
+        let task =
+            pairs[place]
+            ?? Task {
+                let runtime = try await Runtime.start(environment, options: .init(isolation: place.isolation))
+                return (runtime, try await runtime.loadModel(.demo))
+            }
         pairs[place] = task
         return try await task.value
     }
@@ -103,7 +105,9 @@ func failure(_ stream: some AsyncSequence<Token, any Error>) async -> SmolVLMErr
 }
 
 /// Waits until something holds, and says whether it does within the time.
-func eventually(_ seconds: Double = 10, _ holds: () async throws -> Bool) async rethrows -> Bool {
+func eventually(
+    _ seconds: Double = 10, isolation: isolated (any Actor)? = #isolation, _ holds: () async throws -> Bool
+) async rethrows -> Bool {
     let end = ContinuousClock.now + .seconds(seconds)
     while ContinuousClock.now < end {
         if try await holds() { return true }
