@@ -10,7 +10,7 @@ extension AllTests {
             let model = try await sharedModel(place)
             let seconds = isSlow ? 600.0 : 4.0
             let frames = LiveFrames()
-            let process = place == .helper ? try #require(children().first) : getpid()
+            let process = try await process(of: model)
             let feeding = Task.detached {
                 let began = ContinuousClock.now
                 for number in 0..<Int(30 * seconds) {

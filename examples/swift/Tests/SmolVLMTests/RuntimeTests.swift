@@ -15,14 +15,15 @@ extension AllTests {
         }
 
         @Test func aHelperThatIsKilledIsStartedAgainAndThenGivenUp() async throws {
-            let before = Set(children())
+            var helpers: [pid_t] = []
             let runtime = try await Runtime.start(environment, options: quick)
             let model = try await runtime.loadModel(.demo)
             let session = try await model.makeSession()
             let states = Locked<[RuntimeState]>([])
             let watching = Task { for await state in runtime.states { states.with { $0.append(state) } } }
             for round in 1...3 {
-                let helper = try #require(children().first { !before.contains($0) })
+                let helper = try await process(of: model)
+                helpers.append(helper)
                 let stream = model.respond(to: color, options: endless)
                 var count = 0
                 do {
@@ -48,21 +49,23 @@ extension AllTests {
             ]
             #expect(states.with { $0 } == expected)
             #expect(await failure(model.respond(to: color)) == .helperEnded(status: -SIGKILL, lastOutput: ""))
-            #expect(await eventually { Set(children()) == before })
+            #expect(helpers.count == 3 && !helpers.contains(where: isAlive))
         }
 
         @Test(.enabled(if: isSlow)) func aHelperKilledAtAnyMomentLeavesNothingBehind() async throws {
-            let before = Set(children())
+            var helpers: [pid_t] = []
             var options = quick
             options.restartDelays = [Duration](repeating: .milliseconds(10), count: 60)
             let runtime = try await Runtime.start(environment, options: options)
             let model = try await runtime.loadModel(.demo)
             var generator = SystemRandomNumberGenerator()
             for _ in 0..<50 {
+                let helper = try await process(of: model)
+                helpers.append(helper)
                 let stream = model.respond(to: color, images: [.file(picture)], options: endless)
                 let reading = Task { await failure(stream) }
                 try await Task.sleep(for: .milliseconds(Int.random(in: 0..<400, using: &generator)))
-                for helper in children() where !before.contains(helper) { kill(helper, SIGKILL) }
+                kill(helper, SIGKILL)
                 let error = await reading.value
                 guard case .helperEnded = error else {
                     Issue.record("\(String(describing: error))")
@@ -72,7 +75,7 @@ extension AllTests {
                 #expect(try answer == Reference.answer("picture"))
             }
             await runtime.shutDown()
-            #expect(await eventually { Set(children()) == before })
+            #expect(await eventually { !helpers.contains(where: isAlive) })
         }
 
         @Test func whatCannotStartSaysWhyAtOnce() async throws {
@@ -140,27 +143,27 @@ extension AllTests {
         }
 
         @Test(arguments: Place.allCases) func afterShuttingDownEverythingIsClosed(_ place: Place) async throws {
-            let before = Set(children())
             let runtime = try await Runtime.start(environment, options: .init(isolation: place.isolation))
             let model = try await runtime.loadModel(.demo)
+            let helper = try await process(of: model)
             let stream = model.respond(to: color, options: endless)
             for try await _ in stream { break }
             await runtime.shutDown()
             #expect(await failure(model.respond(to: color)) == .closed)
             await #expect(throws: SmolVLMError.closed) { try await model.warmUp() }
-            #expect(await eventually { Set(children()) == before })
+            #expect(await eventually { helper == getpid() || !isAlive(helper) })
             var states: [RuntimeState] = []
             for await state in runtime.states { states.append(state) }
             #expect(states == [.ended(nil)])
         }
 
         @Test func aRuntimeThatIsDroppedTakesItsHelperAlong() async throws {
-            let before = Set(children())
-            do {
+            func helperOfADroppedRuntime() async throws -> pid_t {
                 let runtime = try await Runtime.start(environment)
-                _ = runtime.information
+                return try await process(of: runtime.loadModel(.demo))
             }
-            #expect(await eventually { Set(children()) == before })
+            let helper = try await helperOfADroppedRuntime()
+            #expect(await eventually { !isAlive(helper) })
         }
 
         @Test func loadingTellsAndRefuses() async throws {

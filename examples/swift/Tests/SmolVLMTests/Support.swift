@@ -116,24 +116,23 @@ func eventually(
     return false
 }
 
-/// The number and parent of each child process that is alive.
-func children() -> [pid_t] {
-    let own = "\(getpid())"
-    let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
-    return entries.compactMap { pid_t($0) }.filter { process in
-        guard let stat = try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8),
-            let fields = stat.split(separator: ")").last?.split(separator: " "), fields.count > 1
-        else { return false }
-        return fields[1] == own && fields[0] != "Z"
-    }
+/// The helper that has a model now; this process where there is none.
+func process(of model: Model) async throws -> pid_t {
+    let transport = try await model.core.connection().transport
+    return (transport as? HelperTransport)?.processIdentifier ?? getpid()
 }
 
-/// Threads of a process.
+/// Whether a process is there, dead ones that nobody has waited for included.
+func isAlive(_ process: pid_t) -> Bool {
+    kill(process, 0) == 0
+}
+
+/// Threads of a process; 0 where the system has no /proc.
 func threads(of process: pid_t = getpid()) -> Int {
     (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/task").count) ?? 0
 }
 
-/// Resident memory of a process, in bytes.
+/// Resident memory of a process, in bytes; 0 where the system has no /proc.
 func memory(of process: pid_t) -> Int {
     let fields = (try? String(contentsOfFile: "/proc/\(process)/statm", encoding: .utf8))?.split(separator: " ") ?? []
     return fields.count > 1 ? (Int(fields[1]) ?? 0) * 4096 : 0
