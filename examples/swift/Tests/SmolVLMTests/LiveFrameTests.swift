@@ -20,9 +20,10 @@ extension AllTests {
                 frames.finish()
                 return true
             }
-            // On the demo model a caption of so many tokens takes about as long as three windows.
+            // With 250 tokens, a caption of the demo model takes about as long as three windows.
             let options = CaptionOptions(
-                window: 0.5, generation: .init(maxTokens: 250, temperature: 1000, seed: 3, framesPerSecond: 8))
+                window: 0.5,
+                generation: .init(maxTokens: isSlow ? 250 : 60, temperature: 1000, seed: 3, framesPerSecond: 8))
             var captions: [Caption] = []
             var early = 0
             for try await caption in model.captions(of: frames, prompt: "What happens?", options: options) {
@@ -31,7 +32,7 @@ extension AllTests {
             }
             #expect(try await feeding.value)
             #expect(!frames.append(try frame(0), at: 1000))
-            #expect(captions.count > 2)
+            #expect(captions.count > 1)
             for (one, next) in zip(captions, captions.dropFirst()) {
                 #expect(one.endS < next.endS && one.totalDropped <= next.totalDropped)
                 #expect(next.totalDropped == one.totalDropped + next.droppedFrames)
