@@ -81,7 +81,10 @@ def test_two_images_a_video_and_frames(program, expected):
 @pytest.mark.parametrize(
     "options",
     [
-        {"json_schema": {"type": "object", "properties": {"a": {"enum": ["red", "blue"]}}, "required": ["a"]}},
+        pytest.param(
+            {"json_schema": {"type": "object", "properties": {"a": {"enum": ["red", "blue"]}}, "required": ["a"]}},
+            marks=pytest.mark.slow,
+        ),  # the grammar of a first schema takes seconds
         {"temperature": 0.9, "seed": 7, "max_tokens": 6},
         {"prompt_lookup_tokens": 4},  # what answers made together cannot have
         {"kv_bits": 8, "kv_group_size": 32, "logprobs": 2},
