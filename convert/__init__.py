@@ -9,6 +9,7 @@ from .calibration_data import Sample, read_samples
 from .checkpoint import convert_checkpoint
 from .compare import Comparison, compare_checkpoints
 from .conversion_report import ConversionReport
+from .export_adapter import export_adapter
 from .plan import Plan, QuantizationOptions, plan_quantization
 from .quantize import LayerFormat, Rounding
 from .source_checkpoint import Source, open_source
@@ -27,6 +28,7 @@ __all__ = [
     "calibrate",
     "compare_checkpoints",
     "convert_checkpoint",
+    "export_adapter",
     "open_source",
     "plan_quantization",
     "read_samples",

@@ -1,17 +1,22 @@
 """`python -m mlx_smolvlm.convert`: arguments and printing."""
 
 import argparse
+import os
 import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 from ..api.loading import DTYPES
-from ..command_line.progress import Progress, say
+from ..command_line.adapter_arguments import adapter_sources, add_adapter_argument
+from ..command_line.progress import Progress
 from ..command_line.runner import CommandLine, refuse_tracebacks
+from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
+from ..model.adapters.adapter_export import FORMATS as ADAPTER_FORMATS
 from .checkpoint import convert_checkpoint
 from .conversion_report import ConversionReport
+from .export_adapter import export_adapter
 from .plan import RECIPES, QuantizationOptions
 from .quality_command import (
     add_quality_options,
@@ -24,6 +29,7 @@ from .quality_command import (
 )
 from .quantize import FORMATS, parse_format
 
+_NOT_FOR_EXPORTS = ("quantize", "dequantize", "calibrate", "compare", "revision", "force", "upload_repo", "dtype")
 _PARTS = ("embeddings", "connector", "vision")
 _MODE_NAMES = ", ".join(mode for mode in FORMATS if mode != "affine")
 
@@ -31,15 +37,21 @@ _MODE_NAMES = ", ".join(mode for mode in FORMATS if mode != "affine")
 def main() -> None:
     """Run the command line; exits with 2 and one line on bad input."""
     with refuse_tracebacks(), ExitStack() as opened:
-        arguments = _parser().parse_args()
-        check_quality_options(arguments)
+        parser = _parser()
+        arguments = parser.parse_args()
+        check_quality_options(parser, arguments)
         waiting = opened.enter_context(Waiting())
         waiting.tell("opening the checkpoint")
         command = _command(sys.argv[1:])
         if arguments.compare:
             run_comparison(arguments, command)
             return
-        if arguments.hf_path is None and arguments.adapter_path is None:
+        if arguments.export_adapter is not None:
+            _export_adapter(arguments)
+            return
+        if arguments.adapter_format is not None:
+            raise ValueError("--adapter-format is that of --export-adapter; add it")
+        if arguments.hf_path is None and not arguments.adapter_path:
             raise ValueError("name the checkpoint to convert by --hf-path, or an adapter by --adapter-path")
         if arguments.quantize and arguments.dequantize:
             raise ValueError("-q and -d exclude each other; -q alone quantizes a quantized checkpoint again")
@@ -60,7 +72,7 @@ def main() -> None:
             plan=plan,
             rounding=rounding,
             dequantize=arguments.dequantize,
-            adapter_path=arguments.adapter_path,
+            adapter_path=adapter_sources(arguments.adapter_path) or None,
             dtype=arguments.dtype,
             revision=arguments.revision,
             force=arguments.force,
@@ -87,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hf-path", "--model", metavar="PATH_OR_HUB_ID", help="checkpoint to convert")
     parser.add_argument("--mlx-path", default="mlx_model", metavar="OUT", help="folder to make (default: mlx_model)")
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
-    parser.add_argument("--adapter-path", metavar="PATH_OR_HUB_ID", help="LoRA adapter (PEFT) to merge first")
+    add_adapter_argument(parser, "merged first")
+    parser.add_argument("--export-adapter", metavar="OUT", help="write the adapter in another format; convert nothing")
+    parser.add_argument("--adapter-format", choices=ADAPTER_FORMATS, help="of --export-adapter (default: the other)")
     parser.add_argument("--dtype", choices=DTYPES, help="type of what is not quantized (default: as in the file)")
     parser.add_argument("-d", "--dequantize", action="store_true", help="turn a quantized checkpoint into a plain one")
     parser.add_argument("--force", action="store_true", help="replace the checkpoint in OUT when the new one is whole")
@@ -152,12 +166,30 @@ def _quantization(arguments: argparse.Namespace) -> QuantizationOptions | None:
     )
 
 
+def _export_adapter(arguments: argparse.Namespace) -> None:
+    useless = [name for name in _NOT_FOR_EXPORTS if getattr(arguments, name)]
+    if arguments.mlx_path != _parser().get_default("mlx_path"):
+        useless.append("mlx_path")
+    if useless:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in useless)
+        raise ValueError(f"--export-adapter converts no model; leave {options} out")
+    sources = adapter_sources(arguments.adapter_path)
+    if len(sources) != 1:
+        raise ValueError(f"--export-adapter takes one --adapter-path, {len(sources)} were given")
+    folder, notes = export_adapter(
+        sources[0], arguments.export_adapter, adapter_format=arguments.adapter_format, base=arguments.hf_path
+    )
+    print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    for note in notes:
+        say(f"note: {note}")
+
+
 def _command(words: list[str]) -> str:
     """The command line as others could run it: of paths on this machine, only the last name is shown."""
 
     def shown(word: str) -> str:
         option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        return option + equals + (Path(value).name if Path(value).is_absolute() or Path(value).exists() else value)
+        return option + equals + (Path(value).name if os.path.isabs(value) or os.path.exists(value) else value)
 
     return f"python -m mlx_smolvlm.convert {shlex.join(map(shown, words))}"
 

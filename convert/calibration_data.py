@@ -1,7 +1,7 @@
 """Samples to measure and calibrate on: prompts with images, and the tokens of an answer to each."""
 
 import json
-import re
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,8 @@ import numpy as np
 from ..api.generation import stream_generate
 from ..engine.prefill import tiles_per_step
 from ..media.signatures import is_picture_of_folder, skipped_note
+from ..media.urls import is_url
+from ..model.json_fields import read_text
 from ..model.smolvlm import SmolVLM
 from ..options import quoted
 from ..processor.processor import END_OF_UTTERANCE, Processor
@@ -24,6 +26,7 @@ MAX_ANSWER_TOKENS = 48
 MAX_TEXT_TOKENS = 96
 DEFAULT_QUESTION = "Describe this image."
 _TEXTS = (".txt", ".jsonl")
+_MAX_TEXT_BYTES = 1024**3  # of one file; lines may hold images
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,16 @@ def _image_sample(file: Path) -> Sample:
 
 def _text_beside(image: Path, ending: str) -> str | None:
     file = image.with_name(image.stem + ending)
-    return file.read_text(encoding="utf-8").strip() or None if file.is_file() else None
+    return _text(file).strip() or None if file.is_file() else None
+
+
+def _text(file: Path) -> str:
+    return read_text(file, _MAX_TEXT_BYTES).removeprefix("\ufeff")  # a mark that some editors put first
 
 
 def _conversations(file: Path) -> list[Sample]:
     samples = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_text(file).split("\n"), 1):  # strings may hold other line breaks
         if not line.strip():
             continue
         where = f"{file.name}:{number}"
@@ -141,8 +148,8 @@ def _with_paths(messages: list[dict[str, Any]], folder: Path) -> list[dict[str, 
         if not isinstance(content, dict):
             return content
         paths = {key: content[key] for key in ("path", "url", "image", "video") if isinstance(content.get(key), str)}
-        local = {key: path for key, path in paths.items() if not re.match(r"\w+:", path)}
-        return {**content, **{key: str(folder / path) for key, path in local.items()}}
+        local = {key: path for key, path in paths.items() if not is_url(path)}
+        return {**content, **{key: str(folder / os.path.expanduser(path)) for key, path in local.items()}}
 
     return [
         {**message, "content": [item(part) for part in message["content"]]}

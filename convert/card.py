@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ..model.json_fields import read_json
 from .conversion_report import ConversionReport
+from .quality import QUALITY
 
 CARD = "README.md"
-QUALITY = "quality.json"
 _QUALITY_START, _QUALITY_END = "<!-- quality -->", "<!-- end of quality -->"
 _HEAD_CHARS = 64 * 1024
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -40,6 +40,7 @@ def write_card(
     made_from = (
         f"[{base_model}](https://huggingface.co/{base_model})" if base_model else f"`{Path(report.source).name}`"
     )
+    made_from += _with_adapters(report)
     how = [f"    {command}"] if command else ["Made from Python, with `mlx_smolvlm.convert.convert_checkpoint`."]
     summary = report.summary() or ["not quantized"]
     text = f"""---
@@ -83,6 +84,18 @@ In Swift, with [mlx-swift-lm](https://github.com/ml-explore/mlx-swift-lm):
 """
     (folder / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")  # of names that are not UTF-8
     refresh_quality(folder)
+
+
+def _with_adapters(report: ConversionReport) -> str:
+    """The adapters that were merged, by name: links where they are of the Hub."""
+    if not report.adapters:
+        return ""
+    names = [
+        (f"[{name}](https://huggingface.co/{name})" if _HUB_ID.fullmatch(name) else f"`{name}`")
+        + (f" (weight {weight:g})" if weight != 1 else "")
+        for name, weight in report.adapters
+    ]
+    return f", with the adapter{'s' * (len(names) > 1)} {' and '.join(names)} merged into it,"
 
 
 def refresh_quality(folder: Path) -> None:

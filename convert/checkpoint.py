@@ -2,17 +2,19 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..api.loading import DTYPES, check_utf8
+from ..api.finding import AdapterSource, base_of, check_utf8, name_of, open_adapters
+from ..api.loading import DTYPES
 from ..command_line.progress import Progress
 from ..files import write_json
 from ..model.json_fields import read_json
-from .adapter import open_adapter
+from ..processor.processor import load_processor
 from .card import write_card
 from .configuration import converted_config
 from .conversion_report import ConversionReport
+from .merged_source import MergedSource
 from .plan import (
     PARTS,
     Plan,
@@ -24,7 +26,7 @@ from .plan import (
     refuse_unquantized,
 )
 from .quantize import Rounding
-from .save import check_target, copy_companions, find_companions, whole_checkpoint
+from .save import check_target, copy_companions, find_companions, left_out_note, whole_checkpoint
 from .shards import TensorSpec, write_weights
 from .source_checkpoint import Source, open_source
 from .tensors import output_specs, output_tensors
@@ -38,7 +40,7 @@ def convert_checkpoint(
     plan: Plan | None = None,
     rounding: Rounding | None = None,
     dequantize: bool = False,
-    adapter_path: str | Path | None = None,
+    adapter_path: AdapterSource | Sequence[AdapterSource] | None = None,
     dtype: str | None = None,
     revision: str | None = None,
     force: bool = False,
@@ -53,13 +55,14 @@ def convert_checkpoint(
 
     Args:
         path_or_hub_id: a folder or a Hub id. Layers that are quantized already are dequantized where `quantization`,
-            `plan` or `dequantize` ask for it, and copied otherwise. None for the base that `adapter_path` names.
+            `plan` or `dequantize` ask for it, and copied otherwise. None for the base that the adapters name.
         mlx_path: the folder to make. It appears when it is whole.
         quantization: what to quantize; None for nothing.
         plan: instead of `quantization`, the format of each layer by its path; layers left out keep full precision.
         rounding: how weights are transformed and rounded; None rounds to nearest.
         dequantize: turn a quantized checkpoint into a plain one.
-        adapter_path: folder or Hub id of a LoRA adapter in PEFT's format, to be merged first.
+        adapter_path: adapters to be merged first, one or several, as `adapters` of `load`. A tokenizer, chat template
+            or processor files beside one win over the checkpoint's.
         dtype: "bfloat16", "float16" or "float32" for what is not quantized; None keeps the types of the file.
         revision: branch, tag or commit of the checkpoint on the Hub.
         force: replace a checkpoint that has the name `mlx_path`, once the new one is whole.
@@ -81,28 +84,29 @@ def convert_checkpoint(
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     if (quantization is not None) + (plan is not None) + dequantize > 1:
         raise ValueError("quantizing, a plan and dequantizing exclude each other; choose one")
-    adapter = open_adapter(adapter_path) if adapter_path is not None else None
-    origin = adapter.base if path_or_hub_id is None and adapter else path_or_hub_id
+    adapters = open_adapters(adapter_path) if adapter_path is not None else []
+    origin = path_or_hub_id
     if origin is None:
-        raise ValueError("no checkpoint is given, and the adapter's configuration names no base; name it by --hf-path")
+        origin, revision = base_of([adapter for adapter, _ in adapters], revision, "--hf-path")
     if not str(mlx_path):
         raise ValueError("--mlx-path is empty; name the folder to make")
     target = Path(mlx_path).expanduser().absolute()
     check_utf8(target)
     source = open_source(origin, revision=revision)
     check_target(target, source.folder, force)
-    companions = find_companions(source.folder)
+    companions = find_companions(source.folder, [adapter.folder for adapter, _ in adapters])
     raw_config = read_json(source.folder / "config.json")
+    if adapters:
+        source = MergedSource(source, adapters)
+        load_processor(source.folder, source.config, [adapter.folder for adapter, _ in adapters])
     layers, num_weights = source.layers, source.num_weights
-    if adapter:
-        adapter.check(source.shapes)
-        adapter.check_tokens(source.folder)
     keeps_codes = bool(source.formats) and quantization is None and plan is None and not dequantize
-    if keeps_codes and adapter:
+    if keeps_codes and adapters:
         raise ValueError(f"{origin} is quantized; to merge an adapter, quantize it again (-q) or dequantize it (-d)")
     is_requantized = bool(quantization is not None or plan is not None or dequantize)
     plan, reasons = _plan(source, quantization, plan, dequantize, allow_unquantized)
     notes = _requantization_notes(source.formats, plan) if is_requantized else []
+    notes += filter(None, [left_out_note(source.folder)])
     entry = config_entry(plan)
     to_apply, shapes = plan, source.shapes
     if keeps_codes:
@@ -111,11 +115,12 @@ def convert_checkpoint(
     specs = output_specs(source, to_apply, target_dtype)
     size_bytes = sum(spec.size_bytes for spec in specs.values())
     parts = _part_sizes(specs, shapes)
-    report = ConversionReport(target, str(origin), size_bytes, num_weights, plan, reasons, layers, parts, notes)
+    merged = [(name_of(adapter.folder), weight) for adapter, weight in adapters]
+    report = ConversionReport(target, str(origin), size_bytes, num_weights, plan, reasons, layers, parts, notes, merged)
     needed_bytes = size_bytes + sum(file.stat().st_size for file in companions.values())
     with whole_checkpoint(target, source.folder, needed_bytes, force) as folder:
         progress.stage(f"writing {size_bytes / 1e6:.1f} MB", size_bytes, "B")
-        tensors = output_tensors(source, to_apply, target_dtype, rounding or Rounding(), adapter)
+        tensors = output_tensors(source, to_apply, target_dtype, rounding or Rounding())
         try:
             write_weights(folder, specs, tensors, progress.advance)
         finally:

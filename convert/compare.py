@@ -9,7 +9,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..api.loading import find_checkpoint, load, open_checkpoint
+from ..api.finding import find_checkpoint
+from ..api.loading import load, open_checkpoint
 from ..model.config import ModelConfig, read_model_config
 from ..model.smolvlm import SmolVLM
 from ..processor.processor import Processor

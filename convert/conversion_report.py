@@ -18,7 +18,7 @@ class ConversionReport:
 
     `plan` holds every layer that can be quantized with its format or None, `reasons` why a layer has none, `shapes`
     those of the weights, (out, in). `source` is the folder or Hub id converted. `part_sizes` are bytes and weights of
-    each of PARTS. `notes` say what the conversion cannot give.
+    each of PARTS. `notes` say what the conversion cannot give. `adapters` were merged, each with its weight.
     """
 
     folder: Path
@@ -30,6 +30,7 @@ class ConversionReport:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     part_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    adapters: Sequence[tuple[str, float]] = ()
 
     @property
     def bits_per_weight(self) -> float:
@@ -63,6 +64,7 @@ class ConversionReport:
     def as_json(self) -> dict[str, Any]:
         """The content of REPORT_FILE: totals, and for each layer its shape and its format or the reason."""
         layers: dict[str, Any] = {}
+        adapters = [{"name": name, "weight": weight} for name, weight in self.adapters]
         for path, layer_format in self.plan.items():
             how = layer_format.entry() if layer_format else {"reason": self.reasons.get(path, "full precision")}
             layers[path] = {"shape": list(self.shapes[path])} | how
@@ -71,6 +73,7 @@ class ConversionReport:
             "num_weights": self.num_weights,
             "bits_per_weight": round(self.bits_per_weight, 4),
             "bits_per_weight_of_parts": {part: round(self.bits_of(part), 4) for part in self.part_sizes},
+            **({"adapters": adapters} if adapters else {}),
             "layers": layers,
         }
 

@@ -49,11 +49,11 @@ def largest_activations(model: SmolVLM, samples: Sequence[ScoredSample]) -> list
     return sorted(risks, key=lambda risk: -risk.largest)
 
 
-def overflow_warnings(risks: Sequence[Risk], limit: float = MARGIN * FLOAT16_MAX) -> list[str]:
+def overflow_warnings(risks: Sequence[Risk]) -> list[str]:
     """A line for each layer that comes near the end of float16, the worst first."""
     return [
         f"float16 may overflow: {risk.path} has {risk.where}s of up to {risk.largest:.0f}, and float16 ends at "
         f"{FLOAT16_MAX:.0f}; bfloat16 has no such limit"
         for risk in risks
-        if not risk.largest < limit  # not a number, too
+        if not risk.largest < MARGIN * FLOAT16_MAX  # not a number, too
     ]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..files import check_drawing, whole_file, write_drawing, write_json
+from ..files import check_plot, figure_class, whole_file, write_drawing, write_json
 from ..model.json_fields import read_json
 from .compare import Comparison
 
@@ -110,7 +110,7 @@ def write_plot(quality: dict[str, Any], file: Path) -> None:
         as `check_plot`.
     """
     check_plot(file)
-    figure = _figure_class()(figsize=(10, 7), layout="constrained")
+    figure = figure_class()(figsize=(10, 7), layout="constrained")
     above, below = figure.subplots(2, 1)
     kl, errors = quality["kl_by_position"], quality["layer_errors"]
     above.plot(range(1, len(kl) + 1), kl, color=_PALETTE[0], marker=".")
@@ -122,30 +122,6 @@ def write_plot(quality: dict[str, Any], file: Path) -> None:
     below.set(xlabel="layer, from images to answers", ylabel="relative error of its output")
     below.legend(frameon=False)
     write_drawing(figure, file)
-
-
-def check_plot(file: Path) -> None:
-    """Refuse early what could not be drawn or written later.
-
-    Raises:
-        ModuleNotFoundError: matplotlib is not installed.
-        FileNotFoundError: the folder is not there.
-        FileExistsError: another file is there; only drawings of this program are replaced.
-        ValueError: a format that matplotlib does not write.
-    """
-    if file.suffix.lower().lstrip(".") not in _figure_class()().canvas.get_supported_filetypes():
-        raise ValueError(f"--plot {file}: no image format is called {file.suffix!r}; try .png, .svg or .pdf")
-    if not file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--plot {file}: there is no folder {file.absolute().parent}")
-    check_drawing(file)
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure  # an extra, slow to import; no backend, no windows
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("--plot needs matplotlib: pip install 'mlx-smolvlm[plot]'") from None
-    return Figure
 
 
 def _title(quality: dict[str, Any]) -> str:

@@ -5,22 +5,28 @@ import json
 import warnings
 from pathlib import Path
 
-from ..api.loading import find_checkpoint
-from ..command_line.progress import Progress, say
+from ..api.finding import base_of, find_checkpoint, open_adapters
+from ..command_line.adapter_arguments import adapter_sources
+from ..command_line.progress import Progress
+from ..command_line.standard_streams import say
+from ..files import check_plot
 from ..media.reporting import report
 from ..processor.processor import load_processor
-from .adapter import open_adapter
 from .calibration import calibrate, float16_warnings, quality_data
 from .calibration_data import check_samples, read_samples
 from .card import CARD, refresh_quality
 from .compare import compare_checkpoints
 from .plan import Plan, QuantizationOptions, plan_quantization, refuse_unquantized
-from .quality import QUALITY, check_plot, quality_json, quality_text, write_plot, write_quality
+from .quality import QUALITY, quality_json, quality_text, write_plot, write_quality
 from .quantize import Rounding
 from .save import check_target
 from .source_checkpoint import Source, open_source
 
-_FOR_CONVERSION = ("hf_path", "quantize", "dequantize", "calibrate", "adapter_path", "revision", "force", "upload_repo")
+_FOR_CONVERSION = (
+    *("hf_path", "mlx_path", "adapter_path", "revision", "force", "upload_repo", "verbose", "dequantize", "calibrate"),
+    *("quantize", "q_bits", "q_group_size", "q_mode", "q_recipe", "q_embeddings", "q_connector", "q_vision", "skip"),
+    *("allow_unquantized", "target_bpw"),
+)
 
 
 def add_quality_options(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +59,7 @@ def add_quality_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_quality_options(arguments: argparse.Namespace) -> None:
+def check_quality_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Refuse options that have no meaning together.
 
     Raises:
@@ -63,12 +69,12 @@ def check_quality_options(arguments: argparse.Namespace) -> None:
         for option, value in (("--json", arguments.json), ("--plot", arguments.plot)):
             if value:
                 raise ValueError(f"{option} shows a comparison; add --compare A B")
-    elif useless := [name for name in _FOR_CONVERSION if getattr(arguments, name)]:
+    elif useless := [name for name in _FOR_CONVERSION if getattr(arguments, name) != parser.get_default(name)]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in useless)
         raise ValueError(f"--compare converts nothing; leave {options} out")
     if arguments.calibrate and not arguments.quantize:
         raise ValueError("--calibrate is about quantization; add -q")
-    if arguments.calibrate and arguments.adapter_path is not None:
+    if arguments.calibrate and arguments.adapter_path:
         raise ValueError("--calibrate takes no --adapter-path; merge the adapter into a folder first, and convert that")
     if arguments.calibrate and arguments.q_mode not in (None, "affine"):
         raise ValueError(f"--calibrate rounds in the affine mode; leave --q-mode {arguments.q_mode} out")
@@ -93,7 +99,9 @@ def run_comparison(arguments: argparse.Namespace, command: str) -> None:
     report("")  # the line that says what goes on
     print(json.dumps(quality) if arguments.json else quality_text(quality))
     if arguments.plot:
+        report("drawing")
         write_plot(quality, arguments.plot)
+        report("")
     if Path(candidate).is_dir() and open_source(candidate).formats:
         _leave(quality, Path(candidate))
 
@@ -135,10 +143,11 @@ def report_quality(arguments: argparse.Namespace, folder: Path, command: str, pr
 def check_float16_samples(arguments: argparse.Namespace) -> None:
     """Before `--dtype float16 --data DIR`: refuse samples that cannot be read."""
     if arguments.data:
-        base = arguments.hf_path or open_adapter(arguments.adapter_path).base
+        base, revision = arguments.hf_path, arguments.revision
         if base is None:
-            return  # which `convert_checkpoint` refuses
-        source = open_source(base, revision=arguments.revision)
+            adapters = [adapter for adapter, _ in open_adapters(adapter_sources(arguments.adapter_path))]
+            base, revision = base_of(adapters, revision, "--hf-path")
+        source = open_source(base, revision=revision)
         check_target(Path(arguments.mlx_path).expanduser().absolute(), source.folder, arguments.force)
         check_samples(load_processor(source.folder, source.config), read_samples(arguments.data))
 

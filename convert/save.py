@@ -3,19 +3,23 @@
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..files import whole_folder
+from ..media.urls import printable
+from ..model.adapters.companion_files import COMPANIONS, companion_finder
 
 # Tokenizer, templates, processors, licence; never code or weights, and nothing that a folder happens to hold besides.
 _COPIED = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
-    *("merges.txt", "chat_template.json", "chat_template.jinja", "generation_config.json", "processor_config.json"),
-    *("preprocessor_config.json", "video_preprocessor_config.json"),
+    *COMPANIONS,
+    "generation_config.json",
     *("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE", "LICENCE.md", "LICENCE.txt", "NOTICE", "NOTICE.txt"),
 )
+# What is written anew, and what other tools keep beside a checkpoint for themselves.
+_WRITTEN = ("config.json", "README.md", "quantization_report.json", "quality.json", "model.safetensors.index.json")
+_SHOWN_NAMES = 5
 MAX_COMPANION_BYTES = 64 * 1024**2  # of one file; tokenizers are the largest, with some 20 MB
 _OWN_FILES_BYTES = 64 * 1024**2  # room for config.json, the card and the report
 
@@ -66,8 +70,10 @@ def _check_room(folder: Path, size_bytes: int) -> None:
         raise OSError(f"{folder} has {free / 1e9:.2f} GB free, but {needed / 1e9:.2f} GB are needed; make room first")
 
 
-def find_companions(source: Path) -> dict[str, Path]:
+def find_companions(source: Path, adapters: Sequence[Path] = ()) -> dict[str, Path]:
     """What else a user needs, by name: tokenizer, chat template, processor and generation settings, licence.
+
+    Files beside the adapters win.
 
     Returns:
         Names, and where the files really are: in the folder, or where it is one of the Hub's cache among its blobs.
@@ -75,11 +81,13 @@ def find_companions(source: Path) -> dict[str, Path]:
     Raises:
         ValueError: a file of that name is a link to another place, no regular file, or too large.
     """
-    folder = source.resolve()
-    places = {folder, folder.parent.parent / "blobs"} if folder.parent.name == "snapshots" else {folder}
+    places = set()
+    for folder in (path.resolve() for path in (source, *adapters)):
+        places |= {folder, folder.parent.parent / "blobs"} if folder.parent.name == "snapshots" else {folder}
+    find = companion_finder(source, adapters)
     found = {}
     for name in _COPIED:
-        file = source / name
+        file = find(name) if name in COMPANIONS else source / name
         if not os.path.lexists(file):
             continue
         real = Path(os.path.realpath(file))
@@ -92,6 +100,26 @@ def find_companions(source: Path) -> dict[str, Path]:
             raise ValueError(f"{file} has {size} bytes, the limit for this file is {MAX_COMPANION_BYTES}")
         found[name] = real
     return found
+
+
+def left_out_note(source: Path) -> str:
+    """One line about what the source holds and the new folder will not; empty if that is nothing.
+
+    Hidden files, weights and what is written anew do not count.
+    """
+    names = [
+        entry.name + "/" * entry.is_dir()
+        for entry in os.scandir(source)
+        if not (entry.name.startswith(".") or entry.name.endswith(".safetensors"))
+        and entry.name not in (*_COPIED, *_WRITTEN)
+    ]
+    if not names:
+        return ""
+    shown = [printable(name, 60) for name in sorted(names)[:_SHOWN_NAMES]]
+    num_others = max(0, len(names) - _SHOWN_NAMES)
+    others = [f"{num_others} other{'s' * (num_others != 1)}"] if num_others else []
+    count = "1 file" if len(names) == 1 else f"{len(names)} files or folders"
+    return f"{count} of the source not copied: {', '.join([*shown, *others])}; copy by hand what you need of it"
 
 
 def copy_companions(companions: dict[str, Path], folder: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ..api.loading import find_checkpoint, open_checkpoint
+from ..api.finding import find_checkpoint
+from ..api.loading import open_checkpoint
 from ..model.checkpoint_folder import check_folder
 from ..model.config import ModelConfig, read_model_config
 from ..processor.processor import load_processor

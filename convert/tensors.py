@@ -6,7 +6,6 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from .adapter import Adapter
 from .plan import Plan
 from .quantize import Rounding
 from .shards import TensorSpec
@@ -37,7 +36,7 @@ def output_specs(source: Source, plan: Plan, dtype: mx.Dtype | None) -> dict[str
 
 
 def output_tensors(
-    source: Source, plan: Plan, dtype: mx.Dtype | None, rounding: Rounding, adapter: Adapter | None = None
+    source: Source, plan: Plan, dtype: mx.Dtype | None, rounding: Rounding
 ) -> Iterator[tuple[str, mx.array]]:
     """The tensors to write, computed from one source tensor at a time, which is released before the next.
 
@@ -45,10 +44,7 @@ def output_tensors(
         ValueError: a tensor holds values that are not finite.
     """
     for name in source.shapes:
-        array = source.read(name)
-        if adapter:
-            array = adapter.merge(name, array)
-        array = rounding.transform(name, array)
+        array = rounding.transform(name, source.read(name))
         if mx.issubdtype(array.dtype, mx.floating):
             if not _is_finite(array):
                 raise ValueError(f"{source.folder}: {name} holds values that are not finite (NaN or infinity)")

@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # as `typing` says it, whose import would take longer tha
 if TYPE_CHECKING:
     from typing import Any
 
+    from .api.adapter_set import AdapterSet
     from .api.batching import BatchAnswer, generate_batch
     from .api.caption_steps import Caption
     from .api.captioning import stream_captions
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .processor.sampled_video import SampledVideo
 
 _HOME = {
+    "AdapterSet": "api.adapter_set",
     "BatchAnswer": "api.batching",
     "BatchRequest": "engine.row",
     "Caption": "api.caption_steps",
@@ -54,6 +56,7 @@ _HOME = {
 
 __all__ = [  # noqa: RUF022 - the order in which a reader meets them
     "load",
+    "AdapterSet",
     "stream_generate",
     "generate_text",
     "GenerationResponse",

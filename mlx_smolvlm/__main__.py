@@ -7,13 +7,12 @@ from .command_line import starting  # first: Ctrl-C may come while the rest is i
 
 # isort: split
 import sys
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
 from . import __version__
-from .command_line.progress import say
 from .command_line.runner import BAD_INPUT, refuse_tracebacks
+from .command_line.standard_streams import say
 
 # Command -> the module whose `main` runs it, and one line for the help.
 COMMANDS = {
@@ -21,6 +20,7 @@ COMMANDS = {
     "chat": (".chat", "talk with a model on the terminal"),
     "watch": (".watch", "caption a camera, a stream or a video window by window"),
     "batch": (".batch.__main__", "ask one question about many images, one line of JSON each"),
+    "server": (".server.__main__", "serve programs (OpenAI's and Ollama's interfaces) and a page"),
     "convert": (".convert.__main__", "convert, quantize and compare checkpoints"),
     "benchmark": (".benchmark.__main__", "measure the speed of each stage on this machine"),
 }
@@ -71,9 +71,10 @@ def _help(program: str) -> str:
 
 
 def _no_such_command(program: str, command: str) -> str:
-    close = get_close_matches(command, COMMANDS, n=1)
-    advice = f"did you mean '{close[0]}'?" if close else f"expected one of {', '.join(COMMANDS)}"
-    return f"no command '{command}'; {advice} (see {program} --help)"
+    from .options import did_you_mean, quoted  # only mistakes need it
+
+    advice = did_you_mean(command, list(COMMANDS)) or f"expected one of {', '.join(COMMANDS)}"
+    return f"no command {quoted(command)}; {advice} (see {program} --help)"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .command_line.adapter_arguments import add_adapter_argument, loading_options
 from .command_line.arguments import (
     add_answer_arguments,
     add_media_arguments,
@@ -18,11 +19,11 @@ from .command_line.arguments import (
     media_options,
 )
 from .command_line.chat_help import HELP
-from .command_line.progress import say
 from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
 from .command_line.shown_media import ShownMedia, typed_path
-from .command_line.signals import Interruption, Stopping, if_held_up
+from .command_line.signals import Interruption, SingleInterrupts, Stopping, if_held_up
 from .command_line.standard_input import STANDARD_INPUT, check_standard_input, read_pipes
+from .command_line.standard_streams import say
 from .media.urls import is_url
 from .options import refuse_options
 
@@ -56,7 +57,8 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
         from .api.session import Session, check_session_options
 
     check_session_options(options)
-    model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, dtype=arguments.dtype)
+    loading = loading_options(arguments)
+    model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, **loading)
     from .command_line.notes import show_demo_note, show_speed_note, with_short_steps
 
     options = with_short_steps(options)
@@ -99,31 +101,43 @@ class _Chat:
 
         self._lines = LineInput([*self._commands, "/quit"], history_name)
         self._is_interactive = self._lines.is_terminal
+        self._interrupts = SingleInterrupts(self._is_interactive)
 
     def run(self) -> None:
         """Answer until the input ends."""
         if self._is_interactive:
             say("/help lists the commands.")
+        with self._interrupts:
+            while (line := self._next_line()) is not None:
+                if line.split(maxsplit=1)[:1] in (["/quit"], ["/exit"]) or line.strip() in ("quit", "exit"):
+                    return
+                self._obey_or_say(line)
+
+    def _next_line(self) -> str | None:
+        """What is typed next; None at the end. However often Ctrl-C is pressed, it clears the line and no more."""
         while True:
             try:
-                line = self._lines.next()
+                with self._interrupts.expected(not self._lines.handles_interrupts):
+                    return self._lines.next()
             except EOFError:
-                return
+                return None
             except KeyboardInterrupt:
                 if not self._is_interactive:
                     raise
-                say("\n(Ctrl-D or /quit ends the chat)")
-                continue
-            if line.split(maxsplit=1)[:1] in (["/quit"], ["/exit"]) or line.strip() in ("quit", "exit"):
-                return
-            try:
+            say("\n(Ctrl-D or /quit ends the chat)")
+
+    def _obey_or_say(self, line: str) -> None:
+        try:
+            with self._interrupts.expected():
                 self._obey(line)
-            except BrokenPipeError:
-                raise
-            except REPORTED as error:
-                say(f"error: {one_line(error)}")
-            except KeyboardInterrupt:
-                say("(stopped)")
+        except BrokenPipeError:
+            raise
+        except REPORTED as error:
+            self._waiting.stop()
+            say(f"error: {one_line(error)}")
+        except KeyboardInterrupt:
+            self._waiting.stop()
+            say("(stopped)")
 
     def show(self, kind: str, source: str) -> None:
         """Add an image or video to the next question. Raises what opening it raises."""
@@ -139,9 +153,11 @@ class _Chat:
             if source in STANDARD_INPUT:
                 raise ValueError("the chat reads standard input itself; save the image to a file first")
             (content,) = read_pipes([source])
+            self._waiting.tell("opening the image")
             with named_source(source[:100]):
                 options = self._session.media_options
                 image = load_image(content, max_pixels=options.max_pixels or MAX_IMAGE_PIXELS, page=options.page)
+            self._waiting.stop()
             if self._is_interactive:
                 show_inline(image)
             # Only a file can be opened again; what came from elsewhere is kept.
@@ -150,7 +166,9 @@ class _Chat:
             if not is_url(source):  # those are downloaded with the question
                 from .media.video.probing import probe
 
+                self._waiting.tell("opening the video")
                 probe(Path(source))
+                self._waiting.stop()
             self._shown.add(kind, source, describe_source(source))
         if self._is_interactive:
             say(f"(goes with the next question: {Path(source).name[:100]})")
@@ -162,7 +180,9 @@ class _Chat:
         """
         from .api.session import Session
 
+        self._waiting.tell("loading the conversation")
         loaded = Session.load(typed_path(path), self._session.model, self._session.processor)
+        self._waiting.stop()
         loaded.options, loaded.media_options = self._session.options, self._session.media_options
         if system is not None:
             loaded.system = system
@@ -173,7 +193,7 @@ class _Chat:
         if not line.strip():
             return
         from .command_line.dropped_media import take_media
-        from .command_line.media_kind import is_video
+        from .media.signatures import is_video
 
         is_command = line.partition(" ")[0].strip() in self._commands
         question, dropped = (line, []) if is_command else take_media(line)
@@ -233,13 +253,15 @@ class _Chat:
             )
 
     def _save(self, path: str) -> None:
+        self._waiting.tell("saving")
         self._session.save(typed_path(path))
+        self._waiting.stop()
         say("(saved)")
 
     def _begin_new(self, _: str) -> None:
         self._session.turns = []
-        self._shown.clear()
-        say("(a new conversation)")
+        removed = f"; removed: {self._shown.remove('all')}" if self._shown else ""
+        say(f"(a new conversation{removed})")
 
     def _set_system(self, text: str) -> None:
         self._session.system = text or None
@@ -260,6 +282,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     start = parser.add_argument_group("how to begin")
     start.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
+    add_adapter_argument(start)
     add_media_sources(start)
     start.add_argument("--system", metavar="TEXT", help="system prompt")
     start.add_argument("--load", metavar="FILE", help="a conversation that /save wrote")

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whatever ends the writing. Standard library only.
+"""Files and folders that appear whole or not at all, whatever ends the writing.
 
 Everything is made in a hidden folder beside the target and takes the target's name at the end, once it is on the disk.
 The hidden folder is locked while its process lives; what a killed process left is removed by the next one that writes
@@ -67,8 +67,9 @@ def whole_file(target: Path, check: Callable[[Path], None] = replace_anything) -
 
 
 def refuse_foreign(target: Path, is_own: Callable[[Path], bool], what: str) -> None:
-    """Raise FileExistsError if `target` is there, and is not `what` this program writes under such names."""
-    if target.exists() and not target.is_dir() and not is_own(target):
+    """Raise FileExistsError if `target` is there, and is not `what` this program writes under such names; a pipe, too,
+    which would be waited for."""
+    if target.exists() and not target.is_dir() and not (target.is_file() and is_own(target)):
         raise FileExistsError(f"{target} exists already and is no {what}; choose another name, or remove it first")
 
 
@@ -87,6 +88,35 @@ def write_drawing(figure: Any, target: Path) -> None:
     metadata = {field[target.suffix.lower()]: _DRAWN_BY} if target.suffix.lower() in field else None
     with whole_file(target, check_drawing) as file:
         figure.savefig(file, metadata=metadata)
+
+
+def check_plot(file: Path) -> None:
+    """Refuse early what `--plot` could not draw or write later.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+        FileNotFoundError: the folder is not there.
+        FileExistsError: another file is there; only drawings of this program are replaced.
+        ValueError: a format that matplotlib does not write.
+    """
+    if file.suffix.lower().lstrip(".") not in figure_class()().canvas.get_supported_filetypes():
+        raise ValueError(f"--plot {file}: no image format is called {file.suffix!r}; try .png, .svg or .pdf")
+    if not file.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--plot {file}: there is no folder {file.absolute().parent}")
+    check_drawing(file)
+
+
+def figure_class() -> Any:
+    """matplotlib's class of figures, which needs no backend and opens no windows.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure  # an extra, slow to import
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("--plot needs matplotlib: pip install 'mlx-smolvlm[plot]'") from None
+    return Figure
 
 
 def refuse_to_replace(target: Path) -> None:

@@ -7,9 +7,9 @@ import argparse
 import json
 import time
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .command_line.adapter_arguments import add_adapter_argument, loading_options, model_name, names_model
 from .command_line.arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
@@ -21,12 +21,14 @@ from .command_line.arguments import (
     check_files,
     generation_options,
     media_options,
+    refuse_unused,
     sort_media,
+    text_of_file,
     with_system_prompt,
 )
-from .command_line.progress import say
 from .command_line.runner import CommandLine, explain_call, print_json, refuse_tracebacks
 from .command_line.standard_input import check_standard_input, read_pipes, read_texts
+from .command_line.standard_streams import say
 from .options import refuse_options
 
 if TYPE_CHECKING:
@@ -63,13 +65,11 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
         refuse_options(options, ("logprobs",), "only --json reports them; add it")
     from .command_line.notes import show_demo_note, show_speed_note
 
-    if arguments.messages is None:  # those bring media of their own
-        shows_demo = not (arguments.model or arguments.prompt or arguments.video)
-        if not (arguments.image or shows_demo):
-            refuse_options(media, ("do_image_splitting", "longest_edge", "max_pixels", "page"), "there is no image")
-        if not arguments.video:
-            names = ("fps", "max_frames", "start_s", "end_s", "hardware_decoding")
-            refuse_options(media, names, "there is no video")
+    kinds = _kinds(messages)
+    shows_demo = not (names_model(arguments) or arguments.prompt or arguments.video or arguments.messages)
+    has_images = bool(arguments.image or shows_demo or kinds & {"image", "image_url"})
+    refuse_unused(media, has_images=has_images, has_videos=bool(arguments.video or "video" in kinds))
+    loading = loading_options(arguments)
     is_demo, is_talkative = arguments.model is None, not (arguments.json or arguments.quiet)
     if is_demo and is_talkative:
         show_demo_note('--image YOUR.jpg --prompt "..."')
@@ -80,7 +80,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
 
     shown_images: list[ImageSource] = [*read_pipes(arguments.image)]
     start = time.perf_counter()
-    model, processor = load(DEMO_MODEL if is_demo else arguments.model, dtype=arguments.dtype)
+    model, processor = load(DEMO_MODEL if is_demo else arguments.model, **loading)
     load_s = time.perf_counter() - start
     if is_demo and not (arguments.image or arguments.video or arguments.prompt or arguments.messages):
         sample = str(DEMO_MODEL.parent / "picture.png")
@@ -113,7 +113,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
             print(step.text, end="", flush=True)
     waiting.stop()
     if arguments.json:
-        print_json(_report(steps, load_s, arguments.model or "demo"))
+        print_json(_report(steps, load_s, model_name(arguments)))
     else:
         print()
     if arguments.verbose:
@@ -127,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     prompt = parser.add_argument_group("what to ask")
     prompt.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
+    add_adapter_argument(prompt)
     prompt.add_argument("media", nargs="*", metavar="FILE_OR_URL", help="images and videos, without an option")
     add_media_sources(prompt)
     prompt.add_argument("--prompt", metavar="TEXT", help="question, - reads it; <image>, <video> place media")
@@ -152,10 +153,10 @@ def _messages(arguments: argparse.Namespace) -> list[dict[str, Any]] | str:
     prompt = arguments.prompt
     if prompt is None:
         if arguments.video:
-            prompt = DEFAULT_VIDEO_QUESTION if arguments.model else DEMO_VIDEO_QUESTION
+            prompt = DEFAULT_VIDEO_QUESTION if names_model(arguments) else DEMO_VIDEO_QUESTION
         elif arguments.image:
-            prompt = DEFAULT_QUESTION if arguments.model else DEMO_QUESTION
-        elif arguments.model or arguments.system:
+            prompt = DEFAULT_QUESTION if names_model(arguments) else DEMO_QUESTION
+        elif names_model(arguments) or arguments.system:
             raise ValueError("nothing to ask: give --prompt, --image, --video or --messages")
         else:
             prompt = DEMO_QUESTION
@@ -165,7 +166,7 @@ def _messages(arguments: argparse.Namespace) -> list[dict[str, Any]] | str:
 def _read_messages(path: str) -> list[dict[str, Any]]:
     """Messages from a file, or as JSON; relative paths in them count from the working directory."""
     is_text = path.lstrip().startswith(("[", "{"))  # as read from standard input
-    text = path if is_text else Path(path).read_text(encoding="utf-8")
+    text = path if is_text else text_of_file(path, "messages in JSON")
     path = "the text of --messages" if is_text else path
     try:
         messages = json.loads(text)
@@ -174,6 +175,13 @@ def _read_messages(path: str) -> list[dict[str, Any]]:
     if not isinstance(messages, list):
         raise ValueError(f"{path} holds a JSON {type(messages).__name__}, expected a list of messages")
     return messages
+
+
+def _kinds(messages: list[dict[str, Any]] | str) -> set[str]:
+    """The types of content items; what is malformed is refused later."""
+    contents = [] if isinstance(messages, str) else [part.get("content") for part in messages if isinstance(part, dict)]
+    items = [item for content in contents if isinstance(content, list) for item in content if isinstance(item, dict)]
+    return {str(item.get("type")) for item in items}
 
 
 def _report(steps: "list[GenerationResponse]", load_s: float, model: str) -> dict[str, Any]:

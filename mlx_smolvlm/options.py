@@ -9,7 +9,7 @@ import operator
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_args
 
 MAX_SIDE = 4096  # pixels; no side of an image is ever resized beyond this
 MAX_FPS = 1000.0
@@ -110,7 +110,7 @@ class GenerationOptions:
         is_draft = drafts is None or is_whole(drafts, 1)
         _check(self, "prompt_lookup_tokens", is_draft, "a whole number of at least 1 or None")
         for name in ("skip_special_tokens", "apply_chat_template", "continue_final_message"):
-            _check(self, name, isinstance(getattr(self, name), bool), "True or False")
+            _check(self, name, is_flag(getattr(self, name)), "True or False")
         is_schema = self.json_schema is None or isinstance(self.json_schema, str | Mapping)
         _check(self, "json_schema", is_schema, "an object (a dict), JSON text or None")
         _check(self, "regex", self.regex is None or isinstance(self.regex, str), "text or None")
@@ -181,6 +181,8 @@ class FetchPolicy:
             too; it raises ValueError to refuse. The connection then goes to that very address, so a
             name that resolves differently the second time gains nothing. Proxies of the environment
             are not used then: nothing could vouch for what they connect to.
+        trusted_hosts: names, in lower case, whose addresses and ports are not checked.
+        ports: allowed ones, redirects included; None allows all.
 
     Raises:
         ValueError: a limit out of range, or another scheme.
@@ -193,6 +195,8 @@ class FetchPolicy:
     max_redirects: int = 5
     schemes: tuple[str, ...] = SCHEMES
     check_address: Callable[[str], None] | None = None
+    trusted_hosts: tuple[str, ...] = ()
+    ports: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "timeout_s", "connect_timeout_s", "stall_timeout_s"):
@@ -204,8 +208,15 @@ class FetchPolicy:
         is_list = isinstance(self.schemes, list | tuple | set | frozenset)
         if not is_list or any(scheme not in SCHEMES for scheme in self.schemes):
             raise ValueError(f"FetchPolicy.schemes is {quoted(self.schemes)}; only 'http' and 'https' are known")
+        object.__setattr__(self, "schemes", tuple(self.schemes))  # which nobody can change afterwards
         if self.check_address is not None and not callable(self.check_address):
             raise ValueError(f"FetchPolicy.check_address is {quoted(self.check_address)}; pass a function or None")
+        hosts, ports = self.trusted_hosts, self.ports
+        if not isinstance(hosts, list | tuple) or not all(isinstance(host, str) for host in hosts):
+            raise ValueError(f"FetchPolicy.trusted_hosts is {quoted(hosts)}; pass names of hosts")
+        is_list = ports is None or isinstance(ports, list | tuple)
+        if not is_list or not all(is_whole(port, 1, 65535) for port in ports or ()):
+            raise ValueError(f"FetchPolicy.ports is {quoted(ports)}; pass numbers from 1 to 65535, or None")
         _make_plain(self)
 
 
@@ -243,7 +254,7 @@ class MediaOptions:
 
     def __post_init__(self) -> None:
         splits = self.do_image_splitting
-        _check(self, "do_image_splitting", splits is None or isinstance(splits, bool), "True, False or None")
+        _check(self, "do_image_splitting", splits is None or is_flag(splits), "True, False or None")
         if self.longest_edge is not None:
             is_side = is_whole(self.longest_edge, 1, MAX_SIDE)
             _check(self, "longest_edge", is_side, f"1 to {MAX_SIDE} pixels")
@@ -259,7 +270,7 @@ class MediaOptions:
         start_s = self.start_s or 0
         if self.end_s is not None and start_s >= self.end_s:
             raise ValueError(f"start is {start_s:g} s and end {self.end_s:g} s, expected an end after the start")
-        _check(self, "hardware_decoding", isinstance(self.hardware_decoding, bool), "True or False")
+        _check(self, "hardware_decoding", is_flag(self.hardware_decoding), "True or False")
         is_policy = self.fetch_policy is None or isinstance(self.fetch_policy, FetchPolicy)
         _check(self, "fetch_policy", is_policy, "a FetchPolicy or None")
         _make_plain(self)
@@ -343,6 +354,13 @@ def refuse_options(options: GenerationOptions | MediaOptions, names: Sequence[st
             raise ValueError(f"{name} is {quoted(getattr(options, name))}, but {reason}; leave it out")
 
 
+def refuse_keywords(keywords: Mapping[str, Any], kind: type[GenerationOptions | MediaOptions], reason: str) -> None:
+    """Raise TypeError, with the reason, if a keyword is a field of options of a kind that a call does not take."""
+    for field in fields(kind):
+        if field.name in keywords:
+            raise TypeError(f"{field.name} is {quoted(keywords[field.name])}, but {reason}; leave it out")
+
+
 def quoted(value: object, max_chars: int = 100) -> str:
     """A value as messages show it: on one line and cut in the middle, however large it is."""
     text = " ".join(_SHORT.repr(value).split())
@@ -384,15 +402,21 @@ def _check(options: object, name: str, holds: bool, expected: str) -> None:
 
 
 def _make_plain(options: Any) -> None:
-    """Python's numbers in place of NumPy's, which JSON cannot hold; they have been checked."""
+    """Python's numbers of the declared types, in place of NumPy's, which JSON cannot hold; they have been checked.
+
+    Whole numbers become floats where those are declared: MLX divides by no whole number beyond 32 bits.
+    """
     for field in fields(options):
         value = getattr(options, field.name)
-        if isinstance(value, bool | int | float) and type(value) in (bool, int, float):
+        kinds = get_args(field.type) or (field.type,)
+        if value is None:
             continue
-        if hasattr(value, "__index__"):
-            object.__setattr__(options, field.name, operator.index(value))
-        elif hasattr(value, "__float__"):
+        if bool in kinds:
+            object.__setattr__(options, field.name, bool(value))
+        elif float in kinds:
             object.__setattr__(options, field.name, float(value))
+        elif int in kinds and not isinstance(value, float):
+            object.__setattr__(options, field.name, operator.index(value))
 
 
 def _is_one_of(value: Any, known: Sequence[int]) -> bool:
@@ -400,9 +424,16 @@ def _is_one_of(value: Any, known: Sequence[int]) -> bool:
     return is_whole(value, min(known), max(known)) and operator.index(value) in known
 
 
+def is_flag(value: Any) -> bool:
+    """Whether a value is True or False, NumPy's included."""
+    return isinstance(value, bool) or (
+        str(getattr(value, "dtype", "")).endswith("bool") and getattr(value, "shape", None) == ()
+    )
+
+
 def is_whole(value: Any, least: int, most: int | None = None) -> bool:
     """Whether a value is a whole number, NumPy's included, in a range."""
-    if isinstance(value, bool):
+    if is_flag(value):
         return False
     try:
         number = operator.index(value)
@@ -413,7 +444,7 @@ def is_whole(value: Any, least: int, most: int | None = None) -> bool:
 
 def is_between(value: Any, least: float, most: float) -> bool:
     """Whether a value is a number from `least` to `most` that is not infinite."""
-    if isinstance(value, bool):
+    if is_flag(value):
         return False
     try:
         number = float(value) if not isinstance(value, str | bytes | bytearray) else math.nan

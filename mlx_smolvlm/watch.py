@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from .command_line.adapter_arguments import add_adapter_argument, loading_options, names_model
 from .command_line.arguments import (
     DEFAULT_VIDEO_QUESTION,
     DEMO_VIDEO_QUESTION,
@@ -19,10 +20,10 @@ from .command_line.arguments import (
     media_options,
     with_system_prompt,
 )
-from .command_line.progress import say
-from .command_line.runner import CommandLine, explain_call, line_start, print_json, refuse_tracebacks
+from .command_line.runner import CommandLine, explain_call, print_json, refuse_tracebacks
 from .command_line.signals import Interruption, end_process, handled_by
 from .command_line.standard_input import check_standard_input, read_texts
+from .command_line.standard_streams import line_start, say
 
 if TYPE_CHECKING:
     from .api.caption_steps import Caption
@@ -46,7 +47,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     read_texts(arguments, _TEXTS)
     prompt = arguments.prompt
     if prompt is None:
-        prompt = DEFAULT_VIDEO_QUESTION if arguments.model else DEMO_VIDEO_QUESTION
+        prompt = DEFAULT_VIDEO_QUESTION if names_model(arguments) else DEMO_VIDEO_QUESTION
     messages = with_system_prompt(prompt, arguments.system, 0, 1)
     with starting.importing():
         from .api.captioning import check_caption_options, check_timing, stream_captions
@@ -64,7 +65,8 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
 
     is_talkative = not (arguments.json or arguments.quiet)
     waiting.tell("loading the model")
-    model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, dtype=arguments.dtype)
+    loading = loading_options(arguments)
+    model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, **loading)
     waiting.stop()
     if is_talkative:
         show_speed_note()
@@ -159,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
 
     prompt = parser.add_argument_group("what to ask")
     prompt.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
+    add_adapter_argument(prompt)
     prompt.add_argument("--prompt", metavar="TEXT", help="question about each window")
     prompt.add_argument("--system", metavar="TEXT", help="system prompt")
 

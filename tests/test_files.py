@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from mlx_smolvlm import files
+from mlx_smolvlm.api.session_file import check_session_target
+from mlx_smolvlm.benchmark.report import check_report_target
 from mlx_smolvlm.files import check_drawing, whole_file, whole_folder, write_drawing, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -133,6 +135,14 @@ def test_a_drawing_replaces_drawings_alone(tmp_path, ending):
             write(target)
     assert target.read_bytes() == before
     assert names(tmp_path) == [target.name]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    """Whether it is one of ours was asked of its content."""
+    os.mkfifo(tmp_path / "pipe")
+    for check in (check_drawing, check_session_target, check_report_target):
+        with pytest.raises(FileExistsError, match="pipe exists already and is no"):
+            check(tmp_path / "pipe")
 
 
 def test_a_file_that_appears_while_another_is_written_is_not_replaced(tmp_path):

@@ -5,10 +5,12 @@ import inspect
 from dataclasses import fields
 from typing import get_type_hints
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
 from mlx_smolvlm import (
+    BatchRequest,
     FetchPolicy,
     GenerationOptions,
     MediaOptions,
@@ -143,6 +145,28 @@ def test_what_cannot_be_heeded_is_refused_by_name(options, message):
 def test_media_options_out_of_range_are_refused_by_name(options, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         MediaOptions(**options)
+
+
+def test_options_are_of_the_types_that_they_declare():
+    """Arrays of one number too; and true is no number, of whatever library."""
+    options = GenerationOptions(temperature=2**33, top_p=mx.array(0.5), max_tokens=mx.array(3), seed=2**64 - 1)
+    assert [type(value) for value in (options.temperature, options.top_p, options.max_tokens)] == [float, float, int]
+    assert (options.temperature, options.seed) == (2.0**33, 2**64 - 1)
+    assert GenerationOptions(skip_special_tokens=np.False_).skip_special_tokens is False
+    assert MediaOptions(do_image_splitting=np.True_).do_image_splitting is True
+    for name, value in (("temperature", np.True_), ("max_tokens", np.True_), ("top_k", mx.array(True))):
+        with pytest.raises(ValueError, match=name):
+            GenerationOptions(**{name: value})
+    schemes = ["https"]
+    policy = FetchPolicy(schemes=schemes)
+    schemes.append("http")
+    assert policy.schemes == ("https",)
+
+
+@pytest.mark.parametrize("given", [{"options": {}}, {"media_options": {"fps": 1}}, {"options": MediaOptions()}])
+def test_a_request_takes_options_objects_alone(given):
+    with pytest.raises(TypeError, match=rf"{next(iter(given))} is \w+, expected "):
+        BatchRequest("Hello", **given)
 
 
 def test_numbers_of_numpy_are_numbers():

@@ -1,5 +1,6 @@
 """The README's commands: those that need no download run as pasted, the others name real options."""
 
+import json
 import os
 import re
 import shlex
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.server import ServerProcess, until
 
 from mlx_smolvlm import generate, watch
 from mlx_smolvlm.batch import __main__ as batch
@@ -30,11 +32,12 @@ SET_UP = (
 )
 ONLINE = "HuggingFaceTB/"
 LONG = "mlx_smolvlm.benchmark"
+SERVED = ("mlx_smolvlm.server", "curl ")  # one serves until it is stopped, the other asks it
 OFFLINE_BLOCKS = [
     # Calibrating takes as long as all the others. tests/convert/test_quality_command.py does the same with few samples.
     pytest.param(block, marks=[pytest.mark.slow] if "--calibrate" in block else [], id=block.split("\n")[0][:60])
     for block in SHELL
-    if block not in SET_UP and ONLINE not in block and LONG not in block
+    if block not in SET_UP and not any(word in block for word in (ONLINE, LONG, *SERVED))
 ]
 
 
@@ -102,6 +105,20 @@ def test_other_commands_use_options_that_exist():
 def test_python_code_runs_as_pasted(checkout, code):
     answers = run([sys.executable, "-W", "error", "-c", code], checkout)
     assert ("circle" if "picture.png" in code else "The blue shape moves to the right.\nBlue.") in answers
+
+
+def test_the_server_answers_what_is_asked_of_it(checkout):
+    (start,) = [block for block in SHELL if SERVED[0] in block]
+    assert start == "pip install '.[server]' && python -m mlx_smolvlm.server --open\n"
+    (ask,) = [block for block in SHELL if SERVED[1] in block]
+    (program,) = re.findall(r"^```py\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    with ServerProcess() as server:
+        until(server.is_ready)
+        place = server.url.removeprefix("http://")
+        answer = json.loads(run(["bash", "-euc", ask.replace("127.0.0.1:8080", place)], checkout))
+        assert answer["choices"][0]["message"]["content"] == "Red."
+        program = program.replace("127.0.0.1:8080", place)
+        assert run([sys.executable, "-c", program], checkout) == "Red."
 
 
 def test_documents_that_are_linked_exist():

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Unpack
 
-from ..engine.answer import check_pair
+from ..engine.answer import cancel_check, check_pair
 from ..engine.preparing import PREPARING_THREADS
-from ..engine.row import BatchRequest, RowEvent, check_bounds
-from ..engine.rows import Rows, check_row_options
+from ..engine.row import BatchRequest, RowEvent, check_bounds, check_row_options
+from ..engine.rows import Rows
 from ..engine.structured import make_constraint
 from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions, OptionKeywords, resolve_options
@@ -94,7 +94,7 @@ def generate_batch(
         OSError: prompts cannot be prepared for lack of disk space or open files.
     """
     check_pair(model, processor)
-    if isinstance(requests, str | bytes | BatchRequest | Mapping):
+    if isinstance(requests, str | bytes | BatchRequest | Mapping) or not isinstance(requests, Iterable):
         raise TypeError(f"requests is {type(requests).__name__}, expected BatchRequest objects in a list or iterator")
     options, media_options = resolve_options(options, media_options, keywords)
     check_row_options(model, options)
@@ -108,6 +108,7 @@ def generate_batch(
         "max_prefix_bytes": max_prefix_bytes,
     }
     check_bounds(**bounds)
+    cancel_check(cancel)  # refuses what is no event
     return _answers(model, processor, requests, options, media_options, bounds, cancel)
 
 
@@ -125,25 +126,24 @@ def _answers(
     numbered = enumerate(requests)
 
     def refill() -> None:
-        while rows.num_unread <= PREPARING_THREADS and (following := next(numbered, None)) is not None:
+        while rows.num_unread + len(refused) <= PREPARING_THREADS and (following := next(numbered, None)) is not None:
             index, request = following
             try:
                 rows.add(request, options, media_options, key=index, cancel=cancel)
-            except (ValueError, TypeError) as error:  # of this request alone
+            except (ValueError, TypeError, ImportError) as error:  # of this request alone
                 refused.append(BatchAnswer(index, error=error))
 
     # Here, since arrays belong to the thread that makes them. Nobody waits for the next token of an answer.
     with Rows(model, processor, **bounds, max_pause_s=None, refill=refill) as rows:
         refill()
-        while rows and not (cancel is not None and cancel.is_set()):
+        while (rows or refused) and not (cancel is not None and cancel.is_set()):
+            while refused:
+                yield refused.pop(0)
             for event in rows.step():
                 events.setdefault(event.key, []).append(event)
                 if event.finish_reason not in (None, "cancelled"):
                     yield _answer(events.pop(event.key))
             refill()
-            while refused:
-                yield refused.pop()
-        yield from refused
 
 
 def _answer(events: list[RowEvent]) -> BatchAnswer:

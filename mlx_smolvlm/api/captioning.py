@@ -1,5 +1,6 @@
 """Captions of a live source: sliding windows of its newest frames, described one after the other."""
 
+import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from threading import Event
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from ..engine.answer import check_options, check_pair
+from ..engine.answer import cancel_check, check_options, check_pair
 from ..model.smolvlm import SmolVLM
 from ..options import (
     GenerationOptions,
@@ -20,7 +21,7 @@ from ..options import (
     resolve_options,
 )
 from ..processor.content_items import OptionedSource
-from ..processor.messages import Message, read_conversation, read_rendered
+from ..processor.messages import Message, check_continues, read_conversation, read_rendered
 from ..processor.processor import Processor
 from .caption_steps import Caption, CaptionQuestion, WindowTimes, caption_steps
 from .generation import GenerationResponse
@@ -37,7 +38,7 @@ PUSHED = "the frames"  # what messages call those that a program hands over
 def stream_captions(
     model: SmolVLM,
     processor: Processor,
-    source: str,
+    source: str | os.PathLike[str],
     messages_or_prompt: str | Sequence[Message],
     *,
     window_s: float = 10.0,
@@ -84,6 +85,7 @@ def stream_captions(
         ValueError: options out of range, what `read_source` refuses, or a source that cannot be read, stalls or is
             lost for good.
         FileNotFoundError: no such file.
+        TypeError: an unknown option, a source that is neither text nor a path, or no model with its processor.
     """
     from ..media.live.naming import read_source  # what only live sources need
     from ..media.live.reader import LiveReader
@@ -91,6 +93,7 @@ def stream_captions(
     check_pair(model, processor)
     options, media_options = resolve_options(options, media_options, keywords)
     check_timing(window_s, every_s, stall_timeout_s, retries)
+    cancel_check(cancel)  # refuses what is no event
     check_caption_options(options, media_options)
     _check_question(messages_or_prompt, source, options)
     check_options(model, options)
@@ -157,10 +160,15 @@ def caption_pushed_frames(
     return caption_steps(question, windows, open_reader)
 
 
-def _check_question(messages_or_prompt: str | Sequence[Message], source: str, options: GenerationOptions) -> None:
+def _check_question(
+    messages_or_prompt: str | Sequence[Message], source: str | os.PathLike[str], options: GenerationOptions
+) -> None:
     """Refuse here, rather than when the first window is full, what cannot be asked about a video."""
     read = read_conversation if options.apply_chat_template else read_rendered
-    for video in read(messages_or_prompt, [], [source]).videos:
+    asked = read(messages_or_prompt, [], [source])
+    if options.continue_final_message:
+        check_continues(asked)
+    for video in asked.videos:
         if isinstance(video, OptionedSource):
             names = ", ".join(video.options)
             raise ValueError(

@@ -121,7 +121,7 @@ def stream_generate(
         ValueError: malformed messages, unreadable media, options out of range, a prompt longer than the
             context, a prompt cache that is in use, or logits that are not finite (damaged weights, or float16
             overflow).
-        TypeError: an unknown option, or no model with its processor.
+        TypeError: an unknown option, no model with its processor, or caches and events that are none.
         RuntimeError: a forked process, if its parent had a model: MLX would hang.
         FileNotFoundError: no such image or video.
         ImportError: `json_schema` or `regex` without llguidance.
@@ -178,6 +178,12 @@ class _Call:
         feature_cache: FeatureCache | None,
         cancel: Event | None,
     ):
+        for name, given, kind in (
+            ("prompt_cache", prompt_cache, PromptCache),
+            ("feature_cache", feature_cache, FeatureCache),
+        ):
+            if given is not None and not isinstance(given, kind):
+                raise TypeError(f"{name} is {type(given).__name__}, expected a {kind.__name__}")
         self._model = model
         self._processor = processor
         self._options = options
@@ -211,6 +217,7 @@ class _Call:
                         use.close()
                     yield self._response(step)
                     if step.finish_reason is None:
+                        refuse_forked_process()
                         self._check_cancelled()
             except Cancelled:
                 use.close()

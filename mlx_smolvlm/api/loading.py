@@ -1,7 +1,7 @@
 """Folder or Hub id -> (model, processor). Weights load completely or not at all."""
 
 import math
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,21 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..media.reporting import report
-from ..model.checkpoint_folder import check_folder, refused_file
+from ..model.adapters.adapter_files import Adapter
+from ..model.adapters.attaching import attach
+from ..model.checkpoint_folder import check_folder
 from ..model.config import ModelConfig, read_model_config
 from ..model.smolvlm import SmolVLM
 from ..model.weights import PATCH_EMBEDDING_WEIGHT, TensorInfo, load_tensors, read_index
 from ..options import quoted
+from ..processor.added_tokens import check_tokens
 from ..processor.processor import Processor, load_processor
+from .finding import AdapterSource, find_checkpoint, open_adapters
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 """Folder of the embedded demo model: a tiny SmolVLM that knows coloured shapes, short numbers and little else."""
 
 DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
-_MAX_PATH_CHARS = 4096
 _LM_HEAD = "language_model.lm_head.weight"
 _EMBEDDINGS = "language_model.embed_tokens.weight"
 _DECODER = "language_model.layers.0."
@@ -35,16 +38,25 @@ def default_dtype() -> str:
 
 
 def load(
-    path_or_hub_id: str | Path, *, dtype: str | None = None, revision: str | None = None, fuse: bool = True
+    path_or_hub_id: str | Path,
+    *,
+    adapters: AdapterSource | Sequence[AdapterSource] = (),
+    dtype: str | None = None,
+    revision: str | None = None,
+    fuse: bool = True,
 ) -> tuple[SmolVLM, Processor]:
     """Load a checkpoint of the family.
 
     Args:
         path_or_hub_id: a folder, in Hugging Face layout or converted (by this project or by mlx-vlm, quantized
             or not), or the id of a repository on the Hugging Face Hub, downloaded on first use.
+        adapters: one adapter or several, of PEFT, mlx-lm or mlx-vlm, to be used without merging: a folder or Hub id,
+            or (folder or Hub id, weight). The change of each is multiplied by its weight, and they are added up. A
+            tokenizer, chat template or processor files beside an adapter win over the model's. For several to choose
+            from, see `AdapterSet`.
         dtype: "bfloat16", "float16" or "float32"; None for `default_dtype()`. Quantized layers keep their codes,
             and compute in this type.
-        revision: branch, tag or commit on the Hub.
+        revision: branch, tag or commit on the Hub; refused with a folder.
         fuse: join matrices for speed (see `LanguageModel.fuse`). Layers are at their paths in the files either way, and
             what is done to them takes effect; False saves the work where all of them are about to change.
 
@@ -53,51 +65,34 @@ def load(
 
     Raises:
         FileNotFoundError: no such folder, or files are missing from it.
-        ValueError: files that are damaged, contradictory or of another kind of model.
+        ValueError: files that are damaged, contradictory or of another kind of model; adapters that are not
+            understood, or do not fit.
         ConnectionError: the Hub cannot be reached or refuses.
     """
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype is {quoted(dtype)}, expected one of {', '.join(DTYPES)}")
+    opened = open_adapters(adapters)  # which is quick
     report("loading the model")
     folder = find_checkpoint(path_or_hub_id, revision=revision)
     check_folder(folder)
     report("loading the model")
     config = read_model_config(folder)
-    processor = load_processor(folder, config)
-    return load_model(folder, config, dtype or default_dtype(), fuse=fuse), processor
+    processor = load_processor(folder, config, [adapter.folder for adapter, _ in opened])
+    model = load_model(folder, config, dtype or default_dtype(), fuse=fuse)
+    return with_adapters(model, folder, opened), processor
 
 
-def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) -> Path:
-    """The local folder of a checkpoint, downloading it from the Hub if need be."""
-    if not str(path_or_hub_id):
-        raise FileNotFoundError("the model's name is empty; expected a folder or a Hub id (owner/name)")
-    try:
-        folder = Path(path_or_hub_id).expanduser()
-    except RuntimeError as error:  # ~ without a home folder
-        raise FileNotFoundError(f"no folder {quoted(str(path_or_hub_id), 300)}: {error}") from None
-    check_utf8(folder)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise FileNotFoundError(refused_file(folder))
-    name = str(path_or_hub_id)
-    if len(name) > _MAX_PATH_CHARS:
-        raise FileNotFoundError(f"no folder {quoted(name)}; that is longer than any path or Hub id")
-    if Path(name).suffix.lower() == ".gguf":
-        raise FileNotFoundError(f"no file {quoted(name, 300)}; and GGUF files are read by llama.cpp, not here")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
-        raise FileNotFoundError(f"no folder {quoted(name, 300)}, and that is no Hub id either (owner/name)")
-    from .hub import download
+def with_adapters(model: SmolVLM, folder: Path, adapters: Sequence[tuple[Adapter, float]]) -> SmolVLM:
+    """A model with adapters, which shares the arrays of `model`; `folder` is its checkpoint's.
 
-    return download(name, revision)
-
-
-def check_utf8(path: Path) -> None:
-    """Raise ValueError for a path that the libraries that read tokenizers and weights cannot be told."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"the path {str(path)!a} is not UTF-8; give the folder another name") from None
+    Raises:
+        ValueError: adapters that do not fit the model or each other.
+    """
+    if not adapters:
+        return model
+    adapted = attach(model, adapters)
+    check_tokens(folder, [adapter for adapter, _ in adapters], adapted.config.text.vocab_size)
+    return adapted
 
 
 def load_model(folder: Path, config: ModelConfig, dtype: str, *, fuse: bool = True) -> SmolVLM:

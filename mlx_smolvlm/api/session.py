@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any, Unpack
@@ -19,6 +18,7 @@ from ..options import (
     GenerationOptions,
     MediaOptions,
     OptionKeywords,
+    refuse_keywords,
     refuse_options,
     resolve_options,
 )
@@ -27,22 +27,7 @@ from ..processor.messages import Several, text_item, without_markers
 from ..processor.processor import Processor
 from ..processor.sampled_video import VideoSource
 from .generation import GenerationResponse, stream_generate
-from .session_file import SavedSession, read_session, write_session
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A question with its answer.
-
-    Attributes:
-        content: the question in Hugging Face format; its images and videos are `KeptMedium` objects.
-        answer: the answer's text, as far as it was made.
-        finish_reason: how it ended: "stop", "length", "cancelled", or "closed" by the consumer.
-    """
-
-    content: Content
-    answer: str
-    finish_reason: str
+from .session_file import SavedSession, Turn, read_session, write_session
 
 
 class Session:
@@ -132,11 +117,10 @@ class Session:
             A response per token, as `stream_generate` does.
 
         Raises:
-            ValueError: an empty question, markers without media, or another answer that is still being made; and,
-                as FileNotFoundError, all that `stream_generate` raises.
+            ValueError: an empty question, or another answer that is still being made; and all of `stream_generate`.
         """
         options, media_options = self._resolved(options, media_options, keywords)
-        return self._answer(kept_content(text, images, videos, media_options), False, options, cancel)
+        return self._answer(kept_content(text, images, videos, media_options), None, options, cancel)
 
     def edit(
         self,
@@ -151,20 +135,19 @@ class Session:
     ) -> Iterator[GenerationResponse]:
         """Ask the last question in other words. Its images and videos stay, unless new ones are given.
 
-        Arguments and errors are those of `ask`; ValueError also if there is no last question, or if media that stay
-        are to be read in another way.
+        Arguments and errors are those of `ask`; ValueError also if there is no last question, if media that stay are
+        to be read in another way, or if the conversation goes on before the first `next()`.
         """
         last = self._last_turn()
-        given = media_options
         options, media_options = self._resolved(options, media_options, keywords)
         if images is None and videos is None:
-            if given is not None or media_options != self.media_options:
+            if media_options != self.media_options:
                 raise ValueError("the media of the question stay as they were read; pass them again to change that")
             kept = {kind: [item[kind] for item in last.content if item["type"] == kind] for kind in ("image", "video")}
             content = kept_content(text, kept["image"], kept["video"], media_options)
         else:
-            content = kept_content(text, images or (), videos or (), media_options)
-        return self._answer(content, True, options, cancel)
+            content = kept_content(text, images, videos, media_options)
+        return self._answer(content, last, options, cancel)
 
     def regenerate(
         self,
@@ -176,10 +159,26 @@ class Session:
         """Regenerate the last answer; a different one needs a temperature above 0.
 
         Raises:
-            ValueError: there is no last question; and as `ask`.
+            ValueError: there is no last question; and as `edit`.
+            TypeError: options of media, which stay as they were read.
         """
+        refuse_keywords(keywords, MediaOptions, "the media of the question stay as they were read")
         options, _ = self._resolved(options, None, keywords)
-        return self._answer(self._last_turn().content, True, options, cancel)
+        last = self._last_turn()
+        return self._answer(last.content, last, options, cancel)
+
+    def use(self, model: SmolVLM, processor: Processor) -> None:
+        """Go on with another model, such as the same base with other adapters; what was read is read again by it.
+
+        Raises:
+            ValueError: an answer is still being made.
+            TypeError: no model with its processor.
+        """
+        check_pair(model, processor)
+        with self._in_use.held():
+            if model is not self.model:
+                self.prompt_cache, self.feature_cache = PromptCache(), FeatureCache(self.feature_cache.max_bytes)
+            self.model, self.processor = model, processor
 
     def undo(self) -> Turn:
         """Take back the last question with its answer, and return them.
@@ -188,8 +187,7 @@ class Session:
             ValueError: there is none, or an answer is still being made.
         """
         with self._in_use.held():
-            last = self._last_turn()
-            self.turns = self.turns[:-1]
+            last, self.turns = self._last_turn(), self.turns[:-1]
             return last
 
     def save(self, path: str | Path) -> None:
@@ -201,8 +199,9 @@ class Session:
         Raises:
             ValueError: an answer is still being made.
             FileExistsError: `path` is a file that is no saved session; only those are replaced.
-            OSError: the file cannot be written.
+            OSError, RuntimeError: the file cannot be written; a forked process, where MLX would hang.
         """
+        check_pair(self.model, self.processor)  # which refuses forked processes
         with self._in_use.held():
             turns = [(turn.content, turn.answer, turn.finish_reason) for turn in self.turns]
             write_session(Path(path), self.model, SavedSession(self.system, turns, self.prompt_cache))
@@ -211,9 +210,8 @@ class Session:
     def load(
         cls, path: str | Path, model: SmolVLM, processor: Processor, *, fetch_policy: FetchPolicy | None = None
     ) -> "Session":
-        """A session that was saved; its next question reads no more than it would have.
-
-        `fetch_policy` holds for videos of the conversation that have to be downloaded again.
+        """A session that was saved; its next question reads no more than it would have, unless options of the
+        key-value cache are given. `fetch_policy` holds for videos that have to be downloaded again.
 
         Raises:
             FileNotFoundError: no such file.
@@ -222,8 +220,7 @@ class Session:
         check_pair(model, processor)
         saved = read_session(Path(path), model, fetch_policy)
         session = cls(model, processor, system=saved.system)
-        session.turns = [Turn(*turn) for turn in saved.turns]
-        session.prompt_cache = saved.prompt_cache
+        session.turns, session.prompt_cache = [Turn(*turn) for turn in saved.turns], saved.prompt_cache
         return session
 
     def _resolved(
@@ -234,17 +231,19 @@ class Session:
         return resolved
 
     def _answer(
-        self, content: Content, replaces_last: bool, options: GenerationOptions, cancel: Event | None
+        self, content: Content, replaced: Turn | None, options: GenerationOptions, cancel: Event | None
     ) -> Iterator[GenerationResponse]:
         self._in_use.refuse()
-        return self._stream(content, replaces_last, options, cancel)
+        return self._stream(content, replaced, options, cancel)
 
     def _stream(
-        self, content: Content, replaces_last: bool, options: GenerationOptions, cancel: Event | None
+        self, content: Content, replaced: Turn | None, options: GenerationOptions, cancel: Event | None
     ) -> Generator[GenerationResponse, None, None]:
         with ExitStack() as use:
             use.enter_context(self._in_use.held())
-            before = self.turns[:-1] if replaces_last else self.turns
+            if replaced is not None and (not self.turns or self.turns[-1].content is not replaced.content):
+                raise ValueError("the conversation has changed since; call edit or regenerate again")
+            before = self.turns if replaced is None else self.turns[:-1]
             answer, is_made = "", False
             steps = stream_generate(
                 self.model,

@@ -17,7 +17,7 @@ from ..engine.prompt_cache import PromptCache, ReadMedium
 from ..files import refuse_foreign, whole_file
 from ..model.smolvlm import SmolVLM
 from ..options import FetchPolicy, MediaOptions, quoted
-from ..processor.kept_media import KeptImage, KeptMedium, KeptVideo
+from ..processor.kept_media import Content, KeptImage, KeptMedium, KeptVideo
 from ..processor.sampled_video import SampledVideo
 from ..processor.tiling import Layout
 from .session_record import MAX_RECORD_BYTES, check_session, most_bytes
@@ -26,6 +26,21 @@ FORMAT = "mlx-smolvlm session 2"
 _FORMATS = b'"mlx-smolvlm session'
 _RECORD, _CHECKSUM = "record", "checksum"
 _PROBE = 64  # values of each parameter that tell a model from others of the same shape
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question with its answer.
+
+    Attributes:
+        content: the question in Hugging Face format; its images and videos are `KeptMedium` objects.
+        answer: the answer's text, as far as it was made.
+        finish_reason: how it ended: "stop", "length", "cancelled", or "closed" by the consumer.
+    """
+
+    content: Content
+    answer: str
+    finish_reason: str
 
 
 @dataclass(frozen=True)

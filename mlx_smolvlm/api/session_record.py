@@ -104,7 +104,7 @@ def _check_medium(medium: Any, where: str, arrays: dict[str, np.ndarray], most_t
     _check(f"{where}: name", medium["name"], isinstance(medium["name"], str), "text")
     _check(f"{where}: digest", medium["digest"], _is_digest(medium["digest"]), "32 hexadecimal digits")
     for name, value in _object(medium["options"], f"{where}: options").items():
-        is_right = value is None or (type(value) in (bool, int, float) and abs(value) < 2**31)
+        is_right = value is None or type(value) in (bool, int, float)  # `MediaOptions` checks their ranges
         _check(f"{where}: {printable(name, 40)}", value, is_right, "a number, true, false or null")
     source = medium["source"]
     is_right = source is None if names else isinstance(source, str) and (kind == "video" or _is_path(source))

@@ -4,10 +4,12 @@ import argparse
 import os
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..command_line import starting
+from ..command_line.adapter_arguments import add_adapter_argument, loading_options, model_name, names_model
 from ..command_line.arguments import (
     DEFAULT_QUESTION,
     DEFAULT_VIDEO_QUESTION,
@@ -17,12 +19,15 @@ from ..command_line.arguments import (
     add_media_arguments,
     generation_options,
     media_options,
+    refuse_unused,
     with_system_prompt,
 )
-from ..command_line.progress import Progress, duration, per_second, say
+from ..command_line.progress import Progress, duration, per_second
 from ..command_line.runner import BAD_INPUT, CommandLine, refuse_tracebacks
 from ..command_line.signals import Interruption
 from ..command_line.standard_input import check_standard_input, read_texts
+from ..command_line.standard_streams import say
+from ..command_line.waiting import Waiting
 from ..options import refuse_options
 from .inputs import LeftOut, read_items
 from .items import Item, plural
@@ -59,33 +64,39 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
     read_texts(arguments, _TEXTS)
     prompts = _prompts(arguments)
     left_out = LeftOut()
-    items = _items(arguments, out, left_out)
-    _check_marker(arguments.prompt, items)
-    # What is wrong is said before a model is downloaded, and most of it before MLX is imported.
-    with starting.importing():
-        from ..api.loading import DEMO_MODEL, load
-        from ..command_line.notes import show_demo_note
-        from ..command_line.waiting import Waiting
-        from ..engine.rows import refuse_single_options
-        from .job import Job
-        from .question import Question
-        from .ranks import Ranks
-        from .results import STDOUT
+    with ExitStack() as opened:
+        with Waiting(not arguments.quiet) as waiting:
+            waiting.tell("looking through the input")
+            items = _items(arguments, out, left_out)
+            _check_marker(arguments.prompt, items)
+            # What is wrong is said before a model is downloaded, and most of it before MLX is imported.
+            with starting.importing():
+                from ..api.loading import DEMO_MODEL, load
+                from ..command_line.notes import show_demo_note
+                from ..engine.row import refuse_single_options
+                from .job import Job
+                from .question import Question
+                from .ranks import Ranks
+                from .results import STDOUT
 
-    options = generation_options(arguments)
-    refuse_single_options(options)
-    refuse_options(options, ("logprobs",), "lines of results have no place for them; generate --json reports them")
-    question = Question(*prompts, arguments.system, options, media_options(arguments))
-    ranks = Ranks()
-    group.append(ranks)
-    sidecars = _sidecars(arguments.sidecar, items)
-    with Job(items, question, out, ranks, arguments.retry_errors, sidecars) as job:
-        with Waiting() as waiting:
+            options = generation_options(arguments)
+            refuse_single_options(options)
+            reason = "lines of results have no place for them; generate --json reports them"
+            refuse_options(options, ("logprobs",), reason)
+            media, are_videos = media_options(arguments), [item.is_video for item in items]
+            refuse_unused(media, has_images=not all(are_videos), has_videos=any(are_videos))
+            question = Question(*prompts, arguments.system, options, media)
+            ranks = Ranks()
+            group.append(ranks)
+            sidecars = _sidecars(arguments.sidecar, items)
+            job = opened.enter_context(Job(items, question, out, ranks, arguments.retry_errors, sidecars))
             waiting.tell("loading the model")
-            model, processor = load(arguments.model or DEMO_MODEL, dtype=arguments.dtype)
-        job.begin(arguments.model or "demo", model)
+            loading = loading_options(arguments)
+            model, processor = load(arguments.model or DEMO_MODEL, **loading)
+            waiting.tell("looking for what is left to do")
+            job.begin(model_name(arguments), model)
         is_first = ranks.rank == 0
-        if arguments.model is None and is_first:
+        if arguments.model is None and is_first and not arguments.quiet:
             show_demo_note("INPUT")
         for note in [*(left_out.notes() if is_first else ()), *job.notes]:
             say(f"note: {note}")
@@ -93,7 +104,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
 
         start, num_errors = time.monotonic(), 0
         stopping = Interruption(second=_end_at_once, watches_output=out == STDOUT)
-        with stopping as interruption, Progress(is_first) as progress:
+        with stopping as interruption, Progress(is_first and not arguments.quiet) as progress:
             progress.stage(total=len(job.todo), unit="images")
             results = job.results(model, processor, batch_size=arguments.batch_size, cancel=interruption.cancel)
             for number, result in enumerate(results, 1):
@@ -108,7 +119,8 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
         job.finish(time.monotonic() - start)
         if not is_first:
             return 0  # by another status, `mlx.launch` would end the first process
-        say(_summary(job, time.monotonic() - start, out))
+        if not arguments.quiet:
+            say(_summary(job, time.monotonic() - start, out))
         _say_problems(sidecars)
         is_failed = job.num_errors or left_out.unread or (sidecars and sidecars.problems)
         return _SOME_FAILED if is_failed else 0
@@ -141,7 +153,7 @@ def _prompts(arguments: argparse.Namespace) -> tuple[str, str]:
     prompt = arguments.prompt
     with_system_prompt(DEFAULT_QUESTION if prompt is None else prompt, arguments.system, 0, 0)  # refuses what is empty
     if prompt is None:
-        if arguments.model is None:
+        if not names_model(arguments):
             return DEMO_QUESTION, DEMO_VIDEO_QUESTION
         return DEFAULT_QUESTION, DEFAULT_VIDEO_QUESTION
     markers = prompt.count("<image>") + prompt.count("<video>")
@@ -229,6 +241,7 @@ def _parser() -> argparse.ArgumentParser:
         "each line (paths count from the list's folder)",
     )
     what.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
+    add_adapter_argument(what)
     what.add_argument("--prompt", metavar="TEXT", help="question about each, where a list does not give one")
     what.add_argument("--system", metavar="TEXT", help="system prompt")
     what.add_argument(
@@ -250,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
         help="also write each answer beside its image: cat.jpg has cat.txt, cat.json or cat.xmp. What others wrote "
         "there stays",
     )
+    how.add_argument("--quiet", action="store_true", help="nothing on stderr but errors and what was left out, and why")
     how.add_argument("--retry-errors", action="store_true", help="try again what has a line with an error")
     how.add_argument(
         "--batch-size",

@@ -1,11 +1,8 @@
-"""An image or video to ask about, and how the two are told apart."""
+"""An image or video to ask about."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
-from ..media.signatures import VIDEO_SUFFIXES, FileKind, file_kind
-from ..media.urls import is_url
+from ..media import signatures
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ def make_item(name: str, source: str | None = None, is_video: bool | None = None
     """An item; None for `source` stands for `name`, and for `is_video` has the content decide."""
     source = source or name
     if is_video is None:
-        is_video = _is_video(source)
+        is_video = signatures.is_video(source)
     return Item(name, source, is_video, prompt)
 
 
@@ -41,12 +38,3 @@ def plural(count: int, what: str) -> str:
 def is_or_are(count: int) -> str:
     """The verb after `plural`."""
     return "is" if count == 1 else "are"
-
-
-def _is_video(source: str) -> bool:
-    if is_url(source):
-        return Path(source.partition("?")[0]).suffix.lower() in VIDEO_SUFFIXES
-    kind = file_kind(os.path.expanduser(source))
-    if kind in (FileKind.EMPTY, FileKind.UNKNOWN):
-        return Path(source).suffix.lower() in VIDEO_SUFFIXES
-    return kind is FileKind.VIDEO

@@ -207,7 +207,7 @@ class Job:
     def _exchange(self, patience_s: float) -> None:
         """Let the first process have all lines, and the others remove their files then."""
         is_first = self._ranks.rank == 0
-        for lines in self._ranks.gather(() if is_first else _portions(self._file), patience_s):
+        for lines in self._ranks.gather(() if is_first else _chunks(self._file), patience_s):
             for line in lines.splitlines() if is_first else ():
                 self._file.merge(parse_line(line))
         self._file.sync()
@@ -283,7 +283,7 @@ def _is_being_written(path: Path) -> bool:
     return False
 
 
-def _portions(file: ResultsFile) -> Iterator[bytes]:
+def _chunks(file: ResultsFile) -> Iterator[bytes]:
     """The lines of a file, some at a time."""
     lines = bytearray()
     for result in file.lines():

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from .record import Result, parse_line
+from .result_files import RANK
 
-_RANK = re.compile(r"\.rank\d+$")  # see `result_files.py`
 _COLUMNS = [(field.name, field.type) for field in fields(Result)]
 _CELL = re.compile(r'(?:^|,)(?:"((?:[^"]|"")*)"|([^",\r\n]*))(?=,|$)')
 _RECORD = b'{"path": '
@@ -65,7 +65,7 @@ def layout_of(path: Path) -> FileLayout:
     Raises:
         ValueError: a name that says nothing of it.
     """
-    if _RANK.search(path.name):
+    if RANK.search(path.name):
         return _LAYOUTS[".jsonl"]
     layout = _LAYOUTS.get(path.suffix.lower())
     if layout is None:

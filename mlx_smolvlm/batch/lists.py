@@ -3,12 +3,12 @@
 import csv
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..media.urls import is_url
+from ..model.json_fields import doubled_key
 from .items import Item, make_item
 
 PATH_FIELDS = ("path", "file_name", "image", "video")  # the second is what Hugging Face's image folders call it
@@ -68,7 +68,7 @@ def _entry(entry: Any, path: Path) -> Item:
         )
     prompt_field = _the_one(entry, PROMPT_FIELDS)
     name, prompt = entry[field], None if prompt_field is None else entry[prompt_field]
-    is_elsewhere = is_url(name) or os.path.isabs(name)
+    is_elsewhere = is_url(name) or os.path.isabs(os.path.expanduser(name))
     source = name if is_elsewhere else os.path.abspath(path.parent / name)
     return make_item(name, source, True if field == "video" else None, prompt)
 
@@ -135,7 +135,7 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """A path or address in each line. A text that names nothing of the kind was hardly meant as a list."""
     with open(path, encoding="utf-8-sig") as file:
         lines = [(number, line.strip()) for number, line in enumerate(file, 1) if line.strip()]
-    if lines and not any(is_url(name) or os.path.exists(path.parent / name) for _, name in lines):
+    if lines and not any(is_url(name) or os.path.exists(path.parent / os.path.expanduser(name)) for _, name in lines):
         number, name = lines[0]
         raise ValueError(
             f"{path}, line {number}: there is no file {_shown(name)}, nor is any other line one; a .txt list has a "
@@ -149,9 +149,8 @@ class _Doubled(ValueError):
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    counts = Counter(name for name, _ in pairs)
-    if len(counts) < len(pairs):
-        raise _Doubled(f"the field {_shown(counts.most_common(1)[0][0])} stands there twice; leave one out")
+    if (twice := doubled_key(pairs)) is not None:
+        raise _Doubled(f"the field {_shown(twice)} stands there twice; leave one out")
     return dict(pairs)
 
 

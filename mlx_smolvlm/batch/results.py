@@ -287,5 +287,5 @@ class ResultsChanged(OSError):
     def __init__(self, path: Path, what: str):
         super().__init__(
             f"{path} was {what} by another program while it was being written, so results are missing from it; run "
-            "the same command again to have them made anew"
+            "the same command again to do them once more"
         )

@@ -10,8 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from ..media.images import path_of_file_url
-from ..media.urls import is_url
+from ..media.urls import is_url, path_of_file_url
 from .items import Item
 from .record import Result
 

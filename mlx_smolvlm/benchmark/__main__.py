@@ -11,14 +11,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ..api.loading import DTYPES, default_dtype
+from ..command_line.adapter_arguments import adapter_sources, add_adapter_argument
 from ..command_line.progress import Progress
 from ..command_line.runner import CommandLine, refuse_tracebacks
-from ..files import check_drawing, whole_file, write_json
+from ..command_line.waiting import Waiting
+from ..files import check_plot, whole_file, write_json
 from .benchmark_run import BenchmarkRun, Settings
 from .geometries import GEOMETRIES
 from .measurement import Measurement, PeerComparison
 from .peers import PEERS, check_peer, compare, is_compared
 from .report import check_report_target, json_report, table, write_report_plot
+from .serving import compare_servers, serving
 from .size import size
 from .stages import decode, loading, prefill, preprocessing, start, start_picture, vision
 from .video_stages import video
@@ -33,15 +36,18 @@ SECTIONS: dict[str, Callable[[BenchmarkRun], list[Measurement]]] = {
     "decode": decode,
     "video": video,
     "size": size,
+    "server": serving,
 }
-DEFAULT_SECTIONS = [name for name in SECTIONS if name != "size"]  # which takes long
+DEFAULT_SECTIONS = [name for name in SECTIONS if name not in ("size", "server")]  # which take long
 
 
 def main() -> None:
     """Run the command line; exits with 2 and one line on bad input."""
     with refuse_tracebacks(), ExitStack() as stack:
         arguments = _parser().parse_args()
-        pythons = _pythons(arguments)
+        with Waiting(not arguments.quiet) as waiting:
+            waiting.tell("looking for the programs to compare with")
+            pythons = _pythons(arguments)
         settings = _settings(arguments)
         outputs = [Path(name) for name in (arguments.json, arguments.plot) if name is not None]
         for path in outputs:
@@ -50,7 +56,9 @@ def main() -> None:
         if arguments.json is not None:
             check_report_target(Path(arguments.json))
         if arguments.plot is not None:
-            _check_plot(arguments.plot, bool(arguments.against) or "size" in arguments.only)
+            if not arguments.against and "size" not in arguments.only:
+                raise ValueError("--plot has nothing to draw: compare with peers (--against), or add --only size")
+            check_plot(Path(arguments.plot))
         folder = arguments.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="mlx_smolvlm_benchmark_"))
         run = BenchmarkRun(settings, Path(folder).expanduser(), Progress(not arguments.quiet))
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -62,6 +70,8 @@ def main() -> None:
                 measurements += SECTIONS[name](run)
             for found in compare(run, arguments.against, pythons, arguments.only):
                 comparisons.append(found)
+            if "server" in arguments.only and "mlx-vlm" in arguments.against:
+                comparisons += compare_servers(run, "mlx-vlm", pythons.get("mlx-vlm", sys.executable))
         finally:  # what has been measured is not lost to what could not be
             report = json_report(run, measurements, comparisons)
             if measurements or comparisons:
@@ -70,21 +80,9 @@ def main() -> None:
                     with whole_file(Path(arguments.json), check_report_target) as path:
                         write_json(path, report)
         if arguments.plot is not None:
-            write_report_plot(report, Path(arguments.plot))
-
-
-def _check_plot(name: str, has_something: bool) -> None:
-    """Before hours of measuring, not after them."""
-    if not has_something:
-        raise ValueError("--plot has nothing to draw: compare with peers (--against), or measure sizes (--only size)")
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ValueError("--plot needs matplotlib: pip install 'mlx-smolvlm[plot]'") from None
-    check_drawing(Path(name))
-    known = Figure().canvas.get_supported_filetypes()
-    if Path(name).suffix.removeprefix(".") not in known:
-        raise ValueError(f"--plot {name}: the file's ending should be one of {', '.join(sorted(known))}")
+            with Waiting(not arguments.quiet) as waiting:
+                waiting.tell("drawing")
+                write_report_plot(report, Path(arguments.plot))
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -95,6 +93,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         raise FileNotFoundError(f"no video {arguments.video}")
     return Settings(
         model=arguments.model,
+        adapters=tuple(adapter_sources(arguments.adapter_path)),
         geometry=arguments.geometry or "256m",
         decoder_layers=arguments.decoder_layers,
         encoder_layers=arguments.encoder_layers,
@@ -109,16 +108,23 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         max_frames=arguments.max_frames,
         pictures=arguments.pictures,
         contexts=arguments.contexts,
+        clients=arguments.clients,
     )
 
 
 def _pythons(arguments: argparse.Namespace) -> dict[str, str]:
+    if arguments.against and arguments.adapter_path:
+        raise ValueError("--adapter-path does not go with --against: other programs would run without the adapters")
     pythons = {}
     for entry in arguments.peer_python:
         peer, separator, path = entry.partition("=")
         if not separator or peer not in PEERS:
             raise ValueError(f"--peer-python is {entry!r}, expected PEER=PATH with a peer of {', '.join(PEERS)}")
         pythons[peer] = str(Path(path).expanduser())
+    if unused := next((peer for peer in pythons if peer not in arguments.against), None):
+        raise ValueError(f"--peer-python is about {unused}, which is not compared; add --against {unused}")
+    if arguments.peers_only and not arguments.against:
+        raise ValueError(f"--peers-only has nothing to compare with; add --against with one of {', '.join(PEERS)}")
     for peer in arguments.against:
         if not is_compared(peer, arguments.only):
             raise ValueError(f"--only {','.join(arguments.only)} has nothing that {peer} can be compared in")
@@ -171,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     model = parser.add_argument_group("the model")
     model.add_argument("--model", metavar="PATH_OR_HUB_ID", help="a real checkpoint")
+    add_adapter_argument(model)
     model.add_argument("--geometry", choices=list(GEOMETRIES), help="random weights of this shape (default: 256m)")
     model.add_argument("--decoder-layers", type=_positive, metavar="N", help="fewer or more than the geometry has")
     model.add_argument("--encoder-layers", type=_positive, metavar="N", help="fewer or more than the geometry has")
@@ -184,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_names(list(SECTIONS)),
         default=DEFAULT_SECTIONS,
         metavar="SECTION,...",
-        help=f"of {', '.join(SECTIONS)} (default: all but size)",
+        help=f"of {', '.join(SECTIONS)} (default: all but size and server)",
     )
     what.add_argument("--runs", type=_positive, default=5, metavar="N", help="runs of each (default: 5)")
     what.add_argument("--prompt-tokens", type=_positive, default=851, metavar="N", help="default: 851")
@@ -200,6 +207,10 @@ def _parser() -> argparse.ArgumentParser:
         default=[256, 512, 1024, 2048, 4096, 8000],
         metavar="N,...",
         help="tokens, for size",
+    )
+
+    what.add_argument(
+        "--clients", type=_positives, default=[1, 4, 8, 32], metavar="N,...", help="at a time, for server"
     )
 
     peers = parser.add_argument_group("other programs")

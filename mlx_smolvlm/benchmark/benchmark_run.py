@@ -9,8 +9,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from ..api.finding import find_checkpoint
 from ..api.generation import GenerationResponse, stream_generate
-from ..api.loading import find_checkpoint, load
+from ..api.loading import load
 from ..command_line.progress import Progress
 from ..model.config import read_model_config
 from ..model.smolvlm import SmolVLM
@@ -23,9 +24,10 @@ QUESTION = "What is this?"
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure on, and how often; `None` layers are the geometry's, `bits` None does not quantize."""
+    """What to measure, and how often; `None` layers are the geometry's, `bits` None does not quantize."""
 
     model: str | None
+    adapters: tuple[tuple[str, float], ...]
     geometry: str
     decoder_layers: int | None
     encoder_layers: int | None
@@ -40,6 +42,7 @@ class Settings:
     max_frames: int
     pictures: list[int]
     contexts: list[int]
+    clients: list[int]
 
     @property
     def checkpoint_name(self) -> str:
@@ -78,7 +81,11 @@ class BenchmarkRun:
     @cached_property
     def model(self) -> SmolVLM:
         """The loaded model."""
-        return load(self.checkpoint, dtype=self.settings.dtype)[0]
+        return self.load()[0]
+
+    def load(self) -> tuple[SmolVLM, Processor]:
+        """Load the model, with its adapters."""
+        return load(self.checkpoint, dtype=self.settings.dtype, adapters=self.settings.adapters)
 
     @cached_property
     def processor(self) -> Processor:

@@ -18,7 +18,7 @@ PEERS = {"mlx-vlm": "mlx_vlm", "transformers": "transformers"}  # name -> module
 _MAX_ERROR = 300  # characters of an error that are shown
 _STILLS = 16  # frames that mlx-vlm shows of a video
 _SHARED = {"preprocessing", "vision", "prefill", "decode"}
-_PEER_CASES = {"mlx-vlm": _SHARED | {"start", "start-picture", "video"}, "transformers": _SHARED}
+_PEER_CASES = {"mlx-vlm": _SHARED | {"start", "start-picture", "video", "server"}, "transformers": _SHARED}
 
 
 class Worker:

@@ -17,7 +17,7 @@ from typing import Any
 import mlx.core as mx
 
 from .. import __version__
-from ..files import refuse_foreign, write_drawing
+from ..files import figure_class, refuse_foreign, write_drawing
 from .benchmark_run import BenchmarkRun
 from .measurement import Measurement, PeerComparison
 
@@ -54,6 +54,7 @@ def json_report(
     """The whole report."""
     model = run.settings.model or "random weights"
     settings = asdict(run.settings) | {"model": Path(model).name if Path(model).expanduser().is_dir() else model}
+    settings["adapters"] = [f"{Path(path).name}={weight:g}" for path, weight in run.settings.adapters]
     if run.settings.video:
         settings["video"] = Path(run.settings.video).name
     return {
@@ -70,6 +71,7 @@ def table(report: dict[str, Any]) -> str:
     facts, settings = report["machine"], report["settings"]
     model = settings["model"] if settings["model"] != "random weights" else f"{settings['geometry']}, random weights"
     bits = f", {settings['bits']} bits" if settings["bits"] else ""
+    model = " + ".join([model, *settings["adapters"]])
     lines = [
         f"{facts['chip']}, {facts['device']}, {facts['memory_bytes'] / 2**30:.0f} GiB, mlx {facts['mlx']}",
         f"{model}, {settings['dtype']}{bits}, {settings['runs']} runs: median (least to most)",
@@ -115,8 +117,6 @@ def write_report_plot(report: dict[str, Any], path: Path) -> None:
         ValueError: neither was measured, or a kind of file that cannot be drawn.
         ModuleNotFoundError: no matplotlib.
     """
-    from matplotlib.figure import Figure
-
     ratios = [found for found in report["comparisons"] if found["ratio"]]
     sizes = [found for found in report["measurements"] if found["section"] == "size" and "first token" in found["name"]]
     series = {
@@ -127,7 +127,7 @@ def write_report_plot(report: dict[str, Any], path: Path) -> None:
     panels = [panel for panel in panels if panel[1]]
     if not panels:
         raise ValueError("nothing to draw: compare with peers (--against), or measure sizes (--only size)")
-    figure = Figure(figsize=(6 * len(panels), 4), layout="constrained")
+    figure = figure_class()(figsize=(6 * len(panels), 4), layout="constrained")
     for axes, (kind, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         if kind == "ratios":
             names = [f"{each['name']} / {each['peer']}, {each['unit']}" for each in found]

@@ -6,7 +6,6 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from ..api.loading import load
 from ..model.smolvlm import SmolVLM
 from .benchmark_run import QUESTION, BenchmarkRun
 from .kernels import build_seconds, kernels_per_token
@@ -25,6 +24,8 @@ def start_picture(run: BenchmarkRun) -> list[Measurement]:
 
 def _start(run: BenchmarkRun, case: str, *options: str) -> Measurement:
     model = ["--model", str(run.checkpoint), "--dtype", run.settings.dtype]
+    for path, weight in run.settings.adapters:
+        model += ["--adapter-path", f"{path}={weight}"]
     command = [*model, "--prompt", QUESTION, "--max-tokens", "1", *options]
     spent = timed(lambda: run.run_module("mlx_smolvlm.generate", *command), run.settings.runs)
     return Measurement("start", f"command for one token, {case}", "s", spent)
@@ -34,7 +35,7 @@ def loading(run: BenchmarkRun) -> list[Measurement]:
     """Reading the weights, which the system holds in memory after the first time."""
     size_mb = weight_bytes(run.model) / 1e6
     run.forget_model()
-    spent = timed(lambda: load(run.checkpoint, dtype=run.settings.dtype), run.settings.runs)
+    spent = timed(run.load, run.settings.runs)
     return [Measurement("load", "load", "s", spent, f"{size_mb:.0f} MB of weights")]
 
 

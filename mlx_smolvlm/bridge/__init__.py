@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .bridge import Engine
+    from .bridge import BridgeEngine as Engine
 
 __all__ = ["Engine"]
 
@@ -13,7 +13,7 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         """`Engine`, when it is first used: the helper must guard its streams before anything large is imported."""
         if name == "Engine":
-            from .bridge import Engine
+            from .bridge import BridgeEngine as Engine
 
             return Engine
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .bridge import Engine
+    from .bridge import BridgeEngine as Engine
     from .wire import LineWriter
 
 END_OF_INPUT_S = 0.5  # after which the process ends, whatever MLX does
@@ -25,7 +25,7 @@ def main() -> None:
 
     writer = LineWriter(outgoing)
     try:
-        from .bridge import Engine
+        from .bridge import BridgeEngine as Engine
     except BaseException as error:  # an installation that is not whole
         writer.write(_package_missing(error))
         sys.exit(1)

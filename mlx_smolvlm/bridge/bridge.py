@@ -13,7 +13,7 @@ from .schedule import Schedule
 POLL_S = 0.01  # how long work that waits for others is left alone
 
 
-class Engine:
+class BridgeEngine:
     """Models, sessions and captions of one program.
 
     `submit`, `cancel` and `push_frame` may be called from any thread, and never wait for MLX. `step` belongs to one

@@ -14,8 +14,7 @@ from .. import __version__
 from ..api.captioning import caption_pushed_frames
 from ..api.generation import generate_text
 from ..api.session import Session
-from ..engine.row import BatchRequest
-from ..engine.rows import refuse_single_options
+from ..engine.row import BatchRequest, refuse_single_options
 from ..media.live.pushed import PushedFrames
 from ..options import resolve_options
 from .events import EndEvent, Incompatible, ReadyEvent, Released, StartedEvent

@@ -13,8 +13,9 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
 from ..api.caption_steps import Caption
+from ..api.finding import find_checkpoint
 from ..api.generation import GenerationResponse, stream_generate
-from ..api.loading import DEMO_MODEL, find_checkpoint, load
+from ..api.loading import DEMO_MODEL, load
 from ..api.session import Session
 from ..engine.prompt_cache import PromptCache, ReadMedium
 from ..engine.row import BatchRequest

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..media.urls import is_url
-from ..options import GenerationOptions, MediaOptions
+from ..options import GenerationOptions, MediaOptions, refuse_options
 
 DEMO_QUESTION = "Describe the picture."
 DEFAULT_QUESTION = "Describe this image in detail."
@@ -77,6 +77,14 @@ def media_options(arguments: argparse.Namespace) -> MediaOptions:
     )
 
 
+def refuse_unused(media: MediaOptions, *, has_images: bool, has_videos: bool) -> None:
+    """Raise ValueError for an option of images, or of videos, where there are none."""
+    if not has_images:
+        refuse_options(media, ("do_image_splitting", "longest_edge", "max_pixels", "page"), "there is no image")
+    if not has_videos:
+        refuse_options(media, ("fps", "max_frames", "start_s", "end_s", "hardware_decoding"), "there is no video")
+
+
 def generation_options(arguments: argparse.Namespace) -> GenerationOptions:
     """From `add_answer_arguments`. What is wrong is said before a model is downloaded.
 
@@ -117,10 +125,15 @@ def _schema(schema: str | None) -> str | None:
     """The text of a schema, from a file unless it is one."""
     if schema is None or schema.lstrip().startswith("{"):
         return schema
+    return text_of_file(schema, "a JSON schema")
+
+
+def text_of_file(path: str, expected: str) -> str:
+    """The text of a file. Raises ValueError, with what is expected of it, if it is none."""
     try:
-        return Path(schema).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")  # with or without the mark that some editors put first
     except UnicodeDecodeError:
-        raise ValueError(f"{schema} is not a text file; expected a JSON schema") from None
+        raise ValueError(f"{path} is not a text file; expected {expected}") from None
 
 
 def add_media_sources(parser: argparse._ArgumentGroup) -> None:
@@ -144,7 +157,7 @@ def sort_media(sources: Sequence[str]) -> dict[str, list[str]]:
     """
     if not sources:
         return {}
-    from .media_kind import is_video
+    from ..media.signatures import is_video
 
     sorted_sources: dict[str, list[str]] = {"image": [], "video": []}
     for source in sources:

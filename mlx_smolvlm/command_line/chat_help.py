@@ -14,4 +14,4 @@ HELP = """\
 /quit                end the chat, as exit, quit and Ctrl-D do
 Anything else is a question. Lines between triple quotes (\"\"\") are one question, and so are
 pasted ones. Images and videos that are dropped on the terminal go with it. Ctrl-C stops an answer; what there is of
-it stays."""
+it stays. While you type, Ctrl-C clears the line, and never ends the chat."""

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from .media_kind import is_media_file
+from ..media.signatures import is_media_file
+from ..media.urls import path_of_file_url
 
 _WORD = re.compile(r"""(?<!\S)(?:'[^']*'|"[^"]*"|(?:\\.|[^\s\\])+)(?!\S)""")
 _ENDINGS = "?!.,:;"
@@ -54,8 +55,6 @@ def _media_path(text: str) -> str | None:
     """The path of an image or video that is there; None for any other text."""
     with suppress(OSError, RuntimeError, ValueError):
         if text.startswith("file://"):
-            from ..media.images import path_of_file_url  # imports Pillow
-
             text = path_of_file_url(text, text)
         if text and is_media_file(Path(text).expanduser()):
             return text

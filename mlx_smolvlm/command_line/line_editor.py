@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from .state import History
@@ -35,6 +36,7 @@ class LineInput:
         """
         self.is_terminal = sys.stdin.isatty()
         self._history = History(history_name if self.is_terminal else None)
+        self.handles_interrupts = self.is_terminal and _has_full_editor()  # an exception would come amidst its own work
         self._read = open_editor(self._history, commands) if self.is_terminal else _read_from_pipe
 
     def next(self) -> str:
@@ -64,12 +66,13 @@ def open_editor(history: History, commands: Sequence[str]) -> Reader:
         history: entries to step through; the caller adds to it.
         commands: what Tab completes at the start of a line.
     """
-    if sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb"):
-        try:
-            return _full_editor(history, commands)
-        except ImportError:
-            pass
-    return _plain_editor(history, commands)
+    return (_full_editor if _has_full_editor() else _plain_editor)(history, commands)
+
+
+def _has_full_editor() -> bool:
+    if not sys.stderr.isatty() or os.environ.get("TERM", "") in ("", "dumb"):
+        return False
+    return find_spec("prompt_toolkit") is not None
 
 
 def candidates(line: str, commands: Sequence[str]) -> tuple[int, list[str]]:

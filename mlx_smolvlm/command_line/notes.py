@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..options import GenerationOptions
-from .progress import say
+from .standard_streams import say
 from .state import is_first
 
 DEMO_NOTE = (

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 
 # What mlx-lm, mlx-vlm and transformers call options of ours. `_` for `-` within a name is understood everywhere.
 ALIASES = {
     "-p": "--prompt",
+    "--adapter": "--adapter-path",
+    "--lora": "--adapter-path",
     "--images": "--image",
     "--max-new-tokens": "--max-tokens",
     "--prefill-step-size": "--prefill-chunk",
@@ -16,7 +17,6 @@ ALIASES = {
 }
 # Options of theirs that have no counterpart -> what to do instead.
 ELSEWHERE = {
-    "--adapter-path": "merge the adapter first: python -m mlx_smolvlm.convert --hf-path BASE --adapter-path ADAPTER",
     "--audio": "the models of this family do not hear; leave it out",
     "--chat": "write python -m mlx_smolvlm.chat",
     "--chat-template-config": "the checkpoint's own template is used; leave it out",
@@ -73,5 +73,6 @@ def _own_name(option: str, value: str, known: Collection[str]) -> str:
         raise ValueError(f"unrecognized arguments: {option}; {ELSEWHERE[dashed]}")
     if dashed in ("--image", "--video", "--input", "--source"):
         raise ValueError(f"unrecognized arguments: {option}; name files and addresses without an option")
-    near = get_close_matches(dashed, known, 1)
-    raise ValueError(f"unrecognized arguments: {option}" + (f"; did you mean {near[0]}?" if near else ""))
+    from ..options import did_you_mean  # only mistakes need it
+
+    raise ValueError("; ".join(filter(None, [f"unrecognized arguments: {option}", did_you_mean(dashed, list(known))])))

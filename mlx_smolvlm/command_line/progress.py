@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from .standard_streams import say as say  # the two go together
+from .standard_streams import say
 
 REPORT_S = 30.0  # between two lines
 

@@ -14,11 +14,12 @@ from typing import Any, NoReturn
 from .. import __version__
 from . import starting
 from .option_names import own_words
-from .standard_streams import open_missing_streams, say, settle, silence
+from .standard_streams import line_start, open_missing_streams, say, settle, silence
 from .starting import INTERRUPTED
 
 BAD_INPUT = 2
-MAX_LINE = 2000  # characters of an error; whatever it quotes, it is read by a person
+MAX_LINE = 1000  # characters of an error; whatever it quotes, it is read by a person
+MAX_NAME = 300  # of a file's name in it
 # What a user can cause. RuntimeError: MLX out of memory; ImportError: an extra that is not installed.
 REPORTED = (ValueError, TypeError, OSError, MemoryError, RuntimeError, ImportError)
 
@@ -49,7 +50,7 @@ class CommandLine(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with one line and status 2, without the usage text."""
-        self.exit(BAD_INPUT, f"error: {_cut(' '.join(message.split()))} (see --help)\n")
+        self.exit(BAD_INPUT, f"error: {_shown(message)} (see --help)\n")
 
 
 @contextmanager
@@ -100,11 +101,6 @@ def explain_call(module: str, instead: str) -> None:
     sys.modules[module].__class__ = Command
 
 
-def line_start() -> str:
-    """What messages on stderr begin with: on a terminal, it clears the line that says what goes on."""
-    return "\r\x1b[K" if sys.stderr.isatty() else ""
-
-
 def print_json(record: Any) -> None:
     """Print an object as one line, in ASCII where the output is not UTF-8."""
     encoding = (sys.stdout.encoding or "utf-8").lower().replace("-", "")
@@ -114,12 +110,15 @@ def print_json(record: Any) -> None:
 def one_line(error: BaseException) -> str:
     """An error's message without line breaks; files are named where the system's message does."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return _cut(" ".join(str(error).split()) or type(error).__name__)
+        return f"{error.strerror}: {_shown(error.filename, MAX_NAME)}" if error.filename else error.strerror
+    return _shown(error) or type(error).__name__
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_LINE else f"{text[: MAX_LINE // 2]}...{text[-MAX_LINE // 2 :]}"
+def _shown(text: object, max_chars: int = MAX_LINE) -> str:
+    """On one line, of bounded length, and without what could steer a terminal, as names of files may."""
+    from ..media.urls import printable  # --help does without
+
+    return printable(" ".join(str(text).split()), max_chars)
 
 
 def _unforeseen(error: BaseException) -> str:
@@ -144,4 +143,4 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
     source = current_source()
     named = "" if not source or source in str(message) else f"{source}: "
-    say(f"{line_start()}warning: {named}{' '.join(str(message).split())}")
+    say(f"{line_start()}warning: {_shown(f'{named}{message}')}")

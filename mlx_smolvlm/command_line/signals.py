@@ -10,7 +10,7 @@ from threading import Event, Thread
 from types import FrameType
 from typing import Any, NoReturn
 
-from .standard_streams import say
+from .standard_streams import line_start, say
 
 LIMIT_S = 0.6  # for Python's own way out, which is tidier
 POLL_MS = 50  # how often the reader of our output is looked after
@@ -74,8 +74,42 @@ class Stopping:
         if self._is_said:
             end_at_once()
         self._is_said = True
-        start = "\r\x1b[K" if sys.stderr.isatty() else ""  # over the line that says what goes on
-        say(f"{start}(stopping when the model has ended its step; Ctrl-C again ends the chat)")
+        say(f"{line_start()}(stopping when the model has ended its step; Ctrl-C again ends the chat)")
+
+
+class SingleInterrupts:
+    """Within its `with` block, Ctrl-C raises KeyboardInterrupt where it is `expected`, once, and else does nothing.
+
+    A second one while the first is being answered would end the process. The main thread only.
+    """
+
+    def __init__(self, is_wanted: bool):
+        """`is_wanted` False leaves Ctrl-C as it is."""
+        self._is_wanted = is_wanted
+        self._is_expected = False
+        self._opened = ExitStack()
+
+    def __enter__(self) -> "SingleInterrupts":
+        if self._is_wanted:
+            self._opened.enter_context(handled_by(self._handle, [signal.SIGINT]))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    @contextmanager
+    def expected(self, is_expected: bool = True) -> Iterator[None]:
+        """Within, Ctrl-C raises."""
+        self._is_expected = is_expected
+        try:
+            yield
+        finally:
+            self._is_expected = False
+
+    def _handle(self, *_: object) -> None:
+        if self._is_expected:
+            self._is_expected = False
+            raise KeyboardInterrupt
 
 
 def _watch_signals(reader: int, is_over: Event, act: Callable[[], None]) -> None:

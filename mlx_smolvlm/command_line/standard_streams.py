@@ -34,6 +34,11 @@ def say(message: str) -> None:
         silence(sys.stderr)
 
 
+def line_start() -> str:
+    """What messages on stderr begin with: on a terminal, it clears the line that says what goes on."""
+    return "\r\x1b[K" if sys.stderr is not None and sys.stderr.isatty() else ""
+
+
 def settle(stream: Any) -> None:
     """Write out what a stream holds, or drop it, so that Python does not fail when it ends."""
     try:

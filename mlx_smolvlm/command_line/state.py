@@ -48,6 +48,11 @@ class History:
                     entry = json.loads(line)
                     if isinstance(entry, str):
                         self.entries.append(entry)
+            if len(lines) > 2 * MAX_HISTORY:  # else the file would grow for ever
+                from ..files import whole_file  # once in a thousand questions
+
+                with whole_file(self._path) as shorter:
+                    shorter.write_text("\n".join([*lines[-MAX_HISTORY:], ""]), encoding="utf-8")
 
     def add(self, text: str) -> None:
         """Keep an entry, unless it repeats the last one. A disk that is full is no reason to end the chat."""

@@ -24,8 +24,11 @@ class Cancelled(Exception):
 
 
 def cancel_check(*events: Event | None) -> Callable[[], None]:
-    """A function that raises `Cancelled` once one of the events is set."""
+    """A function that raises `Cancelled` once one of the events is set. Raises TypeError for what is no event."""
     watched = [event for event in events if event is not None]
+    for event in watched:
+        if not hasattr(event, "is_set"):
+            raise TypeError(f"cancel is {type(event).__name__}, expected a threading.Event or None")
 
     def check() -> None:
         for event in watched:

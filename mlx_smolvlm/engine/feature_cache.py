@@ -10,6 +10,7 @@ import numpy as np
 
 from ..model.layers.streams import with_side_streams
 from ..model.smolvlm import SmolVLM
+from ..options import is_whole, quoted
 
 
 class FeatureCache:
@@ -21,13 +22,18 @@ class FeatureCache:
     Attributes:
         max_bytes: most memory that the features may take.
         size_bytes: what they take.
-        num_encoded: tiles that had to be encoded so far.
+        num_asked, num_encoded: tiles whose features were asked for so far, and those that had to be encoded.
+
+    Raises:
+        ValueError: `max_bytes` below 0, or no whole number.
     """
 
     def __init__(self, max_bytes: int = 256 * 1024**2):
+        if not is_whole(max_bytes, 0):
+            raise ValueError(f"a feature cache's max_bytes is {quoted(max_bytes)}, expected a whole number, 0 or more")
         self.max_bytes = max_bytes
         self.size_bytes = 0
-        self.num_encoded = 0
+        self.num_asked = self.num_encoded = 0
         self._features: OrderedDict[bytes, mx.array] = OrderedDict()
         self._model: SmolVLM | None = None
         self._lock = Lock()  # held while features are looked up or kept, not while they are computed
@@ -60,6 +66,7 @@ class FeatureCache:
             parts = with_side_streams(lambda: _encoded(model, pixels), len(new), check_cancelled)
             found.update(zip(new, parts, strict=True))
         with self._lock:
+            self.num_asked += len(keys)
             self.num_encoded += len(new)
             for key in keys:
                 self._keep(key, found[key])

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..model.json_fields import doubled_key
 from ..options import did_you_mean, quoted
 
 # llguidance passes over keywords that it does not know, as the standard says. A misspelt one would change nothing, so
@@ -113,9 +114,6 @@ def _check(keyword: str, value: Any, path: str) -> None:
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON text, in which every key stands once: of two, one would be left out."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        double = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the JSON schema has the key {quoted(double)} twice; leave one out")
-    return content
+    if (twice := doubled_key(pairs)) is not None:
+        raise ValueError(f"the JSON schema has the key {quoted(twice)} twice; leave one out")
+    return dict(pairs)

@@ -47,6 +47,7 @@ class PromptCache:
         self.media: list[ReadMedium] = []
         self._model: SmolVLM | None = None
         self._options = GenerationOptions()
+        self._is_restored = False  # from a file, and not used since
 
     @property
     def nbytes(self) -> int:
@@ -56,18 +57,27 @@ class PromptCache:
     def open(self, model: SmolVLM, options: GenerationOptions) -> None:
         """Bind an unused cache to a model and to the options of its key-value cache.
 
+        What was restored from a file is forgotten, and read again, where the options ask for another kind of cache.
+
         Raises:
             ValueError: it is bound to another.
         """
         if self._model is None:
-            self._model, self._options, self.layers = model, options, model.make_cache(options)
+            self._bind(model, options)
         elif self._model is not model:
             raise ValueError("the prompt cache holds what another model has read; use one cache for each model")
         elif self._options.cache_options != options.cache_options:
-            raise ValueError(
-                f"the prompt cache was begun with {_shown(self._options)}, not {_shown(options)}; "
-                "use one cache for each"
-            )
+            if not self._is_restored:
+                raise ValueError(
+                    f"the prompt cache was begun with {_shown(self._options)}, not {_shown(options)}; "
+                    "use one cache for each"
+                )
+            self._bind(model, options)
+        self._is_restored = False
+
+    def _bind(self, model: SmolVLM, options: GenerationOptions) -> None:
+        self._model, self._options, self.layers = model, options, model.make_cache(options)
+        self.token_ids, self.media = [], []
 
     def begin(self, prompt: Prompt) -> None:
         """Keep what a prompt shares with what is held, but not its last token; the rest is forgotten."""
@@ -109,6 +119,7 @@ class PromptCache:
             for number, layer in enumerate(self.layers):
                 layer.append(arrays[str(number)])
             mx.eval([layer.state for layer in self.layers])  # another thread may go on from here
+        self._is_restored = True
 
 
 def shared_beginning(token_ids: Sequence[int], media: Sequence[ReadMedium], prompt: Prompt) -> int:

@@ -1,7 +1,7 @@
 """One of many requests: what is asked, its stage, and what its steps report."""
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,11 +11,12 @@ from typing import Any
 
 from ..media.images import ImageSource
 from ..model.forking import refuse_forked_process
-from ..options import GenerationOptions, MediaOptions, is_whole, quoted
+from ..model.smolvlm import SmolVLM
+from ..options import GenerationOptions, MediaOptions, is_whole, quoted, refuse_options, resolve_options
 from ..processor.messages import Message, Several, check_media
 from ..processor.prompt import Prompt
 from ..processor.sampled_video import VideoSource
-from .answer import Answer, AnswerStep
+from .answer import Answer, AnswerStep, cancel_check, check_options
 from .prefill import PromptReader
 from .prompt_cache import PromptCache
 
@@ -30,6 +31,7 @@ class BatchRequest:
 
     Raises:
         ValueError: images or videos that are no list.
+        TypeError: options of another type.
     """
 
     messages_or_prompt: str | Sequence[Message]
@@ -41,6 +43,7 @@ class BatchRequest:
     def __post_init__(self) -> None:
         check_media("images", self.images)
         check_media("videos", self.videos)
+        resolve_options(self.options, self.media_options, {})
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Row:
     """A request in flight.
 
     Attributes:
-        key, request, options, media_options, cancel: as given.
+        key, request, options, media_options, cancel, on_begin: as given.
         added_s, started_s: when it was added and when reading began, as `time.perf_counter` has it.
         removed: set when nobody waits for it any more.
         stage: its stage; the attributes below are set from the stage on that is named.
@@ -107,6 +110,7 @@ class Row:
     options: GenerationOptions
     media_options: MediaOptions
     cancel: Event | None
+    on_begin: Callable[[], None] | None = None
     added_s: float = field(default_factory=time.perf_counter)
     started_s: float = 0.0
     removed: Event = field(default_factory=Event)
@@ -123,6 +127,7 @@ class Row:
 
     def __post_init__(self) -> None:
         refuse_forked_process()
+        cancel_check(self.cancel)  # refuses what is no event
 
     @property
     def most_tokens(self) -> int:
@@ -172,3 +177,17 @@ def check_bounds(batch_size: int, max_cache_bytes: int, max_feature_bytes: int, 
     for name, value, least in bounds:
         if not is_whole(value, least):
             raise ValueError(f"{name} is {quoted(value)}, expected a whole number of at least {least}")
+
+
+def check_row_options(model: SmolVLM, options: GenerationOptions) -> None:
+    """Raise what `refuse_single_options` and `check_options` raise."""
+    refuse_single_options(options)
+    check_options(model, options)
+
+
+def refuse_single_options(options: GenerationOptions) -> None:
+    """Raise ValueError for options that only one answer at a time can have."""
+    reason = "answers that are made together take one token each in a step"
+    refuse_options(options, ("prompt_lookup_tokens",), reason)
+    reason = "answers that are made together share one plain key-value cache, which max_cache_bytes bounds"
+    refuse_options(options, ("kv_bits", "kv_group_size", "quantized_kv_start", "max_kv_size"), reason)

@@ -90,6 +90,11 @@ class RowDecoder:
     def __len__(self) -> int:
         return sum(len(group.rows) for group in self._groups)
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory for the keys and values of all rows, were they to become as long as they may."""
+        return self._bytes([])
+
     def fits(self, lengths: Sequence[int]) -> bool:
         """Whether answers that may become so many tokens long, prompts included, fit in beside those that are here.
 

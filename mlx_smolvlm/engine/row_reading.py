@@ -16,7 +16,11 @@ MAX_READING = 8  # prompts that are read in turn: each may have a thread that ma
 
 
 class RowReading:
-    """The rows whose prompts are being read."""
+    """The rows whose prompts are being read.
+
+    Attributes:
+        encode_s: seconds spent on encoding tiles so far.
+    """
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class RowReading:
         self._on_tile = on_tile
         self._on_error = on_error
         self._most_tiles = tiles_per_step(model)
+        self.encode_s = 0.0
 
     def begin(self, row: Row) -> None:
         """Begin to read a prepared row, but for what its prompt shares with another."""
@@ -51,6 +56,8 @@ class RowReading:
         row.cached_tokens = self._prefix_cache.fill(row.cache, row.prompt)
         row.reader = PromptReader(self._model, row.prompt, row.cache, self._on_tile)
         row.reader.num_ready()  # its thread starts
+        if row.on_begin is not None:
+            row.on_begin()
 
     def unit(self, rows: Sequence[Row], seconds: float) -> bool:
         """Do one unit of work, within a time as far as can be foreseen; False if nothing is ready.
@@ -100,7 +107,9 @@ class RowReading:
             return
         start, num_encoded = time.perf_counter(), self._feature_cache.num_encoded
         features = self._feature_cache.encode(self._model, tiles)
-        self._pace.note_tiles(self._feature_cache.num_encoded - num_encoded, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        self.encode_s += seconds
+        self._pace.note_tiles(self._feature_cache.num_encoded - num_encoded, seconds)
         for reader, feature in zip(readers, features, strict=True):
             reader.add([feature])
 

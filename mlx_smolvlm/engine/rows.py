@@ -10,6 +10,7 @@ from itertools import count
 from threading import Event
 from typing import Unpack
 
+from ..model.forking import refuse_forked_process
 from ..model.smolvlm import SmolVLM
 from ..options import (
     GenerationOptions,
@@ -17,18 +18,17 @@ from ..options import (
     OptionKeywords,
     is_between,
     quoted,
-    refuse_options,
     resolve_options,
 )
 from ..processor.processor import Processor
-from .answer import AnswerStep, Cancelled, check_options, check_pair
+from .answer import AnswerStep, Cancelled, check_pair
 from .exclusive import OneCallAtATime, exclusive
 from .feature_cache import FeatureCache
 from .pacing import Pace
 from .prefixes import PrefixCache, held_layers
 from .preparing import Preparer, abandon
 from .prompt_cache import ReadMedium
-from .row import BatchRequest, Row, RowEvent, Stage, check_bounds
+from .row import BatchRequest, Row, RowEvent, Stage, check_bounds, check_row_options
 from .row_decoding import RowDecoder
 from .row_reading import MAX_READING, RowReading
 from .sampling import check_finite
@@ -117,22 +117,23 @@ class Rows(OneCallAtATime):
         *,
         key: Hashable = None,
         cancel: Event | None = None,
+        on_begin: Callable[[], None] | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> Hashable:
         """Add a request. Its options are checked at once; its prompt and media are read later.
 
         Args:
-            request: the prompt. Options of its own take the place of those given here.
+            request: the prompt. Options of its own take the place of `options` and `media_options`; keywords win.
             options, media_options, keywords: as in `stream_generate`.
             key: names the row in events; None for a number.
             cancel: when set, the row ends with "cancelled" at the next step.
+            on_begin: called within `step` when the prompt is prepared and the model begins with it.
 
         Returns:
             The key.
 
         Raises:
-            ValueError: options out of range, options that `Rows` does not support, or a key in use.
-            TypeError: not a BatchRequest, or an unknown option.
+            ValueError, TypeError: options out of range, unknown or not supported by `Rows`; a key in use.
         """
         if not isinstance(request, BatchRequest):
             raise TypeError(f"the request is {type(request).__name__}, expected a BatchRequest")
@@ -143,7 +144,7 @@ class Rows(OneCallAtATime):
         key = next(number for number in self._numbers if number not in self._rows) if key is None else key
         if key in self._rows:
             raise ValueError(f"there is a row {quoted(key)} already; remove it first, or choose another key")
-        self._rows[key] = Row(key, request, options, media_options, cancel)
+        self._rows[key] = Row(key, request, options, media_options, cancel, on_begin)
         return key
 
     @exclusive
@@ -168,14 +169,12 @@ class Rows(OneCallAtATime):
             An event for each row that was decoded, has failed or was cancelled; none while prompts are being prepared.
 
         Raises:
-            OSError: prompts cannot be prepared for lack of disk space or open files.
+            OSError, RuntimeError: no disk space or open files to prepare prompts with; a forked process.
         """
+        refuse_forked_process()
         self._changed.clear()
         self._events = []
-        for row in [row for row in self._rows.values() if row.is_cancelled]:
-            text = "" if row.answer is None else row.answer.flush()
-            self._events.append(row.event(text=text, finish_reason="cancelled"))
-            self._drop(row)
+        self._drop_cancelled()
         has_read = self._read()
         if self._decoder:
             with self._pace.step():
@@ -186,6 +185,21 @@ class Rows(OneCallAtATime):
         elif self._rows and not has_read and not self._events:
             self._changed.wait(_POLL_S)
         return self._events
+
+    def wake(self) -> None:
+        """Let a `step` that waits for prompts to be prepared return at once. From any thread, at any time."""
+        self._changed.set()
+
+    @property
+    def usage(self) -> tuple[int, float]:
+        """Bytes of keys and values, were all rows to become as long as they may; seconds spent on encoding so far."""
+        return self._decoder.num_bytes, self._reading.encode_s
+
+    def _drop_cancelled(self) -> None:
+        for row in [row for row in self._rows.values() if row.is_cancelled]:
+            text = "" if row.answer is None else row.answer.flush()
+            self._events.append(row.event(text=text, finish_reason="cancelled"))
+            self._drop(row)
 
     def _at(self, *stages: Stage) -> list[Row]:
         return [row for row in self._rows.values() if row.stage in stages]
@@ -207,11 +221,8 @@ class Rows(OneCallAtATime):
             self._events.append(row.event(finish_reason="error", error=error))
         self._drop(row)
 
-    # Preparing and reading
-
     def _take_prepared(self, row: Row) -> None:
         assert row.prepared is not None
-        row.stage = Stage.PREPARED
         try:
             row.prompt, row.files, row.answer = row.prepared.result()
             row.prepared = None  # which would hold the images, too
@@ -220,6 +231,7 @@ class Rows(OneCallAtATime):
                 raise
             self._fail(row, error)
         else:
+            row.stage = Stage.PREPARED
             row.note_prompt()
 
     def _read(self) -> bool:
@@ -228,6 +240,8 @@ class Rows(OneCallAtATime):
             self._decoder.settle()  # else the time of the step would count as reading
         start, has_read = time.perf_counter(), False
         while True:
+            if has_read:
+                self._drop_cancelled()  # nobody may be decoding, and then all prompts are read within one call
             self._admit()
             left = self._pace.pause_s - (time.perf_counter() - start) if self._decoder else float("inf")
             if has_read and self._pace.is_used_up(left):
@@ -284,17 +298,3 @@ class Rows(OneCallAtATime):
             read = [*row.prompt_ids, *row.answer.token_ids[:-1]]
             self.prefix_cache.keep(read, self._media[row.key], self._decoder.held_layers(row.key, len(read)))
         self._drop(row)
-
-
-def check_row_options(model: SmolVLM, options: GenerationOptions) -> None:
-    """Raise what `refuse_single_options` and `check_options` raise."""
-    refuse_single_options(options)
-    check_options(model, options)
-
-
-def refuse_single_options(options: GenerationOptions) -> None:
-    """Raise ValueError for options that only one answer at a time can have."""
-    reason = "answers that are made together take one token each in a step"
-    refuse_options(options, ("prompt_lookup_tokens",), reason)
-    reason = "answers that are made together share one plain key-value cache, which max_cache_bytes bounds"
-    refuse_options(options, ("kv_bits", "kv_group_size", "quantized_kv_start", "max_kv_size"), reason)

@@ -123,12 +123,14 @@ def adjusted(
         logits = mx.where(seen, penalize(logits, options.repetition_penalty), logits)
     if options.temperature == 0:
         return logits
-    temperature = max(options.temperature, 1e-6)  # below, float32 overflows; this is greedy all but in name
+    # Beyond, float32 overflows; these are greedy, and uniform, all but in name.
+    temperature = min(max(float(options.temperature), 1e-6), 1e30)
     return filter_logits(logits / temperature, options)
 
 
 def penalize(logits: mx.array, penalty: float) -> mx.array:
     """Make every token less likely by a factor on its logit."""
+    penalty = min(max(float(penalty), 1e-20), 1e20)  # beyond, float32 overflows; MLX takes no integers above 64 bits
     return mx.where(logits > 0, logits / penalty, logits * penalty)
 
 
@@ -156,10 +158,14 @@ def log_probabilities(logits: mx.array) -> mx.array:
     return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
+class NotFiniteError(ValueError):
+    """A model computes values that are not finite."""
+
+
 def check_finite(logits: mx.array) -> None:
-    """Raise ValueError if a model computes values that are not finite."""
+    """Raise NotFiniteError if a model computes values that are not finite."""
     if not mx.isfinite(logits).all().item():
-        raise ValueError(
+        raise NotFiniteError(
             f"the model computes values that are not finite in {str(logits.dtype).removeprefix('mlx.core.')}; "
             "load it with dtype bfloat16 or float32, and if they persist the weights are damaged"
         )

@@ -98,7 +98,11 @@ def open_response(
                 connection = opened.enter_context(connect_through(proxy, host, port, connecting, is_tls=is_tls))
             else:
                 opened.enter_context(_unused_proxy_named(proxy, name))
-                check_address = partial(_check_address, policy, name)
+                is_trusted = host in policy.trusted_hosts
+                if policy.ports is not None and port not in policy.ports and not is_trusted:
+                    ports = " and ".join(map(str, policy.ports)) or "none"
+                    raise FetchError(f"{name}: port {port} is not allowed here, only {ports}; {DOWNLOAD_IT}")
+                check_address = _trust if is_trusted else partial(_check_address, policy, name)
                 opening = connect(host, port, connecting, is_tls=is_tls, check_address=check_address)
                 connection, proxy = opened.enter_context(opening), None
             response = opened.enter_context(_request(SocketFile(connection, reading), parts, proxy))
@@ -128,6 +132,10 @@ def _unused_proxy_named(proxy: Proxy | None, name: str) -> Iterator[None]:
             f"{name}: {printable(error.strerror or str(error), 160)}; the proxy of {proxy.name} was not used, since "
             "FetchPolicy.check_address could not vouch for what a proxy connects to"
         ) from error
+
+
+def _trust(_: str) -> None:
+    """Any address will do."""
 
 
 def _check_address(policy: FetchPolicy, name: str, address: str) -> None:

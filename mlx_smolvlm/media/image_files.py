@@ -1,4 +1,4 @@
-"""The content of an image file -> PIL image in RGB, upright: formats, pages, modes, and what other content is.
+"""The content of an image file -> PIL image in RGB, upright: formats, limits, pages and modes.
 
 How sources are found, and whose pixels these are, is said in `images.py`.
 """
@@ -8,15 +8,14 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from threading import Thread
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from .checked_file import CheckedFile
-from .image_limits import check_image_bytes, check_scans, check_sides
-from .other_content import is_text, other_content
-from .signatures import is_tga
+from .image_limits import CheckedFile, SlowImageError, check_image_bytes, check_scans, check_sides
+from .signatures import is_text, is_tga, other_content
 from .tiff import Selection, select
 from .urls import printable
 
@@ -47,6 +46,9 @@ UPRIGHT = {  # EXIF orientation -> what turns the stored image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_IN_ONE_GO = ("WEBP", "AVIF")  # their decoders read the file at once; other threads run meanwhile
+_LONG_PIXELS = 4_000_000  # which take some 0.1 s
+_POLL_S = 0.05  # how often it is asked whether the image is still wanted
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -66,7 +68,7 @@ def from_file(
         if selection.jpeg is not None:
             raw = from_file(io.BytesIO(selection.jpeg), name, max_pixels, None, check)
             return raw.transpose(UPRIGHT[selection.orientation]) if selection.orientation in UPRIGHT else raw
-        file.seek(0)
+        check_image_bytes(file, name, format_name)
         try:
             image = factory(cast(BinaryIO, CheckedFile(file, check)), "")
             image.seek(selection.frame)
@@ -81,7 +83,11 @@ def from_file(
         with image:
             if format_name == "JPEG":
                 check_scans(file, image.width * image.height, name, max_pixels)
-            return decoded(image, name, max_pixels, check, is_file=True)
+            first = decoded(image, name, max_pixels, check, is_file=True)
+            if page is None and format_name != "TIFF" and _is_animated(image):
+                advice = "pass it with --video (in Python videos=) for all"
+                warnings.warn(f"{name}: an animation, of which the first frame is read; {advice}", stacklevel=2)
+            return first
     if damage and not is_text(head):  # text can begin like a BMP ("BM") or PPM ("P1" to "P6")
         raise ValueError(f"{name}: {damage}")
     raise ValueError(f"{name}: {other_content(head, EXPECTED)}")
@@ -95,6 +101,13 @@ def _selected(file: BinaryIO, name: str, page: int | None) -> Selection:
     if selection.note is not None:
         warnings.warn(f"{name}: {selection.note}", stacklevel=2)
     return selection
+
+
+def _is_animated(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # damage beyond the first frame, which has been read
+        return False
 
 
 def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, str], Image.Image]]]:
@@ -125,9 +138,11 @@ def decoded(image: Image.Image, name: str, max_pixels: int, check: Callable[[], 
         raise ValueError(f"{name}: {width}x{height} pixels, {too_large(max_pixels)}")
     check_sides(width, height, name)
     try:
-        image.load()
+        _load(image, check)
     except BOMBS as error:
         raise ValueError(f"{name}: {too_large(max_pixels)}") from error
+    except SlowImageError as error:
+        raise ValueError(f"{name}: {error}") from None
     except Exception as error:  # hostile bytes make decoders raise anything
         check()
         raise ValueError(f"{name}: damaged or cut short ({reason(error)}); get a whole copy") from error
@@ -141,6 +156,28 @@ def decoded(image: Image.Image, name: str, max_pixels: int, check: Callable[[], 
     rgb = rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
     rgb.info = {}  # an orientation left in here would be applied a second time
     return rgb
+
+
+def _load(image: Image.Image, check: Callable[[], None]) -> None:
+    """Decode. Where the decoder cannot be stopped for long, a thread does it; a cancel leaves it to end by itself."""
+    if image.format not in _IN_ONE_GO or image.width * image.height < _LONG_PIXELS:
+        image.load()
+        return
+    failures: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            image.load()
+        except BaseException as error:  # whatever it is, it belongs to who waits
+            failures.append(error)
+
+    thread = Thread(target=load, name="mlx_smolvlm decoding", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        check()
+        thread.join(_POLL_S)
+    if failures:
+        raise failures[0]
 
 
 def _to_rgb(image: Image.Image, name: str, is_file: bool) -> Image.Image:

@@ -1,21 +1,35 @@
 """Images that are slow or take much memory though they have few pixels. Standard library only."""
 
 import os
-from typing import BinaryIO
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 MAX_IMAGE_SIDE = 131_072  # beyond it, rows of a pixel each take ten times the memory of their pixels
 MAX_IMAGE_FILE_BYTES = 2 * 1024**3  # more than the pixels of any image that is read
 MIN_SCANS = 12  # passes of a JPEG's decoder that are allowed at any size; encoders make some ten
 FULL_SCANS = 8  # passes that are allowed over the largest image, and in proportion more over smaller ones
+MAX_DECODE_S = 12.0  # a thread's own time for one image; the largest photos take half of it
+# Decoders that take much time for each byte, and cannot be stopped while they decode.
+MAX_BYTES_OF_FORMAT = {"JPEG2000": 16 * 1024**2, "AVIF": 128 * 1024**2, "WEBP": 256 * 1024**2}
 _CHUNK_BYTES = 1024**2
 
 
-def check_image_bytes(file: BinaryIO, name: str) -> None:
-    """Refuse a file that is larger than any image; `name` is what the message calls it."""
+class SlowImageError(ValueError):
+    """An image takes longer to decode than any should."""
+
+
+def check_image_bytes(file: BinaryIO, name: str, format_name: str | None = None) -> None:
+    """Refuse a file that is larger than any image, or than those of its format may be.
+
+    `name` is what the message calls it. The file is at its beginning afterwards.
+    """
     num_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
-    if num_bytes > MAX_IMAGE_FILE_BYTES:
-        raise ValueError(f"{name}: has {num_bytes} bytes, the limit of an image's file is {MAX_IMAGE_FILE_BYTES}")
+    most = MAX_BYTES_OF_FORMAT.get(format_name or "", MAX_IMAGE_FILE_BYTES)
+    if num_bytes > most:
+        what = f"a {format_name} file" if format_name in MAX_BYTES_OF_FORMAT else "an image's file"
+        raise ValueError(f"{name}: has {num_bytes} bytes, the limit of {what} is {most}; save it in another format")
 
 
 def check_sides(width: int, height: int, name: str) -> None:
@@ -39,3 +53,28 @@ def check_scans(file: BinaryIO, num_pixels: int, name: str, max_pixels: int) -> 
     most = max(MIN_SCANS, FULL_SCANS * max_pixels // max(1, num_pixels))
     if scans > most:
         raise ValueError(f"{name}: a JPEG of {scans} scans, the limit at its size is {most}; save it again")
+
+
+class CheckedFile:
+    """A file that asks before each read whether it is still wanted; decoders read in blocks of some kilobytes.
+
+    It also refuses to go on once its thread has worked for `MAX_DECODE_S`: small files can be slow in many ways. That
+    is the thread's own time, which does not depend on what else the machine does.
+    """
+
+    def __init__(self, file: BinaryIO, check_cancelled: Callable[[], None]):
+        self._file = file
+        self._check = check_cancelled
+        self._start_s = time.thread_time()
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes; raises what the check raises, or SlowImageError."""
+        self._check()
+        if time.thread_time() - self._start_s > MAX_DECODE_S:
+            raise SlowImageError(
+                f"takes longer to decode than the limit of {MAX_DECODE_S:g} s; save it in another format"
+            )
+        return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)

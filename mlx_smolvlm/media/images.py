@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
-from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
@@ -21,7 +20,7 @@ from PIL import Image
 from ..options import DEFAULT_POLICY, FetchPolicy
 from .image_files import MAX_IMAGE_PIXELS, decoded, from_file, reason, too_large
 from .image_limits import check_sides
-from .urls import URL_SCHEME, check_size, decode_data_url, is_url, printable, redact_url
+from .urls import URL_SCHEME, FetchError, check_size, decode_data_url, is_url, path_of_file_url, printable, redact_url
 
 CHANNELS = (1, 3, 4)
 
@@ -120,16 +119,6 @@ def describe_source(source: object) -> str:
     return printable(os.fsdecode(source), 200) or "empty path"
 
 
-def path_of_file_url(url: str, name: str) -> str:
-    """The path in a file:// URL; `name` is what errors call it."""
-    from urllib.request import url2pathname  # imports an HTTP client, which files do not need
-
-    parts = urlsplit(url)
-    if parts.netloc.lower() not in ("", "localhost"):
-        raise ValueError(f"{name}: a file on another computer; expected file:///path")
-    return url2pathname(parts.path)
-
-
 def _is_array(source: object) -> bool:
     return hasattr(source, "__array__") and not isinstance(source, (type, str, os.PathLike, Image.Image))
 
@@ -162,7 +151,9 @@ def _rewound(source: Any, name: str, max_bytes: int, check_cancelled: Callable[[
             check_cancelled()
             content.write(chunk)
             check_size(content.tell(), max_bytes, name)
-    except (OSError, TypeError) as error:
+    except FetchError:  # too large
+        raise
+    except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"{name}: cannot be read ({reason(error)}); pass a file opened in binary mode") from error
     content.seek(0)
     return content

@@ -44,7 +44,11 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
     )
     if not value or _is_excepted(host, port):
         return None
-    parts = urlsplit(value if "://" in value else f"http://{value}")
+    try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        proxy_port = parts.port
+    except ValueError:
+        raise FetchError(f"the proxy of {variable} is no valid address; expected http://host:port") from None
     name = f"{variable} ({redact_url(parts.geturl())})"
     kind = parts.scheme.lower()
     if kind not in _DEFAULT_PORTS or (kind == "https" and scheme == "https") or not parts.hostname:
@@ -56,11 +60,7 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = f"Basic {binascii.b2a_base64(user.encode(), newline=False).decode('ascii')}"
-    try:
-        proxy_port = parts.port or _DEFAULT_PORTS[kind]
-    except ValueError:
-        raise FetchError(f"the proxy of {variable} has no valid port; expected http://host:port") from None
-    return Proxy(parts.hostname, proxy_port, kind == "https", authorization, name)
+    return Proxy(parts.hostname, proxy_port or _DEFAULT_PORTS[kind], kind == "https", authorization, name)
 
 
 def _is_excepted(host: str, port: int) -> bool:

@@ -5,8 +5,12 @@ import re
 import stat
 import struct
 from collections import Counter
+from contextlib import suppress
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from .urls import is_url, path_of_file_url
 
 # Of what is at an address, or not there yet, or broken: all others are told by their content.
 IMAGE_SUFFIXES = frozenset(
@@ -65,6 +69,9 @@ class FileKind(Enum):
     UNKNOWN = "unknown"
 
 
+_OPEN = (FileKind.EMPTY, FileKind.UNKNOWN)
+
+
 def file_kind(path: str | os.PathLike[str]) -> FileKind:
     """What a file holds, by its first bytes. Pipes and devices are not read, as they could block."""
     try:
@@ -83,13 +90,36 @@ def file_kind(path: str | os.PathLike[str]) -> FileKind:
     return _kind_of(head)
 
 
+def is_video(source: str) -> bool:
+    """Whether a path or an address is a video: a file by its first bytes, or by its suffix where they leave it open.
+
+    Else it is taken for an image, as all animations are.
+    """
+    if source[:5].lower() == "data:":
+        return source[5:11].lower() == "video/"
+    path = Path(source)
+    if source[:5].lower() == "file:":
+        with suppress(ValueError):  # of another computer, as is said where it is read
+            path = Path(path_of_file_url(source, source))
+    elif is_url(source):
+        return PurePosixPath(urlsplit(source).path).suffix.lower() in VIDEO_SUFFIXES
+    kind = file_kind(os.path.expanduser(path))
+    return path.suffix.lower() in VIDEO_SUFFIXES if kind in _OPEN else kind is FileKind.VIDEO
+
+
+def is_media_file(path: Path) -> bool:
+    """Whether a file is an image or a video, by its content or its suffix."""
+    is_named = path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    return path.is_file() and (is_named or file_kind(path) not in _OPEN)
+
+
 def is_picture_of_folder(path: Path, skipped: Counter[str]) -> bool:
     """Whether a file in a folder is one of its images; `skipped` counts the others, by suffix or content.
 
     A broken image counts as one, since the error that it leads to says what is wrong.
     """
     kind, suffix = file_kind(path), path.suffix.lower()
-    if kind is FileKind.PICTURE or (kind in (FileKind.EMPTY, FileKind.UNKNOWN) and suffix in IMAGE_SUFFIXES):
+    if kind is FileKind.PICTURE or (kind in _OPEN and suffix in IMAGE_SUFFIXES):
         return True
     is_disguised = kind is FileKind.VIDEO and suffix not in VIDEO_SUFFIXES
     skipped[suffix[1:].upper() if suffix[1:].isalnum() and not is_disguised else kind.value] += 1
@@ -101,8 +131,34 @@ def skipped_note(skipped: Counter[str]) -> str:
     count, kinds = skipped.total(), skipped.most_common(_SHOWN_KINDS)
     named = [f"{number} {kind}" for kind, number in kinds]
     if others := count - sum(number for _, number in kinds):
-        named.append(f"{others} others")
+        named.append(f"{others} other{'s' * (others != 1)}")
     return f"skipped {count} file{'s' * (count != 1)}: {', '.join(named)}" if count else ""
+
+
+def is_text(head: bytes) -> bool:
+    """Whether the first bytes of a file are text."""
+    return re.search(rb"[\x00-\x08\x0e-\x1f\xf8-\xff]", head) is None  # neither ASCII nor UTF-8 has these
+
+
+def other_content(head: bytes, expected: str) -> str:
+    """Say what bytes that are no image seem to be, and what to do; `expected` says what would be right."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    kind = _kind_of(head)
+    if kind is FileKind.EMPTY:
+        return f"empty; expected {expected}"
+    if kind is FileKind.RAW_PHOTO:
+        return "a raw photo of a kind that is not read; export it as JPEG or PNG"
+    if kind is FileKind.VIDEO:
+        return 'a video, not an image; pass it with --video (in Python videos=, in a list of batch as "video")'
+    if head.startswith((b"%PDF", b"%!PS", b"8BPS")):
+        return "a PDF, PostScript or Photoshop document, not an image; export it as PNG"
+    if b"<svg" in text:
+        return "an SVG drawing, not an image; render it to PNG first"
+    if text.startswith((b"<!doctype html", b"<html", b"<head")):
+        return "a web page, not an image; use the address of the image itself"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the image itself; run git lfs pull"
+    return f"{'text, not an image' if is_text(head) else 'not an image of a known format'}; expected {expected}"
 
 
 def is_tga(head: bytes) -> bool:

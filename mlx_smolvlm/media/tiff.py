@@ -6,6 +6,7 @@ Pillow reads the first image, which in raw photos and some scans is a thumbnail.
 import io
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -161,7 +162,7 @@ def _preview(
         photo = f"a raw photo of {_by(full)}" if full > (0, 0) else "a raw photo"
         of_what = f"the largest preview in it is {_by(largest)}" if jpeg else "it holds no preview that can be read"
         raise ValueError(f"{photo}, and {of_what}; export it as JPEG or PNG")
-    orientation = chain[0].get(_ORIENTATION, (None,))[0]
+    orientation = None if _has_orientation(jpeg) else chain[0].get(_ORIENTATION, (None,))[0]
     return Selection(
         jpeg=jpeg, orientation=orientation, note=f"a raw photo: the preview of {_by(largest)} in it is read"
     )
@@ -187,6 +188,15 @@ def _jpeg_size(jpeg: bytes) -> tuple[int, int] | None:
             return image.size
     except Exception:  # hostile bytes make plugins raise anything
         return None
+
+
+def _has_orientation(jpeg: bytes) -> bool:
+    """Whether a JPEG file says by itself how it is turned upright."""
+    from PIL import JpegImagePlugin
+
+    with suppress(Exception), JpegImagePlugin.JpegImageFile(io.BytesIO(jpeg)) as image:  # of broken metadata
+        return _ORIENTATION in image.getexif()
+    return False
 
 
 def _subfile_type(directory: _Directory) -> int:

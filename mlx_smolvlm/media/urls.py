@@ -1,12 +1,14 @@
-"""URLs as text: their names in messages, and the content of data URLs."""
+"""URLs as text: their names in messages, the paths of file URLs, and the content of data URLs."""
 
 import binascii
 import re
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import unquote_to_bytes, urlsplit
 
 URL_SCHEME = re.compile(r"(?:data|file)(?=:)|[a-z][a-z0-9+.-]*(?=://)", re.IGNORECASE)
 DEFAULT_MAX_BYTES = 64 * 1024**2  # enough for any image
+BLOCK_BYTES = 1024**2  # decoded in one call; a multiple of 4, as base64 goes by four
 
 
 class FetchError(ValueError):
@@ -30,6 +32,16 @@ def redact_url(url: str) -> str:
     return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", 120)
 
 
+def path_of_file_url(url: str, name: str) -> str:
+    """The path in a file:// URL; `name` is what errors call it."""
+    from urllib.request import url2pathname  # imports an HTTP client, which files do not need
+
+    parts = urlsplit(url)
+    if parts.netloc.lower() not in ("", "localhost"):
+        raise ValueError(f"{name}: a file on another computer; expected file:///path")
+    return url2pathname(parts.path)
+
+
 def decode_data_url(
     url: str, max_bytes: int = DEFAULT_MAX_BYTES, check_cancelled: Callable[[], None] = lambda: None
 ) -> bytes:
@@ -46,20 +58,32 @@ def decode_data_url(
     header, comma, text = url.partition(",")
     if header[:5].lower() != "data:" or not comma:
         raise ValueError(f"{name}: not a data URL; expected 'data:image/png;base64,...'")
-    if not text.isascii() or re.search(r"%(?![0-9A-Fa-f]{2})", text):
+    if not text.isascii() or ("%" in text and re.search(r"%(?![0-9A-Fa-f]{2})", text)):
         raise ValueError(f"{name}: data URLs hold ASCII and %XX escapes only; encode the content as base64")
     check_cancelled()
     content = unquote_to_bytes(text)
     check_cancelled()
     if header.lower().rstrip().endswith(";base64"):
-        content = content.translate(None, b" \t\r\n\f")
+        content = _by_blocks(lambda block: block.translate(None, b" \t\r\n\f"), content, check_cancelled)
         check_size(len(content) * 3 // 4 - 2, max_bytes, name)  # before decoding doubles the memory
+        content += b"=" * (-len(content) % 4)
+        is_early = 0 <= content.find(b"=") < len(content) - 2  # padding before the end, which the decoder refuses
         try:
-            content = binascii.a2b_base64(content + b"=" * (-len(content) % 4), strict_mode=True)
+            decode = partial(binascii.a2b_base64, strict_mode=True)
+            content = decode(content) if is_early else _by_blocks(decode, content, check_cancelled)
         except binascii.Error as error:
             raise ValueError(f"{name}: not valid base64 ({error}); encode the file's bytes again") from error
     check_size(len(content), max_bytes, name)
     return content
+
+
+def _by_blocks(function: Callable[[bytes], bytes], data: bytes, check_cancelled: Callable[[], None]) -> bytes:
+    """Apply a function to blocks: other threads go on in between, as they cannot within one call."""
+    blocks = []
+    for start in range(0, len(data), BLOCK_BYTES):
+        check_cancelled()
+        blocks.append(function(data[start : start + BLOCK_BYTES]))
+    return b"".join(blocks)
 
 
 def check_size(num_bytes: int, max_bytes: int, name: str) -> None:

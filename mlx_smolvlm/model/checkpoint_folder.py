@@ -7,10 +7,9 @@ from typing import Any
 
 ADAPTER_CONFIG = "adapter_config.json"
 PEFT_WEIGHTS = "adapter_model.safetensors"
-_MLX_ADAPTER_WEIGHTS = ("adapters.safetensors", "adapters.npz")
+MLX_ADAPTER_WEIGHTS = ("adapters.safetensors", "adapters.npz")
 _MLX_ADAPTER_FIELDS = frozenset({"fine_tune_type", "lora_parameters", "num_layers", "lora_layers"})
-_MERGE = "python -m mlx_smolvlm.convert --hf-path BASE --adapter-path {folder} --mlx-path OUT"
-_FUSE = "fuse it into its base with the program that trained it, then pass the fused folder as the model"
+_USE = "pass its base as the model, and the adapter beside it: --model {base} --adapter-path {folder}"
 
 
 def check_folder(folder: Path) -> None:
@@ -25,19 +24,21 @@ def check_folder(folder: Path) -> None:
 
 
 def check_adapter_folder(folder: Path) -> None:
-    """Refuse a folder that is no LoRA adapter as PEFT saves them.
+    """Refuse a folder that is no adapter of PEFT, mlx-lm or mlx-vlm.
 
     Raises:
         FileNotFoundError: it says what the folder is, and what to do.
     """
-    if _is_mlx_adapter(folder):
-        raise FileNotFoundError(f"{folder} is a LoRA adapter of mlx-lm or mlx-vlm, not one of PEFT: {_FUSE}")
-    if (folder / ADAPTER_CONFIG).is_file():
+    if (folder / ADAPTER_CONFIG).is_file() or is_mlx_adapter(folder):
         return
     if (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} is a model, not an adapter; pass it by --hf-path")
+        raise FileNotFoundError(f"{folder} is a model, not an adapter; pass it as the model")
+    if (folder / PEFT_WEIGHTS).is_file():
+        raise FileNotFoundError(f"no {ADAPTER_CONFIG} in {folder}, which says how its tensors are scaled")
+    if inner := sorted(path.parent for path in folder.glob(f"*/{ADAPTER_CONFIG}")):
+        raise FileNotFoundError(f"no {ADAPTER_CONFIG} in {folder}, but in {inner[0]}; pass that folder")
     raise FileNotFoundError(
-        _what_it_is(folder) or f"no {ADAPTER_CONFIG} in {folder}: not a LoRA adapter as PEFT saves them"
+        _what_it_is(folder) or f"no {ADAPTER_CONFIG} in {folder}: not an adapter of PEFT, mlx-lm or mlx-vlm"
     )
 
 
@@ -69,12 +70,10 @@ def _what_it_is(folder: Path) -> str | None:
     """A folder without what was looked for; None if nothing is known about it."""
     if snapshots := sorted(path for path in folder.glob("snapshots/*") if path.is_dir()):
         return f"{folder} is a folder of the Hub's cache; the model is in {snapshots[-1]}"
-    if _is_mlx_adapter(folder):
-        return f"{folder} is a LoRA adapter of mlx-lm or mlx-vlm, not a model: {_FUSE}"
-    if (folder / ADAPTER_CONFIG).is_file() or (folder / PEFT_WEIGHTS).is_file():
+    if is_mlx_adapter(folder) or (folder / ADAPTER_CONFIG).is_file() or (folder / PEFT_WEIGHTS).is_file():
         base = _config(folder).get("base_model_name_or_path")
-        merge = _MERGE.format(folder=folder).replace("BASE", base if isinstance(base, str) and base else "BASE")
-        return f"{folder} is a LoRA adapter, not a model; merge it into its base: {merge}"
+        use = _USE.format(folder=folder, base=base if isinstance(base, str) and base else "BASE")
+        return f"{folder} is a LoRA adapter, not a model; {use}"
     if ggufs := sorted(folder.glob("*.gguf")):
         return f"{folder} holds a GGUF file ({ggufs[0].name}), which llama.cpp reads; {_original()}"
     if advice := incomplete_download(folder):
@@ -84,11 +83,12 @@ def _what_it_is(folder: Path) -> str | None:
     return None
 
 
-def _is_mlx_adapter(folder: Path) -> bool:
+def is_mlx_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter of mlx-lm or mlx-vlm."""
     if (folder / PEFT_WEIGHTS).is_file():
         return False
     config = _config(folder)
-    has_weights = any((folder / name).is_file() for name in _MLX_ADAPTER_WEIGHTS)
+    has_weights = any((folder / name).is_file() for name in MLX_ADAPTER_WEIGHTS)
     return "peft_type" not in config and (has_weights or bool(config.keys() & _MLX_ADAPTER_FIELDS))
 
 

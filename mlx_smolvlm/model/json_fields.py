@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,13 @@ class Fields:
         value = self.values.get(name)
         if (default if value is None else value) != expected:
             raise ValueError(f"{self.where}: '{name}' is {quoted(value)}, only {expected!r} is supported")
+
+
+def doubled_key(pairs: Sequence[tuple[str, Any]]) -> str | None:
+    """A key that an object of JSON text has twice, given all its pairs: readers differ in which one they take."""
+    if len(dict(pairs)) == len(pairs):
+        return None
+    return Counter(name for name, _ in pairs).most_common(1)[0][0]
 
 
 def read_json(path: Path) -> dict[str, Any]:

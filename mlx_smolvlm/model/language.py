@@ -14,8 +14,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..options import GenerationOptions
-from .caches import make_caches
 from .caches.kv_cache import KVCache
+from .caches.quantized import QuantizedKVCache
+from .caches.rotating import RotatingKVCache
 from .config import TextConfig
 from .layers.activations import Activation, compiled_on_gpu, swiglu
 from .layers.fusing import Fusible, IndexedModule
@@ -142,8 +143,13 @@ class LanguageModel(IndexedModule):
                 block.fuse()
 
     def make_cache(self, options: GenerationOptions | None = None) -> list[KVCache]:
-        """An empty cache, one entry per layer, of the kind that the options ask for."""
-        return make_caches(len(self.layers), options or GenerationOptions())
+        """An empty cache, one entry per layer, of the kind that `kv_bits` and `max_kv_size` of the options ask for."""
+        if options is not None and options.kv_bits is not None:
+            bits, group_size, start = options.kv_bits, options.kv_group_size, options.quantized_kv_start
+            return [QuantizedKVCache(bits, group_size, start) for _ in self.layers]
+        if options is not None and options.max_kv_size is not None:
+            return [RotatingKVCache(options.max_kv_size) for _ in self.layers]
+        return [KVCache() for _ in self.layers]
 
     def step(self, x: mx.array, cache: list[KVCache]) -> Step:
         """How the layers treat the tokens of `x`, (1, num_tokens, hidden_size), the next ones of the cache."""

@@ -59,6 +59,7 @@ class SmolVLM(nn.Module):
         Returns:
             (num_tiles * image_seq_len, text hidden_size), one row for each image token of the prompt.
         """
+        refuse_forked_process()
         features = side_by_side(lambda tiles: self.connector(self.vision_model(tiles)), mx.array(pixel_values))
         return features.reshape(-1, features.shape[-1])
 
@@ -75,6 +76,7 @@ class SmolVLM(nn.Module):
         Raises:
             ValueError: not as many features as image tokens, or token ids beyond the vocabulary.
         """
+        refuse_forked_process()
         ids = np.asarray(input_ids)
         vocab_size = self._config.text.vocab_size
         if ids.size and not 0 <= ids.min() <= ids.max() < vocab_size:  # MLX would read beyond the embeddings

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..options import quoted
 from .checkpoint_folder import PEFT_WEIGHTS, incomplete_download, stray_weights
-from .json_fields import read_json
+from .json_fields import doubled_key, read_json
 
 INDEX = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 16 * 1024**2  # of a safetensors file; some 100 bytes for each tensor
@@ -102,8 +102,8 @@ def weight_files(folder: Path) -> list[Path]:
         raise FileNotFoundError(f"no .safetensors files in {folder}" + (f": {advice}" if advice else ""))
     if [file.name for file in files] == [PEFT_WEIGHTS]:
         raise FileNotFoundError(
-            f"{folder} holds the weights of a LoRA adapter only ({PEFT_WEIGHTS}); merge it into its base: "
-            f"python -m mlx_smolvlm.convert --hf-path BASE --adapter-path {folder}"
+            f"{folder} holds the weights of a LoRA adapter only ({PEFT_WEIGHTS}); pass its base as the model, and the "
+            f"adapter beside it: --model BASE --adapter-path {folder}"
         )
     _check_numbers(folder, [file.name for file in files])
     if strays := stray_weights([file.name for file in files]):
@@ -151,6 +151,8 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         ValueError: the file is truncated or holds more than its tensors, tensors overlap, one is there twice, or the
             header is out of all proportion.
     """
+    if not file.is_file():
+        raise ValueError(f"{file} is a folder, a pipe or a device, not a safetensors file; remove it")
     try:
         with file.open("rb") as opened:
             num_bytes = int.from_bytes(opened.read(8), "little")
@@ -170,13 +172,10 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose names are unique: of two equal ones, readers differ in which they take."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    """A JSON object whose names are unique."""
+    if (twice := doubled_key(pairs)) is not None:
         raise ValueError(f"{twice} is there twice")
-    return values
+    return dict(pairs)
 
 
 def load_tensors(tensors: Iterable[tuple[str, TensorInfo]]) -> dict[str, mx.array]:

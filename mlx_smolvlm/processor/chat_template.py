@@ -32,9 +32,8 @@ FAMILY_TEMPLATE = (
 """The template that the family was trained with; used for conversations with a video, which older templates drop."""
 
 
-_MAKING = Lock()
 _CONTINUED = "\ue000 continued here \ue000"  # characters for private use, which no template looks for
-_making = Lock()
+_MAKING = Lock()
 
 
 def render(
@@ -82,9 +81,7 @@ def _rendered(
             f"the checkpoint's chat template has {len(template)} characters, the limit is {MAX_TEMPLATE_CHARS}"
         )
     variables = {**special_tokens, "messages": messages, "add_generation_prompt": add_generation_prompt}
-    with _MAKING:  # two threads at once would otherwise make two, one of which counts what the other renders
-        environment = _environment()
-    with environment.working(check_cancelled) as work:
+    with _environment().working(check_cancelled) as work:
         try:
             text: str = _compiled(template).render(variables)
             return text
@@ -101,7 +98,7 @@ def _compiled(template: str) -> Any:
 
 
 def _environment() -> Any:
-    with _making:  # threads that come first together would make several, and a template is bound to one
+    with _MAKING:  # threads that come first together would make several, and a template is bound to one
         return _made_environment()
 
 

@@ -117,16 +117,16 @@ def _media_item(item: Mapping[str, Any], kind: str, where: str) -> MediaItem:
         source = item["source"]
         name = source.get("type") if isinstance(source, Mapping) else None
         form = _SOURCE_TRANSLATIONS.get(str(name), '{"type": "%s", "path": ...}')
-        raise ValueError(f"{where} has {_a(kind)} item with a 'source' {quoted(source)}; write {form % kind}")
+        raise ValueError(f"{where} has {a(kind)} item with a 'source' {quoted(source)}; write {form % kind}")
     _refuse_unknown(item, ("type", *_SOURCE_KEYS[kind], *_OPTION_KEYS[kind]), where)
     sources = {key: item[key] for key in _SOURCE_KEYS[kind] if key in item}
     if len(sources) > 1:
-        raise ValueError(f"{where} has {_a(kind)} item with {len(sources)} sources, expected one")
+        raise ValueError(f"{where} has {a(kind)} item with {len(sources)} sources, expected one")
     options = {key: item[key] for key in _OPTION_KEYS[kind] if key in item}
     try:
         MediaOptions(**options)
     except ValueError as error:
-        raise ValueError(f"{where} has {_a(kind)} item whose {error}") from None
+        raise ValueError(f"{where} has {a(kind)} item whose {error}") from None
     source = next(iter(sources.values()), None)
     if "base64" in sources:
         if not isinstance(source, str):
@@ -140,8 +140,9 @@ def _refuse_unknown(item: Mapping[Any, Any], known: tuple[str, ...], where: str,
     for key in item:
         if key not in known:
             advice = did_you_mean(key, known) or f"it takes {', '.join(key for key in known if key != 'type')}"
-            raise ValueError(f"{where} has {_a(kind)} item with the unknown key {quoted(key)}; {advice}")
+            raise ValueError(f"{where} has {a(kind)} item with the unknown key {quoted(key)}; {advice}")
 
 
-def _a(kind: str) -> str:
+def a(kind: str) -> str:
+    """With its article: an image, a video."""
     return f"an {kind}" if kind.startswith("i") else f"a {kind}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from ..options import did_you_mean, quoted
-from .content_items import MediaItem, OptionedSource, read_item
+from .content_items import MediaItem, OptionedSource, a, read_item
 
 Medium_co = TypeVar("Medium_co", covariant=True)
 
@@ -97,12 +97,8 @@ def check_media(name: str, media: Any) -> list[Any]:
         raise ValueError(f"{name} is {quoted(media)}, expected a list; pass a single one as {name}=[...]")
     for place, source in enumerate(media):
         if source is None:
-            raise ValueError(f"{name}[{place}] is None, expected {_a_medium(name)}")
+            raise ValueError(f"{name}[{place}] is None, expected {a(name.removesuffix('s'))}")
     return list(media)
-
-
-def _a_medium(name: str) -> str:
-    return "an image" if name == "images" else "a video"
 
 
 def check_length(messages_or_prompt: str | Sequence[Message]) -> None:
@@ -212,12 +208,8 @@ def _refuse_left_over(images: list[Any], videos: list[Any]) -> None:
         if left:
             have = "has" if len(left) == 1 else "have"
             raise ValueError(
-                f"{len(left)} of the {kind}s {have} no place in the prompt; add {_a(kind)} item for each of them"
+                f"{len(left)} of the {kind}s {have} no place in the prompt; add {a(kind)} item for each of them"
             )
-
-
-def _a(kind: str) -> str:
-    return f"an {kind}" if kind == "image" else f"a {kind}"
 
 
 def _refuse_markers_in_text(messages: list[dict[str, Any]]) -> None:

@@ -11,14 +11,14 @@ from tokenizers import Tokenizer
 
 from ..media.images import ImageSource, load_image
 from ..media.reporting import report
-from ..media.urls import printable
+from ..model.adapters.companion_files import companion_finder
 from ..model.config import ModelConfig
-from ..model.json_fields import check_file_size
-from ..options import MediaKeywords, MediaOptions, resolve_options
+from ..options import GenerationOptions, MediaKeywords, MediaOptions, refuse_keywords, resolve_options
 from .chat_template import FAMILY_TEMPLATE, render
 from .content_items import OptionedSource
 from .expansion import layout_marker
 from .kept_media import KeptMedium, resolved_source
+from .literal_text import LiteralText
 from .messages import (
     IMAGE_MARKER,
     VIDEO_MARKER,
@@ -36,8 +36,8 @@ from .prompt import MARKER, Inputs, Prompt, PromptMedium
 from .prompt_media import Clip, FrameSeries, LoadedImage, download_folder, open_clip, open_image
 from .sampled_video import VideoSource
 from .tiling import squeeze
+from .tokenizer_file import read_tokenizer, tokenizer_errors
 
-MAX_TOKENIZER_BYTES = 64 * 1024**2
 END_OF_UTTERANCE = "<end_of_utterance>"
 
 
@@ -96,7 +96,8 @@ class Processor:
         Args:
             messages_or_prompt: chat messages in Hugging Face format, or a question as plain text (see `messages.py`).
             images: path, http(s) or data URL, bytes, PIL image or numpy array, each; for items without a source.
-            videos: path, http(s) URL or `SampledVideo`, each. Both may also be a `KeptMedium`, in messages too.
+            videos: path, http(s) URL or `SampledVideo`, each. Both may also be a `KeptMedium`, or what `open_image` and
+                `open_video` returned, in messages too.
             media_options, keywords: how images and videos are read, where not as the checkpoint says.
             apply_chat_template: False takes text as the whole prompt, markers included; so does text that begins
                 as rendered prompts do (`<|im_start|>`).
@@ -107,7 +108,9 @@ class Processor:
             ValueError: malformed messages, media that cannot be read, options out of range, or a prompt
                 longer than the model's context (with what each image costs).
             FileNotFoundError: an image or video that is not there.
+            TypeError: an unknown option, or one of answers.
         """
+        refuse_keywords(keywords, GenerationOptions, "a prompt is prepared here, and no answer made")
         _, options = resolve_options(None, media_options, keywords)
         openings = ("<|im_start|>", self.config.special_tokens.get("bos_token") or "<|im_start|>")
         check_length(messages_or_prompt)
@@ -122,20 +125,21 @@ class Processor:
         with download_folder() if conversation.videos else nullcontext("") as downloads:
 
             def open_one(source: Any, options: MediaOptions) -> LoadedImage:
-                return self._loaded_image(source, options, check_cancelled)
+                return self.open_image(source, options, check_cancelled)
 
             def open_video(source: Any, options: MediaOptions) -> Clip | FrameSeries:
-                tile_size = self.config.image.tile_size
-                config = self.config.video_for(options)
-                return open_clip(source, Path(downloads), config, tile_size, options, check_cancelled)
+                return self.open_video(source, Path(downloads), options, check_cancelled)
 
             def open_all(
                 kind: str, sources: Sequence[Any], opener: Callable[[Any, MediaOptions], Any]
             ) -> list[PromptMedium]:
-                media = []
+                media: list[PromptMedium] = []
                 for number, source in enumerate(sources, 1):
                     check_cancelled()
                     report(f"opening {kind}", number, len(sources))
+                    if isinstance(source, LoadedImage | Clip | FrameSeries):
+                        media.append(source)
+                        continue
                     own = options
                     if isinstance(source, OptionedSource):
                         source, own = resolved_source(source, options)
@@ -149,7 +153,7 @@ class Processor:
                 text = self._prompt(conversation, continue_final_message, check_cancelled)
                 media = self._in_prompt_order(text, loaded_images, clips)
                 prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
-                self._check_context(prompt)
+                prompt.check_context(self.config.context_length)
                 yield prompt
             finally:
                 for medium in kept:
@@ -169,6 +173,10 @@ class Processor:
         return squeeze(load_image(frame), longest_edge, tile_size)
 
     @cached_property
+    def _literal_text(self) -> LiteralText:
+        return LiteralText(self.tokenizer, self.config.special_tokens)
+
+    @cached_property
     def special_tokens(self) -> dict[int, str]:
         """Tokens that `decode` leaves out where it skips special tokens, and how they are spelled."""
         added = self.tokenizer.get_added_tokens_decoder()
@@ -184,11 +192,21 @@ class Processor:
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Tokens -> text."""
-        with _tokenizer_errors("the checkpoint's tokenizer.json cannot decode its tokens"):
+        with tokenizer_errors("the checkpoint's tokenizer.json cannot decode its tokens"):
             return self.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
-    def _loaded_image(self, source: Any, options: MediaOptions, check: Callable[[], None]) -> LoadedImage:
-        image = open_image(source, self.config.image_for(options), options, check)
+    def literal(self, text: str) -> str:
+        """Text to put into messages where `<image>`, `<end_of_utterance>` and the like are text, and no tokens.
+
+        The prompt then has the very characters that are spelled out, whatever they are.
+        """
+        return self._literal_text.escape(text)
+
+    def open_image(
+        self, source: Any, options: MediaOptions, check_cancelled: Callable[[], None] = lambda: None
+    ) -> LoadedImage:
+        """Load and plan an image, to be passed to `prepare`, even several times. Raises what `prepare` raises."""
+        image = open_image(source, self.config.image_for(options), options, check_cancelled)
         layout = image.layout
         learned = self.tokenizer.token_to_id(layout_marker(1, 1)) is not None
         if learned and layout.rows and self.tokenizer.token_to_id(layout_marker(layout.rows, layout.columns)) is None:
@@ -197,6 +215,23 @@ class Processor:
                 "for at most 6 x 6; choose a smaller longest edge, or do not split"
             )
         return image
+
+    def open_video(
+        self, source: Any, folder: Path, options: MediaOptions, check_cancelled: Callable[[], None] = lambda: None
+    ) -> Clip | FrameSeries:
+        """Probe a video and choose its frames, to be passed to `prepare`, even several times.
+
+        Args:
+            source: path, URL or `SampledVideo`.
+            folder: where a video that is no file is written. Files stay where they are until the last answer ends.
+            options: how it is read.
+            check_cancelled: as in `prepare`.
+
+        Raises:
+            ValueError: what `prepare` raises.
+        """
+        tile_size = self.config.image.tile_size
+        return open_clip(source, folder, self.config.video_for(options), tile_size, options, check_cancelled)
 
     def _prompt(
         self, conversation: Conversation, continue_final_message: bool, check_cancelled: Callable[[], None]
@@ -240,59 +275,19 @@ class Processor:
         add_special_tokens = opening is None or not text.startswith(opening)
         check_chars(len(text))
         try:
-            with _tokenizer_errors("the checkpoint's tokenizer.json cannot encode this prompt"):
-                return self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+            with tokenizer_errors("the checkpoint's tokenizer.json cannot encode this prompt"):
+                return self._literal_text.encode(text, add_special_tokens)
         except TypeError:  # surrogates, as Python stands in for bytes that are not UTF-8
             raise ValueError("the prompt is not valid Unicode text") from None
 
-    def _check_context(self, prompt: Prompt) -> None:
-        """Refuse, before any image is cut or encoded, a prompt that leaves no room for an answer."""
-        length = len(prompt.input_ids)
-        if length < self.config.context_length:
-            return
-        costs = prompt.costs
-        spent = "; ".join(f"{cost.name}: {cost.image_tokens} tokens ({cost.layout})" for cost in costs)
-        advice = "Shorten the text, or leave out earlier turns of the conversation"
-        if 2 * sum(cost.image_tokens for cost in costs) > length:
-            advice = "Send fewer images or frames, do not split images, or choose a smaller longest edge"
-        raise ValueError(
-            f"the prompt has {length} tokens and the model's context is {self.config.context_length}: "
-            f"{spent or 'text alone'}. {advice}"
-        )
 
-
-@contextmanager
-def _tokenizer_errors(what: str) -> Iterator[None]:
-    """Turn whatever `tokenizers` raises into a ValueError: bare exceptions, and panics, which are no `Exception`."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, TypeError):
-        raise
-    except BaseException as error:
-        raise ValueError(f"{what}: {printable(str(error), 200)}") from None
-
-
-def load_processor(folder: Path, model_config: ModelConfig) -> Processor:
-    """The processor of a checkpoint folder.
+def load_processor(folder: Path, model_config: ModelConfig, adapters: Sequence[Path] = ()) -> Processor:
+    """The processor of a checkpoint folder; files that stand in folders of adapters win.
 
     Raises:
         FileNotFoundError: no `tokenizer.json` or no processor settings.
         ValueError: a damaged file, or a tokenizer that does not know the model's image token.
     """
-    config = read_processor_config(folder, model_config)
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"no tokenizer.json in {folder}: not a model folder, or an incomplete one")
-    check_file_size(path, MAX_TOKENIZER_BYTES)
-    with _tokenizer_errors(f"{path} is not a tokenizer"):
-        tokenizer = Tokenizer.from_file(str(path))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-    if getattr(tokenizer.model, "dropout", None):
-        raise ValueError(f"{path}: dropout is {tokenizer.model.dropout}, which makes tokens random; set it to null")
-    if tokenizer.token_to_id(IMAGE_MARKER) != config.image_token_id:
-        raise ValueError(
-            f"{path}: {IMAGE_MARKER} is token {tokenizer.token_to_id(IMAGE_MARKER)}, "
-            f"but config.json says image_token_id {config.image_token_id}"
-        )
-    return Processor(config, tokenizer)
+    find = companion_finder(folder, adapters)
+    config = read_processor_config(folder, model_config, find)
+    return Processor(config, read_tokenizer(find("tokenizer.json"), config.image_token_id))

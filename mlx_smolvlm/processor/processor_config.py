@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..model.adapters.companion_files import Find
 from ..model.config import ModelConfig
 from ..model.json_fields import Fields, read_json, read_text
 from ..options import MAX_FPS, MediaOptions, quoted
@@ -73,18 +74,19 @@ class ProcessorConfig:
         return VideoConfig(options.fps, options.max_frames, self.image.tile_size)
 
 
-def read_processor_config(folder: Path, model: ModelConfig) -> ProcessorConfig:
-    """Read the processor files of a checkpoint, checked against its model.
+def read_processor_config(folder: Path, model: ModelConfig, find: Find | None = None) -> ProcessorConfig:
+    """Read the processor files of a checkpoint, checked against its model; `find` says where else they are.
 
     Raises:
         FileNotFoundError: no image processor settings in the folder.
         ValueError: a field that is missing, of the wrong kind, or contradicts `config.json`.
     """
-    own = _optional_json(folder / "processor_config.json")
-    raw_image = Fields(own, str(folder / "processor_config.json")).section("image_processor", {})
-    where = f"{folder / 'processor_config.json'}, image_processor"
+    find = find or folder.joinpath
+    own = _optional_json(find("processor_config.json"))
+    raw_image = Fields(own, str(find("processor_config.json"))).section("image_processor", {})
+    where = f"{find('processor_config.json')}, image_processor"
     if not raw_image:
-        raw_image, where = read_json(folder / "preprocessor_config.json"), str(folder / "preprocessor_config.json")
+        raw_image, where = read_json(find("preprocessor_config.json")), str(find("preprocessor_config.json"))
     image = _image_config(raw_image, where)
     patches = image.tile_size // model.vision.patch_size
     if patches != model.vision.patches_per_side:
@@ -95,18 +97,18 @@ def read_processor_config(folder: Path, model: ModelConfig) -> ProcessorConfig:
     stated = own.get("image_seq_len")
     if stated is not None and stated != model.image_seq_len:
         raise ValueError(
-            f"{folder / 'processor_config.json'}: image_seq_len is {quoted(stated)}, "
+            f"{find('processor_config.json')}: image_seq_len is {quoted(stated)}, "
             f"but config.json gives {model.image_seq_len} tokens per tile"
         )
-    tokenizer = _optional_json(folder / "tokenizer_config.json")
+    tokenizer = _optional_json(find("tokenizer_config.json"))
     return ProcessorConfig(
         image=image,
-        video=_video_config(folder, own, Fields(raw_image, where)),
+        video=_video_config(find, own, Fields(raw_image, where)),
         image_seq_len=model.image_seq_len,
         image_token_id=model.image_token_id,
         context_length=model.text.max_position_embeddings,
         eos_token_ids=model.eos_token_ids,
-        chat_template=_chat_template(folder, own, tokenizer),
+        chat_template=_chat_template(find, own, tokenizer),
         special_tokens=_special_tokens(tokenizer),
     )
 
@@ -131,13 +133,13 @@ def _image_config(raw: dict[str, Any], where: str) -> ImageConfig:
     )
 
 
-def _video_config(folder: Path, own: dict[str, Any], image: Fields) -> VideoConfig | None:
+def _video_config(find: Find, own: dict[str, Any], image: Fields) -> VideoConfig | None:
     """`video_sampling`; None where the checkpoint has none (v1, Idefics3).
 
     A `size` beside it overrides its `video_size`, as in transformers (`video_processing_smolvlm.py`): released
     checkpoints have both, and their frames are resized to `size` before they are squeezed to a tile.
     """
-    nested, separate = folder / "processor_config.json", folder / "video_preprocessor_config.json"
+    nested, separate = find("processor_config.json"), find("video_preprocessor_config.json")
     sources = (
         Fields(Fields(own, str(nested)).section("video_processor", {}), f"{nested}, video_processor"),
         Fields(_optional_json(separate), str(separate)),
@@ -159,12 +161,12 @@ def _video_config(folder: Path, own: dict[str, Any], image: Fields) -> VideoConf
     )
 
 
-def _chat_template(folder: Path, own: dict[str, Any], tokenizer: dict[str, Any]) -> str | None:
+def _chat_template(find: Find, own: dict[str, Any], tokenizer: dict[str, Any]) -> str | None:
     """The template in the order in which transformers looks for it."""
-    path = folder / "chat_template.jinja"
+    path = find("chat_template.jinja")
     if path.is_file():
         return read_text(path, 4 * MAX_TEMPLATE_CHARS)
-    separate = _optional_json(folder / "chat_template.json")
+    separate = _optional_json(find("chat_template.json"))
     for source in (separate, own, tokenizer):
         template = source.get("chat_template")
         if isinstance(template, list):  # several, by name

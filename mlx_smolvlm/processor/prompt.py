@@ -36,6 +36,10 @@ class Inputs:
         return sum(medium.image_tokens for medium in self.media)
 
 
+class ContextLengthError(ValueError):
+    """A prompt leaves no room for an answer in the model's context."""
+
+
 class Prompt:
     """Text with its media in order.
 
@@ -85,6 +89,25 @@ class Prompt:
             spans.append((int(positions[first]), int(positions[last]) + 1))
             first = last + 1
         return spans
+
+    def check_context(self, context_length: int) -> None:
+        """Refuse, before any image is cut or encoded, a prompt that leaves no room for an answer.
+
+        Raises:
+            ContextLengthError: with what each image costs.
+        """
+        length = len(self.input_ids)
+        if length < context_length:
+            return
+        costs = self.costs
+        spent = "; ".join(f"{cost.name}: {cost.image_tokens} tokens ({cost.layout})" for cost in costs)
+        advice = "Shorten the text, or leave out earlier turns of the conversation"
+        if 2 * sum(cost.image_tokens for cost in costs) > length:
+            advice = "Send fewer images or frames, do not split images, or choose a smaller longest edge"
+        raise ContextLengthError(
+            f"the prompt has {length} tokens and the model's context is {context_length}: "
+            f"{spent or 'text alone'}. {advice}"
+        )
 
     def tiles(self, first_medium: int = 0) -> Iterator[np.ndarray]:
         """The tiles of the media from one on, (tile_size, tile_size, 3) uint8 each, in prompt order.

@@ -19,10 +19,10 @@ import numpy as np
 from PIL import Image
 
 from ..media.image_files import MAX_IMAGE_PIXELS
-from ..media.images import ImageSource, describe_source, load_image, path_of_file_url
+from ..media.images import ImageSource, describe_source, load_image
 from ..media.prefetch import mapped_in_threads
 from ..media.reporting import named_source
-from ..media.urls import URL_SCHEME, decode_data_url
+from ..media.urls import URL_SCHEME, decode_data_url, path_of_file_url
 from ..options import DEFAULT_POLICY, FetchPolicy, MediaOptions
 from .expansion import expand_image, expand_video
 from .processor_config import ImageConfig, VideoConfig
@@ -82,6 +82,8 @@ class LoadedImage(PlannedImage):
 
     def cut(self) -> None:
         """Make the tiles now, and release the image, which usually is many times larger."""
+        if self.is_cut:
+            return
         _ = self.digest, self._cut
         self.is_cut = True
         self.image = None

@@ -13,6 +13,8 @@ from support.media import picture
 
 from mlx_smolvlm import (
     BatchRequest,
+    FeatureCache,
+    GenerationOptions,
     MediaOptions,
     Rows,
     SampledVideo,
@@ -56,18 +58,56 @@ def test_a_wrong_model_or_processor_is_named(pair, entry):
             entry(*arguments)
 
 
-@pytest.mark.parametrize("media", ["a.png", b"x"])
+@pytest.mark.parametrize("media", ["a.png", b"x", np.zeros((4, 4, 3), np.uint8)])
 def test_a_single_path_is_no_list_of_media(pair, media):
     """`BatchRequest("q", "a.png")` opened each letter."""
+    asked = Session(*pair, max_tokens=1)
+    list(asked.ask("Hello"))
     for refused in (
         lambda: BatchRequest("What?", media),
         lambda: stream_generate(*pair, "What?", images=media),
         lambda: Session(*pair).ask("What?", images=media),
+        lambda: asked.edit("What?", images=media),
         lambda: pair[1]("What?", media),
     ):
         with pytest.raises(
-            ValueError, match=r"^images is b?'.*', expected a list; pass a single one as images=\[...\]"
+            ValueError, match=r"^images is (b?'.*'|array.*), expected a list; pass a single one as images=\[...\]"
         ):
+            refused()
+
+
+def test_caches_and_events_that_are_none_are_named(pair):
+    """They failed at the first step, as attributes that there are not."""
+    for refused, problem in (
+        (
+            lambda: stream_generate(*pair, "Hello", prompt_cache=FeatureCache()),
+            "prompt_cache is FeatureCache, expected",
+        ),
+        (lambda: stream_generate(*pair, "Hello", feature_cache={}), "feature_cache is dict, expected a FeatureCache"),
+        (lambda: stream_generate(*pair, "Hello", cancel=True), "cancel is bool, expected a threading.Event or None"),
+        (lambda: generate_batch(*pair, [], cancel=True), "cancel is bool"),
+        (lambda: Rows(*pair).add(BatchRequest("Hello"), cancel=True), "cancel is bool"),
+        (lambda: stream_captions(*pair, "lavfi:testsrc2", "What?", cancel=True), "cancel is bool"),
+    ):
+        with pytest.raises(TypeError, match=problem):
+            refused()
+
+
+def test_keywords_that_a_call_does_not_use_are_refused(pair):
+    """They were dropped: how an answer is made by the processor, how media are read by `regenerate`."""
+    session = Session(*pair, max_tokens=1)
+    list(session.ask("Hello"))
+    with pytest.raises(TypeError, match="max_tokens is 3, but a prompt is prepared here, and no answer made"):
+        pair[1]("Hello", max_tokens=3)
+    with pytest.raises(TypeError, match="max_frames is 3, but the media of the question stay as they were read"):
+        session.regenerate(max_frames=3)
+
+
+@pytest.mark.parametrize("max_bytes", [-1, 1.5, "x", None])
+def test_a_feature_cache_refuses_other_sizes(pair, max_bytes):
+    """Below 0, the first image ended in a KeyError."""
+    for refused in (lambda: FeatureCache(max_bytes), lambda: Session(*pair, max_feature_bytes=max_bytes)):
+        with pytest.raises(ValueError, match=r"max_bytes is .*, expected a whole number, 0 or more"):
             refused()
 
 
@@ -118,15 +158,24 @@ def test_models_and_sessions_cannot_be_pickled(pair):
     assert generate_text(model, pickle.loads(pickle.dumps(processor)), "Hello", max_tokens=2) == answer
 
 
-def test_a_forked_process_is_refused(pair, monkeypatch):
+def test_a_forked_process_is_refused(pair, monkeypatch, tmp_path):
     """It would hang. Told by the process's number, so without a fork here."""
-    steps, rows = stream_generate(*pair, "Hello"), Rows(*pair)
+    steps, begun, rows, session = (*(stream_generate(*pair, "Hello") for _ in range(2)), Rows(*pair), Session(*pair))
+    answers = generate_batch(*pair, [BatchRequest("Hello", options=GenerationOptions(max_tokens=n)) for n in (1, 9)])
+    rows.add(BatchRequest("Hello"))
+    next(begun), rows.step(), next(answers), list(session.ask("Hello", max_tokens=2))
     monkeypatch.setattr(os, "getpid", lambda: forking._user + 1)
     for entry in (
         *(lambda entry=entry: entry(*pair) for entry in ENTRIES),
         lambda: next(steps),
         lambda: load(DEMO_MODEL),
         lambda: rows.add(BatchRequest("Hello")),
+        rows.step,
+        lambda: next(begun),
+        lambda: next(answers),
+        lambda: session.save(tmp_path / "session"),
+        lambda: pair[0]([1]),
+        lambda: pair[0].image_features(np.zeros((1, 64, 64, 3), np.uint8)),
     ):
         with pytest.raises(RuntimeError, match=r"was forked from \d+, which had a model already: MLX would hang here"):
             entry()

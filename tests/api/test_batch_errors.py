@@ -1,13 +1,14 @@
 """What goes wrong with one prompt of many is its own answer's error, and no other's."""
 
 import errno
-from itertools import count
+from itertools import count, repeat
 
 import mlx.core as mx
 import pytest
 
-from mlx_smolvlm import DEMO_MODEL, BatchRequest, generate_batch, load, stream_generate
+from mlx_smolvlm import DEMO_MODEL, BatchRequest, GenerationOptions, Rows, generate_batch, load, stream_generate
 from mlx_smolvlm.engine import rows as rows_module
+from mlx_smolvlm.engine import structured
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,21 @@ def test_what_a_prompt_raises_is_its_own_error_but_a_full_disk_is_not(demo, monk
     assert str(errors[2]) == "the request is str, expected a BatchRequest"
 
 
+def test_a_full_disk_is_told_again_by_every_step(demo, monkeypatch):
+    """The second one ended in an AssertionError."""
+
+    def prepare(*_, **__):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(demo[1], "prepare", prepare)
+    with Rows(*demo) as rows:
+        rows.add(BatchRequest("Hello"))
+        for _ in range(2):
+            with pytest.raises(OSError, match="full"):
+                while True:
+                    rows.step()
+
+
 @pytest.mark.parametrize("media", ["a.png", b"...", {"a.png": 1}, object()])
 def test_media_that_are_no_list_are_refused_at_once(media):
     """Of a path, each letter would be opened."""
@@ -85,10 +101,30 @@ def test_media_that_are_no_list_are_refused_at_once(media):
             BatchRequest("x", **{name: media})
 
 
-@pytest.mark.parametrize("requests", ["Hello", BatchRequest("Hello"), {"messages_or_prompt": "Hello"}])
+@pytest.mark.parametrize("requests", ["Hello", BatchRequest("Hello"), {"messages_or_prompt": "Hello"}, None])
 def test_requests_that_are_no_list_are_refused_at_once(demo, requests):
     with pytest.raises(TypeError, match="expected BatchRequest objects in a list"):
         generate_batch(*demo, requests)
+
+
+def test_requests_are_read_no_further_than_needed_if_all_are_refused(demo):
+    """They were read to the end before the first answer came."""
+    single = GenerationOptions(prompt_lookup_tokens=3)
+    read = count()
+    answers = generate_batch(*demo, (BatchRequest(f"{next(read)}", options=single) for _ in repeat(None)))
+    assert [next(answers).index for _ in range(20)] == list(range(20))
+    assert next(read) < 40
+
+
+def test_an_extra_that_is_missing_is_an_error_of_those_that_need_it(demo, monkeypatch):
+    def absent():
+        raise ImportError("json_schema and regex need llguidance")
+
+    monkeypatch.setattr(structured, "_llguidance", absent)
+    requests = [BatchRequest("Hello", options=GenerationOptions(regex="never asked for before")), BatchRequest("Hello")]
+    answers = {answer.index: answer for answer in generate_batch(*demo, requests, max_tokens=2)}
+    assert isinstance(answers[0].error, ImportError)
+    assert answers[1].error is None
 
 
 def test_a_processor_refuses_media_that_are_no_list(demo):

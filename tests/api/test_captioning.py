@@ -213,6 +213,7 @@ def test_a_source_without_frames_is_given_up(captions):
         ({"fps": 0}, "fps is 0"),
         ({"max_tokens": 0}, "max_tokens is 0"),
         ({"temperature": -1}, "temperature"),
+        ({"continue_final_message": True}, "needs a conversation that ends with text of the assistant"),
     ],
 )
 def test_options_out_of_range_are_refused_before_anything_is_opened(captions, options, problem):

@@ -1,6 +1,7 @@
 """Checkpoints that claim more than they hold are refused before anything of that size is built."""
 
 import json
+import os
 import time
 
 import pytest
@@ -18,10 +19,10 @@ def folder(checkpoint, tmp_path):
     return copied(checkpoint("smolvlm_256m"), tmp_path / "model")
 
 
-def refused(folder, problem: str) -> None:
+def refused(folder, problem: str, **options: str) -> None:
     start = time.monotonic()
     with pytest.raises(ValueError, match=problem) as caught:
-        load(folder)
+        load(folder, **options)
     assert time.monotonic() - start < 5
     assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
 
@@ -41,6 +42,23 @@ ABSURD = {
 def test_an_absurd_size_is_compared_with_the_files(folder, keys) -> None:
     set_field(folder / "config.json", ABSURD[keys], *keys)
     refused(folder, f"{ABSURD[keys]}.* is asked for, the files have" if keys[1] != "head_dim" else "head_dim")
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000])
+def test_a_name_that_no_folder_can_have_is_refused(name) -> None:
+    with pytest.raises(FileNotFoundError, match=r"^no folder 'a") as caught:
+        load(name)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_revision_of_a_folder_is_refused(folder) -> None:
+    refused(folder, "revision is 'v2', but .* is a folder, and only the Hub has revisions", revision="v2")
+
+
+def test_weights_that_are_a_pipe_are_not_waited_for(folder) -> None:
+    (folder / WEIGHTS).unlink()
+    os.mkfifo(folder / WEIGHTS)
+    refused(folder, "is a folder, a pipe or a device, not a safetensors file; remove it")
 
 
 def test_a_value_is_not_quoted_at_length(folder) -> None:

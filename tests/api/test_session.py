@@ -60,6 +60,17 @@ def test_a_regenerated_answer_is_the_same_if_greedy_and_another_if_sampled(sessi
     assert len(session.turns) == 1
 
 
+def test_an_answer_that_is_begun_late_replaces_no_other_question(session):
+    """The question that was asked meanwhile was lost."""
+    list(session.ask("First?"))
+    again, edited = session.regenerate(), session.edit("Or so?")
+    list(session.ask("Second?"))
+    for late in (again, edited):
+        with pytest.raises(ValueError, match="the conversation has changed since; call edit or regenerate again"):
+            next(late)
+    assert [turn.content[0]["text"] for turn in session.turns] == ["First?", "Second?"]
+
+
 def test_undo_takes_back_the_last_turn(pair, session, work):
     image = media_item("image", picture("landscape"))
     list(session.ask("What is this?", images=[picture("landscape")]))

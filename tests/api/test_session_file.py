@@ -158,3 +158,25 @@ def test_only_sessions_are_replaced(session, tmp_path):
         "link",
         "x",
     ]
+
+
+@pytest.mark.parametrize("saved_with", [{}, {"kv_bits": 4, "kv_group_size": 32}, {"max_kv_size": 64}])
+@pytest.mark.parametrize("asked_with", [{}, {"kv_bits": 4, "kv_group_size": 32}, {"max_kv_size": 64}])
+def test_a_saved_session_goes_on_with_any_kind_of_cache(demo, tmp_path, saved_with, asked_with):
+    """It was bound to a plain cache, even if nothing was kept: `chat --kv-bits 4 --load FILE` could ask nothing."""
+    session = Session(*demo, max_tokens=2, **saved_with)
+    list(session.ask("What is this?"))
+    session.save(tmp_path / "file.session")
+    loaded = Session.load(tmp_path / "file.session", *demo)
+    fresh = Session(*demo, max_tokens=2, **asked_with)
+    fresh.turns = session.turns
+    assert ids(loaded.ask("And now?", max_tokens=2, **asked_with)) == ids(fresh.ask("And now?"))
+
+
+def test_limits_as_large_as_one_likes_can_be_saved(pair, tmp_path):
+    """Numbers from 2**31 on were refused when the session was loaded."""
+    session = Session(*pair, max_tokens=1, max_pixels=2**40)
+    list(session.ask("What is this?", images=[picture("tiny")]))
+    session.save(tmp_path / "file.session")
+    (turn,) = Session.load(tmp_path / "file.session", *pair).turns
+    assert turn.content[0]["image"].options.max_pixels == 2**40

@@ -151,6 +151,25 @@ def test_a_messages_file_that_cannot_be_read_is_named(generate, path):
     assert_refused(generate("--messages", path), path)
 
 
+def test_names_of_files_neither_break_the_line_nor_steer_the_terminal(generate):
+    """Those of the system's own errors were printed as they are, whatever their length."""
+    named = generate("--messages", "no\x1b[2J\nx.json")
+    assert named.err == "error: No such file or directory: no\\x1b[2J x.json\n"
+    assert (
+        generate("--image", "\x1b[2J.png", "--prompt", "x").err == "error: \\x1b[2J.png: no such file; check the path\n"
+    )
+    assert "\x1b" not in generate("--fo\x1bo").err
+    assert len(generate("--messages", "a" * 100_000).err) < 400
+
+
+def test_a_file_that_is_no_text_is_named(generate, tmp_path):
+    """The message named the byte, but not the file."""
+    (tmp_path / "photo.json").write_bytes(b"\xff\xd8\xff")
+    for option in ("--messages", "--json-schema"):
+        arguments = (option, tmp_path / "photo.json", *(() if option == "--messages" else ("--prompt", "hi")))
+        assert_refused(generate(*arguments), f"{tmp_path / 'photo.json'} is not a text file; expected")
+
+
 FOLDERS = {
     "no configuration": (lambda f: (f / "config.json").unlink(), "no config.json"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "no .safetensors files"),

@@ -53,6 +53,17 @@ def test_a_question_mark_in_a_name_is_part_of_it(tmp_path):
     assert item.is_video
 
 
+def test_lists_may_name_files_of_the_home_folder(tmp_path, monkeypatch):
+    """They were looked for in a folder called ~ beside the list."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "a.png").touch()
+    for name, text in (("list.jsonl", '"~/a.png"'), ("list.txt", "~/a.png")):
+        (tmp_path / name).write_text(text)
+        (item,) = read_items([str(tmp_path / name)])
+        assert (item.path, item.source) == ("~/a.png", "~/a.png")
+
+
 def test_a_glob_names_files_of_any_kind(folder):
     items = read_items([f"{folder}/*"])
     assert names(items, folder) == ["a.JPG", "b.png", "clip.mp4", "notes.txt"]

@@ -58,6 +58,7 @@ def test_results_of_another_run_are_not_continued(batch, pictures, tmp_path, opt
         (("pictures", "--limit", "0"), "--limit is 0"),
         (("pictures", "--temperature", "-1"), "temperature is -1.0"),
         (("pictures", "--max-edge", "0"), "longest_edge is 0"),
+        (("pictures", "--fps", "2"), "fps is 2.0, but there is no video; leave it out"),
         (("pictures", "--regex", "a(b"), "unclosed group"),
         (("pictures", "--model", "no such folder"), "no such folder"),
         ((), "the following arguments are required: INPUT"),

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import sys
 import textwrap
 
 import mlx.core as mx
@@ -16,7 +15,6 @@ from mlx_smolvlm.benchmark.generated_inputs import prompt_of, write_picture
 from mlx_smolvlm.benchmark.geometries import GEOMETRIES, make_checkpoint
 from mlx_smolvlm.benchmark.kernels import kernels_per_token
 from mlx_smolvlm.benchmark.measurement import Measurement, PeerComparison
-from mlx_smolvlm.benchmark.report import write_report_plot
 from mlx_smolvlm.benchmark.stages import decoder_bytes
 from mlx_smolvlm.benchmark.tokenizer import make_tokenizer
 from mlx_smolvlm.model.weights import hf_name, mlx_name, read_index
@@ -263,38 +261,3 @@ def test_a_peer_that_cannot_be_run_is_refused_with_what_to_do(monkeypatch, capsy
     options = ["--only", "decode", "--peers-only", "--against", "mlx-vlm", "--peer-python", f"mlx-vlm={python}"]
     result = run(monkeypatch, capsys, "benchmark", *QUICK, "--folder", folder, *options)
     assert_refused(result, "--peer-python mlx-vlm=PATH")
-
-
-@pytest.mark.parametrize("option", ["--json", "--plot"])
-def test_a_users_file_is_not_replaced(monkeypatch, capsys, tmp_path, option):
-    path = tmp_path / "thesis.png"
-    path.write_text('{"a": 1}')
-    result = run(monkeypatch, capsys, "benchmark", "--only", "size", option, path)
-    assert_refused(result, "exists already and is no")
-    assert path.read_text() == '{"a": 1}'
-
-
-def test_plots_need_matplotlib_and_a_known_ending(monkeypatch, capsys):
-    """Said before hours of measuring, not after them."""
-    with monkeypatch.context() as without:
-        without.setitem(sys.modules, "matplotlib.figure", None)
-        assert_refused(run(without, capsys, "benchmark", "--only", "size", "--plot", "plot.png"), "mlx-smolvlm[plot]")
-    pytest.importorskip("matplotlib")
-    for options, problem in (
-        (["--plot", "plot.docx", "--only", "size"], "the file's ending"),
-        (["--plot", "plot.png"], "nothing to draw"),
-    ):
-        assert_refused(run(monkeypatch, capsys, "benchmark", *options), problem)
-
-
-def test_plots_are_drawn_of_what_was_measured(tmp_path):
-    pytest.importorskip("matplotlib")
-    comparison = {"name": "decode", "peer": "mlx-vlm", "unit": "tokens/s", "ratio": 1.5}
-    sizes = [
-        {"section": "size", "name": f"{count} pictures: first token", "median": float(count)} for count in (1, 2, 4)
-    ]
-    write_report_plot({"comparisons": [comparison], "measurements": sizes}, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ValueError, match="nothing to draw"):
-        write_report_plot({"comparisons": [], "measurements": []}, tmp_path / "none.png")
-    assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.command_lines import assert_refused, run
 
 from mlx_smolvlm.benchmark.peers import last_error
 
@@ -39,3 +40,15 @@ def test_the_error_is_told_whole_and_from_its_beginning(printed, told):
 @pytest.mark.parametrize("word", ["long ", "long"])
 def test_a_long_error_is_shortened(word):
     assert len(last_error(TRACE + "ValueError: " + word * 1000)) <= 300
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--peer-python", "mlx-vlm=/usr/bin/python3"], "mlx-vlm, which is not compared; add --against mlx-vlm"),
+        (["--peers-only"], "--peers-only has nothing to compare with; add --against"),
+    ],
+)
+def test_options_of_peers_are_refused_where_none_is_compared(monkeypatch, capsys, options, problem):
+    """Nothing was measured, and the status was 0."""
+    assert_refused(run(monkeypatch, capsys, "benchmark", "--quiet", *options), problem)

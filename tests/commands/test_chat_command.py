@@ -195,7 +195,7 @@ def test_a_picture_stays_until_a_question_about_it_is_answered(chat, image):
 
 def test_a_new_conversation_knows_nothing_of_the_old_one(chat, image):
     result = chat("Name a colour.", f"/image {image}", "/new", "Hello there")
-    assert "(a new conversation)" in result.err
+    assert f"(a new conversation; removed: image {image})" in result.err
     assert result.out.endswith(chat("Hello there").out)
     assert result.out.count("\n") == 2
 

@@ -100,6 +100,18 @@ def test_a_long_history_is_read_from_its_end():
     assert History("chat-history").entries[0] == "5"
 
 
+def test_a_history_does_not_grow_for_ever():
+    path = state_folder() / "chat-history"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(f'"{number}"\n' for number in range(2 * MAX_HISTORY + 1)), encoding="utf-8")
+    path.chmod(0o600)
+    entries = History("chat-history").entries
+    assert (entries[0], entries[-1]) == (str(MAX_HISTORY + 1), str(2 * MAX_HISTORY))
+    assert len(path.read_text(encoding="utf-8").splitlines()) == MAX_HISTORY
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert History("chat-history").entries == entries
+
+
 def test_where_nothing_can_be_kept_the_chat_goes_on(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
@@ -177,6 +189,30 @@ def test_a_paste_is_one_question_and_prompts_stay_out_of_a_redirected_output(tmp
     assert ">" not in answers and "\x1b" not in answers
     typed = ["What shape\nis it?" if term == "xterm" else "What shape is it?", "exit"]
     assert History("chat-history").entries == typed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_many_ctrl_c_at_the_prompt_clear_the_line_and_no_more(term):
+    terminal = Terminal(term, "--no-history")
+    try:
+        terminal.wait_for(b"> ")
+        time.sleep(0.3)  # the reader listens
+        terminal.type(b"half a line")
+        for _ in range(10):
+            terminal.process.send_signal(signal.SIGINT)
+            time.sleep(0.002)
+        terminal.wait_for(b"(Ctrl-D or /quit ends the chat)")
+        time.sleep(0.3)
+        terminal.type(b"\r")  # Python may notice the last Ctrl-C with the next key
+        time.sleep(0.3)
+        terminal.type(b"/undo\r")
+        terminal.wait_for(b"no question yet")
+        assert b"Traceback" not in terminal.seen
+        terminal.type(b"/quit\r")
+        assert terminal.process.wait(60) == 0
+    finally:
+        terminal.close()
 
 
 @pytest.mark.slow

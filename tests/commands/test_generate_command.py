@@ -81,6 +81,23 @@ def test_messages_come_from_a_file(generate, image, tmp_path):
     assert by_file["usage"]["image_tokens"] == 52
 
 
+def test_files_may_begin_with_a_mark_of_their_encoding(generate, tmp_path):
+    """Editors on Windows put one first. Read from standard input, it was taken off."""
+    (tmp_path / "messages.json").write_text('[{"role": "user", "content": "hi"}]', encoding="utf-8-sig")
+    (tmp_path / "schema.json").write_text('{"enum": [5]}', encoding="utf-8-sig")
+    answer = generate("--messages", tmp_path / "messages.json", "--json-schema", tmp_path / "schema.json")
+    assert answer.out == "5\n"
+
+
+def test_media_options_of_messages_are_refused_where_they_change_nothing(generate, image, tmp_path):
+    path = tmp_path / "messages.json"
+    path.write_text(json.dumps([{"role": "user", "content": [{"type": "image", "path": str(image)}]}]))
+    assert generate("--messages", path, "--no-split").err == ""
+    assert_refused(generate("--messages", path, "--fps", "3"), "fps is 3.0, but there is no video; leave it out")
+    path.write_text('[{"role": "user", "content": "hi"}]')
+    assert_refused(generate("--messages", path, "--no-split"), "but there is no image; leave it out")
+
+
 def test_a_system_prompt_comes_first(generate, loaded):
     ids = json.loads(generate("--system", "Be brief.", "--prompt", "hi", "--json").out)["prompt_token_ids"]
     text = loaded("smolvlm_256m")[1].decode(ids, skip_special_tokens=False)

@@ -61,7 +61,7 @@ def test_values_are_left_as_they_are():
 @pytest.mark.parametrize("module", MODULES)
 def test_every_command_hints_at_misspelt_options(monkeypatch, capsys, module):
     refused = run(monkeypatch, capsys, module, "--modle", "x", "--verson")
-    assert_refused(refused, "unrecognized arguments: --modle; did you mean --model?")
+    assert_refused(refused, "unrecognized arguments: --modle; did you mean '--model'?")
     assert_refused(run(monkeypatch, capsys, module, "--zzzz"), "unrecognized arguments: --zzzz (see --help)")
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mlx_smolvlm.command_line.signals import STOPPING, Interruption, end_process, handled_by
+from mlx_smolvlm.command_line.signals import STOPPING, Interruption, SingleInterrupts, end_process, handled_by
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -34,6 +34,23 @@ def test_signals_that_are_not_named_keep_their_handlers():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert interruption.received == signal.SIGINT
+
+
+def test_ctrl_c_is_one_exception_however_often_it_is_pressed():
+    before, caught = signal.getsignal(signal.SIGINT), 0
+    with SingleInterrupts(is_wanted=True) as interrupts:
+        for _ in range(3):
+            try:
+                with interrupts.expected():
+                    signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                caught += 1
+                signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+    assert caught == 3
+    with SingleInterrupts(is_wanted=False):
+        assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_without_a_signal_nothing_is_concluded():

@@ -10,8 +10,8 @@ from safetensors.numpy import load_file, save_file
 from support.editing import copied, set_field
 from support.golden_cases import GOLDENS
 
-from mlx_smolvlm.convert.adapter import open_adapter
-from mlx_smolvlm.convert.path_patterns import PathPattern
+from mlx_smolvlm.model.adapters.adapter_files import read_adapter
+from mlx_smolvlm.model.adapters.path_patterns import PathPattern
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -25,7 +25,7 @@ def adapter(tmp_path):
 def refused(adapter, problem: str) -> None:
     start = time.monotonic()
     with pytest.raises(ValueError, match=problem) as caught:
-        open_adapter(adapter)
+        read_adapter(adapter)
     assert time.monotonic() - start < 5
     assert len(str(caught.value)) < 700
 

@@ -73,6 +73,19 @@ def test_conversations_are_read_with_their_answers_and_paths(folder):
     assert fourth.messages == [online]
 
 
+def test_lines_end_where_json_lines_do(tmp_path):
+    """A line separator within a string, which JSON allows, was taken for the end of the line."""
+    line = json.dumps([{"role": "user", "content": "one\u2028two"}], ensure_ascii=False)
+    (tmp_path / "chats.jsonl").write_text(f"{line}\r\n{line}", encoding="utf-8-sig", newline="")
+    assert [sample.messages[0]["content"] for sample in read_samples(tmp_path)] == ["one\u2028two"] * 2
+
+
+def test_a_question_that_is_no_text_is_named(folder):
+    (folder / "cat.txt").write_bytes(b"\xe9")
+    with pytest.raises(ValueError, match=r"cat\.txt is not UTF-8 text"):
+        read_samples(folder)
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

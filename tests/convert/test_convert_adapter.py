@@ -132,7 +132,7 @@ def test_tensors_without_their_place_are_refused(convert, adapter, tmp_path, dam
         ("peft_type", "LOHA", "peft_type is 'LOHA', only 'LORA'"),
         ("bias", "all", "bias 'all' is not supported; merge the adapter with PEFT"),
         ("init_lora_weights", "pissa_niter_4", "init_lora_weights 'pissa_niter_4' is not supported"),
-        ("layer_replication", [[0, 2]], "layer_replication is not supported"),
+        ("layer_replication", [[0, 2]], "layer_replication [[0, 2]] is not supported"),
         ("r", 0, "'r' is 0, expected a positive number"),
         ("lora_alpha", None, "has no 'lora_alpha'"),
         ("lora_alpha", "16", "'lora_alpha' is '16'"),
@@ -158,7 +158,7 @@ def test_a_damaged_adapter_is_named(convert, adapter, content):
 
 
 def test_a_folder_that_is_no_adapter_is_refused(convert, checkpoint):
-    assert_refused(convert(checkpoint(BASE)), "is a model, not an adapter; pass it by --hf-path")
+    assert_refused(convert(checkpoint(BASE)), "is a model, not an adapter; pass it as the model")
 
 
 def test_an_adapter_without_a_base_asks_for_one(monkeypatch, capsys, adapter, tmp_path):
@@ -175,7 +175,7 @@ def test_an_adapter_trained_with_added_tokens_is_named(convert, checkpoint, adap
     tokenizer.add_tokens(["<point>", "<box>"])
     tokenizer.save(str(adapter / "tokenizer.json"))
     result = convert(adapter, "--force")
-    assert_refused(result, "other tokens than the base's ('<box>', '<point>'); merge it with PEFT")
+    assert_refused(result, "other tokens than the base's ('<box>', '<point>'), and holds no embeddings for")
     (adapter / "tokenizer.json").unlink()
     embeddings = load_file(checkpoint(BASE) / WEIGHTS)["model.text_model.embed_tokens.weight"]
     larger = np.concatenate([embeddings, embeddings[:3]])

@@ -36,6 +36,19 @@ def test_only_known_files_are_copied(source, tmp_path) -> None:
     load(tmp_path / "out")
 
 
+def test_what_is_not_copied_is_counted_and_named(monkeypatch, capsys, source, tmp_path) -> None:
+    assert "not copied" not in convert(monkeypatch, capsys, source, tmp_path / "whole").err
+    (source / "modeling.py").write_text("", encoding="utf-8")
+    (source / ".gitattributes").write_text("", encoding="utf-8")
+    note = "note: 1 file of the source not copied: modeling.py; copy by hand what you need of it\n"
+    assert note in convert(monkeypatch, capsys, source, tmp_path / "one").err
+    (source / "onnx").mkdir()
+    for number in range(5):
+        (source / f"train\n{number}.bin").write_text("", encoding="utf-8")
+    note = "note: 7 files or folders of the source not copied: modeling.py, onnx/, train\\n0.bin, train\\n1.bin, "
+    assert f"{note}train\\n2.bin, 2 others; " in convert(monkeypatch, capsys, source, tmp_path / "seven").err
+
+
 LINKS = {
     "elsewhere": lambda place: place.symlink_to("/etc/passwd"),
     "process": lambda place: place.symlink_to("/proc/self/environ"),

@@ -139,6 +139,11 @@ def test_float16_is_checked(convert, checkpoint, tmp_path):
         (("--compare", "CHECKPOINT", "nowhere"), "no folder 'nowhere'"),
         (("--compare", "CHECKPOINT", "OTHER"), "only checkpoints of one geometry"),
         (("--compare", "CHECKPOINT", "CHECKPOINT", "-q"), "--compare converts nothing"),
+        (("--compare", "CHECKPOINT", "CHECKPOINT", "--q-bits", "3", "--skip", "*.mlp.*"), "leave --q-bits, --skip out"),
+        (
+            ("--compare", "CHECKPOINT", "CHECKPOINT", "--mlx-path", "new", "--verbose"),
+            "leave --mlx-path, --verbose out",
+        ),
         (("--compare", "CHECKPOINT", "CHECKPOINT", "--hf-path", "CHECKPOINT"), "--compare converts nothing"),
         (("--compare", "CHECKPOINT", "CHECKPOINT", "--data", "empty"), "empty holds no images"),
         (("--compare", "CHECKPOINT", "CHECKPOINT", "--data", "nowhere"), "no folder 'nowhere'"),

@@ -81,6 +81,13 @@ def test_threads_share_a_feature_cache(demo):
     assert 0 < features.size_bytes == sum(array.nbytes for array in features._features.values()) <= 100_000
 
 
+def test_a_feature_cache_refuses_a_bound_that_is_none():
+    """It failed in the midst of an answer."""
+    for bound in (-1, 1.5, "1", None, True):
+        with pytest.raises(ValueError, match=r"max_bytes is .*, expected a whole number"):
+            FeatureCache(bound)
+
+
 def test_rows_take_one_call_at_a_time(pair, monkeypatch):
     with Rows(*pair) as rows:
         rows.add(BatchRequest(QUESTION), max_tokens=2)

@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_smolvlm import GenerationOptions
-from mlx_smolvlm.engine.sampling import Sampler, choose, filter_logits
+from mlx_smolvlm.engine.sampling import Sampler, adjusted, choose, filter_logits
 
 PROBABILITIES = [0.5, 0.3, 0.15, 0.05]
 LOGITS = mx.log(mx.array([PROBABILITIES]))
@@ -79,6 +79,16 @@ def test_repetition_penalty_counts_prompt_and_answer_and_lowers_negative_logits_
     assert sample(logits).tolist() == [1]  # token 0 was in the prompt: 1.5
     assert sample(logits).tolist() == [2]  # token 1 was just chosen: 1.0
     assert make_sampler(GenerationOptions(repetition_penalty=2.0), [0], 2)(mx.array([[-1.0, -1.5]])).tolist() == [1]
+
+
+@pytest.mark.parametrize("temperature", [0, 5e-324, 10**20, 1e300])
+@pytest.mark.parametrize("penalty", [5e-324, 10**20, 10**300, 1e300])
+def test_the_most_extreme_numbers_leave_finite_logits(temperature, penalty):
+    """float32 holds no 1e300, and MLX takes no integer of more than 64 bits."""
+    options = GenerationOptions(temperature=temperature, repetition_penalty=penalty, seed=0)
+    logits = mx.array([[-900.0, 0.0, 1e-30, 900.0]])
+    assert mx.isfinite(adjusted(logits, options, seen=mx.ones((1, 4), mx.bool_))).all().item()
+    assert make_sampler(options, [0, 1, 2, 3], 4)(logits).item() in range(4)
 
 
 @pytest.mark.parametrize(

@@ -6,25 +6,33 @@ Every example is bytes, so that one that was found to do harm can stay as a file
 import io
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 from PIL import Image
 from support.checkpoints import write_checkpoint
 from support.golden_cases import GOLDENS
 
-from mlx_smolvlm import DEMO_MODEL, GenerationOptions, Session, load
+from mlx_smolvlm import DEMO_MODEL, GenerationOptions, Session, load, stream_generate
+from mlx_smolvlm.api.session_file import _checksum
 from mlx_smolvlm.batch.results import Result, ResultsFile
-from mlx_smolvlm.convert.adapter import open_adapter
 from mlx_smolvlm.engine.structured import make_constraint
 from mlx_smolvlm.media.images import load_image
+from mlx_smolvlm.model.adapters.adapter_files import read_adapter
 from mlx_smolvlm.processor.chat_template import FAMILY_TEMPLATE, render
 
+from . import given
+from .entry_points import EntryPoints
 from .mutators import json_bytes, mutated_bytes, mutated_json
+from .templates import template
+from .videos import Videos
 
-REFUSALS = (ValueError, TypeError, OSError)  # what a command reports in one line and status 2
+REFUSALS = (ValueError, OSError)  # what a command reports in one line and status 2
+CALLS = ("messages", "options", "requests")  # what a program passes; another type than expected is a TypeError
 MESSAGES = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": [{"type": "image", "image": "picture.png"}, {"type": "text", "text": "What is this?"}]},
@@ -42,16 +50,6 @@ SCHEMA = {
     "additionalProperties": False,
     "$defs": {"none": {"type": "null"}},
 }
-PIECES = [  # of templates
-    "{% for a in range(9999) %}", "{% for m in messages %}", "{% for c in m.content %}", "{% endfor %}", "{{ m.role }}",
-    "{% set n = namespace(x='a', y=[]) %}", "{% set n.x = n.x ~ n.x %}", "{% set n.y = [n.y, n.y] %}", "{{ n.x }}",
-    "{% set n.x = n.x * 99 %}", "{{ n.y }}", "{{ messages | tojson(indent=4) }}", "{{ 'a' | center(99999) }}", "{%",
-    "{% if n.x == n.y %}", "{% endif %}", "{{ '%9d' % 1 }}", "{{ n.y | string | length }}", "{{ strftime_now('%Y') }}",
-    "{% macro f(x) %}{{ f(x) ~ f(x) }}{% endmacro %}", "{{ f(1) }}", "{{ n.x.replace('a', 'bb') }}", "}}", "{#", "|",
-    "{{ messages | map('tojson') | join('x' * 999) }}", "{{ n.x | list | sort | unique | list }}", "{{ [n.x] * 999 }}",
-    "{{ range(99999) | list | sum }}", "{{ ''.__class__ }}", "{{ cycler }}", "{{ loop.index }}", "{{ 9 ** 999 }}",
-    "{{ raise_exception('no') }}", "{{ ('x' * 999) | indent(999) }}", "{% break %}", "{{ self }}", "{{ dict(a=n.x) }}",
-]  # fmt: skip
 
 
 def image_seeds() -> list[bytes]:
@@ -70,7 +68,7 @@ def image_seeds() -> list[bytes]:
     return seeds
 
 
-class Workplace:
+class Workplace(EntryPoints, Videos):
     """Seeds of every kind, and a folder in which examples are tried."""
 
     def __init__(self, folder: Path):
@@ -94,6 +92,8 @@ class Workplace:
     def example(self, kind: str, number: int) -> bytes:
         """The hostile example of this number."""
         choices = Random(f"{kind} {number}")
+        if maker := getattr(self, f"_example_{kind}", None):
+            return maker(choices)
         if kind == "weights":
             return mutated_bytes(self.originals["model.safetensors"], choices)
         if kind == "configs":
@@ -107,23 +107,26 @@ class Workplace:
         if kind == "templates":
             if choices.random() < 0.3:
                 return mutated_bytes(FAMILY_TEMPLATE.encode(), choices)
-            return "".join(choices.choices(PIECES, k=choices.randrange(1, 12))).encode()
+            return template(choices).encode()
         if kind == "images":
             return mutated_bytes(choices.choice(self.images), choices)
         if kind == "sessions":
-            return mutated_bytes(self.session, choices)
+            return mutated_bytes(self.session, choices) if choices.random() < 0.2 else self._resealed(choices)
         if kind == "results":
             return mutated_bytes(self.results, choices)
+        if kind in ("options", "requests", "rows"):
+            return bytes(getattr(given, f"example_of_{kind}")(choices))
         seed: Any = MESSAGES if kind == "messages" else SCHEMA
         return json_bytes(mutated_json(seed, choices))
 
     def attempt(self, kind: str, example: bytes) -> None:
         """Have an example read. What is refused as it should be is fine; anything else is raised."""
+        refusals = (*REFUSALS, TypeError) if kind in CALLS else REFUSALS
         try:
             getattr(self, f"_read_{kind}")(example)
-        except REFUSALS as error:
+        except refusals as error:
             text = str(error)
-            if len(text) > 2000 and kind != "messages":
+            if len(text) > 1000:
                 raise AssertionError(f"a message of {len(text)} characters: {text[:300]}") from error
 
     def _damaged_file(self, name: str, content: bytes, choices: Random) -> bytes:
@@ -133,6 +136,20 @@ class Workplace:
             content = mutated_bytes(content, choices)
         return name.encode() + b"\0" + content
 
+    def _resealed(self, choices: Random) -> bytes:
+        """A session whose record, and often a tensor, was changed on purpose: its checksum fits."""
+        tensors = safetensors.numpy.load(self.session)
+        del tensors["checksum"]
+        record = json_bytes(mutated_json(json.loads(tensors.pop("record").tobytes()), choices))
+        if choices.random() < 0.4:
+            name = choices.choice(sorted(tensors))
+            array = tensors.pop(name)
+            changes = [array[..., :-1], array[None], array.astype(np.int8), array * np.nan, array.reshape(-1)]
+            tensors[choices.choice([name, name, "layers.99", "media.0.pixels"])] = choices.choice(changes)
+        tensors["record"] = np.frombuffer(record, np.uint8)
+        tensors["checksum"] = np.frombuffer(_checksum(tensors), np.uint8)
+        return safetensors.numpy.save(tensors)
+
     def _read_weights(self, example: bytes) -> None:
         self._read_configs(b"model.safetensors\0" + example)
 
@@ -141,8 +158,10 @@ class Workplace:
         path = self.checkpoint / name.decode()
         path.write_bytes(content)
         try:
-            _, processor = load(self.checkpoint, dtype="float32")
-            processor.decode(processor("What is this?", apply_chat_template=False).input_ids)
+            pair = load(self.checkpoint, dtype="float32")
+            pair[1].decode(pair[1]("What is this?", apply_chat_template=False).input_ids)
+            for _ in stream_generate(*pair, "What is this?", images=[self.images[0]], max_tokens=2):
+                pass
         finally:
             path.write_bytes(self.originals[name.decode()])
 
@@ -153,7 +172,7 @@ class Workplace:
         path = self.adapter / name.decode()
         path.write_bytes(content)
         try:
-            open_adapter(self.adapter)
+            read_adapter(self.adapter)
         finally:
             path.write_bytes(self.adapter_originals[name.decode()])
 
@@ -174,11 +193,21 @@ class Workplace:
             list(results.lines())
 
     def _read_messages(self, example: bytes) -> None:
-        self.processor(json.loads(example))
+        with suppress(TypeError):  # images that are of no kind of source
+            self.processor(json.loads(example))
 
     def _read_schemas(self, example: bytes) -> None:
         options = GenerationOptions(json_schema=json.loads(example), max_tokens=40)
         make_constraint(options, self.processor, self.model.config.text.vocab_size, 40)
 
+    def _read_options(self, example: bytes) -> None:
+        given.read_options(example, self.model, self.processor)
 
-KINDS = sorted(name.removeprefix("_read_") for name in vars(Workplace) if name.startswith("_read_"))
+    def _read_requests(self, example: bytes) -> None:
+        given.read_requests(example, self.model, self.processor)
+
+    def _read_rows(self, example: bytes) -> None:
+        given.read_rows(example, self.folder)
+
+
+KINDS = sorted(name.removeprefix("_read_") for name in dir(Workplace) if name.startswith("_read_"))

@@ -4,19 +4,17 @@ A few of each kind always; `--slow` tries 10,000 of each, in processes of their 
 in `found/KIND/` and is tried each time.
 """
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from .kinds import KINDS, Workplace
+from .long_run import try_examples
+from .run_examples import MAX_SECONDS
 
 FOUND = Path(__file__).parent / "found"
-QUICK, SLOW, CHUNK = 25, 10_000, 500
-MAX_SECONDS = 20.0
+QUICK, SLOW = 25, 10_000
 
 
 @pytest.fixture(scope="module")
@@ -51,22 +49,13 @@ def test_examples_are_the_same_each_time(place) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_10000_examples_are_read_or_refused(tmp_path: Path, kind: str) -> None:
-    for first in range(0, SLOW, CHUNK):
-        folder = tmp_path / str(first)
-        folder.mkdir()
-        command = [sys.executable, "-m", "fuzz.run_examples", kind, str(first), str(first + CHUNK), str(folder)]
-        tests = Path(__file__).parent.parent
-        environment = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "RUST_BACKTRACE": "0"}
-        log = folder / "log"
-        with log.open("wb") as output:
-            running = subprocess.Popen(command, cwd=tests, env=environment, stdout=output, stderr=output)
-            number, since_s = "none yet", time.monotonic()
-            while running.poll() is None:
-                time.sleep(0.1)
-                current = (folder / "number").read_text(encoding="ascii") if (folder / "number").exists() else ""
-                if current != number:
-                    number, since_s = current, time.monotonic()
-                elif time.monotonic() - since_s > 2 * MAX_SECONDS:  # the first start takes its time, too
-                    running.kill()
-        report = log.read_text(encoding="utf-8", errors="replace")[-3000:]
-        assert running.returncode == 0, f"{kind} {number} ended with {running.returncode}:\n{report}"
+    assert [event for event in try_examples(kind, SLOW, tmp_path) if "harm" in event] == []
+
+
+def test_a_run_notes_what_does_harm_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    (figures,) = try_examples("schemas", 3, tmp_path)
+    assert figures["done"] == 3 and figures["slowest_s"] < MAX_SECONDS
+    assert list(try_examples("schemas", 3, tmp_path)) == []
+    *harmful, figures = try_examples("unknown", 3, tmp_path / "unknown")
+    assert [event["number"] for event in harmful] == [0, 1, 2] and figures["done"] == 3
+    assert "_read_unknown" in harmful[0]["harm"]

@@ -251,3 +251,20 @@ def test_importing_loads_no_network_stack() -> None:
     code = f"import sys, mlx_smolvlm.media.fetch; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_trusted_hosts_are_exempt_from_the_checks_of_addresses_and_ports(url: str) -> None:
+    trusting = FetchPolicy(check_address=refuse_private_addresses, trusted_hosts=("127.0.0.1",), ports=(80, 443))
+    assert fetch(f"{url}/moved", trusting) == BODY
+    elsewhere = url.replace("127.0.0.1", "localhost")
+    for policy, reason in (
+        (trusting, "port"),
+        (FetchPolicy(check_address=refuse_private_addresses, trusted_hosts=("127.0.0.1",)), "public internet"),
+        (FetchPolicy(ports=(80, 443)), "only 80 and 443"),
+    ):
+        with pytest.raises(FetchError, match=reason) as caught:
+            fetch(f"{elsewhere}/body", policy)
+        one_line(caught)
+    for wrong in ({"ports": (0,)}, {"ports": 80}, {"trusted_hosts": "a"}):
+        with pytest.raises(ValueError, match="FetchPolicy"):
+            FetchPolicy(**wrong)  # type: ignore[arg-type]

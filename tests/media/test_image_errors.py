@@ -153,3 +153,12 @@ def test_descriptions_are_short_and_keep_secrets() -> None:
     assert describe_source(picture()) == "PIL image (RGB, 7x5)"
     assert describe_source(np.zeros((2, 3), np.uint8)) == "numpy array (uint8, shape (2, 3))"
     assert len(describe_source("x/" * 4000)) <= 200
+
+
+def test_a_closed_file_is_named(tmp_path: Path) -> None:
+    """The message said "read of closed file", of none."""
+    (tmp_path / "a.png").write_bytes(b"x")
+    with (tmp_path / "a.png").open("rb") as file:
+        pass
+    with pytest.raises(ValueError, match=r"a\.png: cannot be read \(read of closed file\); pass a file opened in"):
+        load_image(file)

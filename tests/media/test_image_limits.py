@@ -1,12 +1,15 @@
 """Pictures that are slow, or take much memory, though they have few pixels."""
 
 import io
+import struct
+import threading
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mlx_smolvlm.media import image_files, image_limits
 from mlx_smolvlm.media.image_limits import MAX_IMAGE_FILE_BYTES, MAX_IMAGE_SIDE, MIN_SCANS
 from mlx_smolvlm.media.images import load_image
 
@@ -53,3 +56,71 @@ def test_a_sparse_file_is_refused_by_its_size(tmp_path) -> None:
         file.truncate(30 * 10**9)
     with pytest.raises(ValueError, match=f"has 30000000000 bytes, the limit .* is {MAX_IMAGE_FILE_BYTES}"):
         load_image(path)
+
+
+def plain_ppm(side: int) -> bytes:
+    """Numbers in ASCII, which are slow to read."""
+    return b"P2 %d %d 255\n" % (side, side) + b"7 " * side**2
+
+
+def run_lengths(side: int) -> bytes:
+    """A BMP file in which each run is a pixel long; Pillow reads them one at a time, in Python."""
+    data = (b"\x01\x07" * side + b"\0\0") * side + b"\0\1"
+    start = 14 + 40 + 256 * 4
+    header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(data), 2835, 2835, 256, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + header + bytes(256 * 4) + data
+
+
+SLOW = {"ppm": plain_ppm(1200), "bmp": run_lengths(300), "jpeg": jpeg(800, (400, 300))}
+
+
+@pytest.mark.parametrize("content", SLOW.values(), ids=SLOW)
+def test_decoding_has_a_limit_of_time(monkeypatch, content: bytes) -> None:
+    """At full size: minutes for PPM and BMP, 25 seconds for a JPEG file of dense scans."""
+    assert load_image(content).size[0] in (300, 400, 1200)
+    monkeypatch.setattr(image_limits, "MAX_DECODE_S", 1e-3)
+    with pytest.raises(
+        ValueError, match=r"takes longer to decode than the limit of 0\.001 s; save it in another format"
+    ):
+        load_image(content)
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "AVIF", "WEBP"])
+def test_formats_that_are_slow_for_their_bytes_have_limits_of_their_own(monkeypatch, kind: str) -> None:
+    """JPEG 2000 took 350 ns a byte, 80 seconds at the limit of pixels, with all other threads standing still."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(file, kind)
+    assert load_image(file.getvalue()).size == (256, 256)
+    monkeypatch.setitem(image_limits.MAX_BYTES_OF_FORMAT, kind, 100)
+    with pytest.raises(ValueError, match=f"bytes, the limit of a {kind} file is 100; save it in another format"):
+        load_image(file.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "WEBP"])
+def test_a_cancel_does_not_wait_for_a_decoder_that_cannot_be_stopped(monkeypatch, kind: str) -> None:
+    file = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(file, kind)
+    pixels = load_image(file.getvalue())
+    monkeypatch.setattr(image_files, "_LONG_PIXELS", 0)
+    assert load_image(file.getvalue()) == pixels  # in a thread
+    with pytest.raises(ValueError, match=r"cut short|damaged (AVIF|WEBP) header"):
+        load_image(file.getvalue()[: -file.tell() // 2])
+    is_decoding, may_end = threading.Event(), threading.Event()
+    original = Image.Image.load
+
+    def slow(image: Image.Image) -> object:
+        is_decoding.set()
+        may_end.wait(20)
+        return original(image)
+
+    def check() -> None:
+        if is_decoding.is_set():
+            raise InterruptedError("cancelled")
+
+    for plugin in ("WebPImagePlugin.WebPImageFile", "AvifImagePlugin.AvifImageFile"):
+        monkeypatch.setattr(f"PIL.{plugin}.load", slow)
+    start = time.monotonic()
+    with pytest.raises(InterruptedError):
+        load_image(file.getvalue(), check_cancelled=check)
+    assert time.monotonic() - start < 1
+    may_end.set()

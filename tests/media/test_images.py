@@ -55,6 +55,19 @@ def test_a_path_that_resembles_an_address_is_a_path(tmp_path: Path, monkeypatch:
     assert load_image((tmp_path / name).as_uri()).size == (7, 5)
 
 
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_is_read_and_said(tmp_path: Path, format: str) -> None:
+    path = tmp_path / "two"
+    red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
+    red.save(path, format, save_all=True, append_images=[blue], duration=100, lossless=True)
+    with pytest.warns(UserWarning, match="two: an animation, of which the first frame is read; pass it with --video"):
+        assert load_image(path).getpixel((4, 4)) == (255, 0, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_image(path, page=1)
+        load_image(saved(red, format))
+
+
 def test_the_source_stays_as_it_is() -> None:
     image = picture()
     image.getexif()[ORIENTATION] = 6

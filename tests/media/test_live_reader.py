@@ -9,6 +9,7 @@ import pytest
 from support.live_servers import http, nothing_left_behind, rtp_packets, rtsp, send, serving, stall, transport_stream
 from support.media import video_path
 from support.reading import Reading, times
+from support.video_files import write_video_file
 
 from mlx_smolvlm.media.live import reader as live_reader
 
@@ -34,6 +35,23 @@ def test_a_file_is_sampled_evenly_and_waits_for_the_model():
             seen += reading.buffer.take(end_s - 0.5, end_s - 0.1, end_s)
     assert times(seen) == [0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4]
     assert reading.buffer.dropped == 0
+
+
+def test_an_avi_file_takes_the_time_of_its_frames_in_display_order(tmp_path):
+    """FFmpeg's times go back and forth there, and each step back once passed for a jump of the clock."""
+    path = write_video_file("h264_avi", tmp_path)
+    with Reading(path, interval_s=0.25, max_frames=20) as reading:
+        assert times(reading.to_end()) == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, round(47 / 24, 3)]
+
+
+def test_a_file_that_is_cut_off_is_read_with_a_note(tmp_path, caplog):
+    path = write_video_file("h264_avi", tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with Reading(path, interval_s=0.25, max_frames=20) as reading:
+        assert 2 < len(reading.to_end()) < 7
+    assert f"{path.name} is incomplete: " in caplog.text
+    assert " MB are there" in caplog.text
 
 
 def test_a_file_in_real_time_does_not_wait():

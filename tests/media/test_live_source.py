@@ -23,6 +23,14 @@ def test_sources_are_told_apart(monkeypatch, text, expected):
     assert read_source(text) == expected
 
 
+def test_a_source_may_be_a_path_and_nothing_else(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    assert read_source(tmp_path / "clip.mp4") == LiveSource("file", str(tmp_path / "clip.mp4"))
+    for source in (0, None, b"camera"):
+        with pytest.raises(TypeError, match=r"^the source is .*, expected a file, an address, or a name such as"):
+            read_source(source)
+
+
 @pytest.mark.parametrize(
     ("platform", "expected"),
     [

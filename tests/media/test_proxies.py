@@ -41,6 +41,13 @@ def test_checked_addresses_need_a_direct_connection_and_an_error_says_so(monkeyp
         fetch("http://pictures.invalid/a.png", policy)
 
 
+@pytest.mark.parametrize("value", ["http://[::1", "http://proxy:port"])
+def test_a_malformed_proxy_is_named(monkeypatch, value):
+    monkeypatch.setenv("http_proxy", value)
+    with pytest.raises(FetchError, match=r"the proxy of http_proxy is no valid address; expected http://host:port"):
+        fetch("http://pictures.invalid/a.png")
+
+
 @pytest.mark.parametrize("value", ["socks5://127.0.0.1:1080", "ftp://x", "http://"])
 def test_other_proxies_are_refused_by_name(monkeypatch, value):
     monkeypatch.setenv("ALL_PROXY", value)

@@ -3,9 +3,11 @@
 import os
 
 import pytest
+from PIL import Image
 
 from mlx_smolvlm.media.images import load_image
-from mlx_smolvlm.media.signatures import FileKind, file_kind
+from mlx_smolvlm.media.signatures import FileKind, file_kind, is_video
+from mlx_smolvlm.media.video.probing import probe
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,24 @@ def test_what_is_no_targa_picture_is_not_called_a_damaged_one():
     for content in (bytes(100), b"\0\0\x02" + bytes(100), b"\0\x01\x02" + b"\x01" * 100):
         with pytest.raises(ValueError, match="not an image of a known format"):
             load_image(content)
+
+
+def test_videos_are_told_by_content_wherever_they_are_named(tmp_path):
+    """`batch` went by the ending of file:// and data: addresses, `generate` by that of file:// alone."""
+    clip = tmp_path / "a clip"
+    clip.write_bytes(b"\x1aE\xdf\xa3")
+    assert is_video(str(clip)) and is_video(clip.as_uri()) and is_video("data:video/mp4;base64,AAAA")
+    assert is_video("https://host/clip.webm?x=1") and is_video("missing.mp4") and is_video("file://elsewhere/clip.mp4")
+    clip.write_bytes(b"GIF89a")
+    assert not is_video(str(clip)) and not is_video(clip.as_uri()) and not is_video("data:image/png;base64,AAAA")
+    (tmp_path / "text.mp4").write_bytes(b"BM is how this text begins")
+    assert is_video(str(tmp_path / "text.mp4"))
+
+
+def test_motion_jpeg_without_times_is_not_called_an_image(tmp_path):
+    path = tmp_path / "camera.mjpeg"
+    with path.open("wb") as file:
+        for color in ("red", "blue"):
+            Image.new("RGB", (64, 48), color).save(file, "JPEG")
+    with pytest.raises(ValueError, match="frames have no times; put it into a container"):
+        probe(path)

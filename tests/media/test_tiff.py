@@ -73,9 +73,9 @@ def sensor(size):
     return [*tags, (258, 3, [16]), (273, 4, None), (279, 4, [4])], bytes(4)
 
 
-def jpeg(size, colour="blue", by_strip=False):
+def jpeg(size, colour="blue", by_strip=False, **options):
     """A directory with a JPEG file: as Nikon stores it, or as Adobe does."""
-    image = saved(Image.new("RGB", size, colour), "JPEG")
+    image = saved(Image.new("RGB", size, colour), "JPEG", **options)
     places = ((273, 279) if by_strip else (513, 514)) if image else ()
     tags = [(254, 4, [1]), (259, 3, [7 if by_strip else 6]), (places[0], 4, None), (places[1], 4, [len(image)])]
     return tags, image
@@ -132,6 +132,16 @@ def test_of_a_raw_photo_the_full_size_preview_is_read(big_endian, by_strip):
         image = load_image(photo)
     assert image.size == (40, 60)  # upright, as the photo's own tag says
     assert image.getpixel((0, 0))[2] > 250
+
+
+def test_a_preview_that_states_its_orientation_is_turned_once():
+    """It was turned by its own tag and then by that of the photo."""
+    exif = Image.Exif()
+    exif[274] = 6
+    subs = [jpeg((60, 40), exif=exif), sensor((64, 42))]
+    photo = tiff([plain((16, 12), "red", True, tags=[(274, 3, [6])])], subs=subs)
+    with pytest.warns(UserWarning, match=r"a raw photo: the preview of 60x40 pixels in it is read"):
+        assert load_image(photo).size == (40, 60)
 
 
 def test_a_raw_photo_without_a_full_size_preview_is_refused():

@@ -64,3 +64,19 @@ def test_data_urls_obey_the_size_limit() -> None:
         with pytest.raises(ValueError, match="limit of 99 bytes") as caught:
             decode_data_url(url, max_bytes=99)
         assert encoded not in str(caught.value)
+
+
+def test_data_urls_are_decoded_in_blocks_that_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call for all of it would hold up every other thread, and with them a server."""
+    monkeypatch.setattr("mlx_smolvlm.media.urls.BLOCK_BYTES", 8)
+    for size in range(30):
+        content = bytes(range(size))
+        text = base64.b64encode(content).decode()
+        for written in (text, text.rstrip("="), "\n".join(text), f" {text[:9]}\t{text[9:]}"):
+            assert decode_data_url(f"data:;base64,{written}") == content
+    for text in ("AA==AAAAAAAA", "AAAAAAA=AAAA", "AAAAAAAAA", "AAAAAAAA.AAA"):
+        with pytest.raises(ValueError, match="not valid base64"):
+            decode_data_url(f"data:;base64,{text}")
+    checks: list[None] = []
+    decode_data_url(f"data:;base64,{'A' * 64}", check_cancelled=lambda: checks.append(None))
+    assert len(checks) >= 16

@@ -14,7 +14,7 @@ from support.media import video_path
 from support.video_files import turned
 
 from mlx_smolvlm.media.video.frames import read_frames
-from mlx_smolvlm.media.video.probing import choose_frames, probe, sample_positions
+from mlx_smolvlm.media.video.probing import VideoInfo, choose_frames, probe, sample_positions
 from mlx_smolvlm.processor.expansion import expand_video
 
 
@@ -140,3 +140,9 @@ def test_a_picture_is_no_video(tmp_path):
     Image.new("RGB", (32, 32)).save(path, format="PNG")
     with pytest.raises(ValueError, match="image, not a video"):
         probe(path)
+
+
+def test_frames_that_share_a_time_can_be_all_of_a_part():
+    """The rate of such a part was a division by zero."""
+    info = VideoInfo(Path("clip.mkv"), Fraction(10), 4, np.array([0, 0, 1000, 2000]), 1e-3, None)
+    assert choose_frames(info, 1, 10, start_s=0, end_s=0.5).timestamps_s == [0]

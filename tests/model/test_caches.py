@@ -6,7 +6,6 @@ import pytest
 from support.golden_cases import golden_cases
 
 from mlx_smolvlm import DEMO_MODEL, GenerationOptions, PromptCache, stream_generate
-from mlx_smolvlm.model.caches import make_caches
 from mlx_smolvlm.model.caches.batch_cache import BatchCache
 from mlx_smolvlm.model.caches.kv_cache import KVCache
 from mlx_smolvlm.model.caches.quantized import QuantizedKVCache
@@ -171,7 +170,7 @@ def test_memory_of_an_8k_prompt_is_bounded_by_chunks_and_by_the_cache():
 def test_a_quantized_cache_takes_the_memory_of_its_bits():
     held = {}
     for bits in (None, 8, 4):
-        cache = make_caches(1, GenerationOptions(kv_bits=bits, **({"kv_group_size": 32} if bits else {})))[0]
+        cache = KVCache() if bits is None else QuantizedKVCache(bits, 32, 0)
         cache.attend(mx.zeros((1, 4, 4096, 32)), mx.zeros((1, 4, 4096, 32)), 1.0)
         held[bits] = sum(array.nbytes for array in cache.state)
     assert held[8] < 0.32 * held[None]  # of float32, scales and biases included

@@ -6,7 +6,7 @@ import pytest
 from support.editing import WEIGHTS, copied
 
 from mlx_smolvlm import load
-from mlx_smolvlm.convert.adapter import open_adapter
+from mlx_smolvlm.model.adapters.adapter_files import read_adapter
 from mlx_smolvlm.model.weights import weight_files
 
 PEFT = {"peft_type": "LORA", "base_model_name_or_path": "owner/base", "r": 4, "lora_alpha": 8}
@@ -38,12 +38,12 @@ def model(checkpoint, tmp_path):
     [
         (
             {"adapter_config.json": PEFT, "adapter_model.safetensors": ""},
-            r"is a LoRA adapter, not a model; merge it .*convert --hf-path owner/base --adapter-path \S*given",
+            r"is a LoRA adapter, not a model; pass its base .*--model owner/base --adapter-path \S*given",
         ),
-        ({"adapter_model.safetensors": ""}, "is a LoRA adapter, not a model; .* --hf-path BASE"),
+        ({"adapter_model.safetensors": ""}, "is a LoRA adapter, not a model; .* --model BASE"),
         (
             {"adapter_config.json": MLX, "adapters.safetensors": ""},
-            "adapter of mlx-lm or mlx-vlm, not a model: fuse it",
+            "is a LoRA adapter, not a model; .* --model BASE",
         ),
         ({"model-Q4_K_M.gguf": "", "README.md": ""}, r"a GGUF file \(model-Q4_K_M.gguf\), which llama.cpp reads; use"),
         (
@@ -82,16 +82,18 @@ def test_a_gguf_that_is_not_there_is_no_hub_id():
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
-        ({"adapter_config.json": MLX, "adapters.safetensors": ""}, "of mlx-lm or mlx-vlm, not one of PEFT: fuse it"),
-        ({"adapters.npz": ""}, "of mlx-lm or mlx-vlm"),
-        ({"adapter_config.json": {"num_layers": 4}}, "of mlx-lm or mlx-vlm"),
-        ({"config.json": "{}"}, "is a model, not an adapter; pass it by --hf-path"),
-        ({"README.md": ""}, "no adapter_config.json in .*: not a LoRA adapter as PEFT saves them"),
+        ({"adapter_config.json": MLX}, "has no adapters.safetensors; save the adapter as safetensors"),
+        ({"adapter_config.json": MLX, "adapters.npz": ""}, "no adapters.safetensors, but adapters.npz, which old"),
+        ({"adapters.safetensors": ""}, "has no adapter_config.json, which says how its tensors are scaled"),
+        ({"adapter_model.safetensors": ""}, "no adapter_config.json in .*, which says how its tensors are scaled"),
+        ({"checkpoint-9__adapter_config.json": PEFT}, "but in .*checkpoint-9; pass that folder"),
+        ({"config.json": "{}"}, "is a model, not an adapter; pass it as the model"),
+        ({"README.md": ""}, "no adapter_config.json in .*: not an adapter of PEFT, mlx-lm or mlx-vlm"),
     ],
 )
-def test_what_is_no_adapter_of_peft_is_named(folder, files, problem):
+def test_what_is_no_adapter_is_named(folder, files, problem):
     with pytest.raises(FileNotFoundError, match=problem):
-        open_adapter(folder(**files))
+        read_adapter(folder(**files))
 
 
 @pytest.mark.parametrize("stray", ["adapters.safetensors", "optimizer.safetensors", "model-00001-of-00002.safetensors"])

@@ -15,7 +15,7 @@ from mlx_smolvlm.benchmark.kernels import kernels_per_token
 from mlx_smolvlm.model.config import RopeScaling, TextConfig
 from mlx_smolvlm.model.language import LanguageModel
 from mlx_smolvlm.model.layers import rotary
-from mlx_smolvlm.model.layers.fusing import join
+from mlx_smolvlm.model.layers.fusing import Joints, join
 from mlx_smolvlm.model.layers.projections import product
 from mlx_smolvlm.model.layers.rotary import RotaryEmbedding
 
@@ -128,7 +128,7 @@ def test_layers_of_different_formats_are_joined_as_far_as_they_agree():
     for formats, joined in [((4, 4, 4), 1), ((4, 4, 6), 2), ((4, 8, 4), 3), ((0, 0, 8), 2), ((0, 0, 0), 1)]:
         layers = [layer(bits, seed) for seed, bits in enumerate(formats)]
         separate = mx.concatenate([one(x) for one in layers], axis=-1)
-        results = join(layers, [])
+        results = join(layers, Joints())
         assert len(results) == joined
         assert mx.array_equal(mx.concatenate([one(x) for one in layers], axis=-1), separate)
         assert mx.allclose(mx.concatenate([one(x) for one in results], axis=-1), separate, atol=1e-5)

@@ -7,7 +7,7 @@ from support.editing import copied
 
 from mlx_smolvlm import load
 from mlx_smolvlm.processor.messages import MAX_MESSAGES, MAX_PROMPT_CHARS
-from mlx_smolvlm.processor.processor import MAX_TOKENIZER_BYTES
+from mlx_smolvlm.processor.tokenizer_file import MAX_TOKENIZER_BYTES
 
 LONG = "a" * (MAX_PROMPT_CHARS + 1)
 

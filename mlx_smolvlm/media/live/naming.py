@@ -7,9 +7,8 @@ import sys
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from ...options import FetchPolicy
-from ..images import path_of_file_url
-from ..urls import printable, redact_url
+from ...options import FetchPolicy, quoted
+from ..urls import path_of_file_url, printable, redact_url
 from ..video.container import video_path
 
 NETWORK_PROTOCOLS = "crypto,http,httpproxy,https,rtmp,rtmpe,rtmps,rtmpt,rtp,srt,srtp,tcp,tls,udp"
@@ -50,11 +49,11 @@ class LiveSource:
         return self.kind in ("socket", "http", "stream")
 
 
-def read_source(text: str, policy: FetchPolicy | None = None) -> LiveSource:
+def read_source(source: str | os.PathLike[str], policy: FetchPolicy | None = None) -> LiveSource:
     """Understand SOURCE.
 
     Args:
-        text: a file, a named pipe, `-` for standard input, `camera`, `camera:N` or N, `screen` or `screen:N`,
+        source: a file, a named pipe, `-` for standard input, `camera`, `camera:N` or N, `screen` or `screen:N`,
             `/dev/videoN`, `FORMAT:NAME` for a device of FFmpeg (`v4l2:/dev/video0`, `avfoundation:0`,
             `lavfi:testsrc2`), or an address (rtsp, http, https, tcp, udp, rtmp, srt, ...).
         policy: of it the schemes, the redirects, the largest download and the allowed addresses count.
@@ -62,17 +61,21 @@ def read_source(text: str, policy: FetchPolicy | None = None) -> LiveSource:
     Raises:
         FileNotFoundError: no such file.
         ValueError: a folder or an empty file, an unknown kind of address, or no camera on this system.
+        TypeError: neither text nor a path.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"the source is {quoted(source)}, expected a file, an address, or a name such as 'camera:0'")
+    text = os.fsdecode(source)
     if text == "-":
         if os.isatty(0):
             raise ValueError("standard input is a terminal, expected a video; pipe one in")
         return LiveSource("file" if stat.S_ISREG(os.fstat(0).st_mode) else "pipe", "")
     scheme, separator, _ = text.partition("://")
     if separator and scheme.isalnum():
-        source = replace(_address(text, scheme.lower()), policy=policy)
-        if source.kind == "stream" or text.lower().startswith("udp"):
-            refuse_unchecked(source)
-        return source
+        named = replace(_address(text, scheme.lower()), policy=policy)
+        if named.kind == "stream" or text.lower().startswith("udp"):
+            refuse_unchecked(named)
+        return named
     mode = _mode(text)
     if CAMERA_DEVICE.fullmatch(text) and (stat.S_ISCHR(mode) or not mode):
         if sys.platform != "linux":

@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -12,6 +14,8 @@ from PIL import Image
 from ..connections import Closed, Patience, Stalled
 from ..urls import printable
 from ..video.container import decoded, demuxed, may_jump, reason
+from ..video.content import missing_part, unread_recordings
+from ..video.packet_table import GUESSES_PTS
 from ..video.timeline import GAP_S
 from ..video.upright import Upright
 from .frame_buffer import FrameBuffer, FrameSampler, StreamClock
@@ -23,6 +27,7 @@ FIRST_PAUSE_S = 0.5  # before connecting again; doubled each time
 LONGEST_PAUSE_S = 8.0
 CLOSING_S = 0.5  # how long a closed thread is waited for
 OPENING = 3  # stall time-outs in which a source that sends must turn out to be a video
+MOST_REORDERED = 32  # frames that a decoder holds back; H.264 allows 16
 ASSUMED_FPS = 25  # of a file that states none
 
 
@@ -60,6 +65,7 @@ class LiveReader:
         self._clock = StreamClock()
         self._frame_count = 0
         self._begun_s = 0.0
+        self._due_s: list[float] = []  # a heap: when the frames are shown that are still to come, where packets say it
         self._upright: Upright | None = None
         self._can_return = False
         self._thread = Thread(target=self._work, name="mlx_smolvlm live source", daemon=True)
@@ -85,6 +91,12 @@ class LiveReader:
         except Exception as error:  # whatever it is, it belongs to the consumer
             known = isinstance(error, ValueError | OSError | MemoryError)
             self._buffer.fail(error if known else ValueError(f"{self._source.name}: {_printable_reason(error)}"))
+
+    def _note_missing(self) -> None:
+        """Say that a file ends before it should; it is shown as far as it goes."""
+        path = Path(self._source.target) if self._source.kind == "file" and self._source.target else None
+        if path is not None and (part := missing_part(path) or unread_recordings(path)):
+            LOG.warning("%s is incomplete: %s", self._source.name, part)
 
     def _read_and_reconnect(self) -> None:
         attempts = 0
@@ -116,6 +128,7 @@ class LiveReader:
             with open_live_source(
                 self._source, self._patience, self._buffer.expect_nothing, self._note_data, self._wanted_edge
             ) as opened:
+                self._note_missing()
                 self._can_return = self._source.is_network and opened.is_live
                 self._read_frames(opened)
             if self._frame_count == 0:
@@ -129,6 +142,7 @@ class LiveReader:
         self._buffer.drops = opened.is_live or self._realtime
         self._clock.restart()
         self._upright = Upright(opened.stream)
+        self._due_s = []
         self._opening_s = None
         for frame in self._frames(opened):
             now_s = time.monotonic()
@@ -175,6 +189,10 @@ class LiveReader:
                 return
             last_s = time.monotonic()
             self._note_data()
+            if opened.container.format.name in GUESSES_PTS and packet.size and packet.dts is not None:
+                heappush(self._due_s, float(packet.dts * packet.time_base))
+                if len(self._due_s) > MOST_REORDERED:  # what was damaged shows nothing
+                    heappop(self._due_s)
             yield from (frame for frame in decoded(packet) if not frame.is_corrupt)  # as where a stream is joined
         raise Closed
 
@@ -192,6 +210,8 @@ class LiveReader:
         """When the container says that a frame is shown; live sources without times are timed by arrival."""
         if opened.is_live and not opened.has_times and not self._realtime:
             return None
+        if self._due_s:
+            return heappop(self._due_s)
         if frame.time is not None:
             return float(frame.time)
         rate = opened.stream.guessed_rate or ASSUMED_FPS

@@ -114,7 +114,7 @@ class _Reader:
         while self._entry > 0 and not self._is_right(frame, pts):
             # A stream that recovers only some frames after its entry point, or a damaged one.
             earlier = (entry for entry in entries if entry < self._entry)
-            self._start_at(next(earlier) if attempts < _ATTEMPTS else 0)
+            self._start_at(next(earlier, 0) if attempts < _ATTEMPTS else 0)
             frame = self._decode_to(pts)
             attempts += 1
         return frame

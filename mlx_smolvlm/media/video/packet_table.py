@@ -17,7 +17,7 @@ from .timeline import Segments, Timeline
 # Not so GIF and APNG, whose frames are drawn over each other.
 _RESTARTING = {"av1", "dnxhd", "ffv1", "h264", "hevc", "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "prores"}
 _RESTARTING |= {"vp8", "vp9"}
-_GUESSES_PTS = {"avi"}  # has no presentation times: FFmpeg's are wrong where frames are reordered
+GUESSES_PTS = {"avi"}  # has no presentation times: FFmpeg's are wrong where frames are reordered
 NO_TIME = -(2**31)  # fits the narrower columns, too
 _ABSENT = np.iinfo(np.int64).min
 _BLOCK = 256  # packets that are held as Python's objects
@@ -114,7 +114,7 @@ def packet_table(
         is_cut_off: whether the file ends early; its last packet is then no frame if it is damaged.
     """
     timeline = Timeline(time_base, may_jump)
-    reading = _Reading(timeline, stream_index, time_base, format_name in _GUESSES_PTS, codec_name == "theora")
+    reading = _Reading(timeline, stream_index, time_base, format_name in GUESSES_PTS, codec_name == "theora")
     pts, dts, flags = reading.columns(packets, is_cut_off)
     segments = reading.timeline.segments
     counts = _decodable(flags, segments.positions)
@@ -125,7 +125,7 @@ def packet_table(
     frame_times.sort()
     # The second field of an interlaced picture may come without a time of its own: the first one's stands for both.
     is_matched = bool(2 * timed.sum() >= counts.sum() and (frame_times[1:] > frame_times[:-1]).all())
-    is_matched &= format_name not in _GUESSES_PTS
+    is_matched &= format_name not in GUESSES_PTS
     if not is_matched:
         del frame_times
         frame_times = dts[counts]

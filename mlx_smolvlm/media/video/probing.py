@@ -156,7 +156,7 @@ def choose_frames(
         indices = np.unique(first + positions.astype(int))
     else:
         length_s = float(info.shown_s(last)) - begin_s
-        if count > 1:
+        if length_s > 0:  # frames may share a time
             rate = (count - 1) / length_s
         # A last frame that stands still counts as often as it would have been taken meanwhile.
         held_s = info.held_s if last == info.frame_count - 1 else 0.0

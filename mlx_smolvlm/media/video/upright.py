@@ -32,7 +32,7 @@ class Upright:
         from av.video.reformatter import VideoReformatter
 
         self._converter = VideoReformatter()
-        self._stream = stream
+        self._aspect = stream.sample_aspect_ratio  # now: the stream goes with its container, which may be reopened
 
     def __call__(self, frame: Any) -> Image.Image:
         """The image of a frame. Raises ValueError if FFmpeg cannot turn its pixels into RGB."""
@@ -49,7 +49,7 @@ class Upright:
             raise
         except Exception as error:
             raise ValueError(f"frames with pixels of the kind {kind} cannot be read: {reason(error)}") from None
-        image = _with_square_pixels(image, self._stream.sample_aspect_ratio)
+        image = _with_square_pixels(image, self._aspect)
         turn = _turn(frame)
         return image if turn is None else image.transpose(turn)
 

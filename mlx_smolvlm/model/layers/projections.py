@@ -10,6 +10,8 @@ from functools import partial
 import mlx.core as mx
 import mlx.nn as nn
 
+from .adapted import AdaptedLinear
+
 Product = Callable[[mx.array], mx.array]
 ProductPair = Callable[[mx.array], Sequence[mx.array]]
 ProductOnto = Callable[[mx.array, mx.array], mx.array]
@@ -52,6 +54,9 @@ def product_onto(layer: nn.Module) -> ProductOnto:
     if is_plain(layer):
         columns = _columns(layer)
         return lambda x, residual: mx.addmm(residual, x, columns)
+    if type(layer) is AdaptedLinear and layer.gain is None:
+        base_onto, a, b = product_onto(layer["base"]), layer["lora_a"], layer["lora_b"]
+        return lambda x, residual: mx.addmm(base_onto(x, residual), x @ a, b)
     multiply = _product(layer)
     return lambda x, residual: residual + multiply(x)
 
@@ -63,7 +68,16 @@ def _product(layer: nn.Module) -> Product:
     if is_quantized(layer):
         stored = layer["weight"], layer["scales"], layer.get("biases")
         return partial(_quantized_product, stored, (layer.group_size, layer.bits, layer.mode))
+    if type(layer) is AdaptedLinear and "bias" not in layer["base"]:
+        return _adapted_product(layer)
     return layer
+
+
+def _adapted_product(layer: AdaptedLinear) -> Product:
+    base, a, b, gain = _product(layer["base"]), layer["lora_a"], layer["lora_b"], layer.gain
+    if gain is None:
+        return lambda x: mx.addmm(base(x), x @ a, b)
+    return lambda x: mx.addmm(base(x) * gain, x @ a, b)
 
 
 def _quantized_product(

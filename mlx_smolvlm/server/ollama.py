@@ -1,0 +1,221 @@
+"""A part of Ollama's interface: chat and generate, and what clients ask before: version, names, capabilities.
+
+Home Assistant and editors use it. Answers are lines of JSON (NDJSON) unless `stream` is false; times are in
+nanoseconds.
+"""
+
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from starlette.datastructures import State
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ..options import quoted
+from .answers import AnswerTexts, finish_reason, usage
+from .chat_completions import begun
+from .errors import ApiError, bad_request
+from .models import STARTED_S
+from .ollama_request import OllamaRequest, read_chat, read_generate, served_name
+from .streaming import StreamedAnswer, json_bytes, while_connected
+from .strict_json import read_json
+from .translation import in_words, read_translated
+
+if TYPE_CHECKING:
+    from .answering import Generation
+
+VERSION = "0.12.0"  # of Ollama, whose interface this is; editors ask for a recent one
+NDJSON = "application/x-ndjson"
+NS_PER_S = 1_000_000_000
+
+
+def ollama_routes() -> list[Route]:
+    """`/api/version`, `/api/tags`, `/api/show`, `/api/chat` and `/api/generate`."""
+    return [
+        Route("/api/version", version),
+        Route("/api/tags", tags),
+        Route("/api/show", show, methods=["POST"]),
+        Route("/api/chat", chat, methods=["POST"]),
+        Route("/api/generate", generate, methods=["POST"]),
+    ]
+
+
+async def version(request: Request) -> Response:
+    """`GET /api/version`."""
+    return JSONResponse({"version": VERSION})
+
+
+async def tags(request: Request) -> Response:
+    """`GET /api/tags`: the names of the model."""
+    return JSONResponse({"models": [_card(request.app.state, name) for name in request.app.state.model.names]})
+
+
+async def show(request: Request) -> Response:
+    """`POST /api/show`: what the model is and can do."""
+    state = request.app.state
+    body = await read_json(request)
+    name = body.get("model") or body.get("name")
+    if not isinstance(name, str) or not name:
+        raise bad_request(f"model is {quoted(name)}, expected a name", "model")
+    state.model.check({"model": served_name(name)})
+    state.engine.check_ready()
+    processor = state.engine.processor
+    card = _card(state, state.model.id)
+    architecture = card["details"]["family"]
+    return JSONResponse(
+        {
+            "modelfile": f"FROM {card['name']}\n",
+            "parameters": "",
+            "template": "",
+            "details": card["details"],
+            "model_info": {
+                "general.architecture": architecture,
+                "general.basename": state.model.id,
+                f"{architecture}.context_length": processor.config.context_length,
+            },
+            "capabilities": ["completion", "vision"],
+            "modified_at": card["modified_at"],
+        }
+    )
+
+
+async def chat(request: Request) -> Response:
+    """`POST /api/chat`."""
+    return await _answer(request, read_chat, lambda text: {"message": {"role": "assistant", "content": text}})
+
+
+async def generate(request: Request) -> Response:
+    """`POST /api/generate`."""
+    return await _answer(request, read_generate, lambda text: {"response": text})
+
+
+async def _answer(
+    request: Request, read: Callable[[Mapping[str, Any]], OllamaRequest], form: Callable[[str], dict[str, Any]]
+) -> Response:
+    """Answer in the form of one of the two endpoints."""
+    state = request.app.state
+    asked = read(await read_json(request))
+    answer = _Answer(asked.model or state.model.id, form)
+    with in_words(asked.rename):
+        checked = read_translated(state, asked.chat)
+        if asked.is_empty:  # which asks to load the model, or to unload it
+            done = {**answer.line(""), "done": True, "done_reason": asked.load_reason}
+            return Response(json_bytes(done) + b"\n", media_type=NDJSON if asked.stream else "application/json")
+        if not asked.stream:
+
+            async def whole() -> dict[str, Any]:
+                async with AsyncExitStack() as held:
+                    generation = await begun(request, checked, held)
+                    answers = AnswerTexts(1, state.engine.processor)
+                    async for item in generation.events():
+                        if item is not None:
+                            answers.add(*item)
+                    return answer.last(generation, answers.texts[0], answers.logprobs[0])
+
+            return JSONResponse(await while_connected(request, whole()))
+        held = AsyncExitStack()
+        try:
+            generation = await while_connected(request, begun(request, checked, held))
+        except BaseException:
+            await held.aclose()
+            raise
+    return StreamedAnswer(_lines(state, generation, answer), held, _error_line, NDJSON)
+
+
+async def _lines(state: State, generation: "Generation", answer: "_Answer") -> AsyncIterator[bytes]:
+    answers = AnswerTexts(1, state.engine.processor)
+    pending: list[dict[str, Any]] = []
+    async for item in generation.events():
+        if item is None:
+            continue
+        pending += answers.add(*item)
+        if item[1].text:
+            yield json_bytes(answer.line(item[1].text, pending)) + b"\n"
+            pending = []
+    yield json_bytes(answer.last(generation, "", pending)) + b"\n"
+
+
+class _Answer:
+    """The lines of an answer."""
+
+    def __init__(self, model: str, form: Callable[[str], dict[str, Any]]):
+        self._model = model
+        self._form = form
+        self._started_s = time.perf_counter()
+
+    def line(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+        """A line with a part of the answer."""
+        values = {"model": self._model, "created_at": _timestamp(time.time()), **self._form(text), "done": False}
+        return {**values, "logprobs": logprobs} if logprobs else values
+
+    def last(self, generation: "Generation", text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
+        """The line that ends the answer, with what it took."""
+        job, tokens = generation.jobs[0], usage(generation)
+        return {
+            **self.line(text, logprobs),
+            "done": True,
+            "done_reason": finish_reason(generation.latest[0]),
+            "total_duration": _ns(time.perf_counter() - self._started_s),
+            "load_duration": 0,
+            "prompt_eval_count": tokens["prompt_tokens"],
+            "prompt_eval_duration": _ns(job.first_s - job.begun_s),
+            "eval_count": tokens["completion_tokens"],
+            "eval_duration": _ns(job.last_s - job.first_s),
+        }
+
+
+def _error_line(error: ApiError) -> bytes:
+    return json_bytes({"error": error.message}) + b"\n"
+
+
+def _card(state: State, name: str) -> dict[str, Any]:
+    """An entry of `/api/tags`."""
+    tagged = name if ":" in name else f"{name}:latest"
+    num_bytes, count, level = _size(state.engine.model)
+    return {
+        "name": tagged,
+        "model": tagged,
+        "modified_at": _timestamp(STARTED_S),
+        "size": num_bytes,
+        "digest": hashlib.sha256(state.model.id.encode()).hexdigest(),  # clients compare it only
+        "details": {
+            "parent_model": "",
+            "format": "safetensors",
+            "family": "smolvlm",
+            "families": ["smolvlm"],
+            "parameter_size": f"{count / 1e6:.0f}M" if count < 1e9 else f"{count / 1e9:.1f}B",
+            "quantization_level": level,
+        },
+    }
+
+
+def _size(model: Any) -> tuple[int, int, str]:
+    """Bytes, parameters and the kind of the weights; zeros while there is no model."""
+    if model is None:
+        return 0, 0, ""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    arrays: Any = tree_flatten(model.parameters())
+    quantization = model.config.quantization
+    bits = quantization["bits"] if quantization else 32
+    count = sum(
+        array.size * 32 // bits if array.dtype == mx.uint32 else array.size
+        for name, array in arrays
+        if not (quantization and name.endswith((".scales", ".biases")))
+    )
+    dtype = str(model.language_model.norm.weight.dtype).removeprefix("mlx.core.")
+    return sum(array.nbytes for _, array in arrays), count, f"{bits}-bit" if quantization else dtype
+
+
+def _timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _ns(seconds: float) -> int:
+    return round(max(seconds, 0.0) * NS_PER_S)

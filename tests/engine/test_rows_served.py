@@ -1,0 +1,59 @@
+"""Rows as a server drives them: told when a prompt begins, woken by other threads, cancelled while nobody decodes."""
+
+import threading
+import time
+from threading import Event
+
+from mlx_smolvlm import BatchRequest, GenerationOptions, Rows
+
+
+def finished(rows):
+    """All events by row, once every row has ended."""
+    events = {}
+    while rows:
+        for event in rows.step():
+            events.setdefault(event.key, []).append(event)
+    return events
+
+
+def test_a_cancel_takes_effect_between_two_units_where_nobody_decodes(demo, monkeypatch):
+    """All prompts are read within one step then; a server's client may leave meanwhile."""
+    cancel, begun = Event(), []
+    with Rows(*demo) as rows:
+        unit = rows._reading.unit
+
+        def counted(*arguments):
+            begun.append("unit")
+            if begun.count("unit") == 2:
+                cancel.set()
+            return unit(*arguments)
+
+        monkeypatch.setattr(rows._reading, "unit", counted)
+        request = BatchRequest("a " * 600, options=GenerationOptions(prefill_chunk=64))
+        rows.add(request, key="long", cancel=cancel, on_begin=lambda: begun.append("begin"))
+        events = finished(rows)
+    assert [event.finish_reason for event in events["long"]] == ["cancelled"]
+    assert begun[:2] == ["begin", "unit"] or begun[:3] == ["unit", "begin", "unit"]
+    assert begun.count("unit") <= 4  # of more than ten
+
+
+def test_a_step_that_waits_returns_when_it_is_woken(demo, monkeypatch):
+    go_on = Event()
+    with Rows(*demo) as rows:
+        monkeypatch.setattr("mlx_smolvlm.engine.rows._POLL_S", 20)
+        prepare = demo[1].prepare
+
+        def slow_prepare(*arguments, **keywords):
+            go_on.wait(20)
+            return prepare(*arguments, **keywords)
+
+        monkeypatch.setattr(demo[1], "prepare", slow_prepare)
+        rows.add(BatchRequest("Hello", options=GenerationOptions(max_tokens=2)))
+        waker = threading.Timer(0.05, rows.wake)
+        waker.start()
+        start = time.perf_counter()
+        assert rows.step() == []
+        assert time.perf_counter() - start < 10
+        waker.join()
+        go_on.set()
+        assert finished(rows)[0][-1].finish_reason in ("stop", "length")

@@ -1,0 +1,115 @@
+"""`python -m mlx_smolvlm.server`: start, what it prints, how it stops, and how it refuses."""
+
+import json
+import signal
+import socket
+import sys
+import time
+
+import httpx
+import pytest
+from support.command_lines import assert_refused, run
+from support.server import ServerProcess, until
+
+LONG = {
+    "messages": [{"role": "user", "content": "Count"}],
+    "max_tokens": 1500,
+    "structured_outputs": {"regex": "[a-z ]{1000}"},
+    "stream": True,
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_what_it_serves_and_stops_when_idle(number):
+    with ServerProcess("--alias", "eyes") as server:
+        until(server.is_ready)
+        names = httpx.get(f"{server.url}/v1/models", trust_env=False).json()["data"][0]["aliases"]
+        status, printed = server.stop(number)
+    assert names == ["eyes"] and status == 0
+    assert "model: smolvlm-demo" in printed and "limits: 8 answers at a time, 64 waiting" in printed
+    assert "Traceback" not in printed
+
+
+def test_it_stops_while_it_loads():
+    with ServerProcess() as server:
+        status, printed = server.stop(signal.SIGTERM)
+    assert status == 0 and "Traceback" not in printed
+
+
+def test_answers_in_flight_finish_or_end_with_an_error():
+    with ServerProcess("--shutdown-s", "0.3", SMOLVLM_API_KEY="k") as server:
+        until(server.is_ready)
+        key = {"authorization": "Bearer k"}
+        client = httpx.Client(base_url=server.url, headers=key, trust_env=False)
+        with client, client.stream("POST", "/v1/chat/completions", json=LONG, timeout=20) as response:
+            lines = response.iter_lines()
+            next(lines)
+            server.process.send_signal(signal.SIGTERM)
+            events = [line for line in lines if line]
+        status, printed = server.process.wait(20), server.process.stderr.read()
+    assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "server_closing"
+    assert status == 0 and "Traceback" not in printed
+
+
+def test_a_second_signal_ends_it_at_once():
+    with ServerProcess("--shutdown-s", "60") as server:
+        until(server.is_ready)
+        with httpx.stream(
+            "POST", f"{server.url}/v1/chat/completions", json=LONG, timeout=20, trust_env=False
+        ) as response:
+            lines = response.iter_lines()  # the client leaves with it
+            next(lines)
+            server.process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(5) == 130
+
+
+def test_health_answers_soon_after_the_start():
+    with ServerProcess() as server:
+        until(lambda: httpx.get(f"{server.url}/health", trust_env=False).status_code in (200, 503))
+        listens_s = time.monotonic() - server.started_s
+        until(server.is_ready)
+    assert listens_s < 10  # 1.5 s on an idle machine
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--host", "0.0.0.0"], "set an API key"),
+        (["--rows", "0"], "rows is 0, expected a whole number of at least 1"),
+        (["--port", "70000"], "port is 70000"),
+        (["--media-root", "/none"], "expected a folder"),
+        (["--host", "127.0.0.1.x.invalid", "--insecure"], "choose another --host"),
+        (["--kv-bits", "8"], "unrecognized arguments: --kv-bits"),
+        (["--max-cache-gb", "nan"], "max_cache_bytes"),
+        (["--cors-origin", "example.com"], "example.com"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(monkeypatch, capsys, arguments, problem):
+    monkeypatch.delenv("SMOLVLM_API_KEY", raising=False)
+    assert_refused(run(monkeypatch, capsys, "server", *arguments), problem)
+
+
+def test_a_taken_port_is_said_in_one_line(monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_refused(
+            run(monkeypatch, capsys, "server", "--port", port), f"cannot listen on 127.0.0.1:{port}: it is taken"
+        )
+
+
+def test_a_missing_model_is_said_in_one_line(monkeypatch, capsys, tmp_path):
+    result = run(monkeypatch, capsys, "server", "--port", 0, "--model", tmp_path)
+    address, line = result.err.splitlines(keepends=True)
+    assert address.startswith("smolvlm server at http://127.0.0.1:")
+    assert_refused(result._replace(err=line), str(tmp_path))
+
+
+def test_a_missing_extra_is_said_in_one_line(monkeypatch, capsys):
+    for name in [
+        name for name in sys.modules if name.partition(".")[0] == "starlette" or name.startswith("mlx_smolvlm.server.")
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    assert_refused(run(monkeypatch, capsys, "server"), "pip install 'mlx-smolvlm[server]'")
