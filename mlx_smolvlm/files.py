@@ -160,6 +160,24 @@ def whole_folder(target: Path, check: Callable[[Path], None] = refuse_to_replace
         raise
 
 
+@contextmanager
+def scratch_folder(name: str) -> Iterator[Path]:
+    """A folder in the system's temporary one, which vanishes at the end; those of killed processes are removed first.
+
+    Args:
+        name: what it is for; folders of that name are this program's.
+    """
+    remove_scratch_folders(name)
+    with _hidden_folder(Path(tempfile.gettempdir()) / name) as folder:
+        yield folder
+
+
+def remove_scratch_folders(name: str) -> None:
+    """Remove what killed processes left of `scratch_folder`."""
+    with suppress(OSError):  # the next one will try again
+        _remove_remains(Path(tempfile.gettempdir()) / name)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON with a final newline, as it comes: see `whole_file`."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"

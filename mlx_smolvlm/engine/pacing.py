@@ -7,6 +7,7 @@ from contextlib import contextmanager
 LEAST_TOKENS = 16  # of a chunk: smaller chunks cost as much
 NEWEST = 0.5  # weight of the newest measure
 MARGIN = 1.25  # units are made this much smaller than they need be: attention grows, and machines vary
+MOST_ALONE_S = 0.3  # of a unit where nobody decodes
 STEPS_PER_PAUSE = 3  # a pause may take as long as so many decode steps
 
 
@@ -30,6 +31,11 @@ class Pace:
     def is_used_up(self, left_s: float) -> bool:
         """Whether so little is left of a pause that the smallest chunk could exceed it."""
         return left_s < max(self.pause_s / 4, LEAST_TOKENS * self.token_s)
+
+    @property
+    def unit_s(self) -> float:
+        """Seconds that a unit may take where nobody decodes: what comes meanwhile, or is cancelled, waits for it."""
+        return float("inf") if self._max_pause_s is None else max(MOST_ALONE_S, self.pause_s)
 
     def tokens_within(self, seconds: float, most: int) -> int:
         """Tokens of a prompt that can be read in a time, at least a few."""

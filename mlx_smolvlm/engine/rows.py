@@ -247,7 +247,7 @@ class Rows(OneCallAtATime):
             if has_read and self._pace.is_used_up(left):
                 return True
             readers = sorted(self._at(Stage.READING), key=self._reading.urgency)
-            if not self._reading.unit(readers, left):
+            if not self._reading.unit(readers, left if self._decoder else self._pace.unit_s):
                 return has_read
             has_read = True
             for row in self._at(Stage.READING):

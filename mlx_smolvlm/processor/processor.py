@@ -122,7 +122,8 @@ class Processor:
         if continue_final_message:
             check_continues(conversation)
         kept = [source for source in [*conversation.images, *conversation.videos] if isinstance(source, KeptMedium)]
-        with download_folder() if conversation.videos else nullcontext("") as downloads:
+        needs_folder = any(not isinstance(video, Clip | FrameSeries) for video in conversation.videos)
+        with download_folder() if needs_folder else nullcontext("") as downloads:
 
             def open_one(source: Any, options: MediaOptions) -> LoadedImage:
                 return self.open_image(source, options, check_cancelled)

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from ..files import scratch_folder
 from ..options import FetchPolicy, MediaOptions
 from .errors import ApiError, bad_request
 from .message_parts import MediaPart
@@ -31,6 +31,7 @@ FRAMES_URL = re.compile(r"data:video/jpeg;base64,", re.IGNORECASE)
 MAX_FRAMES = 256
 PORTS = (80, 443)
 MAX_DECODING = 4
+SCRATCH = "mlx_smolvlm_server"  # of videos, which FFmpeg reads from files
 
 
 class Abandoned(Exception):
@@ -73,7 +74,7 @@ class Intake:
         """
         folder: Path | None = None
         if any(part.kind == "video" for part in parts):
-            folder = Path(files.enter_context(TemporaryDirectory(prefix="mlx_smolvlm_server_")))
+            folder = files.enter_context(scratch_folder(SCRATCH))
         return [await self._open(part, options, processor, folder) for part in parts]
 
     async def plan(self, work: Callable[[Callable[[], None]], T]) -> T:

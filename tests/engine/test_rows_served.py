@@ -5,6 +5,7 @@ import time
 from threading import Event
 
 from mlx_smolvlm import BatchRequest, GenerationOptions, Rows
+from mlx_smolvlm.engine.pacing import Pace
 
 
 def finished(rows):
@@ -57,3 +58,14 @@ def test_a_step_that_waits_returns_when_it_is_woken(demo, monkeypatch):
         waker.join()
         go_on.set()
         assert finished(rows)[0][-1].finish_reason in ("stop", "length")
+
+
+def test_a_unit_is_bounded_where_nobody_decodes_too():
+    """A question that comes while a picture is read waits for one unit, not for eight tiles of a slow encoder."""
+    pace = Pace(0.08)
+    pace.tile_s, pace.token_s = 0.1, 0.01
+    assert pace.tiles_within(pace.unit_s, 8) == 2
+    assert pace.tokens_within(pace.unit_s, 512) == 24
+    pace.step_s = 0.2
+    assert pace.unit_s == pace.pause_s == 3 * 0.2
+    assert Pace(None).unit_s == float("inf")

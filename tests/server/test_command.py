@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 from support.command_lines import assert_refused, run
-from support.server import ServerProcess, until
+from support.server import DEMO, ServerProcess, data_url, question, until
 
 LONG = {
     "messages": [{"role": "user", "content": "Count"}],
@@ -60,9 +60,10 @@ def test_a_second_signal_ends_it_at_once():
             lines = response.iter_lines()  # the client leaves with it
             next(lines)
             server.process.send_signal(signal.SIGINT)
-            time.sleep(0.2)
+            while not server.process.stderr.readline().startswith("stopping"):
+                pass
             server.process.send_signal(signal.SIGINT)
-            assert server.process.wait(5) == 130
+            assert server.process.wait(20) == 130
 
 
 def test_health_answers_soon_after_the_start():
@@ -113,3 +114,21 @@ def test_a_missing_extra_is_said_in_one_line(monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "starlette", None)
     assert_refused(run(monkeypatch, capsys, "server"), "pip install 'mlx-smolvlm[server]'")
+
+
+def test_files_of_a_killed_server_are_removed_by_the_next(tmp_path):
+    with ServerProcess(TMPDIR=str(tmp_path)) as server:
+        until(server.is_ready)
+        part = {"type": "video_url", "video_url": {"url": data_url(DEMO / "clip.mp4", "video/mp4")}}
+        body = {**LONG, "messages": question("Count", part)}
+        with httpx.stream(
+            "POST", f"{server.url}/v1/chat/completions", json=body, timeout=20, trust_env=False
+        ) as response:
+            parts = response.iter_raw()  # the client leaves with it
+            next(parts)
+            assert any(tmp_path.iterdir())
+            server.process.kill()
+            server.process.wait(20)
+    assert any(tmp_path.iterdir())
+    with ServerProcess(TMPDIR=str(tmp_path)):
+        assert not any(tmp_path.iterdir())

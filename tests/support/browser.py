@@ -16,10 +16,12 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 ]
+BUSY_S = 60.0  # for what takes a fraction of a second on a machine that does nothing else
 FOREIGN_HOST = "elsewhere.test"  # is this machine, but the browser does not know that
 PAPER = (236, 235, 230)
 CAMERA_SIZE, CAMERA_FPS = (320, 240), 10
-# What the camera shows for two seconds each: color, its RGB, place, center as shares of width and height.
+SCENE_S = 1.5
+# What the camera shows for `SCENE_S` each: color, its RGB, place, center as shares of width and height.
 CAMERA_SCENES = (
     ("red", (214, 40, 40), "at the top left", 0.25, 0.25),
     ("green", (50, 160, 70), "at the bottom right", 0.75, 0.75),
@@ -62,7 +64,7 @@ def camera_flags(folder: Path) -> list[str]:
         file.write(f"YUV4MPEG2 W{width} H{height} F{CAMERA_FPS}:1 Ip A1:1 C420jpeg\n".encode())
         for _, color, _, x, y in CAMERA_SCENES:
             frame = b"FRAME\n" + _yuv(square(color, x, y))
-            file.write(frame * (2 * CAMERA_FPS))
+            file.write(frame * round(SCENE_S * CAMERA_FPS))
     return ["--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={path}"]
 
 

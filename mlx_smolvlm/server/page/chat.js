@@ -129,8 +129,9 @@ async function deleteChat(one) {
   if (running?.chat.id === one.id) stop();
   await forget(one);
   chats = chats.filter((other) => other.id !== one.id);
-  if (one.id === chat.id) newChat();
-  else showList();
+  if (one.id === chat.id) return newChat();
+  showList();
+  $("history-list").querySelector(".open")?.focus();
 }
 
 async function deleteAll() {
@@ -367,6 +368,7 @@ async function answer() {
   showComposer();
   showWelcome();
   scrollDown(true);
+  if (document.activeElement === document.body) $("stop").focus(); // what was pressed is gone
   announce("The model is answering.");
   try {
     const request = { messages: await requestMessages(chat.messages.slice(0, -1)), ...answerFields() };
@@ -404,7 +406,8 @@ async function answer() {
   const follows = isNearEnd();
   redraw(message);
   if (follows) scrollDown(true);
-  announce(message.state === "done" ? `Answer: ${message.text}` : nodes.get(message).querySelector(".fault").textContent);
+  // The log reads out what was added to it.
+  announce(message.state === "done" ? "The answer is complete." : nodes.get(message).querySelector(".fault").textContent);
 }
 
 function stop() {

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from starlette.responses import Response
+from support.browser import BUSY_S
 from support.scripted_server import cut, error_event, failed, words
 from support.server import DEMO, until
 
@@ -134,7 +135,7 @@ def test_reloading_in_the_middle_of_an_answer(scripted, visit):
     page.wait_for_selector("text=The page was left before this answer was complete.")
     until(lambda: scripted.num_in_flight == 0)
     assert page.locator(".answer").inner_text().startswith("one two three")
-    page.wait_for_function("document.querySelector('.media img').naturalWidth > 0")
+    until(lambda: page.evaluate("document.querySelector('.media img').naturalWidth > 0"), BUSY_S)
     scripted.script = lambda body: words("Done.")
     page.click("text=Try again")
     assert here.answer() == "Done."

@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from support.browser import drop, paste
+from support.browser import BUSY_S, drop, paste
 from support.scripted_server import words
 from support.server import DEMO, until
 
@@ -226,7 +226,9 @@ def test_what_screen_readers_are_told(scripted, visit):
         '- complementary "Chats":',
     ):
         assert line in snapshot, (line, snapshot)
-    page.wait_for_function("document.getElementById('announcer').textContent === 'Answer: Yes.'")
+    until(
+        lambda: page.evaluate("document.getElementById('announcer').textContent === 'The answer is complete.'"), BUSY_S
+    )
     unnamed = page.evaluate(
         """[...document.querySelectorAll("button, input, select, textarea, a")]
           .filter((node) => !node.closest("[hidden], dialog:not([open])"))

@@ -34,11 +34,11 @@ def test_the_demo_model_sees_what_the_camera_shows(server, visit):
 
 
 def test_one_request_in_flight_and_the_newest_frame_next(scripted, visit):
-    scripted.script = lambda body: words("A slow answer.", 0.25)
+    scripted.script = lambda body: words("A slow answer.", 0.2)
     page = begin(visit(scripted.url, "camera"))
     until(lambda: len(scripted.bodies) == 3)
     assert scripted.most_in_flight == 1
-    assert int(page.locator("#m-dropped").inner_text()) >= 4  # 10 frames a second, and 0.75 s an answer
+    assert int(page.locator("#m-dropped").inner_text()) >= 4  # 10 frames a second, and 0.6 s an answer
     page.click("#live-stop")
     content = scripted.bodies[0]["messages"][0]["content"]
     assert content[0]["image_url"]["detail"] == "low" and content[1]["text"] == "What do you see?"

@@ -1,8 +1,9 @@
 """Servers that load or are gone; themes, contrast and small screens; the first paint; and a page of others."""
 
 import pytest
+from support.browser import BUSY_S, FOREIGN_HOST
 from support.scripted_server import scripted_server
-from support.server import DEMO, running_server
+from support.server import DEMO, running_server, until
 
 CONTRAST = """() => {
   const channel = (value) => (value /= 255) <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
@@ -37,6 +38,7 @@ def test_a_model_that_is_being_loaded(scripted, visit):
     page.wait_for_selector("#server-text:has-text('Model-500M')")
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone(visit):
     with scripted_server() as scripted:
         here = visit(scripted.url)
@@ -44,6 +46,16 @@ def test_a_server_that_is_gone(visit):
     here.ask("Hello?")
     page.wait_for_selector(".message .fault:has-text('The server cannot be reached. The question was not answered.')")
     page.wait_for_selector("#banner:has-text('The server cannot be reached.')")
+
+
+@pytest.mark.slow
+def test_a_device_that_is_offline(scripted, visit):
+    here = visit(scripted.url.replace("127.0.0.1", FOREIGN_HOST))
+    page = here.open()
+    page.context.set_offline(True)
+    page.wait_for_selector("#banner:has-text('This device is offline.')")
+    page.context.set_offline(False)
+    page.wait_for_selector("#banner", state="hidden")
 
 
 @pytest.mark.slow
@@ -115,7 +127,7 @@ def test_the_first_paint_takes_less_than_100_ms(server, visit):
     for _ in range(9):
         for address, times in paints.items():
             page.goto(address)
-            page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+            until(lambda: page.evaluate("performance.getEntriesByName('first-contentful-paint').length"), BUSY_S)
             times.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
     ours, least = (min(times) for times in paints.values())
     assert ours - least < 100, paints
@@ -153,7 +165,7 @@ def test_a_page_that_asks_every_100_ms_without_waiting(demo, browser, tmp_path):
             page.wait_for_timeout(1000)
             assert server.engine.num_running <= 8 and server.engine.num_waiting <= 64
         page.evaluate("clearInterval(timer)")
-        page.wait_for_function("statuses.length === asked", timeout=60000)
+        until(lambda: page.evaluate("statuses.length === asked"), BUSY_S)
         statuses = page.evaluate("statuses")
         assert set(statuses) <= {200, 503} and statuses.count(200) > 100
         assert page.evaluate("newest") == page.evaluate("asked") - 1

@@ -1,0 +1,1 @@
+"""The page in a browser. A package, so that the browser is closed when its tests are over."""
