@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from .api.adapter_set import AdapterSet
     from .api.batching import BatchAnswer, generate_batch
-    from .api.captioning import Caption, stream_captions
+    from .api.caption_steps import Caption
+    from .api.captioning import stream_captions
     from .api.generation import GenerationResponse, generate_text, stream_generate
     from .api.loading import DEMO_MODEL, load
     from .api.session import Session
@@ -31,7 +32,7 @@ _HOME = {
     "AdapterSet": "api.adapter_set",
     "BatchAnswer": "api.batching",
     "BatchRequest": "engine.row",
-    "Caption": "api.captioning",
+    "Caption": "api.caption_steps",
     "DEMO_MODEL": "api.loading",
     "FeatureCache": "engine.feature_cache",
     "FetchPolicy": "options",

@@ -26,7 +26,7 @@ from .command_line.standard_input import check_standard_input, read_texts
 from .command_line.standard_streams import line_start, say
 
 if TYPE_CHECKING:
-    from .api.captioning import Caption
+    from .api.caption_steps import Caption
     from .command_line.waiting import Waiting
 
 _TEXTS = ("prompt", "system", "json_schema")  # `-` reads them from standard input

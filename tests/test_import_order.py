@@ -9,7 +9,7 @@ from mlx_smolvlm import _HOME
 
 # From the bottom up; the rooms of one floor do not know each other.
 ORDER = """options files < model media < processor < engine < api < command_line
-    < generate chat watch batch server < __main__ < benchmark convert"""
+    < generate chat watch batch server bridge < __main__ < benchmark convert"""
 FLOORS = {room: floor for floor, rooms in enumerate(ORDER.split("<")) for room in rooms.split()}
 
 

@@ -1,18 +1,14 @@
 """Captions of a live source: sliding windows of its newest frames, described one after the other."""
 
-import logging
-import math
 import os
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from threading import Event
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
 
 from ..engine.answer import cancel_check, check_options, check_pair
-from ..engine.feature_cache import FeatureCache
 from ..model.smolvlm import SmolVLM
 from ..options import (
     GenerationOptions,
@@ -27,46 +23,16 @@ from ..options import (
 from ..processor.content_items import OptionedSource
 from ..processor.messages import Message, check_continues, read_conversation, read_rendered
 from ..processor.processor import Processor
-from ..processor.sampled_video import SampledVideo
-from .generation import GenerationResponse, stream_generate
+from .caption_steps import Caption, CaptionQuestion, WindowTimes, caption_steps
+from .generation import GenerationResponse
 
 if TYPE_CHECKING:
-    from ..media.live.frame_buffer import FrameBuffer, LiveFrame
-    from ..media.live.reader import LiveReader
+    from ..media.live.frame_buffer import FrameBuffer
+    from ..media.live.pushed import PushedFrames
 
-LOG = logging.getLogger(__name__)
 WAIT_S = 0.05  # how long a wait may last before the cancel event is looked at
 MAX_TIMING_S = 1e6  # of windows and time-outs: eleven days
-SLACK_S = 0.5  # beyond the stall time-out, within which a source reports its own stall
-
-
-@dataclass(frozen=True)
-class Caption:
-    """The model's answer about one window of a source. Times are in seconds.
-
-    Attributes:
-        start_s, end_s: the window, counted from the source's first frame.
-        text: the answer.
-        frames: frames that the model saw.
-        dropped_frames: frames that were sampled since the last caption, and that no caption shows, because the
-            model was slower than the source.
-        total_dropped: the same since the beginning.
-        lag_s: age of the window's newest frame when the model began.
-        generation_s: from then on to the last token.
-        finish_reason: "stop" or "length", as in `GenerationResponse`.
-        wall_time: when the window's newest frame came, ISO 8601 with the zone UTC.
-    """
-
-    start_s: float
-    end_s: float
-    text: str
-    frames: int
-    dropped_frames: int
-    total_dropped: int
-    lag_s: float
-    generation_s: float
-    finish_reason: str
-    wall_time: str
+PUSHED = "the frames"  # what messages call those that a program hands over
 
 
 def stream_captions(
@@ -121,8 +87,7 @@ def stream_captions(
         FileNotFoundError: no such file.
         TypeError: an unknown option, a source that is neither text nor a path, or no model with its processor.
     """
-    from ..media.live.frame_buffer import FrameBuffer  # what only live sources need
-    from ..media.live.naming import read_source
+    from ..media.live.naming import read_source  # what only live sources need
     from ..media.live.reader import LiveReader
 
     check_pair(model, processor)
@@ -130,10 +95,77 @@ def stream_captions(
     check_timing(window_s, every_s, stall_timeout_s, retries)
     cancel_check(cancel)  # refuses what is no event
     check_caption_options(options, media_options)
-    every_s = every_s or window_s
-    config = processor.config.video_for(media_options)
+    _check_question(messages_or_prompt, source, options)
+    check_options(model, options)
+    named = read_source(source, media_options.fetch_policy)
+
+    def open_reader(buffer: "FrameBuffer", sample_interval_s: float) -> LiveReader:
+        return LiveReader(
+            named,
+            buffer,
+            processor.video_tile,
+            sample_interval_s=sample_interval_s,
+            realtime=realtime,
+            stall_timeout_s=stall_timeout_s,
+            retries=retries,
+            wanted_edge=processor.config.image.tile_size,
+        )
+
+    windows = WindowTimes(named.name, window_s, every_s or window_s, stall_timeout_s, WAIT_S, cancel or Event())
+    question = CaptionQuestion(model, processor, messages_or_prompt, options, media_options, cancel)
+    return _captions_alone(caption_steps(question, windows, open_reader)[1])
+
+
+def caption_pushed_frames(
+    model: SmolVLM,
+    processor: Processor,
+    messages_or_prompt: str | Sequence[Message],
+    make_tile: Callable[[Any], np.ndarray],
+    *,
+    window_s: float = 10.0,
+    every_s: float | None = None,
+    options: GenerationOptions | None = None,
+    media_options: MediaOptions | None = None,
+    cancel: Event | None = None,
+    **keywords: Unpack[OptionKeywords],
+) -> "tuple[PushedFrames, Generator[Caption | GenerationResponse | None, None, None]]":
+    """Describe frames that a program hands over, as `stream_captions` describes a camera, without waiting.
+
+    Args:
+        make_tile: makes a tile of whatever is pushed as a frame, with `processor.video_tile` in the end.
+        model, processor, messages_or_prompt, window_s, every_s, options, media_options, cancel, keywords: as in
+            `stream_captions`.
+
+    Returns:
+        Where to push frames, from any thread; and steps: a caption, a token of the one that is being made, or None
+        while no window is full, for the caller to do something else.
+
+    Raises:
+        ValueError: options out of range.
+    """
+    from ..media.live.pushed import PushedFrames
+
+    check_pair(model, processor)
+    options, media_options = resolve_options(options, media_options, keywords)
+    check_timing(window_s, every_s, 1.0, 0)
+    check_caption_options(options, media_options)
+    _check_question(messages_or_prompt, PUSHED, options)
+    check_options(model, options)
+
+    def open_reader(buffer: "FrameBuffer", sample_interval_s: float) -> PushedFrames:
+        return PushedFrames(buffer, make_tile, sample_interval_s=sample_interval_s)
+
+    windows = WindowTimes(PUSHED, window_s, every_s or window_s, 1.0, 0.0, cancel or Event())
+    question = CaptionQuestion(model, processor, messages_or_prompt, options, media_options, cancel)
+    return caption_steps(question, windows, open_reader)
+
+
+def _check_question(
+    messages_or_prompt: str | Sequence[Message], source: str | os.PathLike[str], options: GenerationOptions
+) -> None:
+    """Refuse here, rather than when the first window is full, what cannot be asked about a video."""
     read = read_conversation if options.apply_chat_template else read_rendered
-    asked = read(messages_or_prompt, [], [source])  # refused here rather than when the first window is full
+    asked = read(messages_or_prompt, [], [source])
     if options.continue_final_message:
         check_continues(asked)
     for video in asked.videos:
@@ -142,40 +174,6 @@ def stream_captions(
             raise ValueError(
                 f"the video item has {names}, but windows are sampled from the source; pass it as an option"
             )
-    check_options(model, options)
-    named = read_source(source, media_options.fetch_policy)
-    # As many frames as the reference takes of a video of this length, the first and the last at its ends.
-    num_frames = max(1, round(min(config.fps * window_s, config.max_frames)))
-    sample_interval_s = window_s / max(1, num_frames - 1)
-    features = FeatureCache(2 * num_frames * _feature_bytes(model, processor))
-
-    def describe(video: SampledVideo) -> Iterator[GenerationResponse]:
-        return stream_generate(
-            model,
-            processor,
-            messages_or_prompt,
-            videos=[video],
-            options=options,
-            media_options=media_options,
-            feature_cache=features,
-            cancel=cancel,
-        )
-
-    buffer = FrameBuffer(math.ceil((window_s + min(every_s, window_s)) / sample_interval_s) + 2)
-    reader = LiveReader(
-        named,
-        buffer,
-        processor.video_tile,
-        sample_interval_s=sample_interval_s,
-        realtime=realtime,
-        stall_timeout_s=stall_timeout_s,
-        retries=retries,
-        wanted_edge=processor.config.image.tile_size,
-    )
-    windows = _windows(
-        buffer, named.name, window_s, every_s, sample_interval_s, num_frames, stall_timeout_s, cancel or Event()
-    )
-    return _captions(reader, windows, describe, named.name)
 
 
 def check_caption_options(options: GenerationOptions, media_options: MediaOptions) -> None:
@@ -199,99 +197,10 @@ def check_timing(window_s: float, every_s: float | None, stall_timeout_s: float,
         raise ValueError(f"retries is {quoted(retries)}, expected 0 or more")
 
 
-@dataclass(frozen=True)
-class _Window:
-    """Frames of a stretch of the source, and how many were dropped so far."""
-
-    start_s: float
-    end_s: float
-    frames: "list[LiveFrame]"
-    total_dropped: int
-
-    @property
-    def timestamps_s(self) -> list[float]:
-        """When each frame is shown, from the window's start; a frame at its end belongs to its last second."""
-        last_s = max(0.0, math.ceil(self.end_s - self.start_s) - 0.001)
-        return [min(max(0.0, round(frame.time_s - self.start_s, 6)), last_s) for frame in self.frames]
-
-
-def _windows(
-    buffer: "FrameBuffer",
-    name: str,
-    window_s: float,
-    every_s: float,
-    sample_interval_s: float,
-    num_frames: int,
-    stall_timeout_s: float,
-    cancel: Event,
-) -> Iterator[_Window]:
-    """The windows that have frames, each as soon as it is full and asked for; until the source ends or `cancel`."""
-    shown_s, end_s = -1.0, window_s
-    while True:
-        while not buffer.wait_for(end_s, WAIT_S) and not cancel.is_set():
-            if buffer.silence_s() > stall_timeout_s + SLACK_S:
-                raise ValueError(f"{name}: no frame came for {stall_timeout_s:g} s")
-        if cancel.is_set():
-            return
-        is_late = buffer.drops and buffer.newest_s - end_s > sample_interval_s
-        is_last = buffer.end_s is not None and (is_late or end_s >= buffer.end_s)
-        end_s = round(max(end_s, buffer.newest_sample_s) if is_late else end_s, 6)
-        start_s = round(max(0.0, end_s - window_s), 6)
-        frames = buffer.take(start_s, end_s, end_s + every_s - window_s)[-num_frames:]
-        if is_last:
-            end_s = buffer.end_s or end_s
-        if frames and frames[-1].sample_s > shown_s:
-            shown_s = frames[-1].sample_s
-            yield _Window(start_s, end_s, frames, buffer.dropped)
-        if is_last:
-            LOG.info("%s has ended", name)
-            return
-        end_s += every_s
-
-
-def _captions(
-    reader: "LiveReader",
-    windows: Iterator[_Window],
-    describe: Callable[[SampledVideo], Iterator[GenerationResponse]],
-    name: str,
+def _captions_alone(
+    steps: Generator[Caption | GenerationResponse | None, None, None],
 ) -> Generator[Caption, None, None]:
-    dropped = 0
-    with closing(reader):
-        reader.start()
-        for window in windows:
-            began_s = time.monotonic()
-            lag_s = began_s - window.frames[-1].arrived_s
-            video = SampledVideo(
-                [frame.tile for frame in window.frames],
-                window.timestamps_s,
-                window.end_s - window.start_s,
-                are_tiles=True,
-                name=name,
-            )
-            steps = list(describe(video))
-            finish_reason = steps[-1].finish_reason or ""
-            if finish_reason == "cancelled":
-                return
-            yield Caption(
-                start_s=window.start_s,
-                end_s=window.end_s,
-                text="".join(step.text for step in steps),
-                frames=len(window.frames),
-                dropped_frames=window.total_dropped - dropped,
-                total_dropped=window.total_dropped,
-                lag_s=lag_s,
-                generation_s=time.monotonic() - began_s,
-                finish_reason=finish_reason,
-                wall_time=_wall_time(window.frames[-1].arrived_s),
-            )
-            dropped = window.total_dropped
-
-
-def _feature_bytes(model: SmolVLM, processor: Processor) -> int:
-    """Most memory that the features of one tile take."""
-    return processor.config.image_seq_len * model.config.text.hidden_size * 4
-
-
-def _wall_time(monotonic_s: float) -> str:
-    moment = datetime.now(UTC) - timedelta(seconds=time.monotonic() - monotonic_s)
-    return moment.isoformat(timespec="milliseconds")
+    with closing(steps):
+        for step in steps:
+            if isinstance(step, Caption):
+                yield step

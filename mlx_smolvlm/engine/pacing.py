@@ -28,14 +28,14 @@ class Pace:
             return float("inf")
         return max(self._max_pause_s, STEPS_PER_PAUSE * self.step_s)
 
+    def is_used_up(self, left_s: float) -> bool:
+        """Whether so little is left of a pause that the smallest chunk could exceed it."""
+        return left_s < max(self.pause_s / 4, LEAST_TOKENS * self.token_s)
+
     @property
     def unit_s(self) -> float:
         """Seconds that a unit may take where nobody decodes: what comes meanwhile, or is cancelled, waits for it."""
         return float("inf") if self._max_pause_s is None else max(MOST_ALONE_S, self.pause_s)
-
-    def is_used_up(self, left_s: float) -> bool:
-        """Whether so little is left of a pause that the smallest chunk could exceed it."""
-        return left_s < max(self.pause_s / 4, LEAST_TOKENS * self.token_s)
 
     def tokens_within(self, seconds: float, most: int) -> int:
         """Tokens of a prompt that can be read in a time, at least a few."""

@@ -13,7 +13,7 @@ from support.live_servers import http, nothing_left_behind, serving, stall, tran
 from support.media import video_path
 
 from mlx_smolvlm import stream_captions
-from mlx_smolvlm.api import captioning
+from mlx_smolvlm.api import caption_steps
 
 ENDLESS = "lavfi:testsrc2=size=64x48:rate=30"
 
@@ -38,13 +38,13 @@ def captions(pair):
 def shown(monkeypatch):
     """The videos that the model is shown."""
     videos = []
-    original = captioning.stream_generate
+    original = caption_steps.stream_generate
 
     def spy(*arguments, **options):
         videos.extend(options.get("videos", []))
         return original(*arguments, **options)
 
-    monkeypatch.setattr(captioning, "stream_generate", spy)
+    monkeypatch.setattr(caption_steps, "stream_generate", spy)
     return videos
 
 

@@ -1,9 +1,12 @@
 """Sampled frames on their way from a live source to the model."""
 
+import math
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Condition
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +14,7 @@ from ..connections import Closed
 from ..video.timeline import GAP_S
 
 EPSILON_S = 1e-6  # sampling times are sums of fractions
+ROUNDING = 1e-3  # of an interval: containers round times
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,40 @@ class FrameBuffer:
         if self._error is not None:
             raise self._error
         return self.newest_s >= time_s or self.end_s is not None
+
+
+class FrameSampler:
+    """Puts one frame of each interval into a buffer, as a tile; the others cost nothing."""
+
+    def __init__(self, buffer: FrameBuffer, make_tile: Callable[[Any], np.ndarray], interval_s: float):
+        """`make_tile` makes a tile of whatever `add` is given as a frame."""
+        self._buffer = buffer
+        self._make_tile = make_tile
+        self._interval_s = interval_s
+        self._last_sample = -1  # counted in intervals from the first frame
+        self._step_s = 0.0  # between the last two frames
+        self._unsampled: Any = None  # the last frame, if it was not sampled
+
+    def add(self, time_s: float, frame: Any) -> None:
+        """Note a frame that is shown at this time. Raises Closed."""
+        sample = math.floor(time_s / self._interval_s + ROUNDING)
+        self._unsampled = frame
+        if sample > self._last_sample:
+            self._last_sample, self._unsampled = sample, None
+            self._put(sample * self._interval_s, time_s, frame)
+        if time_s > self._buffer.newest_s >= 0:
+            self._step_s = time_s - self._buffer.newest_s
+        self._buffer.advance(time_s)
+
+    def end(self) -> None:
+        """Note that there will be no more frames. Raises Closed."""
+        if self._unsampled is not None:  # a video is shown to its last frame
+            self._put(self._buffer.newest_s, self._buffer.newest_s, self._unsampled)
+            self._unsampled = None
+        self._buffer.end(round(self._buffer.newest_s + self._step_s, 6))
+
+    def _put(self, sample_s: float, time_s: float, frame: Any) -> None:
+        self._buffer.put(LiveFrame(sample_s, time_s, self._make_tile(frame), time.monotonic()))
 
 
 class StreamClock:

@@ -1,7 +1,6 @@
 """The thread that reads a live source: decodes, samples, makes tiles, and reconnects. No MLX."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
@@ -19,7 +18,7 @@ from ..video.content import missing_part, unread_recordings
 from ..video.packet_table import GUESSES_PTS
 from ..video.timeline import GAP_S
 from ..video.upright import Upright
-from .frame_buffer import FrameBuffer, LiveFrame, StreamClock
+from .frame_buffer import FrameBuffer, FrameSampler, StreamClock
 from .naming import LiveSource
 from .source import OpenSource, open_live_source
 
@@ -28,7 +27,6 @@ FIRST_PAUSE_S = 0.5  # before connecting again; doubled each time
 LONGEST_PAUSE_S = 8.0
 CLOSING_S = 0.5  # how long a closed thread is waited for
 OPENING = 3  # stall time-outs in which a source that sends must turn out to be a video
-ROUNDING = 1e-3  # of an interval: containers round times
 MOST_REORDERED = 32  # frames that a decoder holds back; H.264 allows 16
 ASSUMED_FPS = 25  # of a file that states none
 
@@ -56,7 +54,7 @@ class LiveReader:
         self._source = source
         self._buffer = buffer
         self._make_tile = make_tile
-        self._sample_interval_s = sample_interval_s
+        self._sampler = FrameSampler(buffer, self._tile, sample_interval_s)
         self._realtime = realtime
         self._retries = retries
         self._wanted_edge = wanted_edge
@@ -65,11 +63,8 @@ class LiveReader:
         self._closing = Event()
         self._patience = Patience(stall_timeout_s, closing=self._closing)
         self._clock = StreamClock()
-        self._last_sample = -1  # counted in intervals from the first frame
         self._frame_count = 0
         self._begun_s = 0.0
-        self._interval_s = 0.0  # between the last two frames
-        self._unsampled: Any = None  # the last frame, if it was not sampled
         self._due_s: list[float] = []  # a heap: when the frames are shown that are still to come, where packets say it
         self._upright: Upright | None = None
         self._can_return = False
@@ -121,9 +116,7 @@ class LiveReader:
         if failure is not None:
             name, text = self._source.name, _printable_reason(failure)
             raise ValueError(text if name in text else f"{name}: {text}")
-        if self._unsampled is not None:  # a video is shown to its last frame
-            self._put(self._buffer.newest_s, self._buffer.newest_s, self._unsampled)
-        self._buffer.end(round(self._buffer.newest_s + self._interval_s, 6))
+        self._sampler.end()
 
     def _read(self) -> Exception | None:
         """Read to the end, or to what is returned."""
@@ -162,19 +155,11 @@ class LiveReader:
             time_s = self._clock.time_s(stamp_s, now_s, is_live=opened.is_live, longest_gap_s=longest_gap_s)
             if is_paced:
                 self._sleep(self._begun_s + time_s - now_s)
-            sample = math.floor(time_s / self._sample_interval_s + ROUNDING)
-            self._unsampled = frame
-            if sample > self._last_sample:
-                self._last_sample, self._unsampled = sample, None
-                self._put(sample * self._sample_interval_s, time_s, frame)
-            if time_s > self._buffer.newest_s >= 0:
-                self._interval_s = time_s - self._buffer.newest_s
-            self._buffer.advance(time_s)
+            self._sampler.add(time_s, frame)
 
-    def _put(self, sample_s: float, time_s: float, frame: Any) -> None:
+    def _tile(self, frame: Any) -> np.ndarray:
         assert self._upright is not None
-        tile = self._make_tile(self._upright(frame))
-        self._buffer.put(LiveFrame(sample_s, time_s, tile, time.monotonic()))
+        return self._make_tile(self._upright(frame))
 
     def _frames(self, opened: OpenSource) -> Iterator[Any]:
         """Decoded frames in order; those that are damaged are left out."""

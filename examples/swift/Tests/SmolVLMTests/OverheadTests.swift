@@ -1,0 +1,45 @@
+import CPythonRuntime
+import Foundation
+import Testing
+
+@testable import SmolVLM
+
+extension AllTests {
+    /// What a call costs beside the work that it asks for. Prints the figures of this machine.
+    @Suite struct OverheadTests {
+        @Test(arguments: Place.allCases) func aCallAndAFrame(_ place: Place) async throws {
+            let model = try await sharedModel(place)
+            let connection = try await model.core.connection()
+            let transport = try #require(connection.transport)
+            let rounds = isSlow ? 5000 : 200
+            _ = try await connection.call("ping", [:])
+            var calls: [Duration] = []
+            for _ in 0..<rounds {
+                let began = ContinuousClock.now
+                _ = try await connection.call("ping", [:])
+                calls.append(ContinuousClock.now - began)
+            }
+            let pixels = try frame(1, width: 1280, height: 720)
+            let frames: [Duration] = await withCheckedContinuation { continuation in
+                transport.queue.async {
+                    let times = (0..<20).map { number in
+                        ContinuousClock().measure { _ = transport.push(pixels, seconds: Double(number), source: -1) }
+                    }
+                    continuation.resume(returning: times)
+                }
+            }
+            _ = try await connection.call("ping", [:])
+            var native: [Duration] = []
+            if place == .inProcess {
+                native = (0..<rounds).map { _ in ContinuousClock().measure { cpr_python_cancel(-1) } }
+            }
+            let (call, push) = (median(calls), median(frames))
+            print("\(place): a call \(call), a frame of 1280 x 720 \(push), Python alone \(median(native))")
+            #expect(call < .milliseconds(20) && push < .milliseconds(200))
+        }
+
+        private func median(_ times: [Duration]) -> Duration {
+            times.isEmpty ? .zero : times.sorted()[times.count / 2]
+        }
+    }
+}

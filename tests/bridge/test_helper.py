@@ -1,0 +1,128 @@
+"""The helper process: a wire that nothing else writes to, and a clean end whatever happens."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.bridge import Program, helper, text_of
+from support.layout import PACKAGE, ROOT
+
+PICTURE = str(PACKAGE / "demo" / "picture.png")
+QUESTION = "What color is the shape?"
+LONG = {"max_tokens": 900, "temperature": 1000, "seed": 3}  # takes seconds: no end comes soon
+NOISY = """
+import os, warnings, mlx_smolvlm.api.loading as loading
+find = loading.find_checkpoint
+def noisy(*arguments, **keywords):
+    print("printed")
+    os.write(1, b"written\\n")
+    warnings.warn("a warning of a request")
+    return find(*arguments, **keywords)
+loading.find_checkpoint = noisy
+"""
+
+
+def begun(program: Program) -> int:
+    """A request whose answer has begun."""
+    number = program.send("respond", model=1, prompt=QUESTION, options=LONG)
+    while program.next_event()["event"] != "token":
+        pass
+    return number
+
+
+def test_the_helper_answers_and_nothing_else_reaches_the_wire():
+    with helper(f"exec({NOISY!r})") as process:
+        program = Program(process)
+        assert program.ask("hello", protocol=1)[-1]["protocol"] == 1
+        program.ask("load")
+        log = program.others
+        assert {"event": "log", "id": None, "level": "warning", "message": "a warning of a request"} in log
+        assert text_of(program.ask("respond", model=2, prompt=QUESTION, images=[{"path": PICTURE}])) == "Red."
+        layout = {"width": 1024, "height": 1, "bytes_per_row": 4096, "format": "rgba"}
+        image = {"attachment": 0, **layout}
+        kind, message = program.error("respond", bytes(60 * 1024**2), model=2, prompt=QUESTION, images=[image])
+        assert kind == "invalid_request" and "has 62914560 bytes, expected 4096" in message  # all 60 MiB came
+        process.socket.sendall(b"x" * (1024**2 + 5))
+        event = program.next_event()
+        assert event["kind"] == "invalid_request" and "longer than 1 MiB" in event["message"]
+        assert process.ended(within_s=5) == 65
+        assert set(process.process.stderr.read().splitlines()) == {b"printed", b"written"}
+
+
+def test_cancelling_on_the_wire_and_the_end_of_the_input():
+    with helper() as process:
+        program = Program(process)
+        program.ask("load")
+        number = begun(program)
+        process.submit(json.dumps({"request": "cancel", "id": number}), [])
+        began_s = time.monotonic()
+        assert program.events(number)[-2]["finish_reason"] == "cancelled"
+        assert time.monotonic() - began_s < 1
+        process.submit(json.dumps({"request": "frame", "source": 1}), [])
+        process.submit(json.dumps({"request": "cancel", "number": 1}), [])
+        program.ask("ping")
+        assert [event["level"] for event in program.others if event["event"] == "log"] == ["error", "error"]
+        begun(program)
+        process.process.send_signal(signal.SIGINT)  # is for the program
+        program.next_event()
+        process.socket.shutdown(1)
+        assert process.ended(within_s=2) == 0  # 0.5 s and what the machine is busy with
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks into /proc")
+def test_no_helper_outlives_its_program(tmp_path):
+    code = f"""
+import json, os, signal, sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+from support.bridge import Program, helper
+with helper() as process:
+    program = Program(process)
+    program.ask("load")
+    program.send("respond", model=1, prompt="?", options={LONG!r})
+    program.next_event()
+    print(process.process.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    helper_folder = Path("/proc") / done.stdout.strip()
+    deadline_s = time.monotonic() + 5
+    while helper_folder.exists() and "\nState:\tZ" not in helper_folder.joinpath("status").read_text():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+def test_an_installation_that_is_not_whole_is_told():
+    with helper("sys.modules['mlx.core'] = None") as process:
+        event = Program(process).next_event()
+        assert (event["event"], event["kind"]) == ("error", "package_missing") and "mlx.core" in event["message"]
+        assert process.ended(within_s=5) == 1
+
+
+def test_a_lost_gpu_ends_the_helper():
+    lose = (
+        "import mlx_smolvlm.bridge.handlers as h; "
+        "h.generate_text = lambda *_, **__: (_ for _ in ()).throw(RuntimeError('Insufficient Memory'))"
+    )
+    with helper(lose) as process:
+        program = Program(process)
+        program.ask("load")
+        assert program.error("warm_up", model=1)[0] == "out_of_memory"
+        assert process.ended(within_s=5) == 75
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_nothing_is_left():
+    for moment in range(20):
+        with helper() as process:
+            program = Program(process)
+            program.send("load")
+            program.send("respond", model=1, prompt=QUESTION, images=[{"path": PICTURE}])
+            time.sleep(0.05 * moment)
+            os.kill(process.process.pid, signal.SIGKILL)
+            assert process.ended(within_s=5) == -signal.SIGKILL
