@@ -1,6 +1,7 @@
 """Under load: streams go on while long prompts are read, /health stays quick, and memory does not grow."""
 
 import io
+import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from support.server import ASKED, ServerProcess, data_url, image_part, question, running_server, until
+from support.server import ASKED, ServerProcess, data_url, image_part, question, until
 
 from mlx_smolvlm import load
 from mlx_smolvlm.benchmark.generated_inputs import prompt_of, write_picture
@@ -64,18 +65,21 @@ def stream(url, messages, times, max_tokens, **fields):
 
 @pytest.mark.parametrize(
     ("name", "tokens", "side", "new_tokens"),
-    [("tiny", 400, 256, 60), pytest.param("overhead", 6000, 2048, 400, marks=pytest.mark.slow)],
+    [("tiny", 400, 256, 60), pytest.param("overhead", 2000, 2048, 400, marks=pytest.mark.slow)],
 )
 def test_streams_go_on_while_long_prompts_are_read(tmp_path, name, tokens, side, new_tokens, pytestconfig):
-    pair = load(make_checkpoint(GEOMETRIES[name], "float32", tmp_path / name), dtype="float32")
+    folder = make_checkpoint(GEOMETRIES[name], "float32", tmp_path / name)
+    processor = load(folder, dtype="float32")[1]
     page = image_part(write_picture(tmp_path / "page.jpg", (side, side)).read_bytes())
-    long_text = [{"role": "user", "content": prompt_of(pair[1], tokens)}]
-    with running_server(pair) as server, ThreadPoolExecutor(8) as pool:
+    long_text = [{"role": "user", "content": prompt_of(processor, tokens)}]
+    with ServerProcess("--model", str(folder), "--log-level", "error") as server, ThreadPoolExecutor(8) as pool:
+        until(server.is_ready)
         times = [[] for _ in range(4)]
         streams = [
             pool.submit(stream, server.url, question(f"{number}"), times[number], new_tokens) for number in range(4)
         ]
-        until(lambda: all(times))
+        until(lambda: all(len(each) > 10 for each in times))
+        alone_s = statistics.median(after - before for each in times for before, after in pairwise(list(each)))
         with Watch(server.url) as watch:
             late, short = [], []
             long_ones = (question("?", page), long_text)
@@ -84,11 +88,10 @@ def test_streams_go_on_while_long_prompts_are_read(tmp_path, name, tokens, side,
             for answer in [*others, *streams]:
                 answer.result()
         assert late and short and min(short) < max(late)  # the short newcomer has not waited for the long ones
-        gaps = [after - before for each in times for before, after in pairwise(each)]
-        if pytestconfig.getoption("--slow"):  # other work on the machine would count, too
-            assert max(gaps) <= 2 * server.engine._rows._pace.pause_s
+        gaps = sorted(after - before for each in times for before, after in pairwise(each))
+        if pytestconfig.getoption("--slow"):  # on an idle machine: other work would count, too
+            assert gaps[int(len(gaps) * 0.99)] <= 2 * max(0.1, 3 * alone_s)
             assert watch.p99_s < HEALTH_S
-        server.wait_idle()
 
 
 @pytest.mark.slow
@@ -121,7 +124,11 @@ def test_memory_is_flat():
             list(pool.map(ask, ["low"] * 100 + ["auto"] * 50))
             list(pool.map(leave, range(20)))
             sizes.append(rss_mb())
-        metrics = client.get("/metrics").text
+
+        def is_idle():
+            metrics = client.get("/metrics").text
+            return "num_requests_running 0\n" in metrics and "num_requests_waiting 0\n" in metrics
+
+        until(is_idle)
         client.close()
-    assert "num_requests_running 0\n" in metrics and "num_requests_waiting 0\n" in metrics
     assert np.median(sizes[-3:]) < 1.02 * np.median(sizes[2:5])

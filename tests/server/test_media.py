@@ -43,6 +43,7 @@ def test_forms_of_data_urls(server):
 
 
 @pytest.mark.filterwarnings("default:.*animation")  # which is said in the server's log
+@pytest.mark.filterwarnings("ignore:.*an animation, of which the first frame is read")
 def test_kinds_of_images(server, picture):
     sixteen = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
     exif = Image.Exif()
