@@ -54,8 +54,8 @@ def whole_file(target: Path, check: Callable[[Path], None] = replace_anything) -
         raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in; make it first")
     check(target)
     with suppress(OSError):  # of a folder that may be written but not listed
-        _remove_remains(place)
-    with _hidden_folder(place) as hidden:
+        remove_remains(place)
+    with hidden_folder(place) as hidden:
         file = hidden / place.name
         yield file
         with suppress(FileNotFoundError):
@@ -143,9 +143,9 @@ def whole_folder(target: Path, check: Callable[[Path], None] = refuse_to_replace
     made = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_remains(target)
+        remove_remains(target)
         check(target)
-        with _hidden_folder(target) as hidden:
+        with hidden_folder(target) as hidden:
             folder = hidden / "new"
             folder.mkdir()
             yield folder
@@ -160,24 +160,6 @@ def whole_folder(target: Path, check: Callable[[Path], None] = refuse_to_replace
         raise
 
 
-@contextmanager
-def scratch_folder(name: str) -> Iterator[Path]:
-    """A folder in the system's temporary one, which vanishes at the end; those of killed processes are removed first.
-
-    Args:
-        name: what it is for; folders of that name are this program's.
-    """
-    remove_scratch_folders(name)
-    with _hidden_folder(Path(tempfile.gettempdir()) / name) as folder:
-        yield folder
-
-
-def remove_scratch_folders(name: str) -> None:
-    """Remove what killed processes left of `scratch_folder`."""
-    with suppress(OSError):  # the next one will try again
-        _remove_remains(Path(tempfile.gettempdir()) / name)
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON with a final newline, as it comes: see `whole_file`."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -185,7 +167,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def _hidden_folder(target: Path) -> Iterator[Path]:
+def hidden_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target`, marked as in use. Its name has a part chosen before, by which it is found
     and removed where Ctrl-C comes while it is made."""
     prefix = f"{_prefix(target)}{secrets.token_hex(4)}"
@@ -220,7 +202,7 @@ def _prefix(target: Path) -> str:
     return f".{target.name}.partial."
 
 
-def _remove_remains(target: Path) -> None:
+def remove_remains(target: Path) -> None:
     """Remove what killed processes left; a folder that one was about to replace gets its name back."""
     for remains in target.parent.iterdir():
         is_ours = remains.name.startswith(_prefix(target)) and _is_ours(remains)

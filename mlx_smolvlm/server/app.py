@@ -8,19 +8,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from ..files import remove_scratch_folders
 from . import metrics
 from .chat_completions import chat_completions, input_tokens
 from .completions import completions
 from .engine_thread import Engine
 from .guards import middleware
-from .media_intake import SCRATCH, Intake
+from .media_intake import Intake
 from .models import ServedModel, list_models, one_model
 from .ollama import ollama_routes
 from .openapi import openapi_routes
 from .origins import HostCheck, OriginCheck
 from .page import page_routes
 from .responses import responses_routes
+from .scratch import scratch_folder
 from .settings import ServerSettings
 
 HEALTH = "/health"
@@ -52,7 +52,8 @@ def create_app(settings: ServerSettings | None = None, engine: Engine | None = N
             if own is not None:
                 own.stop()
 
-    remove_scratch_folders(SCRATCH)
+    with scratch_folder():  # what a killed server has left is removed now
+        pass
     page = page_routes()
     routes: list[BaseRoute] = [*page, *_routes()]
     public_paths = [HEALTH, *(route.path for route in page)]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ..command_line import starting
+from ..command_line.adapter_arguments import add_adapter_argument
 from ..command_line.runner import CommandLine, refuse_tracebacks
 from .settings import LOG_LEVELS, MIB, ServerSettings
 
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     model = parser.add_argument_group("the model")
     model.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
+    add_adapter_argument(model)
     model.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="type to compute in")
     model.add_argument(
         "--alias", action="append", default=[], dest="aliases", metavar="NAME", help="a further name of the model"

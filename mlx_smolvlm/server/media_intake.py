@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from ..files import scratch_folder
 from ..options import FetchPolicy, MediaOptions
 from .errors import ApiError, bad_request
 from .message_parts import MediaPart
+from .scratch import scratch_folder
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ FRAMES_URL = re.compile(r"data:video/jpeg;base64,", re.IGNORECASE)
 MAX_FRAMES = 256
 PORTS = (80, 443)
 MAX_DECODING = 4
-SCRATCH = "mlx_smolvlm_server"  # of videos, which FFmpeg reads from files
 
 
 class Abandoned(Exception):
@@ -74,7 +73,7 @@ class Intake:
         """
         folder: Path | None = None
         if any(part.kind == "video" for part in parts):
-            folder = files.enter_context(scratch_folder(SCRATCH))
+            folder = files.enter_context(scratch_folder())
         return [await self._open(part, options, processor, folder) for part in parts]
 
     async def plan(self, work: Callable[[Callable[[], None]], T]) -> T:

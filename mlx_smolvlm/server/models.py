@@ -2,6 +2,7 @@
 
 import re
 import time
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..command_line.adapter_arguments import adapter_sources, loading_options
 from ..options import quoted
 from .errors import ApiError, bad_request
 from .settings import ServerSettings
@@ -31,7 +33,7 @@ class ServedModel:
 
     def __init__(self, settings: ServerSettings):
         self._any = settings.any_model
-        self.id = model_id(settings.model)
+        self.id = model_id(settings)
         names = [self.id, self.id.rpartition("/")[2], *settings.aliases]
         self.names = list(dict.fromkeys(names))
 
@@ -67,11 +69,16 @@ def load_served(settings: ServerSettings) -> "tuple[SmolVLM, Processor]":
     """The model that the settings name, and its processor. Raises what `load` raises."""
     from ..api.loading import DEMO_MODEL, load
 
-    return load(settings.model or DEMO_MODEL, dtype=settings.dtype)
+    named = Namespace(model=settings.model, adapter_path=settings.adapter_path, dtype=settings.dtype)
+    options = loading_options(named)  # which may find the base that the adapters name
+    return load(named.model or DEMO_MODEL, **options)
 
 
-def model_id(model: str | None) -> str:
-    """The name of a checkpoint in answers."""
+def model_id(settings: ServerSettings) -> str:
+    """The name of the model in answers; where only adapters are named, that of the first."""
+    model = settings.model
+    if model is None and settings.adapter_path:
+        model = adapter_sources(settings.adapter_path)[0][0]
     if model is None:
         return DEMO_ID
     is_hub_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", model) and not Path(model).expanduser().is_dir()

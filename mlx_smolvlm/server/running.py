@@ -17,7 +17,7 @@ from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
 from .app import create_app
 from .engine_thread import Engine
-from .models import load_served, model_id
+from .models import DEMO_ID, load_served, model_id
 from .protocol import guarded_protocol
 from .settings import MIB, ServerSettings
 
@@ -179,8 +179,8 @@ def facts(engine: Engine) -> list[str]:
     settings, context = engine.settings, engine.processor.config.context_length
     dtype = str(engine.model.language_model.norm.weight.dtype).removeprefix("mlx.core.")
     device = "GPU" if mx.default_device() == mx.gpu else "CPU"
-    name = model_id(settings.model)
-    demo = ", which knows colored shapes only (--model names another)" if settings.model is None else ""
+    name = model_id(settings)
+    demo = ", which knows colored shapes only (--model names another)" if name == DEMO_ID else ""
     fetched = "public addresses" if settings.fetch_public else ""
     fetched = " and ".join(filter(None, [fetched, ", ".join(settings.fetch_hosts)])) or "none"
     return [

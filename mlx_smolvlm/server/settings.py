@@ -21,6 +21,7 @@ class ServerSettings:
 
     Attributes:
         model: checkpoint folder or Hub id; None for the embedded demo model.
+        adapter_path: adapters to load with it, as `--adapter-path` takes them.
         dtype: as in `load`.
         aliases: further names by which requests may call the model.
         any_model: serve whatever model a request names, for clients with a fixed name.
@@ -65,6 +66,7 @@ class ServerSettings:
     """
 
     model: str | None = None
+    adapter_path: Sequence[str] = ()
     dtype: str | None = None
     aliases: Sequence[str] = ()
     any_model: bool = False
@@ -118,7 +120,7 @@ class ServerSettings:
     max_schema_bytes: int = 64 * 1024
 
     def __post_init__(self) -> None:
-        for name in ("aliases", "allowed_hosts", "cors_origins", "fetch_hosts"):
+        for name in ("adapter_path", "aliases", "allowed_hosts", "cors_origins", "fetch_hosts"):
             self._make_texts(name)
         for name in ("any_model", "strict", "insecure", "fetch_public"):
             self._check(name, isinstance(getattr(self, name), bool), "True or False")

@@ -376,7 +376,7 @@ async function answer() {
       signal: mine.controller.signal,
       onWait: (wait) => note.say(wait || "Sending"),
       onAdmitted: () => note.say("Reading"),
-      onProgress: (share) => note.say(share < 1 ? `Reading, ${Math.round(share * 100)} %` : "Thinking"),
+      onProgress: (share) => note.say(share < 1 ? `Reading, ${Math.round(share * 100)}%` : "Thinking"),
       onText: (soFar) => {
         message.text = soFar;
         const follows = isNearEnd();

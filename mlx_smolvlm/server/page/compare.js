@@ -154,7 +154,7 @@ async function compare() {
         signal: mine.signal,
         onWait: (wait) => note.say(wait || "Sending"),
         onAdmitted: () => note.say("Looking at both"),
-        onProgress: (share) => note.say(share < 1 ? `Looking at both, ${Math.round(share * 100)} %` : "Thinking"),
+        onProgress: (share) => note.say(share < 1 ? `Looking at both, ${Math.round(share * 100)}%` : "Thinking"),
         onText: (grown) => {
           soFar = grown;
           if (!painter) {

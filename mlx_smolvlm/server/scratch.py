@@ -1,0 +1,20 @@
+"""Folders for files of a while, which the next server removes where one is killed."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..files import hidden_folder, remove_remains
+
+NAME = "mlx_smolvlm_server"
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder in the system's temporary one, which vanishes at the end; those of killed servers are removed first."""
+    target = Path(tempfile.gettempdir()) / NAME
+    with suppress(OSError):  # the next one will try again
+        remove_remains(target)
+    with hidden_folder(target) as folder:
+        yield folder
