@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from ..files import check_plot, figure_class, whole_file, write_drawing, write_json
+from ..command_line.drawings import check_plot, figure_class, write_drawing
+from ..files import whole_file, write_json
 from ..model.json_fields import read_json
 from .compare import Comparison
 

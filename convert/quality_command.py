@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..api.finding import base_of, find_checkpoint, open_adapters
 from ..command_line.adapter_arguments import adapter_sources
+from ..command_line.drawings import check_plot
 from ..command_line.progress import Progress
 from ..command_line.standard_streams import say
-from ..files import check_plot
 from ..media.reporting import report
 from ..processor.processor import load_processor
 from .calibration import calibrate, float16_warnings, quality_data

@@ -12,7 +12,8 @@ import pytest
 from mlx_smolvlm import files
 from mlx_smolvlm.api.session_file import check_session_target
 from mlx_smolvlm.benchmark.report import check_report_target
-from mlx_smolvlm.files import check_drawing, whole_file, whole_folder, write_drawing, write_json
+from mlx_smolvlm.command_line.drawings import check_drawing, write_drawing
+from mlx_smolvlm.files import whole_file, whole_folder, write_json
 
 ROOT = Path(__file__).parent.parent
 

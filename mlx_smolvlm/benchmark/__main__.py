@@ -12,10 +12,11 @@ from pathlib import Path
 
 from ..api.loading import DTYPES, default_dtype
 from ..command_line.adapter_arguments import adapter_sources, add_adapter_argument
+from ..command_line.drawings import check_plot
 from ..command_line.progress import Progress
 from ..command_line.runner import CommandLine, refuse_tracebacks
 from ..command_line.waiting import Waiting
-from ..files import check_plot, whole_file, write_json
+from ..files import whole_file, write_json
 from .benchmark_run import BenchmarkRun, Settings
 from .geometries import GEOMETRIES
 from .measurement import Measurement, PeerComparison

@@ -17,7 +17,8 @@ from typing import Any
 import mlx.core as mx
 
 from .. import __version__
-from ..files import figure_class, refuse_foreign, write_drawing
+from ..command_line.drawings import figure_class, write_drawing
+from ..files import refuse_foreign
 from .benchmark_run import BenchmarkRun
 from .measurement import Measurement, PeerComparison
 

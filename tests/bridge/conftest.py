@@ -12,7 +12,8 @@ def program():
     """A program that has loaded the demo model as number 1."""
     program = Program(Engine())
     assert program.ask("load", dtype="float32")[-1]["event"] == "loaded"
-    return program
+    yield program
+    program.ask("unload", model=1)  # its threads would be counted by tests of other files
 
 
 @pytest.fixture(scope="module")

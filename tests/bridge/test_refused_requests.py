@@ -118,6 +118,7 @@ def test_whatever_python_raises_is_one_error(demo, monkeypatch, error, place):
     assert event["event"] == "error"
     assert event["kind"] == ("out_of_memory" if isinstance(error, MemoryError) else "python")
     assert text_of(program.ask("respond", model=1, prompt=QUESTION))
+    program.ask("unload", model=1)
 
 
 def test_a_lost_gpu_is_told(monkeypatch):

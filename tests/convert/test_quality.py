@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
+from mlx_smolvlm.command_line.drawings import check_plot
 from mlx_smolvlm.convert.card import quality_table
 from mlx_smolvlm.convert.compare import CheckpointFacts, Comparison
 from mlx_smolvlm.convert.quality import quality_json, quality_text, write_plot, write_quality
-from mlx_smolvlm.files import check_plot
 
 
 @pytest.fixture

@@ -3,11 +3,9 @@
 import os
 
 import pytest
-from PIL import Image
 
 from mlx_smolvlm.media.images import load_image
 from mlx_smolvlm.media.signatures import FileKind, file_kind, is_video
-from mlx_smolvlm.media.video.probing import probe
 
 
 @pytest.mark.parametrize(
@@ -61,12 +59,3 @@ def test_videos_are_told_by_content_wherever_they_are_named(tmp_path):
     assert not is_video(str(clip)) and not is_video(clip.as_uri()) and not is_video("data:image/png;base64,AAAA")
     (tmp_path / "text.mp4").write_bytes(b"BM is how this text begins")
     assert is_video(str(tmp_path / "text.mp4"))
-
-
-def test_motion_jpeg_without_times_is_not_called_an_image(tmp_path):
-    path = tmp_path / "camera.mjpeg"
-    with path.open("wb") as file:
-        for color in ("red", "blue"):
-            Image.new("RGB", (64, 48), color).save(file, "JPEG")
-    with pytest.raises(ValueError, match="frames have no times; put it into a container"):
-        probe(path)

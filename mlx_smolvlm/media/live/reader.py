@@ -135,6 +135,8 @@ class LiveReader:
                 raise ValueError(f"{self._source.name} holds no frame that can be decoded; is it complete?")
         except (ValueError, OSError, av.FFmpegError) as error:
             return error
+        finally:
+            self._upright = None  # which has threads
         return None
 
     def _read_frames(self, opened: OpenSource) -> None:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 ANIMATIONS = {"gif", "apng", "mjpeg", "jpegxl_anim", "webp"}  # formats of which a single frame is an image
 IMAGE_CODECS = {"mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpegls", "jpeg2000"}
 _IMAGE_FORMATS = {"image2", "ico", "fits", "tty"}
-MOTION_JPEG_SUFFIXES = (".mjpeg", ".mjpg")  # images one after the other, without times
 PASS_AS_IMAGE = "pass it with --image (in Python images=)"
 _LISTS = {"hls", "concat", "dash", "sdp"}  # name other files: only the one that was asked for is read
 
@@ -48,9 +47,6 @@ def open_video(path: Path, *, hardware: bool = False) -> Iterator[tuple["av.cont
     """
     import av  # slow to import, and most prompts have no video
 
-    if path.suffix.lower() in MOTION_JPEG_SUFFIXES:
-        advice = "put it into a container that has: ffmpeg -framerate 25 -i FILE -c copy video.avi"
-        raise ValueError(f"{path} is motion JPEG, whose frames have no times; {advice}")
     if holds_stills_only(path):
         raise ValueError(f"{path} is an image, not a video; {PASS_AS_IMAGE}")
     options: dict[str, Any] = {"container_options": {"protocol_whitelist": "file"}}  # a file never leads to the network
