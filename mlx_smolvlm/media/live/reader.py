@@ -91,6 +91,8 @@ class LiveReader:
         except Exception as error:  # whatever it is, it belongs to the consumer
             known = isinstance(error, ValueError | OSError | MemoryError)
             self._buffer.fail(error if known else ValueError(f"{self._source.name}: {_printable_reason(error)}"))
+        finally:
+            self._upright = None  # it has threads
 
     def _note_missing(self) -> None:
         """Say that a file ends before it should; it is shown as far as it goes."""
@@ -135,8 +137,6 @@ class LiveReader:
                 raise ValueError(f"{self._source.name} holds no frame that can be decoded; is it complete?")
         except (ValueError, OSError, av.FFmpegError) as error:
             return error
-        finally:
-            self._upright = None  # which has threads
         return None
 
     def _read_frames(self, opened: OpenSource) -> None:
