@@ -112,6 +112,8 @@ class Handlers:
         return self._models[number]
 
     def _load(self, request: LoadRequest, _: Bytes, cancel: Event) -> None:
+        if request.id in self._models:
+            raise ValueError(f"there is a model {request.id} already; unload it, or choose another id")
         self._schedule.add_job(request.id, None, loading(request, cancel, self._models))
 
     def _unload(self, request: UnloadRequest, *_: Any) -> None:
@@ -180,14 +182,19 @@ class Handlers:
             raise Released(f"there is no session {number}; create or load it first")
         return self._sessions[number]
 
+    def _model_for_session(self, request: SessionCreateRequest | SessionLoadRequest) -> LoadedModel:
+        if request.id in self._sessions:
+            raise ValueError(f"there is a session {request.id} already; close it, or choose another id")
+        return self._model(request.model)
+
     def _create_session(self, request: SessionCreateRequest, *_: Any) -> None:
-        loaded = self._model(request.model)
+        loaded = self._model_for_session(request)
         session = Session(loaded.model, loaded.processor, system=request.system, max_feature_bytes=MAX_FEATURE_BYTES)
         self._sessions[request.id] = (request.model, session)
         self._post(EndEvent(request.id))
 
     def _load_session(self, request: SessionLoadRequest, *_: Any) -> None:
-        loaded = self._model(request.model)
+        loaded = self._model_for_session(request)
         self._sessions[request.id] = (request.model, Session.load(request.path, loaded.model, loaded.processor))
         self._post(EndEvent(request.id))
 

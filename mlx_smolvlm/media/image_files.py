@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from threading import Thread
+from threading import BoundedSemaphore, Thread
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -49,6 +49,7 @@ UPRIGHT = {  # EXIF orientation -> what turns the stored image upright
 _IN_ONE_GO = ("WEBP", "AVIF")  # their decoders read the file at once; other threads run meanwhile
 _LONG_PIXELS = 4_000_000  # which take some 0.1 s
 _POLL_S = 0.05  # how often it is asked whether the image is still wanted
+_DECODERS = BoundedSemaphore(2)  # decoders that cannot be stopped, those that nobody waits for any more included
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -170,9 +171,17 @@ def _load(image: Image.Image, check: Callable[[], None]) -> None:
             image.load()
         except BaseException as error:  # whatever it is, it belongs to who waits
             failures.append(error)
+        finally:
+            _DECODERS.release()
 
+    while not _DECODERS.acquire(timeout=_POLL_S):
+        check()
     thread = Thread(target=load, name="mlx_smolvlm decoding", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except BaseException:
+        _DECODERS.release()
+        raise
     while thread.is_alive():
         check()
         thread.join(_POLL_S)

@@ -46,6 +46,8 @@ class Generation:
             async with asyncio.timeout(limit_s):
                 _, event = await self._events.get()
         except TimeoutError:
+            if self._left_s <= 0:
+                raise too_late(self._engine.settings.request_timeout_s) from None
             self._engine.metrics.refused("queue_timeout")
             raise server_busy(f"no answer could be begun within {limit_s:g} s; try again") from None
         if isinstance(event, ApiError):
@@ -65,7 +67,7 @@ class Generation:
                     number, event = await self._events.get()
             except TimeoutError:
                 if self._left_s <= 0:
-                    raise self._too_late() from None
+                    raise too_late(self._engine.settings.request_timeout_s) from None
                 yield None
                 continue
             if isinstance(event, ApiError):
@@ -96,10 +98,11 @@ class Generation:
             self._engine.submit(self.plan.request, options, lambda event: self._events.put_nowait((number, event)))
         )
 
-    def _too_late(self) -> ApiError:
-        limit_s = self._engine.settings.request_timeout_s
-        message = f"the answer was not done within {limit_s:g} s; ask for fewer tokens"
-        return ApiError(504, "timeout", message, headers=[NO_RETRY])
+
+def too_late(limit_s: float) -> ApiError:
+    """The 504 for a request that takes longer than `request_timeout_s`."""
+    message = f"the answer was not done within {limit_s:g} s; ask for fewer tokens, or send fewer or smaller media"
+    return ApiError(504, "timeout", message, headers=[NO_RETRY])
 
 
 @asynccontextmanager

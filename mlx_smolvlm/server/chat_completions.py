@@ -1,5 +1,6 @@
 """`/v1/chat/completions`, and how many tokens such a request has."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -8,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from .answering import Generation, generated
+from .answering import Generation, generated, too_late
 from .answers import AnswerTexts, finish_reason, new_id, now_s, timings, usage
 from .chat_request import AnswerRequest, ChatRequest, read_chat_request
 from .planning import Plan, planned_chat
@@ -85,7 +86,13 @@ async def begun_with(
     """The same with a plan that is about to be made."""
     engine, started_s = request.app.state.engine, time.perf_counter()
     held.enter_context(engine.places(answer.n))
-    return await held.enter_async_context(generated(await held.enter_async_context(plan), engine, started_s))
+    limit_s = engine.settings.request_timeout_s
+    try:
+        async with asyncio.timeout(limit_s):
+            planned = await held.enter_async_context(plan)
+    except TimeoutError:
+        raise too_late(limit_s) from None
+    return await held.enter_async_context(generated(planned, engine, started_s))
 
 
 async def _answered(request: Request, chat: ChatRequest) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..options import quoted
+from ..options import MAX_LOGPROBS, quoted
 from .answering import Generation
 from .answers import AnswerTexts, completion_logprobs, finish_reason, new_id, now_s, timings, usage
 from .chat_completions import begun_with
@@ -20,8 +20,6 @@ from .planning import planned_prompt
 from .settings import ServerSettings
 from .streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, while_connected
 from .strict_json import read_json
-
-MAX_LOGPROBS = 20
 
 
 @dataclass(frozen=True)

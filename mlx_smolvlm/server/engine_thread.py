@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .engine_job import EngineJob
-from .errors import ApiError, internal_error, refusal, server_busy
+from .errors import ApiError, bad_request, internal_error, refusal, server_busy
 from .metrics import Gauges, Metrics
 from .models import load_served
 from .settings import ServerSettings
@@ -85,13 +85,11 @@ class Engine:
 
     @contextmanager
     def places(self, count: int) -> Iterator[None]:
-        """Within: so many answers may be in flight or wait.
-
-        Raises:
-            ApiError: there is no room, or no engine.
-        """
+        """Within: so many answers may be in flight or wait. Raises ApiError: there is no room, or no engine."""
         self.check_ready()
         most = self.settings.rows + self.settings.max_waiting
+        if count > most:
+            raise bad_request(f"n is {count}, but this server makes or queues at most {most} answers", "n")
         with self._lock:
             is_full = self._num_claimed + count > most
             self._num_claimed += 0 if is_full else count
@@ -120,6 +118,8 @@ class Engine:
     def cancel(self, job: EngineJob) -> None:
         """End an answer, in whatever stage it is. From any thread; nothing happens if it has ended."""
         job.cancel.set()
+        with self._lock, suppress(ValueError):  # it is in `Rows`, or has ended
+            self._waiting.remove(job)  # else its media would wait for a row, too
         self._wake_up()
 
     @property

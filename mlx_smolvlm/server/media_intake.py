@@ -89,7 +89,7 @@ class Intake:
             elif kind.startswith(("http:", "https:")):
                 source = await self._fetched(part, folder)
             else:
-                source = self._file(part)
+                source = await self._in(self._fetching, lambda _: self._file(part))
             if part.kind == "image":
                 return await self._in(self._decoding, lambda check: self._image(part, source, processor, check))
             return await self._in(self._decoding, lambda check: self._video(source, options, processor, folder, check))

@@ -128,7 +128,7 @@ class Metrics:
             for reason in ("stop", "length", "cancelled", "error"):
                 yield f'{PREFIX}request_success_total{{finished_reason="{reason}"}} {self._ended[reason]}'
             yield from _family("request_refused_total", "counter", "Requests that found no room, by reason.")
-            for reason in ("queue_full", "queue_timeout", "pixels"):
+            for reason in ("queue_full", "queue_timeout"):
                 yield f'{PREFIX}request_refused_total{{reason="{reason}"}} {self._refused[reason]}'
             for name, said in HISTOGRAMS.items():
                 yield from _family(name, "histogram", said)

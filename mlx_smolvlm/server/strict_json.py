@@ -24,7 +24,7 @@ BLOCK = 4 * 1024**2  # bytes to scan in one call, which no other thread can inte
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # escapes that may be one: most bodies have none, and need no second look
 STRUCTURE = re.compile(rb'["\[\]{},]')
 PLAIN = re.compile(rb'[^"\\\x00-\x1f]*+')  # possessive, here and below: no memory for going back
-STRING_END = re.compile(rb'(?:[^"\\]++|\\.)*+"', re.DOTALL)
+ESCAPED = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
@@ -35,7 +35,7 @@ async def read_json(request: Request) -> dict[str, Any]:
         ApiError: the body is no such object, too large or too slow.
         ClientDisconnect: the client left before all of it had come.
     """
-    data = await request.body()
+    data = b"".join([chunk async for chunk in request.stream()])  # unlike body(), the request does not keep it
     max_depth = request.app.state.settings.max_json_depth
     if len(data) > THREAD_BYTES:
         return await asyncio.to_thread(parse, data, max_depth)
@@ -91,10 +91,9 @@ class _Scan:
             if sign == b'"':
                 end = _end_of_plain(data, position)
                 if data[end : end + 1] != b'"':
-                    closed = STRING_END.match(data, end)
-                    if closed is None:
+                    end = _end_of_escaped(data, end)
+                    if end >= len(data):
                         break
-                    end = closed.end() - 1
                 elif end - position > LONG_STRING:
                     self.pieces += [memoryview(data)[copied:position], f"{self.mark}{len(self.long_strings)}".encode()]
                     self.long_strings.append((position, end))
@@ -120,6 +119,16 @@ def _end_of_plain(data: bytes, position: int) -> int:
         end = match.end() if match else position
         if end < position + BLOCK:
             return end
+        position = end
+
+
+def _end_of_escaped(data: bytes, position: int) -> int:
+    """Where the first quote from `position` on is that no backslash escapes; the end of the data if there is none."""
+    while True:
+        match = ESCAPED.match(data, position, position + BLOCK)
+        end = match.end() if match else position
+        if end == position or data[end : end + 1] == b'"':
+            return end if data[end : end + 1] == b'"' else len(data)
         position = end
 
 

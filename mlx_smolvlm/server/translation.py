@@ -49,7 +49,10 @@ def renaming(names: Mapping[str, str], place: Callable[[int, int | None], str]) 
 
     def place_of(match: re.Match[str]) -> str:
         part = match["part"]
-        return place(int(match["message"]), None if part is None else int(part))
+        try:
+            return place(int(match["message"]), None if part is None else int(part))
+        except IndexError:  # no place, but text of the request that looks like one
+            return match[0]
 
     def rename(text: str) -> str:
         if text in names:

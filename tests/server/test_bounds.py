@@ -1,0 +1,100 @@
+"""What a request may hold and how long it may take, whatever clients do."""
+
+import asyncio
+import io
+import threading
+
+import pytest
+from PIL import Image
+from support.server import image_part, question, running_server, until
+
+from mlx_smolvlm import BatchRequest, GenerationOptions
+from mlx_smolvlm.media import image_files
+from mlx_smolvlm.media.images import load_image
+from mlx_smolvlm.server import strict_json
+
+
+def test_answers_cancelled_in_the_queue_leave_it_at_once(server):
+    """They stayed, with their media, until a row was free."""
+
+    async def ask_and_leave():
+        jobs = [
+            server.engine.submit(BatchRequest("Hello?"), GenerationOptions(max_tokens=500), lambda _: None)
+            for _ in range(60)
+        ]
+        for job in jobs:
+            server.engine.cancel(job)
+        assert not server.engine._waiting
+
+    asyncio.run(ask_and_leave())
+    server.wait_idle()
+
+
+def test_a_place_that_is_only_quoted_is_none(server):
+    body = {"messages": [{"role": "messages[99].content[0]", "content": "x"}]}
+    assert server.http.post("/api/chat", json=body).status_code == 400
+
+
+def test_more_answers_than_there_are_places_are_refused_for_good(demo):
+    with running_server(demo, rows=1, max_waiting=0) as server:
+        refused = server.post("Hello?", n=2)
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "n"
+
+
+def test_reading_media_counts_as_time_of_the_request(demo):
+    file = io.BytesIO()
+    Image.effect_noise((2500, 2500), 90).save(file, "PNG")
+    parts = [image_part(file.getvalue()) for _ in range(3)]
+    with running_server(demo, request_timeout_s=0.2) as server:
+        late = server.post(question("What?", *parts))
+    assert late.status_code == 504 and "retry-after" not in late.headers
+
+
+@pytest.mark.parametrize("block", [2, 3, 7, 64])
+def test_strings_with_escapes_end_where_they_do(monkeypatch, block):
+    monkeypatch.setattr(strict_json, "BLOCK", block)
+    for text in (b'{"a": "\\\\\\"x\\n"}', b'{"a\\\\": "\\"\\"\\""}', b'["\\u00e9\\/", "\\\\"]'):
+        assert strict_json.parse(b'{"x": ' + text + b"}")
+
+
+def test_decoders_that_nobody_waits_for_are_few(monkeypatch):
+    """A cancelled decode goes on in its thread; the next ones have to wait for it."""
+    running, most, lock = 0, 0, threading.Lock()
+    let_go = threading.Event()
+    content = io.BytesIO()
+    Image.new("RGB", (2500, 2500)).save(content, "WEBP")
+    load = Image.Image.load
+
+    def slow(image):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        let_go.wait(5)
+        with lock:
+            running -= 1
+        return load(image)
+
+    monkeypatch.setattr("PIL.WebPImagePlugin.WebPImageFile.load", slow)
+
+    class LeftError(Exception):
+        pass
+
+    def leave():
+        if running:
+            raise LeftError
+
+    def ask():
+        with pytest.raises(LeftError):
+            load_image(content.getvalue(), check_cancelled=leave)
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    let_go.set()
+    until(lambda: not running)
+    assert 1 <= most <= 2
+    assert image_files._DECODERS.acquire(timeout=5)
+    image_files._DECODERS.release()
