@@ -56,7 +56,7 @@ class ServerSettings:
         max_image_bytes, max_image_pixels: of one image.
         max_video_bytes, max_fetched_video_bytes: of one video in a request, and of one that is fetched.
         max_images, max_videos: in one request.
-        max_pixels_in_flight: as many images are decoded at a time as have so many pixels, if all are of the largest size.
+        max_pixels_in_flight: as many images are decoded at a time as have so many pixels, if all are of the largest.
         max_fetches: transfers at a time.
         fetch_timeout_s, fetch_stall_timeout_s, max_redirects: of one transfer.
         max_schema_bytes: of a JSON schema or regular expression.
