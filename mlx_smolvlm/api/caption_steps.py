@@ -54,9 +54,11 @@ class Caption:
 class _Reader(Protocol):
     """What fills the buffer."""
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Begin to fill it."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stop."""
 
 
 _R = TypeVar("_R", bound=_Reader)
@@ -86,6 +88,7 @@ class CaptionQuestion:
     cancel: Event | None
 
     def answer(self, video: SampledVideo, features: FeatureCache) -> Generator[GenerationResponse, None, None]:
+        """The answer about one window, as `stream_generate` makes it."""
         return stream_generate(
             self.model,
             self.processor,
