@@ -45,7 +45,7 @@ def test_reading_media_counts_as_time_of_the_request(demo):
     file = io.BytesIO()
     Image.effect_noise((2500, 2500), 90).save(file, "PNG")
     parts = [image_part(file.getvalue()) for _ in range(3)]
-    with running_server(demo, request_timeout_s=0.2) as server:
+    with running_server(demo, request_timeout_s=0.05) as server:
         late = server.post(question("What?", *parts))
     assert late.status_code == 504 and "retry-after" not in late.headers
 
