@@ -164,6 +164,7 @@ class _Connection(h11.Connection):
         self._max_header_bytes = max_header_bytes
 
     def next_event(self) -> Any:
+        """As h11 has it, but refuses headers that are larger than allowed."""
         event = super().next_event()
         if isinstance(event, h11.Request):
             num_bytes = len(event.target) + sum(len(name) + len(value) + 4 for name, value in event.headers)
@@ -189,6 +190,7 @@ class _Refusal(asyncio.Protocol):
         self._timer = loop.call_later(LINGER_S, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Give the place back."""
         self._timer.cancel()
         self._places.num_lingering -= 1
 

@@ -127,6 +127,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """None: they are `ServerRun`'s."""
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
