@@ -8,8 +8,9 @@ from support.layout import MODULES
 from mlx_smolvlm import _HOME
 
 # From the bottom up; the rooms of one floor do not know each other.
-ORDER = """options files < model media < processor < engine < api < command_line
-    < generate chat watch batch server bridge < __main__ < benchmark convert"""
+ORDER = """options files < model media < processor < engine < api < documents < retrieval < command_line
+    < generate chat watch batch server bridge train document index search evaluate
+    < __main__ < benchmark convert"""
 FLOORS = {room: floor for floor, rooms in enumerate(ORDER.split("<")) for room in rooms.split()}
 
 
