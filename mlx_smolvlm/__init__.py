@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .processor.processor import Processor
     from .processor.prompt import Inputs
     from .processor.sampled_video import SampledVideo
+    from .retrieval.retriever import Retriever, load_retriever
 
 _HOME = {
     "AdapterSet": "api.adapter_set",
@@ -42,6 +43,7 @@ _HOME = {
     "MediaOptions": "options",
     "Processor": "processor.processor",
     "PromptCache": "engine.prompt_cache",
+    "Retriever": "retrieval.retriever",
     "RowEvent": "engine.row",
     "Rows": "engine.rows",
     "SampledVideo": "processor.sampled_video",
@@ -50,6 +52,7 @@ _HOME = {
     "generate_batch": "api.batching",
     "generate_text": "api.generation",
     "load": "api.loading",
+    "load_retriever": "retrieval.retriever",
     "stream_captions": "api.captioning",
     "stream_generate": "api.generation",
 }
@@ -70,6 +73,8 @@ __all__ = [  # noqa: RUF022 - the order in which a reader meets them
     "MediaOptions",
     "stream_captions",
     "Caption",
+    "load_retriever",
+    "Retriever",
     "SmolVLM",
     "Processor",
     "Inputs",
