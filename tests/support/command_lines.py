@@ -8,6 +8,8 @@ MODULES = {
     "batch": "mlx_smolvlm.batch.__main__",
     "benchmark": "mlx_smolvlm.benchmark.__main__",
     "convert": "mlx_smolvlm.convert.__main__",
+    "index": "mlx_smolvlm.index",
+    "search": "mlx_smolvlm.search",
     "server": "mlx_smolvlm.server.__main__",
     "generate": "mlx_smolvlm.generate",
     "chat": "mlx_smolvlm.chat",
