@@ -31,6 +31,7 @@ from ..model.smolvlm import SmolVLM
 from ..options import quoted
 from ..processor.messages import IMAGE_MARKER, Several, check_media
 from ..processor.processor import END_OF_UTTERANCE, Processor
+from ..processor.prompt import Inputs
 from ..processor.prompt_media import PlannedImage
 from .maxsim import check_vectors, maxsim
 from .prompt_formats import DEFAULT_FORMAT, find_format
@@ -149,21 +150,33 @@ class Retriever:
                 overflow).
             FileNotFoundError: no such image.
         """
-        return list(self.stream_pages(check_media("images", images)))
+        pages = []
+        with closing(self.stream_pages(check_media("images", images))) as found:
+            for vectors in found:
+                if isinstance(vectors, Exception):
+                    raise vectors
+                pages.append(vectors)
+        return pages
 
-    def stream_pages(self, images: Iterable[ImageSource]) -> Generator[np.ndarray, None, None]:
-        """As `embed_pages`, page by page; images are taken, and prepared in threads, a few ahead of the model."""
+    def stream_pages(self, images: Iterable[ImageSource]) -> Generator[np.ndarray | Exception, None, None]:
+        """As `embed_pages`, page by page; in the place of one that cannot be read or embedded comes the error.
 
-        def prepare(image: ImageSource) -> tuple[list[int], np.ndarray | None]:
-            inputs = self.processor(self._format.page, images=[image], apply_chat_template=False)
-            return inputs.input_ids, inputs.pixel_values
+        Images are taken, and prepared in threads, a few ahead of the model.
+        """
+
+        def prepare(image: ImageSource) -> Inputs | Exception:
+            try:
+                return self.processor(self._format.page, images=[image], apply_chat_template=False)
+            except (ValueError, OSError, TypeError) as error:
+                return error
 
         number = 0
         with closing(mapped_in_threads(prepare, images, _PREPARING_THREADS)) as prepared:
             while batch := list(islice(prepared, PAGES_PER_STEP)):
-                rows = [self._embeddings(ids, pixels) for ids, pixels in batch]
-                for vectors in self._vectors(rows):
-                    yield _finite(vectors, f"page {number}")
+                inputs = [page for page in batch if isinstance(page, Inputs)]
+                vectors = iter(self._vectors([self._embeddings(page.input_ids, page.pixel_values) for page in inputs]))
+                for page in batch:
+                    yield page if isinstance(page, Exception) else _checked(next(vectors), f"page {number}")
                     number += 1
 
     def embed_queries(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -184,7 +197,10 @@ class Retriever:
         for start in range(0, len(all_ids), QUERIES_PER_STEP):
             rows = [self._embeddings(ids, None) for ids in all_ids[start : start + QUERIES_PER_STEP]]
             vectors += self._vectors(rows)
-        return [_finite(one, f"query {number}") for number, one in enumerate(vectors)]
+        for number, one in enumerate(vectors):
+            if isinstance(checked := _checked(one, f"query {number}"), Exception):
+                raise checked
+        return vectors
 
     def score(self, queries: Sequence[Any], pages: Sequence[Any]) -> np.ndarray:
         """MaxSim: the best product of each query vector with any vector of the page, added up.
@@ -213,9 +229,11 @@ class Retriever:
             inputs = prompt.inputs()
             positions = prompt.image_positions
         (vectors,) = self._vectors([self._embeddings(inputs.input_ids, inputs.pixel_values)])
+        if isinstance(checked := _checked(vectors, "the page"), Exception):
+            raise checked
         side = math.isqrt(self.processor.config.image_seq_len)
         rows, columns = max(layout.rows, 1), max(layout.columns, 1)
-        tiles = _finite(vectors, "the page")[positions].reshape(-1, side, side, self.vector_size)[: rows * columns]
+        tiles = vectors[positions].reshape(-1, side, side, self.vector_size)[: rows * columns]
         grid: np.ndarray = tiles.reshape(rows, columns, side, side, -1).swapaxes(1, 2)  # tiles are row-major
         return grid.reshape(rows * side, columns * side, self.vector_size)
 
@@ -285,9 +303,10 @@ class Retriever:
         return found
 
 
-def _finite(vectors: np.ndarray, what: str) -> np.ndarray:
-    if not np.isfinite(vectors).all():
-        raise ValueError(
-            f"the vectors of {what} are not finite: the weights are damaged, or too large for float16 (use float32)"
-        )
-    return vectors
+def _checked(vectors: np.ndarray, what: str) -> np.ndarray | Exception:
+    """The vectors, or an error if they are not finite."""
+    if np.isfinite(vectors).all():
+        return vectors
+    return ValueError(
+        f"the vectors of {what} are not finite: the weights are damaged, or too large for float16 (use float32)"
+    )

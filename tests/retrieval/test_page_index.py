@@ -163,12 +163,14 @@ def test_wherever_a_run_ends_the_next_one_completes_it(tmp_path, monkeypatch, st
 
 KILLED_RUN = """
 import sys, time
+from pathlib import Path
 from support.page_indexes import ColorRetriever, run_index
 class Slow(ColorRetriever):
-    def embed_pages(self, images):
-        time.sleep(0.003 * len(images))
-        return super().embed_pages(images)
-run_index(sys.argv[1], sys.argv[2:], Slow())
+    def stream_pages(self, images):
+        for vectors in super().stream_pages(images):
+            time.sleep(0.003)
+            yield vectors
+run_index(Path(sys.argv[1]), sys.argv[2:], Slow())
 """
 
 
