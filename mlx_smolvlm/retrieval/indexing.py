@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..documents.page_files import open_pages
 from ..media.prefetch import Prefetched
+from ..media.reporting import report
 from ..media.urls import is_url
 from .index_writer import IndexWriter
 from .manifest import IndexedDocument, IndexSettings
@@ -92,10 +93,18 @@ class UpdatePlan:
     num_unchanged: int = 0
 
 
-def plan_update(writer: IndexWriter, sources: Sequence[str], on_error: OnError) -> UpdatePlan:
+def plan_update(
+    writer: IndexWriter,
+    sources: Sequence[str],
+    on_error: OnError,
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> UpdatePlan:
     """Which documents are not in the index as they are now. Files are read for their digests; nothing is rendered."""
     plan = UpdatePlan()
-    for source in sources:
+    for number, source in enumerate(sources, 1):
+        if is_cancelled():
+            break
+        report("looking for what is new", number, len(sources))
         key = document_key(source)
         try:
             with open_pages(source) as pages:
