@@ -1,18 +1,22 @@
 """Rows -> token ids, which of them are trained, and the tiles of their images."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..media.prefetch import mapped_in_threads
 from ..options import MediaOptions
 from ..processor.assistant_turns import Turns, render_turns, render_whole
 from ..processor.messages import read_conversation
 from ..processor.processor import Processor
 from ..processor.prompt import ContextLengthError, Prompt
 from .training_row import RowError, RowTooLong, TrainingRow
+
+_READING_THREADS = min(4, os.cpu_count() or 1)  # images in flight, each at its full size in memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,13 +142,21 @@ def make_examples(
     Raises:
         RowError: a bad row, unless they are left out.
     """
-    for row in rows:
+
+    def made(row: TrainingRow) -> Example | RowError:
         try:
-            yield make_example(processor, row, train_on_prompt, max_length=max_length, media_options=media_options)
+            return make_example(processor, row, train_on_prompt, max_length=max_length, media_options=media_options)
         except RowError as error:
-            if not skip_bad_rows and not isinstance(error, RowTooLong):
-                raise
-            on_left_out(error)
+            return error
+
+    with closing(mapped_in_threads(made, rows, _READING_THREADS)) as results:
+        for result in results:
+            if isinstance(result, Example):
+                yield result
+            elif skip_bad_rows or isinstance(result, RowTooLong):
+                on_left_out(result)
+            else:
+                raise result
 
 
 def _loaded(sources: list[Any]) -> list[Any]:

@@ -88,7 +88,9 @@ def _listed(value: Any, field: str) -> list[Any]:
             value = json.loads(value)
         except (ValueError, RecursionError):
             raise ValueError(f"{field} is {quoted(value)}, expected a list of messages") from None
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value and all(isinstance(column, list) for column in value.values()):
+        value = [dict(zip(value, cells, strict=False)) for cells in zip(*value.values(), strict=False)]  # by columns
+    elif isinstance(value, dict):
         value = [value]
     if not isinstance(value, list) or not value:
         raise ValueError(f"{field} is {quoted(value)}, expected a list of messages")
