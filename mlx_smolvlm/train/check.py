@@ -33,7 +33,7 @@ class LeftOutRows:
         """Say how many they were, if there were any."""
         counts = [f"{self.too_long} too long"] * (self.too_long > 0) + [f"{self.bad} bad"] * (self.bad > 0)
         if counts:
-            say(f"{self.too_long + self.bad} rows left out: {' and '.join(counts)}")
+            say(f"rows left out: {' and '.join(counts)}")
 
 
 def examples_of(
@@ -59,7 +59,7 @@ def run_check(arguments: argparse.Namespace, processor: Processor) -> None:
     """Print each row of `--data`, and write `--html`.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: what `examples_of` raises.
+        FileNotFoundError, ValueError, ImportError: no rows, and what `examples_of` raises.
         OSError: the page cannot be written.
     """
     left_out = LeftOutRows()
@@ -81,4 +81,6 @@ def run_check(arguments: argparse.Namespace, processor: Processor) -> None:
             if page is not None:
                 page.add(example)
     left_out.say_count()
-    say(f"{num_rows} rows, {num_trained} trained tokens")
+    if not num_rows:
+        raise ValueError(f"{arguments.data}: no row is left to train on")
+    say(f"rows: {num_rows}, trained tokens: {num_trained}")

@@ -176,8 +176,8 @@ def _place(messages: list[dict[str, Any]], unplaced: dict[str, list[Any]]) -> No
             user["content"] = [*empty, *user["content"]]
         if len(empty) != len(sources):
             raise ValueError(
-                f"the conversation has {len(empty)} places for {kind}s without a source of their own (<{kind}> or "
-                f"an item), but the row has {len(sources)} {kind}s; they must be as many"
+                f"places for {kind}s in the conversation (<{kind}>, or items without a source): {len(empty)}; {kind}s "
+                f"of the row: {len(sources)}; they must be as many"
             )
         for item, source in zip(empty, sources, strict=True):
             item[kind] = source
