@@ -1,53 +1,14 @@
-"""Which rows a step trains, and rows of unequal length as arrays.
+"""Which rows a step trains.
 
 The plan depends on the seed, the rows and the step's number alone, so a run goes on anywhere by its number of steps. A
 step has `rows_per_step` rows however they are cut into batches, so that accumulating gradients changes nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 
-import numpy as np
-
-from .examples import Example
-
 _STEPS_PER_BUCKET = 32  # rows of so many steps are sorted by length; the steps are then shuffled again
-
-
-@dataclass(frozen=True)
-class PaddedBatch:
-    """Rows side by side, padded on the right.
-
-    Attributes:
-        input_ids: (num_rows, length) int32.
-        trained: (num_rows, length) bool; padding is not trained.
-        lengths: (num_rows,) int32, tokens of each row without padding.
-        rows: the examples, whose tiles fill the image tokens row by row.
-    """
-
-    input_ids: np.ndarray
-    trained: np.ndarray
-    lengths: np.ndarray
-    rows: Sequence[Example]
-
-
-def pad(rows: Sequence[Example], padding: int, multiple: int = 1) -> PaddedBatch:
-    """Put rows side by side.
-
-    Args:
-        rows: at least one; some may have no image.
-        padding: a token that is no image token.
-        multiple: the length is rounded up to one of this, so that lengths repeat.
-    """
-    lengths = np.array([len(row.input_ids) for row in rows], np.int32)
-    shape = (len(rows), -(-int(lengths.max()) // multiple) * multiple)
-    input_ids, trained = np.full(shape, padding, np.int32), np.zeros(shape, bool)
-    for number, row in enumerate(rows):
-        input_ids[number, : len(row.input_ids)] = row.input_ids
-        trained[number, : len(row.trained)] = row.trained
-    return PaddedBatch(input_ids, trained, lengths, rows)
 
 
 class StepPlan:
@@ -83,17 +44,17 @@ class StepPlan:
         Args:
             step: as in `rows`.
             batch_size: most rows of a batch.
-            max_tokens: most tokens of a batch, padding included; a longer row is alone. None for any number.
+            max_tokens: most tokens of a batch; a longer row is alone. None for any number.
         """
         batches: list[list[int]] = []
+        num_tokens = 0  # of the last batch
         for row in sorted(self.rows(step), key=lambda row: (-self._lengths[row], row)):
-            room = batches and len(batches[-1]) < batch_size
-            if room and max_tokens is not None:
-                room = self._lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= max_tokens
-            if room:
+            num_tokens += self._lengths[row]
+            if batches and len(batches[-1]) < batch_size and (max_tokens is None or num_tokens <= max_tokens):
                 batches[-1].append(row)
             else:
                 batches.append([row])
+                num_tokens = self._lengths[row]
         return batches
 
     def _planned(self, epoch: int) -> list[list[int]]:
