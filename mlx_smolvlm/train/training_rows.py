@@ -3,6 +3,7 @@
 import glob
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ..options import quoted
 from .row_files import Entry, delimited, json_lines, json_list
@@ -19,6 +20,11 @@ _READERS: dict[str, Callable[[Path], Iterator[Entry]]] = {
     ".tsv": delimited,
     **dict.fromkeys(TABLES, table_rows),
 }
+
+
+Row = TypeVar("Row")
+ReadRow = Callable[[dict[str, Any], str, RowMedia, Collection[str]], Row]
+"""Fields, name, media and ignored fields -> a row."""
 
 
 def raise_error(error: RowError) -> None:
@@ -49,7 +55,20 @@ def read_rows(
         ValueError: no rows, or a file that cannot be read; RowError for a bad row.
         ModuleNotFoundError: a table without pyarrow.
     """
-    rows, num_entries = [], 0
+    return rows_as(read_row, path, image_folder, allow_urls, ignored_fields, on_bad_row)
+
+
+def rows_as(
+    read: ReadRow[Row],
+    path: str | Path,
+    image_folder: str | Path | None,
+    allow_urls: bool,
+    ignored_fields: Collection[str],
+    on_bad_row: Callable[[RowError], None],
+) -> list[Row]:
+    """As `read_rows`, for rows of any kind: `read` makes one of a row's fields."""
+    rows: list[Row] = []
+    num_entries = 0
     for file in _files(Path(path).expanduser()):
         media = RowMedia(
             Path(file.parent if image_folder is None else image_folder).expanduser().absolute(), allow_urls
@@ -61,7 +80,7 @@ def read_rows(
             try:
                 if isinstance(fields, RowError):
                     raise fields
-                rows.append(read_row(fields, name, media, ignored_fields))
+                rows.append(read(fields, name, media, ignored_fields))
             except ValueError as error:
                 on_bad_row(error if isinstance(error, RowError) else RowError(name, error))
     if not rows:
