@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .api.generation import GenerationResponse, generate_text, stream_generate
     from .api.loading import DEMO_MODEL, load
     from .api.session import Session
+    from .documents.page_reading import PageReading
+    from .documents.reading import read_document
     from .engine.feature_cache import FeatureCache
     from .engine.prompt_cache import PromptCache
     from .engine.row import BatchRequest, RowEvent
@@ -40,6 +42,7 @@ _HOME = {
     "GenerationResponse": "api.generation",
     "Inputs": "processor.prompt",
     "MediaOptions": "options",
+    "PageReading": "documents.page_reading",
     "Processor": "processor.processor",
     "PromptCache": "engine.prompt_cache",
     "RowEvent": "engine.row",
@@ -50,6 +53,7 @@ _HOME = {
     "generate_batch": "api.batching",
     "generate_text": "api.generation",
     "load": "api.loading",
+    "read_document": "documents.reading",
     "stream_captions": "api.captioning",
     "stream_generate": "api.generation",
 }
@@ -70,6 +74,8 @@ __all__ = [  # noqa: RUF022 - the order in which a reader meets them
     "MediaOptions",
     "stream_captions",
     "Caption",
+    "read_document",
+    "PageReading",
     "SmolVLM",
     "Processor",
     "Inputs",

@@ -1,1 +1,1 @@
-"""Documents: DocTags, what the models for document conversion write, to a tree and on to Markdown, HTML and JSON."""
+"""Documents: pages of files as images, what models read on them (DocTags), and its way to Markdown, HTML and JSON."""
