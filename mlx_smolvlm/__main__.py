@@ -22,6 +22,7 @@ COMMANDS = {
     "batch": (".batch.__main__", "ask one question about many images, one line of JSON each"),
     "server": (".server.__main__", "serve programs (OpenAI's and Ollama's interfaces) and a page"),
     "document": (".document", "convert documents to Markdown, HTML, JSON or DocTags"),
+    "train": (".train.__main__", "fine-tune a model on rows of questions and answers"),
     "convert": (".convert.__main__", "convert, quantize and compare checkpoints"),
     "benchmark": (".benchmark.__main__", "measure the speed of each stage on this machine"),
 }
