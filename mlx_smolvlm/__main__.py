@@ -22,6 +22,7 @@ COMMANDS = {
     "batch": (".batch.__main__", "ask one question about many images, one line of JSON each"),
     "server": (".server.__main__", "serve programs (OpenAI's and Ollama's interfaces) and a page"),
     "convert": (".convert.__main__", "convert, quantize and compare checkpoints"),
+    "evaluate": (".evaluate.__main__", "score a model on local data, as VLMEvalKit does"),
     "benchmark": (".benchmark.__main__", "measure the speed of each stage on this machine"),
 }
 

@@ -62,7 +62,7 @@ def test_without_a_command_the_help_goes_to_stderr_and_the_status_is_2(monkeypat
     [
         ("genrate", "did you mean 'generate'?"),
         ("Chat", "did you mean 'chat'?"),
-        ("--image", "expected one of generate, chat, watch, batch, server, convert, benchmark"),
+        ("--image", "expected one of generate, chat, watch, batch, server, convert, evaluate, benchmark"),
         ("", "expected one of generate"),
     ],
 )
