@@ -7,6 +7,7 @@ from typing import NamedTuple
 MODULES = {
     "batch": "mlx_smolvlm.batch.__main__",
     "benchmark": "mlx_smolvlm.benchmark.__main__",
+    "evaluate": "mlx_smolvlm.evaluate.__main__",
     "convert": "mlx_smolvlm.convert.__main__",
     "train": "mlx_smolvlm.train.__main__",
     "server": "mlx_smolvlm.server.__main__",
