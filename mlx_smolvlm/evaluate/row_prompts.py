@@ -8,7 +8,7 @@ from typing import Any
 from ..model.json_fields import read_json
 from .eval_rows import EvalRow
 from .frame_choice import ChosenFrames, choose, names_of, row_media
-from .set_messages import Message, RowMedia, listed_message, set_message
+from .set_messages import Message, MessageMedia, listed_message, set_message
 from .sets import SetRule, rule_of
 from .wrapper_prompts import WRAPPERS, WrappedPrompt, build_prompt, frame_edge
 
@@ -97,7 +97,7 @@ def chat_message(row: EvalRow) -> tuple[list[dict[str, Any]], SetRule]:
     images = row.frames if row.frames is not None else row.images
     content: list[dict[str, Any]] = []
     plain = replace(row, subtitles=None)
-    for part in set_message(rule.message, plain, RowMedia(0 if row.video is not None else len(images))):
+    for part in set_message(rule.message, plain, MessageMedia(0 if row.video is not None else len(images))):
         if part.image is not None:
             content.append({"type": "image"})
         elif part.role is None and part.text and part.text.strip():

@@ -263,13 +263,12 @@ class Processor:
                 )
         return [next(sources[marker]) for marker in markers]
 
-    def encode(self, text: str) -> list[int]:
-        """The tokens of a whole prompt, markers expanded.
+    def encode(self, text: str, is_beginning: bool = True) -> list[int]:
+        """The tokens of a prompt, markers expanded; or those of a part that does not begin it.
 
         Raises:
             ValueError: text that is too long or no valid Unicode.
         """
-    def _encode(self, text: str, is_beginning: bool = True) -> list[int]:
         # As in the reference: a post-processor's tokens, unless the template wrote the first of them itself.
         opening = self.config.special_tokens.get("bos_token")
         add_special_tokens = is_beginning and (opening is None or not text.startswith(opening))
