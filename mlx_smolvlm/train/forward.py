@@ -7,12 +7,14 @@ row, and attention takes row by row. The head reads the trained positions alone,
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
 
 from ..model.caches.kv_cache import KVCache
 from ..model.smolvlm import SmolVLM
+from .low_rank import Noise
 from .trainable import Trainable
 
 HEAD_CHUNK = 512  # trained tokens whose logits are held at a time
@@ -85,7 +87,7 @@ def token_losses(trainable: Trainable, batch: MicroBatch, checkpoint: bool = Fal
     decoder = model.language_model
     step = decoder.step(x, [layer_cache])
     for number, layer in enumerate(decoder.layers):
-        x = wrap(f"language_model.layers.{number}", lambda x, layer=layer: layer(x, layer_cache, step))(x)
+        x = wrap(f"language_model.layers.{number}", partial(layer, cache=layer_cache, step=step))(x)
     hidden = step.normalize(decoder["norm"], x[:, mx.array(batch.predicted - 1)])[0]
     return _cross_entropies(trainable, hidden, batch.input_ids[batch.predicted])
 
@@ -100,18 +102,21 @@ def _encode(trainable: Trainable, batch: MicroBatch, wrap: Wrap) -> mx.array:
     for start in range(0, len(names), TILES_AT_ONCE):
         own = names[start : start + TILES_AT_ONCE]
 
-        def named(block: Block, own: Sequence[str] = own) -> Block:
-            def run(x: mx.array) -> mx.array:
-                noise.tiles = own  # also when it is computed again
-                return block(x)
-
-            return run
-
         x = model.vision_model.embed(mx.array(batch.tiles[start : start + TILES_AT_ONCE]))
         for number, layer in enumerate(model.vision_model.encoder.layers):
-            x = wrap(f"vision_model.encoder.layers.{number}", named(layer))(x)
-        features.append(named(model.connector)(model.vision_model.post_layernorm(x)))
+            x = wrap(f"vision_model.encoder.layers.{number}", _of_tiles(noise, own, layer))(x)
+        features.append(_of_tiles(noise, own, model.connector)(model.vision_model.post_layernorm(x)))
     return mx.concatenate(features).reshape(-1, features[0].shape[-1])
+
+
+def _of_tiles(noise: Noise, names: Sequence[str], block: Block) -> Block:
+    """A block whose dropout is that of these tiles, also when it is computed again."""
+
+    def run(x: mx.array) -> mx.array:
+        noise.tiles = names
+        return block(x)
+
+    return run
 
 
 def _cross_entropies(trainable: Trainable, hidden: mx.array, targets: np.ndarray) -> mx.array:
@@ -127,7 +132,7 @@ def _cross_entropies(trainable: Trainable, hidden: mx.array, targets: np.ndarray
     chunks = []
     for start in range(0, len(targets), HEAD_CHUNK):
         own = mx.array(targets[start : start + HEAD_CHUNK])
-        chunk = _checkpointed(trainable)(head, lambda x, own=own: losses(x, own))
+        chunk = _checkpointed(trainable)(head, partial(losses, targets=own))
         chunks.append(chunk(hidden[start : start + HEAD_CHUNK]))
     return mx.concatenate(chunks)
 

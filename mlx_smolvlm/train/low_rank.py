@@ -68,7 +68,7 @@ class LowRankLinear(nn.Module):
         name: str,
         noise: Noise,
     ):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.base = base
         self.lora_a = lora_a
         self.lora_b = lora_b
@@ -81,13 +81,13 @@ class LowRankLinear(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(..., in) -> (..., out)."""
         a, b = self["lora_a"].astype(x.dtype), self["lora_b"].astype(x.dtype)
-        y = self["base"](x)
+        y: mx.array = self["base"](x)
         dropped = self._noise.drop(x, self._name, self._is_visual)
-        change = (dropped @ a.T) @ b.T * self._scaling
+        change: mx.array = (dropped @ a.T) @ b.T * self._scaling
         if self.magnitude is None:
             return y + change
         gain = self.gain()
-        plain = y if dropped is x else self["base"](dropped)
+        plain: mx.array = y if dropped is x else self["base"](dropped)
         if "bias" in self["base"]:
             plain = plain - self["base"]["bias"]
         return y + (gain - 1).astype(x.dtype) * plain + gain.astype(x.dtype) * change
@@ -96,7 +96,8 @@ class LowRankLinear(nn.Module):
         """DoRA's factor of each row, (out,) float32. The rows' length counts as a constant in the gradient."""
         a, b = self["lora_a"].astype(mx.float32), self["lora_b"].astype(mx.float32)
         adapted = dense_weight(self["base"]).astype(mx.float32) + self._scaling * (b @ a)
-        return self["magnitude"].astype(mx.float32) / mx.stop_gradient(mx.linalg.norm(adapted, axis=1))
+        magnitude: mx.array = self["magnitude"].astype(mx.float32)
+        return magnitude / mx.stop_gradient(mx.linalg.norm(adapted, axis=1))
 
 
 class LowRankEmbedding(nn.Module):
@@ -109,7 +110,7 @@ class LowRankEmbedding(nn.Module):
     """
 
     def __init__(self, base: nn.Module, lora_a: mx.array, lora_b: mx.array, scaling: float):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.base = base
         self.lora_a = lora_a
         self.lora_b = lora_b
@@ -118,7 +119,7 @@ class LowRankEmbedding(nn.Module):
     def __call__(self, ids: mx.array) -> mx.array:
         """(...) -> (..., dims)."""
         embeddings: mx.array = self["base"](ids)
-        change = self["lora_b"][ids] @ self["lora_a"] * self._scaling
+        change: mx.array = self["lora_b"][ids] @ self["lora_a"] * self._scaling
         return embeddings + change.astype(embeddings.dtype)
 
     def as_linear(self, x: mx.array) -> mx.array:

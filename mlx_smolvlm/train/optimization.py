@@ -90,7 +90,8 @@ def _added_up(totals: Arrays, loss_sum: mx.array, num_trained: int) -> tuple[Arr
     for name, total in totals.items():
         added[name] = flat[start : start + total.size].reshape(total.shape)
         start += total.size
-    return added, flat[0], (round(flat[1].item()) << 16) + round(flat[2].item())
+    numbers: list[float] = flat[:3].tolist()  # type: ignore[assignment]
+    return added, flat[0], (round(numbers[1]) << 16) + round(numbers[2])
 
 
 class Optimization:
@@ -136,7 +137,7 @@ class Optimization:
         parameters = self._trainable.parameters
         for group, names in self._groups.items() if arrays else ():
             optimizer = self._optimizers[group]
-            optimizer.learning_rate = self._rates[group[0]] * self._factor  # type: ignore[assignment]
+            optimizer.learning_rate = self._rates[group[0]] * self._factor
             changed: Any = optimizer.apply_gradients(
                 {name: arrays[name] for name in names}, {name: parameters[name] for name in names}
             )

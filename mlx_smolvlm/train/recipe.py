@@ -102,7 +102,7 @@ class Recipe:
             part = "--train-vision" if self.train_vision else "--train-connector"
             raise ValueError(f"--target and {part} exclude each other; name the part's layers by --target as well")
         if self.method == "full":
-            of_adapters = {"rank": self.rank, "alpha": self.alpha, "init_adapter": self.init_adapter}
+            of_adapters: dict[str, object] = {"rank": self.rank, "alpha": self.alpha, "init_adapter": self.init_adapter}
             of_adapters |= {"dropout": self.dropout or None, "targets": self.targets or None}
             for name, value in of_adapters.items():
                 if value is not None:

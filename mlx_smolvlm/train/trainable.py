@@ -245,5 +245,6 @@ def _check_continued_targets(recipe: Recipe, layers: Mapping[str, nn.Module], ow
         what = "adapts" if others[0] in own else "does not adapt"
         given = "--target" if recipe.targets else "--train-vision or --train-connector"
         raise ValueError(
-            f"{given} names other layers than {folder}, which is continued and {what} {hf_path(others[0])}; leave it out"
+            f"{given} names other layers than {folder}, which is continued and {what} {hf_path(others[0])}; "
+            "leave it out"
         )
