@@ -21,7 +21,7 @@ COMMANDS = {
     "watch": (".watch", "caption a camera, a stream or a video window by window"),
     "batch": (".batch.__main__", "ask one question about many images, one line of JSON each"),
     "server": (".server.__main__", "serve programs (OpenAI's and Ollama's interfaces) and a page"),
-    "document": (".document", "convert documents to Markdown, HTML, JSON or DocTags"),
+    "document": (".document.__main__", "convert documents to Markdown, HTML, JSON or DocTags"),
     "convert": (".convert.__main__", "convert, quantize and compare checkpoints"),
     "benchmark": (".benchmark.__main__", "measure the speed of each stage on this machine"),
 }
