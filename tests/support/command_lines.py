@@ -14,7 +14,7 @@ MODULES = {
     "generate": "mlx_smolvlm.generate",
     "chat": "mlx_smolvlm.chat",
     "watch": "mlx_smolvlm.watch",
-    "document": "mlx_smolvlm.document",
+    "document": "mlx_smolvlm.document.__main__",
 }
 
 
