@@ -20,6 +20,8 @@ COMMANDS = {
     "chat": (".chat", "talk with a model on the terminal"),
     "watch": (".watch", "caption a camera, a stream or a video window by window"),
     "batch": (".batch.__main__", "ask one question about many images, one line of JSON each"),
+    "index": (".index", "make an index of the pages of PDFs and images"),
+    "search": (".search", "find the pages of an index that answer a question"),
     "server": (".server.__main__", "serve programs (OpenAI's and Ollama's interfaces) and a page"),
     "document": (".document", "convert documents to Markdown, HTML, JSON or DocTags"),
     "train": (".train.__main__", "fine-tune a model on rows of questions and answers"),

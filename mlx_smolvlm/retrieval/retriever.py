@@ -6,16 +6,17 @@ Port of colpali-engine, `models/idefics3/colidefics3/` (`modeling_colidefics3.py
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from functools import cached_property
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 
 from ..api.finding import AdapterSource, base_of, find_checkpoint, open_adapters
 from ..api.loading import load_checked
-from ..api.session_file import model_fingerprint
 from ..engine.feature_cache import FeatureCache
 from ..engine.prefill import tiles_per_step
 from ..media.images import ImageSource
@@ -34,6 +35,7 @@ from .prompt_formats import DEFAULT_FORMAT, find_format
 PAGES_PER_STEP = 4  # that are read together; some 900 tokens each
 QUERIES_PER_STEP = 32
 _TOKENS_PER_STEP = 8192
+_PROBE = 64  # numbers of each weight that the fingerprint looks at
 _PREPARING_THREADS = 3
 _FEATURE_BYTES = 32 * 1024**2  # of tiles that come again: margins, empty halves of pages
 
@@ -120,8 +122,14 @@ class Retriever:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Differs between models of other configurations, weights, adapters or number types."""
-        return model_fingerprint(self._model)
+        """Differs between models of other weights, adapters or number types; it is kept in indexes."""
+        text, digest = self._model.config.text, blake2b(digest_size=16)
+        digest.update(f"{text.rope_theta} {text.rope_scaling} {self.processor.config.image.longest_edge}".encode())
+        parameters: Any = tree_flatten(self._model.parameters())
+        for name, values in sorted(parameters):
+            digest.update(f"{name} {values.shape} {values.dtype}".encode())
+            digest.update(np.array(values.reshape(-1)[:_PROBE].astype(mx.float32)).tobytes())
+        return digest.hexdigest()
 
     def embed_pages(self, images: Several[ImageSource]) -> list[np.ndarray]:
         """The vectors of pages, each given as an image.
