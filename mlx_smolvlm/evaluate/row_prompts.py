@@ -9,6 +9,8 @@ from ..model.json_fields import read_json
 from .eval_rows import EvalRow
 from .frame_choice import ChosenFrames, choose, names_of, row_media
 from .set_messages import Message, MessageMedia, listed_message, set_message
+from .option_scorers import lettered
+from .set_messages import Message, RowMedia, listed_message, set_message
 from .sets import SetRule, rule_of
 from .wrapper_prompts import WRAPPERS, WrappedPrompt, build_prompt, frame_edge
 
@@ -98,12 +100,16 @@ def chat_message(row: EvalRow) -> tuple[list[dict[str, Any]], SetRule]:
     content: list[dict[str, Any]] = []
     plain = replace(row, subtitles=None)
     for part in set_message(rule.message, plain, MessageMedia(0 if row.video is not None else len(images))):
+    kind = rule.message
+    if row.is_video:  # the sets' own texts speak of frames
+        row = replace(row, options=dict(row.options) or lettered(row.candidates or []))
+        kind = "mcq" if row.options else "plain"
+    content: list[dict[str, Any]] = [{"type": "video"}] if row.video is not None else []
+    for part in set_message(kind, row, RowMedia(0 if row.video is not None else len(images))):
         if part.image is not None:
             content.append({"type": "image"})
-        elif part.role is None and part.text and part.text.strip():
+        elif part.text and part.text.strip():
             content.append({"type": "text", "text": part.text.strip()})
-    if row.video is not None:
-        content.insert(0, {"type": "video"})
     return [{"role": "user", "content": content}], rule
 
 
