@@ -1,7 +1,7 @@
 """One question of the mini suite, with its images or frames in memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -18,7 +18,7 @@ class MiniQuestion:
         frames: of a clip, if that is what is asked about.
         fps: frames of the clip per second.
         options: texts of the options A, B, ...; empty where none are given.
-        choices: for the scorer "choice": what an answer may say, each with the words for it.
+        choices: for the scorer "choice", for each thing that is asked: what an answer may say, and the words for it.
     """
 
     question: str
@@ -28,4 +28,4 @@ class MiniQuestion:
     frames: Sequence[Image.Image] = ()
     fps: int = 0
     options: Sequence[str] = ()
-    choices: dict[str, list[str]] = field(default_factory=dict)
+    choices: Sequence[dict[str, list[str]]] = ()

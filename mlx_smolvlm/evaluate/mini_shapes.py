@@ -40,6 +40,7 @@ _QUESTIONS = {
     "color": ("What color is the shape?", "Which color is it?", "What color is it?"),
     "shape": ("What shape is it?", "Which shape is this?", "What shape do you see?"),
     "place": ("Where is the shape?", "Where is it?", "In which place is the shape?"),
+    "description": ("Describe the picture.", "What do you see?", "What is in this picture?", "Describe this image."),
     "count": ("How many shapes are there?", "How many shapes do you see?", "Count the shapes."),
     "number": ("What number is written?", "Which number do you see?", "Read the number."),
     "change": (
@@ -88,14 +89,13 @@ class _Shape:
 
 
 def one_shape(rng: Random, difficulty: int, asked: str) -> MiniQuestion:
-    """One shape; `asked` is its color, shape or place."""
+    """One shape; `asked` is its color, shape or place, or its description, which has all three."""
     shape, place = _random_shape(rng, _LEVELS[difficulty])
     image = _draw([shape], _canvas(rng), rng, _LEVELS[difficulty])
-    answer, names = {
-        "color": (shape.color, _COLOR_NAMES),
-        "shape": (shape.shape, _SHAPE_NAMES),
-        "place": (place, _PLACE_NAMES),
-    }[asked]
+    facts = {"color": (shape.color, _COLOR_NAMES), "shape": (shape.shape, _SHAPE_NAMES), "place": (place, _PLACE_NAMES)}
+    wanted = list(facts.values()) if asked == "description" else [facts[asked]]
+    answers, names = [answer for answer, _ in wanted], [names for _, names in wanted]
+    answer = answers if asked == "description" else answers[0]
     return MiniQuestion(rng.choice(_QUESTIONS[asked]), answer, "choice", images=[image], choices=names)
 
 
@@ -114,7 +114,7 @@ def counted_shapes(rng: Random, difficulty: int) -> MiniQuestion:
     ]
     image = _draw(shapes, _canvas(rng, square=True), rng, level)
     answer = COUNTS[count - 1]
-    return MiniQuestion(rng.choice(_QUESTIONS["count"]), answer, "choice", images=[image], choices=_COUNT_NAMES)
+    return MiniQuestion(rng.choice(_QUESTIONS["count"]), answer, "choice", images=[image], choices=[_COUNT_NAMES])
 
 
 def written_number(rng: Random, difficulty: int) -> MiniQuestion:
@@ -156,7 +156,7 @@ def changed_shape(rng: Random, difficulty: int) -> MiniQuestion:
         second = replace(second, x=x, y=y)
     size, paper = _canvas(rng), _paper(rng)
     images = [_draw([shape], size, rng, level, paper) for shape in (first, second)]
-    return MiniQuestion(rng.choice(_QUESTIONS["change"]), attribute, "choice", images=images, choices=_CHANGE_NAMES)
+    return MiniQuestion(rng.choice(_QUESTIONS["change"]), attribute, "choice", images=images, choices=[_CHANGE_NAMES])
 
 
 def moving_shape(rng: Random, difficulty: int) -> MiniQuestion:
@@ -174,7 +174,7 @@ def moving_shape(rng: Random, difficulty: int) -> MiniQuestion:
         x, y = (along + dx * shift, across) if dx else (across, along + dy * shift)
         frames.append(_draw([replace(shape, x=x, y=y)], size, rng, level, paper))
     return MiniQuestion(
-        rng.choice(_QUESTIONS["motion"]), direction, "choice", frames=frames, fps=CLIP_FPS, choices=_DIRECTION_NAMES
+        rng.choice(_QUESTIONS["motion"]), direction, "choice", frames=frames, fps=CLIP_FPS, choices=[_DIRECTION_NAMES]
     )
 
 

@@ -32,6 +32,7 @@ _BASIC: dict[str, Callable[[Random, int], MiniQuestion]] = {
     "color": partial(mini_shapes.one_shape, asked="color"),
     "shape": partial(mini_shapes.one_shape, asked="shape"),
     "place": partial(mini_shapes.one_shape, asked="place"),
+    "description": partial(mini_shapes.one_shape, asked="description"),
     "counting": mini_shapes.counted_shapes,
     "number": mini_shapes.written_number,
     "difference": mini_shapes.changed_shape,

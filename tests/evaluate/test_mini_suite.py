@@ -43,20 +43,22 @@ def test_rows_have_what_evaluation_reads(made):
         if row["scorer"] == "letter":
             assert row["answer"] in row and len({row[letter] for letter in "ABCD"}) == 4
         if row["scorer"] == "choice":
-            assert named_choice(f"It is {row['choices'][row['answer']][0]}.", row["choices"]) == row["answer"]
+            answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
+            said = " ".join(names[answer][0] for names, answer in zip(row["choices"], answers, strict=True))
+            assert [named_choice(said, names) for names in row["choices"]] == answers
         if row["scorer"] == "yes_no":
             assert row["answer"] in ("Yes", "No")
 
 
 def test_the_same_seed_makes_the_same_files(made, tmp_path):
     folder, rows = made
-    path = mini_suite_at(MiniSuite(14), tmp_path)
+    path = mini_suite_at(MiniSuite(15), tmp_path)
     again = path.parent
-    assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == rows[:14]
+    assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == rows[:15]
     names = [file.relative_to(again) for file in (again / "media").iterdir()]
-    assert len(names) > 14
+    assert len(names) > 15
     assert [name for name in names if (folder / name).read_bytes() != (again / name).read_bytes()] == []
-    assert mini_suite_at(MiniSuite(14), tmp_path) == path  # which is kept
+    assert mini_suite_at(MiniSuite(15), tmp_path) == path  # which is kept
 
 
 def test_a_shorter_suite_is_the_beginning_of_a_longer_one_and_another_seed_another_suite():
