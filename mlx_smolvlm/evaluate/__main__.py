@@ -113,7 +113,7 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
                 from ..api.session_file import model_fingerprint
                 from .eval_report import write_summary
                 from .eval_run import Asking, EvalRun
-                from .run_folder import RunFolder, file_digest, read_run
+                from .evaluation_folder import EvaluationFolder, file_digest, read_run
                 from .summary import summary_text
 
             read_run(arguments.out, is_new_allowed=True)  # what it is refused for is said before a model is loaded
@@ -140,7 +140,7 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
                 "data": [{"name": path.name, "sha256": file_digest(path)} for path in paths],
             }
             keys = [row.key for row in found.rows]
-            folder = opened.enter_context(RunFolder(arguments.out, settings, keys))
+            folder = opened.enter_context(EvaluationFolder(arguments.out, settings, keys))
             folder.note_places(paths, arguments.image_root)
         if arguments.protocol == "vlmevalkit":
             _say_notes(found)
@@ -179,8 +179,8 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
 
 def _judged(arguments: argparse.Namespace, folder: Path, found: RowFiles) -> dict[str, Any]:
     """What the judge says of a run."""
+    from .evaluation_folder import read_results
     from .judge import judge_run
-    from .run_folder import read_results
 
     with Progress(not arguments.quiet) as progress:
 

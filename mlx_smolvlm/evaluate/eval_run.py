@@ -14,9 +14,9 @@ from ..options import GenerationOptions
 from ..processor.chat_template import FAMILY_TEMPLATE, render
 from ..processor.processor import Processor
 from .eval_rows import EvalRow
+from .evaluation_folder import Result
 from .frame_choice import frame_files, names_of
 from .row_prompts import WrapperChoice, chat_message, row_prompt, row_rule
-from .run_folder import Result
 from .scorers import RowScore, score_answer
 
 VLMEVALKIT, CHAT = PROTOCOLS = ("vlmevalkit", "chat")

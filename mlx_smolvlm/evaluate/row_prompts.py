@@ -8,9 +8,8 @@ from typing import Any
 from ..model.json_fields import read_json
 from .eval_rows import EvalRow
 from .frame_choice import ChosenFrames, choose, names_of, row_media
-from .set_messages import Message, MessageMedia, listed_message, set_message
 from .option_scorers import lettered
-from .set_messages import Message, RowMedia, listed_message, set_message
+from .set_messages import Message, MessageMedia, listed_message, set_message
 from .sets import SetRule, rule_of
 from .wrapper_prompts import WRAPPERS, WrappedPrompt, build_prompt, frame_edge
 
@@ -97,15 +96,12 @@ def chat_message(row: EvalRow) -> tuple[list[dict[str, Any]], SetRule]:
     if isinstance(row.frames, int):
         raise ValueError("frames only says how many there are; expected a video or a list of images")
     images = row.frames if row.frames is not None else row.images
-    content: list[dict[str, Any]] = []
-    plain = replace(row, subtitles=None)
-    for part in set_message(rule.message, plain, MessageMedia(0 if row.video is not None else len(images))):
     kind = rule.message
     if row.is_video:  # the sets' own texts speak of frames
         row = replace(row, options=dict(row.options) or lettered(row.candidates or []))
         kind = "mcq" if row.options else "plain"
     content: list[dict[str, Any]] = [{"type": "video"}] if row.video is not None else []
-    for part in set_message(kind, row, RowMedia(0 if row.video is not None else len(images))):
+    for part in set_message(kind, row, MessageMedia(0 if row.video is not None else len(images))):
         if part.image is not None:
             content.append({"type": "image"})
         elif part.text and part.text.strip():

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from ..api.generation import generate_text
 from ..processor.processor import Processor
@@ -55,7 +56,7 @@ class Validation:
             loss_sum, count = 0.0, 0
             for batch in self._batches():
                 losses = token_losses(self._trainable, batch)
-                loss_sum += losses.sum().item()  # type: ignore[operator]
+                loss_sum += float(np.asarray(losses.sum()))
                 count += len(batch.predicted)
             answers = [self._answer(question.prompt, question.images) for question in self._questions]
         mx.clear_cache()
@@ -90,7 +91,7 @@ def is_over(records: Sequence[Record], patience: int | None) -> bool:
     best = best_step(records)
     if patience is None or best is None:
         return False
-    return sum(LOSS in record and record["step"] > best for record in records) >= patience
+    return len([1 for record in records if LOSS in record and record["step"] > best]) >= patience
 
 
 def held_out(num_rows: int, share: float, lot: Callable[[int], bytes]) -> list[int]:

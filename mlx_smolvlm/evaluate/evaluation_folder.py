@@ -23,7 +23,7 @@ _BLOCK = 1024**2
 Result = dict[str, Any]
 
 
-class RunFolder:
+class EvaluationFolder:
     """The folder of a run, for one process at a time.
 
     Attributes:
@@ -61,7 +61,7 @@ class RunFolder:
             self._results.close()
             raise
 
-    def __enter__(self) -> "RunFolder":
+    def __enter__(self) -> "EvaluationFolder":
         return self
 
     def __exit__(self, *_: object) -> None:
