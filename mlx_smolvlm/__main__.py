@@ -21,8 +21,10 @@ COMMANDS = {
     "watch": (".watch", "caption a camera, a stream or a video window by window"),
     "batch": (".batch.__main__", "ask one question about many images, one line of JSON each"),
     "server": (".server.__main__", "serve programs (OpenAI's and Ollama's interfaces) and a page"),
+    "document": (".document", "convert documents to Markdown, HTML, JSON or DocTags"),
     "train": (".train.__main__", "fine-tune a model on rows of questions and answers"),
     "convert": (".convert.__main__", "convert, quantize and compare checkpoints"),
+    "evaluate": (".evaluate.__main__", "score a model on local data, as VLMEvalKit does"),
     "benchmark": (".benchmark.__main__", "measure the speed of each stage on this machine"),
 }
 

@@ -153,7 +153,7 @@ class Processor:
                 clips = open_all("video", conversation.videos, open_video)
                 text = self._prompt(conversation, continue_final_message, check_cancelled)
                 media = self._in_prompt_order(text, loaded_images, clips)
-                prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
+                prompt = Prompt(text, media, self.encode, self.config, check_cancelled)
                 prompt.check_context(self.config.context_length)
                 yield prompt
             finally:
@@ -263,7 +263,12 @@ class Processor:
                 )
         return [next(sources[marker]) for marker in markers]
 
-    def _encode(self, text: str, is_beginning: bool = True) -> list[int]:
+    def encode(self, text: str, is_beginning: bool = True) -> list[int]:
+        """The tokens of a prompt, markers expanded; or those of a part that does not begin it.
+
+        Raises:
+            ValueError: text that is too long or no valid Unicode.
+        """
         # As in the reference: a post-processor's tokens, unless the template wrote the first of them itself.
         opening = self.config.special_tokens.get("bos_token")
         add_special_tokens = is_beginning and (opening is None or not text.startswith(opening))

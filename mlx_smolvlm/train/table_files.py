@@ -11,7 +11,7 @@ from typing import Any
 
 from ..model.json_fields import read_json
 from ..options import quoted
-from .row_files import Entry
+from .data_files import Entry
 
 TABLES = (".parquet", ".arrow")
 

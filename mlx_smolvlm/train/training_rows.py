@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..options import quoted
-from .row_files import Entry, delimited, json_lines, json_list
+from .data_files import Entry, delimited, json_lines, json_list
 from .row_forms import read_row
 from .row_media import RowMedia
 from .table_files import TABLES, files_of, table_rows

@@ -34,11 +34,12 @@ def attach(model: SmolVLM, adapters: Sequence[tuple[Adapter, float]]) -> SmolVLM
     if any(isinstance(layer, AdaptedLinear | AdaptedEmbedding) for layer in layers.values()):
         raise ValueError("the model has adapters already; attach all of them to its base at once")
     config = model.config
-    changes = Changes(adapters, layer_shapes(layers), not hasattr(model.language_model, "lm_head"))
+    is_tied = not config.is_retriever and not hasattr(model.language_model, "lm_head")
+    changes = Changes(adapters, layer_shapes(layers), is_tied)
     adapted: SmolVLM = _copied(model)
     dtype = model.language_model.norm.weight.dtype
     places = {path: layer for path, layer in adapted.named_modules() if path}
-    if not changes.tie_word_embeddings and HEAD not in places:
+    if is_tied and not changes.tie_word_embeddings:
         places[HEAD] = adapted.language_model["lm_head"] = head_of(places[EMBEDDINGS])
     for name in sorted(changes.names, key=lambda name: name.endswith(".weight")):  # biases before what is around them
         path, _, key = name.rpartition(".")
