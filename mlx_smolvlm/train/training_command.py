@@ -10,7 +10,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from ..api.finding import check_utf8, find_checkpoint
-from ..api.loading import DEMO_MODEL, DTYPES, default_dtype, load_model
+from ..api.loading import DEMO_MODEL, DTYPES, default_dtype, load_model, refuse_retriever
 from ..batch.ranks import Ranks
 from ..command_line.arguments import media_options
 from ..command_line.progress import Progress, duration, per_second
@@ -50,6 +50,7 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
     base = find_checkpoint(arguments.model or DEMO_MODEL)
     check_folder(base)
     config = read_model_config(base)
+    refuse_retriever(base, config)
     if merged is not None and config.quantization:
         raise ValueError(f"--merge cannot merge into {base}, which is quantized; use the adapter with --adapter-path")
     init = [] if recipe.init_adapter is None else [find_checkpoint(recipe.init_adapter)]
