@@ -25,6 +25,7 @@ class HeldQuestion:
         images: those that the text has markers for.
         question: the last question, as text.
         expected: the row's own answer.
+        num_expected: its tokens, and those of earlier answers.
     """
 
     row: str
@@ -32,19 +33,23 @@ class HeldQuestion:
     images: list[Any]
     question: str
     expected: str
+    num_expected: int
 
 
-def held_question(row: TrainingRow) -> HeldQuestion:
-    """The question of a row."""
+def held_question(row: TrainingRow, example: Example) -> HeldQuestion:
+    """The question of a row, which is also given as an example."""
+    num_expected = int(example.trained.sum())
     if row.rendered is not None:
         prompt, answer = row.rendered
-        return HeldQuestion(row.name, prompt, [_read(image) for image in row.images], prompt, answer.strip())
+        return HeldQuestion(
+            row.name, prompt, [_read(image) for image in row.images], prompt, answer.strip(), num_expected
+        )
     last = max(number for number, message in enumerate(row.messages) if message["role"] == "assistant")
     messages = [
         {**message, "content": [_with_source(item) for item in message["content"]]} for message in row.messages[:last]
     ]
     question = next((message for message in reversed(messages) if message["role"] == "user"), messages[-1])
-    return HeldQuestion(row.name, messages, [], _text(question), _text(row.messages[last]).strip())
+    return HeldQuestion(row.name, messages, [], _text(question), _text(row.messages[last]).strip(), num_expected)
 
 
 def shown_images(example: Example) -> list[str]:

@@ -16,19 +16,17 @@ from .low_rank import LowRankEmbedding, LowRankLinear
 from .trainable import Trainable
 
 
-def pair_losses(
-    trainable: Trainable, batch: MicroBatch, reference: mx.array, beta: float, checkpoint: bool = False
-) -> mx.array:
+def pair_losses(trainable: Trainable, batch: MicroBatch, checkpoint: bool = False, *, beta: float) -> mx.array:
     """The losses of pairs, (num_pairs,) float32.
 
     Args:
         trainable: the model.
-        batch: rows, a chosen and a rejected answer in turn.
-        reference: (num_pairs,) float32, by how much the base finds the chosen answer likelier: see `log_ratios`.
-        beta: how far the model may leave the base; the smaller, the further.
+        batch: rows, a chosen and a rejected answer in turn, with a `reference`: what `log_ratios` is for the base.
         checkpoint: as in `token_losses`.
+        beta: how far the model may leave the base; the smaller, the further.
     """
-    return mx.logaddexp(mx.array(0.0), -beta * (log_ratios(trainable, batch, checkpoint) - reference))
+    assert batch.reference is not None
+    return mx.logaddexp(mx.array(0.0), -beta * (log_ratios(trainable, batch, checkpoint) - batch.reference))
 
 
 def log_ratios(trainable: Trainable, batch: MicroBatch, checkpoint: bool = False) -> mx.array:
