@@ -36,16 +36,20 @@ def _run(arguments: argparse.Namespace) -> int:
     if not arguments.out:
         raise ValueError("--out is empty; name the folder of the index")
     folder = Path(arguments.out).expanduser().absolute()
-    if not (arguments.input or arguments.prune):
-        raise ValueError("nothing to do: name PDFs, images or folders, or give --prune")
+    if not (arguments.input or arguments.prune or arguments.export_lancedb):
+        raise ValueError("nothing to do: name PDFs, images or folders, or give --prune or --export-lancedb")
+    target = Path(arguments.export_lancedb).expanduser().absolute() if arguments.export_lancedb else None
     with Waiting(not arguments.quiet) as waiting:
         waiting.tell("looking through the input")
         with starting.importing():
             from .documents.page_images import LeftOutFiles, find_documents
             from .retrieval.index_writer import IndexWriter, check_target
+            from .retrieval.lance_index import check_lancedb_target, export_lancedb
             from .retrieval.manifest import is_index, read_manifest
             from .retrieval.pooling import MAX_POOL_FACTOR
         check_target(folder)
+        if target is not None:
+            check_lancedb_target(target)
         factor = arguments.pool_factor
         if factor is not None and not 1 <= factor <= MAX_POOL_FACTOR:
             raise ValueError(f"--pool-factor is {factor}, expected 1 (none) to {MAX_POOL_FACTOR}")
@@ -59,6 +63,12 @@ def _run(arguments: argparse.Namespace) -> int:
         for note in [*writer.notes, *left_out.notes()]:
             say(f"note: {note}")
         num_failed = _update(arguments, writer, retriever, sources)
+        if target is not None:
+            with Waiting(not arguments.quiet) as waiting:
+                waiting.tell("exporting to LanceDB")
+                num_pages = export_lancedb(folder, target)
+            if not arguments.quiet:
+                print(f"{target}: {num_pages} pages, for LanceDB")
         return _SOME_FAILED if num_failed or left_out.unread else 0
 
 
@@ -128,6 +138,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--out", required=True, metavar="INDEX", help="folder of the index, made or brought up to date")
     what.add_argument("--prune", action="store_true", help="remove documents whose files are no longer there")
+    what.add_argument(
+        "--export-lancedb",
+        metavar="FOLDER",
+        help="then write the index as a LanceDB database, which search takes as well (needs lancedb: pip install "
+        "'mlx-smolvlm[lancedb]')",
+    )
     what.add_argument("--quiet", action="store_true", help="nothing but errors and notes")
     how = parser.add_argument_group("how pages become vectors")
     add_retriever_arguments(how, "the index's")

@@ -100,11 +100,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Replace `index.json`, whole or not at all."""
-        settings = {entry.name: getattr(self.settings, entry.name) for entry in fields(IndexSettings)}
         content = {
-            "format": FORMAT,
-            "version": VERSION,
-            **settings,
+            **settings_as_json(self.settings),
             "next_chunk": self.next_chunk,
             "chunks": [{"file": chunk.file, "pages": chunk.pages} for chunk in self.chunks],
             "documents": [
@@ -132,6 +129,21 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         what = f"no {MANIFEST} in it" if folder.is_dir() else "no such folder"
         raise FileNotFoundError(f"{folder} is no index of pages: {what}; make one with python -m mlx_smolvlm.index")
+    content = read_checked(path)
+    try:
+        return _parsed(content, str(path))
+    except (TypeError, KeyError, IndexError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); make the index again") from None
+
+
+def settings_as_json(settings: IndexSettings) -> dict[str, Any]:
+    """What a file says of an index's vectors, for `read_checked` and `read_settings`."""
+    values = {entry.name: getattr(settings, entry.name) for entry in fields(IndexSettings)}
+    return {"format": FORMAT, "version": VERSION, **values}
+
+
+def read_checked(path: Path) -> dict[str, Any]:
+    """The JSON object of a file of an index. Raises ValueError as `read_manifest`."""
     check_file_size(path, _MAX_BYTES)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -146,15 +158,13 @@ def read_manifest(folder: Path) -> Manifest:
         raise ValueError(
             f"{path} was written by a newer version of this program (format {version}, known is {VERSION}); update it"
         )
-    try:
-        return _parsed(content, str(path))
-    except (TypeError, KeyError, IndexError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); make the index again") from None
+    return content
 
 
-def _parsed(content: dict[str, Any], where: str) -> Manifest:
+def read_settings(content: dict[str, Any], where: str) -> IndexSettings:
+    """The settings that `settings_as_json` wrote. Raises ValueError if one is missing or of another kind."""
     values = Fields(content, where)
-    settings = IndexSettings(
+    return IndexSettings(
         model=values.get("model", str),
         adapters=tuple((str(path), float(weight)) for path, weight in values.get("adapters", list)),
         dtype=values.get("dtype", str),
@@ -163,6 +173,10 @@ def _parsed(content: dict[str, Any], where: str) -> Manifest:
         vector_size=values.positive("vector_size"),
         pool_factor=values.positive("pool_factor"),
     )
+
+
+def _parsed(content: dict[str, Any], where: str) -> Manifest:
+    values, settings = Fields(content, where), read_settings(content, where)
     chunks = []
     for raw in values.get("chunks", list):
         pages = tuple((digest, count) for digest, count in raw["pages"])

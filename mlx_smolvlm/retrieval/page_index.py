@@ -1,7 +1,7 @@
 """An index that is searched: every page is scored, with memory for a few pages at a time."""
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from .index_writer import read_chunk
-from .manifest import Manifest, VectorChunk, read_manifest
+from .manifest import IndexSettings, Manifest, VectorChunk, read_manifest
 from .maxsim import best_products
 
 _CPU_BLOCK_BYTES = 2**20  # of vectors that are taken at a time: what a core's cache holds
@@ -25,11 +25,13 @@ class SearchResult:
         path: of its document, absolute; or an address.
         page: number of the page, counted from 1.
         score: MaxSim; comparable between pages, for one query.
+        digest: of the page's pixels, as they were indexed.
     """
 
     path: str
     page: int
     score: float
+    digest: str
 
 
 class PageIndex:
@@ -44,6 +46,16 @@ class PageIndex:
         """Raises what `read_manifest` raises."""
         self.folder = folder
         self.manifest: Manifest = read_manifest(folder)
+
+    @property
+    def settings(self) -> IndexSettings:
+        """What it was made with."""
+        return self.manifest.settings
+
+    @property
+    def num_pages(self) -> int:
+        """Pages that can be found."""
+        return self.manifest.num_pages
 
     def search(self, query: np.ndarray, top_k: int) -> list[SearchResult]:
         """The pages with the best scores.
@@ -84,12 +96,17 @@ class PageIndex:
 def best_results(manifest: Manifest, scores: dict[str, float], top_k: int) -> list[SearchResult]:
     """The pages of the documents with the best scores, given by the pages' digests; in the order of `search`."""
     found = (
-        SearchResult(document.path, number, scores[digest])
+        SearchResult(document.path, number, scores[digest], digest)
         for document in manifest.documents.values()
         for number, digest in enumerate(document.pages, 1)
         if digest in scores
     )
-    return heapq.nsmallest(top_k, found, key=lambda result: (-result.score, result.path, result.page))
+    return best_of(found, top_k)
+
+
+def best_of(results: Iterable[SearchResult], top_k: int) -> list[SearchResult]:
+    """The results with the best scores; of equal ones, by path and page."""
+    return heapq.nsmallest(top_k, results, key=lambda result: (-result.score, result.path, result.page))
 
 
 def _blocks(chunk: VectorChunk, row_bytes: int) -> Iterator[tuple[int, list[tuple[str, int]]]]:

@@ -3,6 +3,8 @@
 Port of colpali-engine, `models/idefics3/colidefics3/` (`modeling_colidefics3.py`, `processing_colidefics3.py`).
 """
 
+import math
+import re
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from functools import cached_property
@@ -29,6 +31,7 @@ from ..model.smolvlm import SmolVLM
 from ..options import quoted
 from ..processor.messages import IMAGE_MARKER, Several, check_media
 from ..processor.processor import END_OF_UTTERANCE, Processor
+from ..processor.prompt_media import PlannedImage
 from .maxsim import check_vectors, maxsim
 from .prompt_formats import DEFAULT_FORMAT, find_format
 
@@ -197,6 +200,38 @@ class Retriever:
         """
         sizes = self.vector_size
         return maxsim(check_vectors("queries", queries, sizes), check_vectors("pages", pages, sizes))
+
+    def embed_patches(self, image: ImageSource) -> np.ndarray:
+        """The vectors of a page's image tokens, each in its place on the page.
+
+        Returns:
+            (rows, columns, vector_size) float32, a grid that is laid over the whole page. Those of the global image,
+            which repeats the page, are left out, unless the page is one tile.
+        """
+        with self.processor.prepare(self._format.page, images=[image], apply_chat_template=False) as prompt:
+            layout = next(medium.layout for medium in prompt.media if isinstance(medium, PlannedImage))
+            inputs = prompt.inputs()
+            positions = prompt.image_positions
+        (vectors,) = self._vectors([self._embeddings(inputs.input_ids, inputs.pixel_values)])
+        side = math.isqrt(self.processor.config.image_seq_len)
+        rows, columns = max(layout.rows, 1), max(layout.columns, 1)
+        tiles = _finite(vectors, "the page")[positions].reshape(-1, side, side, self.vector_size)[: rows * columns]
+        grid: np.ndarray = tiles.reshape(rows, columns, side, side, -1).swapaxes(1, 2)  # tiles are row-major
+        return grid.reshape(rows * side, columns * side, self.vector_size)
+
+    def query_words(self, text: str) -> list[tuple[str, list[int]]]:
+        """The words of a query, each with the places of its tokens among the query's vectors."""
+        prompt = self.query_prompt(text)
+        encoded = self.processor.tokenizer.encode(prompt)
+        if encoded.ids != self.processor.encode(prompt):  # characters for private use, which `encode` takes apart
+            return []
+        first = len(self._format.query_start)
+        words = []
+        for word in re.finditer(r"\S+", text):
+            start, end = word.start() + first, word.end() + first
+            tokens = [place for place, (left, right) in enumerate(encoded.offsets) if left < end and right > start]
+            words.append((word[0], tokens))
+        return words
 
     def query_prompt(self, text: str) -> str:
         """What the model reads of a query.

@@ -1,7 +1,13 @@
 """`index` and `search` from the command line, on a tiny ColIdefics3 checkpoint."""
 
+import base64
+import io
 import json
 import os
+import re
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +15,7 @@ from PIL import Image
 from support.command_lines import assert_refused, run
 from support.made_adapters import write_peft
 from support.made_pdfs import ENCRYPTED, MadePage, pdf_bytes, write_pdf
+from support.page_indexes import run_index, write_documents
 from support.retrievers import write_retriever
 
 from mlx_smolvlm import load_retriever
@@ -128,6 +135,103 @@ def test_bad_input_is_one_line(command, model, documents, index, checkpoint, tmp
         ([index, "costs", "--model", tmp_path / "gone"], "no folder"),
     ):
         assert_refused(command("search", *arguments), problem)
+
+
+def test_html_shows_the_pages_and_where_words_matched(command, index, documents, tmp_path):
+    file = tmp_path / "found.html"
+    result = command("search", index, "<b>yields</b> & costs", "--html", file, "--top-k", 2, "--json")
+    assert result.status == 0
+    page = file.read_text(encoding="utf-8")
+    assert "&lt;b&gt;yields&lt;/b&gt; &amp; costs" in page
+    assert "<b>" not in page
+    assert "<script" not in page
+    assert not re.search(r"(?:src|href)=\"(?!data:)", page)  # nothing from elsewhere
+    assert page.count("<section>") == 2
+    assert page.count('<img alt="page') == 2
+    assert page.count('class="map ') == 2 * 4  # the words together, and each of three
+    maps = re.findall(r'class="map m1" alt="" src="data:image/png;base64,([^"]+)"', page)
+    alpha = np.asarray(Image.open(io.BytesIO(base64.b64decode(maps[0]))))[..., 3]
+    assert alpha.min() < 20 < 150 < alpha.max()
+    assert command("search", index, "costs", "--html", file, "--json").status == 0  # its own is replaced
+    (tmp_path / "mine.html").write_text("<html>")
+    assert_refused(command("search", index, "costs", "--html", tmp_path / "mine.html"), "is no page of search results")
+    assert_refused(command("search", index, "costs", "--html", tmp_path / "no" / "a.html"), "no folder")
+
+
+def test_html_says_which_documents_have_changed(command, model, tmp_path):
+    image = tmp_path / "in" / "one.png"
+    image.parent.mkdir()
+    Image.new("RGB", (30, 30), "red").save(image)
+    Image.new("RGB", (30, 30), "blue").save(image.with_name("two.png"))
+    command("index", image.parent, "--out", tmp_path / "pages", "--model", model, "--quiet")
+    Image.new("RGB", (30, 30), "green").save(image)
+    image.with_name("two.png").unlink()
+    command("search", tmp_path / "pages", "costs", "--html", tmp_path / "found.html", "--json")
+    page = (tmp_path / "found.html").read_text(encoding="utf-8")
+    assert "one.png has changed since it was indexed" in page
+    assert "two.png: no such file" in page
+
+
+def test_an_answer_from_the_best_pages(command, index):
+    question = "What color is it?"
+    result = command("search", index, question, "--answer", "demo", "--max-tokens", 5)
+    assert result.status == 0
+    _, answer = result.out.split("\n\n")
+    assert answer.startswith("Answer, from ")
+    assert len(answer.splitlines()) == 2
+    lines = command("search", index, question, "--answer", "demo", "--answer-pages", 1, "--json").out.splitlines()
+    last, first = json.loads(lines[-1]), json.loads(lines[0])
+    assert last["answer"]
+    assert last["pages"] == [{"path": first["path"], "page": first["page"]}]
+    assert_refused(command("search", index, question, "--answer-pages", 1), "--answer-pages is about --answer MODEL")
+    assert_refused(command("search", index, " ", "--answer", "demo"), "--answer needs a question")
+    assert_refused(command("search", index, question, "--answer", "demo", "--answer-pages", 0), "expected at least 1")
+
+
+def test_a_model_that_finds_pages_cannot_answer(command, model, index):
+    assert_refused(command("search", index, "costs", "--answer", model), "finds pages and makes no text")
+
+
+LANCE = """
+import json, sys
+from pathlib import Path
+from mlx_smolvlm.retrieval.lance_index import LanceIndex, export_lancedb, is_lancedb
+from mlx_smolvlm.retrieval.page_index import PageIndex
+import numpy as np
+index, target = map(Path, sys.argv[1:])
+export_lancedb(index, target)
+export_lancedb(index, target)  # its own is replaced
+assert is_lancedb(target)
+plain, lance = PageIndex(index), LanceIndex(target)
+assert (lance.settings, lance.num_pages) == (plain.settings, plain.num_pages)
+for seed in range(5):
+    query = np.random.default_rng(seed).standard_normal((6, plain.settings.vector_size)).astype(np.float32)
+    query /= np.linalg.norm(query, axis=1, keepdims=True)
+    for top_k in (1, 7, 100):
+        one, other = plain.search(query, top_k), lance.search(query, top_k)
+        assert [(r.path, r.page, r.digest) for r in one] == [(r.path, r.page, r.digest) for r in other]
+        assert np.allclose([r.score for r in one], [r.score for r in other], atol=1e-4)
+print("equal")
+"""
+
+
+def test_a_lancedb_export_finds_the_same(tmp_path):
+    """In a process of its own: LanceDB keeps a thread."""
+    pytest.importorskip("lancedb")
+    paths = write_documents(tmp_path / "in", [9, 1, 30])
+    run_index(tmp_path / "index", [*paths, shutil.copy(paths[0], tmp_path / "in" / "twice.tif")])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", LANCE, tmp_path / "index", tmp_path / "lance"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("equal\n", "")
+
+
+def test_an_export_replaces_nothing_of_others(command, model, documents, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("x")
+    arguments = [documents, "--out", tmp_path / "pages", "--model", model, "--export-lancedb", tmp_path / "mine"]
+    assert_refused(command("index", *arguments), "exists already and was not exported from an index")
+    assert not (tmp_path / "pages").exists()
 
 
 def test_generate_names_the_right_command(command, model):
