@@ -24,7 +24,7 @@ from .mini_question import MiniQuestion
 
 MINI = "mini"
 ROWS_FILE = "mini.jsonl"
-DIFFICULTIES = (1, 2, 3)
+DIFFICULTIES = {1: "1 easy", 2: "2 medium", 3: "3 hard"}  # as rows have it by `difficulty` and by `split`
 MAX_ROWS = 100_000
 _LETTERS = "ABCDEFGHIJ"
 
@@ -97,7 +97,7 @@ def mini_questions(suite: MiniSuite) -> Iterator[tuple[str, int, MiniQuestion]]:
     """Category, difficulty and question of each row."""
     for number in range(suite.num_rows):
         lap, place = divmod(number, len(suite.categories))
-        category, difficulty = suite.categories[place], DIFFICULTIES[lap % len(DIFFICULTIES)]
+        category, difficulty = suite.categories[place], list(DIFFICULTIES)[lap % len(DIFFICULTIES)]
         rng = Random(f"{suite.seed}/{category}/{difficulty}/{lap // len(DIFFICULTIES)}")
         yield category, difficulty, _MAKERS[category](rng, difficulty=difficulty)  # type: ignore[call-arg]
 
@@ -105,8 +105,9 @@ def mini_questions(suite: MiniSuite) -> Iterator[tuple[str, int, MiniQuestion]]:
 def write_mini_suite(suite: MiniSuite, folder: Path) -> Path:
     """Write the suite into a new folder, whole or not at all: `mini.jsonl`, with images and clips beside it.
 
-    A row has `index`, `dataset` ("mini"), `category`, `difficulty` (1 to 3), `question`, `images` (paths from the
-    folder) or `video`, options `A` to `J` if there are any, `answer`, `scorer`, and for the scorer "choice" `choices`.
+    A row has `index`, `dataset` ("mini"), `category`, `difficulty` (1 to 3), `split` (the same by name), `question`,
+    `images` (paths from the folder) or `video`, options `A` to `J` if there are any, `answer`, `scorer`, and for the
+    scorer "choice" `choices`.
     The same suite has the same pixels: images are PNG, clips H.264 without loss (4:2:0). Texts are drawn by Pillow's
     FreeType, whose versions may differ in the shade of an edge.
 
@@ -127,7 +128,7 @@ def write_mini_suite(suite: MiniSuite, folder: Path) -> Path:
 
 
 def mini_suite_at(suite: MiniSuite, folder: Path) -> Path:
-    """`mini.jsonl` of the suite in a folder, written if it is not there yet."""
+    """The path of `mini.jsonl` of the suite in a folder, written if it is not there yet."""
     path = folder / suite.name
     return path / ROWS_FILE if (path / ROWS_FILE).is_file() else write_mini_suite(suite, path)
 
@@ -136,6 +137,7 @@ def _row(number: int, category: str, difficulty: int, question: MiniQuestion, fo
     """A row of the file; its media are written."""
     name = f"{number:05}-{category}"
     row: dict[str, Any] = {"index": name, "dataset": MINI, "category": category, "difficulty": difficulty}
+    row["split"] = DIFFICULTIES[difficulty]
     row["question"] = question.question
     if question.images:
         row["images"] = []
