@@ -6,6 +6,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..command_line import starting
@@ -15,6 +16,7 @@ from ..command_line.runner import CommandLine, print_json, refuse_tracebacks
 from ..command_line.signals import Interruption
 from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
+from .judge import KEY_VARIABLE, Judge
 from .mini_arguments import add_mini_arguments, data_files, set_defaults
 from .other_modes import add_other_modes, run_other_mode
 from .row_files import RowFiles, read_rows
@@ -70,6 +72,10 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {value}, expected at least 1")
+    if (arguments.judge is None) != (arguments.judge_model is None):
+        raise ValueError("--judge URL and --judge-model NAME belong together; give both, or none")
+    if arguments.judge is not None:
+        Judge(arguments.judge, arguments.judge_model)
     if arguments.max_cache_gib <= 0:
         raise ValueError(f"--max-cache-gib is {arguments.max_cache_gib:g}, expected more than 0")
     if arguments.protocol == "chat" and arguments.wrapper is not None:
@@ -168,11 +174,29 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
         if interruption.received is not None:
             say(f"stopped; what was done is kept in {folder.path}. Run the same command again to do the rest")
         interruption.conclude()
-        summary = write_summary(folder.path, found.rows, settings)
+        judged = _judged(arguments, folder.path, found) if arguments.judge else None
+        summary = write_summary(folder.path, found.rows, settings, judged)
     print(summary_text(summary))
     if not arguments.quiet and todo:
         say(f"{len(todo)} rows in {duration(seconds)}, {per_second(len(todo) / seconds, 'rows')}; see {folder.path}")
-    return _SOME_FAILED if any(figures["failed"] for figures in summary["sets"].values()) else 0
+    has_failed = any(figures["failed"] for figures in summary["sets"].values()) or (judged and judged["failed"])
+    return _SOME_FAILED if has_failed else 0
+
+
+def _judged(arguments: argparse.Namespace, folder: Path, found: RowFiles) -> dict[str, Any]:
+    """What the judge says of a run."""
+    from .judge import judge_run
+    from .run_folder import read_results
+
+    with Progress(not arguments.quiet) as progress:
+
+        def advance(done: int, total: int) -> None:
+            if done == 1:
+                progress.stage(total=total, unit="rows judged")
+            progress.advance()
+
+        judge = Judge(arguments.judge, arguments.judge_model)
+        return judge_run(folder, judge, found.rows, read_results(folder), advance)
 
 
 def _choice(arguments: argparse.Namespace, folder: str) -> WrapperChoice:
@@ -243,12 +267,14 @@ def _parser() -> argparse.ArgumentParser:
         help="ask nothing; compare two runs on the same rows (folders of --out)",
     )
     how.add_argument("--scorer", choices=tuple(SCORERS), help="for all rows that name none (default: by the set)")
+    how.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of an answer (default: 2048; mini: 64)")
     how.add_argument(
-        "--max-tokens",
-        type=int,
-        metavar="N",
-        help=f"most tokens of an answer (default: {_MAX_TOKENS}; 64 for mini alone)",
+        "--judge",
+        metavar="URL",
+        help="OpenAI-compatible address of a model to ask about answers that no rule can match; its scores stand "
+        f"beside those by rules ({KEY_VARIABLE} of the environment is its key)",
     )
+    how.add_argument("--judge-model", metavar="NAME", help="the name under which the judge is served")
     how.add_argument(
         "--dtype",
         choices=("bfloat16", "float16", "float32"),

@@ -5,6 +5,7 @@ from typing import Any
 
 from .eval_rows import EvalRow
 from .intervals import interval
+from .judge import judge_text
 from .run_folder import Result
 from .set_metrics import set_metrics
 from .wrapper_prompts import WRAPPERS
@@ -72,6 +73,8 @@ def summary_text(summary: Mapping[str, Any]) -> str:
             lines.append("  " + ", ".join(f"{name} {value:.2f}" for name, value in found["metrics"].items()))
         for kind in ("splits", "categories"):
             lines += [f"  {name}: {score_text(part)}" for name, part in found[kind].items()]
+    if "judge" in summary:
+        lines.append(judge_text(summary["judge"]))
     return "\n".join(lines)
 
 
