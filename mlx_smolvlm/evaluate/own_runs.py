@@ -26,7 +26,7 @@ def read_own_run(folder: Path) -> OwnRun:
     try:
         scores = {}
         for name, figures in summary["sets"].items():
-            score = _own_score(name, figures, bool(summary["complete"]), "judge" in summary)
+            score = _own_score(name, figures, bool(summary["complete"]))
             if score is not None:
                 scores[name] = score
         return OwnRun(folder.resolve().name, str(run["protocol"]), str(run["dtype"]), scores)
@@ -34,15 +34,15 @@ def read_own_run(folder: Path) -> OwnRun:
         raise ValueError(f"{folder / SUMMARY} is damaged; run the evaluation again to write it anew") from None
 
 
-def _own_score(name: str, figures: Mapping[str, Any], is_complete: bool, is_judged: bool) -> OwnScore | None:
+def _own_score(name: str, figures: Mapping[str, Any], is_complete: bool) -> OwnScore | None:
     part = next((figures["splits"][part] for part in _PARTS.get(name, ()) if part in figures["splits"]), figures)
     if part["score"] is None:
         return None
     notes = []
     if not is_complete:
         notes.append("the run is not complete")
-    if name in _JUDGED and not is_judged:
-        notes.append("without a judge model")
+    if name in _JUDGED:
+        notes.append("scored by rules, the published one by a judge model")
     if part is figures and name in _PARTS:
         notes.append("not the val part alone")
     low, high = part["interval"]
