@@ -15,6 +15,7 @@ from mlx_smolvlm import generate, watch
 from mlx_smolvlm.batch import __main__ as batch
 from mlx_smolvlm.benchmark import __main__ as benchmark
 from mlx_smolvlm.convert import __main__ as convert
+from mlx_smolvlm.evaluate import __main__ as evaluate
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "examples"))
@@ -87,6 +88,7 @@ def test_other_commands_use_options_that_exist():
         "-m mlx_smolvlm.generate": generate._parser(),
         "-m mlx_smolvlm.watch": watch._parser(),
         "-m mlx_smolvlm.convert": convert._parser(),
+        "-m mlx_smolvlm.evaluate": evaluate._parser(),
         "examples/video_highlights.py": video_highlights._parser(),
     }
     lines = [line for block in SHELL if ONLINE in block or LONG in block for line in block.splitlines()]
