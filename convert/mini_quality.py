@@ -8,7 +8,8 @@ from ..api.finding import find_checkpoint
 from ..api.loading import load
 from ..evaluate.eval_run import CHAT, Asking, EvalRun
 from ..evaluate.intervals import interval, mcnemar
-from ..evaluate.mini_suite import MiniSuite, write_mini_suite
+from ..evaluate.mini_selection import MiniSuite
+from ..evaluate.mini_suite import write_mini_suite
 from ..evaluate.row_files import read_rows
 from ..evaluate.row_prompts import wrapper_for
 

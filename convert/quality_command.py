@@ -10,7 +10,7 @@ from ..command_line.adapter_arguments import adapter_sources
 from ..command_line.drawings import check_plot
 from ..command_line.progress import Progress
 from ..command_line.standard_streams import say
-from ..evaluate.mini_suite import MiniSuite
+from ..evaluate.mini_selection import MiniSuite
 from ..media.reporting import report
 from ..processor.processor import load_processor
 from .calibration import calibrate, float16_warnings, quality_data

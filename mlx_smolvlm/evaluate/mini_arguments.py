@@ -5,16 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .mini_suite import (
-    BASIC,
-    BASIC_CATEGORIES,
-    CATEGORIES,
-    MINI,
-    MiniSuite,
-    mini_suite_at,
-    read_categories,
-    write_mini_suite,
-)
+from .mini_selection import BASIC, BASIC_CATEGORIES, CATEGORIES, MINI, MiniSuite, read_categories
 from .run_folder import MADE_DATA, read_run
 
 _MAX_TOKENS = 64  # of an answer; all true ones are shorter
@@ -63,6 +54,8 @@ def read_mini_suite(arguments: argparse.Namespace) -> MiniSuite | None:
 
 def make_mini_suite(suite: MiniSuite, folder: Path) -> str:
     """`--make`: write it; returns a line that says so. Raises what `write_mini_suite` raises."""
+    from .mini_suite import write_mini_suite  # slow to import, as are fonts and videos
+
     path = write_mini_suite(suite, folder.expanduser().absolute())
     return f"{suite.num_rows} rows in {path}"
 
@@ -85,6 +78,8 @@ def data_files(arguments: argparse.Namespace, opened: ExitStack) -> list[Path]:
     suite = read_mini_suite(arguments)
     if suite is None:
         return [Path(name).expanduser() for name in arguments.data]
+    from .mini_suite import mini_suite_at
+
     if arguments.out is None:
         folder = Path(opened.enter_context(TemporaryDirectory(prefix="mlx-smolvlm-mini-")))
     else:

@@ -7,7 +7,6 @@ a shorter one. Its scores compare checkpoints with each other. They are not thos
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -18,17 +17,14 @@ import numpy as np
 from PIL import Image
 
 from ..files import whole_folder
-from ..options import quoted
 from . import mini_pages, mini_shapes
 from .mini_question import MiniQuestion
+from .mini_selection import DIFFICULTIES, MINI, MiniSuite
 
-MINI = "mini"
 ROWS_FILE = "mini.jsonl"
-DIFFICULTIES = {1: "1 easy", 2: "2 medium", 3: "3 hard"}  # as rows have it by `difficulty` and by `split`
-MAX_ROWS = 100_000
 _LETTERS = "ABCDEFGHIJ"
 
-_BASIC: dict[str, Callable[[Random, int], MiniQuestion]] = {
+_MAKERS: dict[str, Callable[[Random, int], MiniQuestion]] = {
     "color": partial(mini_shapes.one_shape, asked="color"),
     "shape": partial(mini_shapes.one_shape, asked="shape"),
     "place": partial(mini_shapes.one_shape, asked="place"),
@@ -37,8 +33,6 @@ _BASIC: dict[str, Callable[[Random, int], MiniQuestion]] = {
     "number": mini_shapes.written_number,
     "difference": mini_shapes.changed_shape,
     "motion": mini_shapes.moving_shape,
-}
-_MAKERS = _BASIC | {
     "spatial": mini_shapes.two_shapes,
     "sequence": mini_shapes.color_sequence,
     "chart": mini_pages.bar_chart,
@@ -47,50 +41,6 @@ _MAKERS = _BASIC | {
     "form": mini_pages.form,
     "sign": mini_pages.sign,
 }
-CATEGORIES = tuple(_MAKERS)
-BASIC = "basic"  # the categories that the demo model knows
-BASIC_CATEGORIES = tuple(_BASIC)
-
-
-@dataclass(frozen=True)
-class MiniSuite:
-    """Which mini suite.
-
-    Attributes:
-        num_rows: questions.
-        seed: another one makes other images.
-        categories: which of CATEGORIES, in the order in which rows go through them.
-
-    Raises:
-        ValueError: a number of rows or a category that there is not.
-    """
-
-    num_rows: int = 210
-    seed: int = 0
-    categories: Sequence[str] = CATEGORIES
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.num_rows <= MAX_ROWS:
-            raise ValueError(f"--mini-rows is {self.num_rows}, expected 1 to {MAX_ROWS}")
-        known = ", ".join((*CATEGORIES, f"or {BASIC}"))
-        if unknown := [name for name in self.categories if name not in CATEGORIES]:
-            raise ValueError(f"--mini-categories has {quoted(unknown[0])}, expected {known}")
-        if not self.categories or len(set(self.categories)) < len(self.categories):
-            raise ValueError(f"--mini-categories names a category twice, or none; expected {known}")
-
-    @property
-    def name(self) -> str:
-        """What tells it from other mini suites."""
-        of = "" if tuple(self.categories) == CATEGORIES else f"-{'-'.join(self.categories)}"
-        return f"{MINI}-{self.num_rows}-{self.seed}{of}"
-
-
-def read_categories(text: str | None) -> tuple[str, ...]:
-    """Category names, comma-separated, BASIC among them for those that the demo model knows; None for all."""
-    if text is None:
-        return CATEGORIES
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    return tuple(name for given in names for name in (BASIC_CATEGORIES if given == BASIC else (given,)))
 
 
 def mini_questions(suite: MiniSuite) -> Iterator[tuple[str, int, MiniQuestion]]:

@@ -4,10 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..command_line.standard_streams import say
-from .known_answers import KNOWN_ANSWERS
-from .leaderboard import leaderboard_text
 from .mini_arguments import make_mini_suite, read_mini_suite
-from .own_runs import read_own_run
 
 _SHIPPED = Path("-")  # --known-answers without a file
 
@@ -59,6 +56,9 @@ def run_other_mode(arguments: argparse.Namespace) -> int | None:
     if arguments.leaderboard is not None:
         if arguments.model is not None:
             raise ValueError("--leaderboard shows what is known; leave --model out")
+        from .leaderboard import leaderboard_text
+        from .own_runs import read_own_run
+
         print(leaderboard_text([read_own_run(folder) for folder in arguments.leaderboard]))
         return 0
     if arguments.make is not None:
@@ -66,6 +66,7 @@ def run_other_mode(arguments: argparse.Namespace) -> int | None:
         if suite is not None:
             say(make_mini_suite(suite, arguments.make))
         return 0
+    from .known_answers import KNOWN_ANSWERS  # imports MLX
     from .known_answers_command import run_known_answers
 
     file = KNOWN_ANSWERS if arguments.known_answers == _SHIPPED else arguments.known_answers.expanduser()
