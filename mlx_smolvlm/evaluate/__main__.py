@@ -17,6 +17,8 @@ from ..command_line.signals import Interruption
 from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
 from .judge import KEY_VARIABLE, Judge
+from .mini_arguments import add_mini_arguments, data_files, set_defaults
+from .other_modes import add_other_modes, run_other_mode
 from .row_files import RowFiles, read_rows
 from .row_prompts import WrapperChoice, listed_prompts, row_rule, wrapper_for
 from .scorers import SCORERS
@@ -37,19 +39,23 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if (status := run_other_mode(arguments)) is not None:
+        return status
+    set_defaults(arguments, protocol=_PROTOCOLS[0], max_tokens=_MAX_TOKENS)
     _check(arguments)
     if arguments.compare:
         return _compare(arguments)
     root = arguments.image_root.expanduser() if arguments.image_root else None
-    paths = [Path(name).expanduser() for name in arguments.data]
-    with Waiting(not arguments.quiet) as waiting:
-        waiting.tell("reading the data")
-        found = read_rows(paths, arguments.dataset, root)
-    found.rows = found.rows[: arguments.limit]
-    if arguments.print_prompts:
-        _print_prompts(arguments, found)
-        return 0
-    return _evaluate(arguments, found, paths)
+    with ExitStack() as opened:
+        with Waiting(not arguments.quiet) as waiting:
+            waiting.tell("reading the data")
+            paths = data_files(arguments, opened)
+            found = read_rows(paths, arguments.dataset, root)
+        found.rows = found.rows[: arguments.limit]
+        if arguments.print_prompts:
+            _print_prompts(arguments, found)
+            return 0
+        return _evaluate(arguments, found, paths)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -59,7 +65,7 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ValueError("--compare reads two runs that are there, and asks nothing; leave all but --out out")
         return
     if not arguments.data:
-        raise ValueError("name the data: .tsv, .csv or .jsonl files")
+        raise ValueError("name the data: .tsv, .csv or .jsonl files, or mini")
     if not arguments.print_prompts and arguments.out is None:
         raise ValueError("nothing says where the results go; name a folder by --out DIR, or add --print-prompts")
     for name in ("batch_size", "max_tokens", "limit"):
@@ -231,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
         "data",
         nargs="*",
         metavar="DATA",
-        help="rows: .tsv or .csv with VLMEvalKit's columns, or .jsonl with the same names as fields",
+        help="rows: .tsv or .csv with VLMEvalKit's columns, .jsonl with the same names as fields, or mini",
     )
     what.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
     add_adapter_argument(what)
@@ -243,8 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--protocol",
         choices=_PROTOCOLS,
-        default=_PROTOCOLS[0],
-        help="VLMEvalKit's raw prompts, or the model's chat template (default: vlmevalkit)",
+        help="VLMEvalKit's raw prompts, or the model's chat template (default: vlmevalkit; chat for mini alone)",
     )
     how.add_argument(
         "--wrapper", choices=tuple(WRAPPERS), help="whose prompts: SmolVLM's or SmolVLM2's (default: by the model)"
@@ -262,6 +267,7 @@ def _parser() -> argparse.ArgumentParser:
         help="ask nothing; compare two runs on the same rows (folders of --out)",
     )
     how.add_argument("--scorer", choices=tuple(SCORERS), help="for all rows that name none (default: by the set)")
+    how.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of an answer (default: 2048; mini: 64)")
     how.add_argument(
         "--judge",
         metavar="URL",
@@ -269,7 +275,6 @@ def _parser() -> argparse.ArgumentParser:
         f"beside those by rules ({KEY_VARIABLE} of the environment is its key)",
     )
     how.add_argument("--judge-model", metavar="NAME", help="the name under which the judge is served")
-    how.add_argument("--max-tokens", type=int, default=_MAX_TOKENS, metavar="N", help="most tokens of an answer")
     how.add_argument(
         "--dtype",
         choices=("bfloat16", "float16", "float32"),
@@ -283,6 +288,8 @@ def _parser() -> argparse.ArgumentParser:
         "--max-cache-gib", type=float, default=2.0, metavar="G", help="most memory for keys and values (default: 2)"
     )
     where.add_argument("--quiet", action="store_true", help="nothing on stderr but errors and notes")
+    add_mini_arguments(parser)
+    add_other_modes(parser)
     return parser
 
 

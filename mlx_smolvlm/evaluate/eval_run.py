@@ -18,6 +18,10 @@ from .evaluation_folder import Result
 from .frame_choice import frame_files, names_of
 from .row_prompts import WrapperChoice, chat_message, row_prompt, row_rule
 from .scorers import RowScore, score_answer
+from .frame_choice import names_of
+from .row_prompts import WrapperChoice, chat_message, row_prompt
+from .row_results import AskedRow
+from .run_folder import Result
 
 VLMEVALKIT, CHAT = PROTOCOLS = ("vlmevalkit", "chat")
 MAX_TOKENS = 2048
@@ -44,18 +48,6 @@ class Asking:
     scorer: str | None = None
 
 
-@dataclass
-class _Asked:
-    """A row while it is asked: its prompt and what is shown with it, or why it cannot be."""
-
-    row: EvalRow
-    digest: str
-    prompt: str = ""
-    images: list[str] | None = None
-    frames: list[int] | None = None
-    error: str | None = None
-
-
 class EvalRun:
     """A run over rows."""
 
@@ -65,7 +57,7 @@ class EvalRun:
         self._processor = processor
         self._asking = asking
         self._cancel = cancel
-        self._asked: dict[int, _Asked] = {}
+        self._asked: dict[int, AskedRow] = {}
         self._done: dict[int, tuple[Result, Result]] = {}
         self._number_of: list[int] = []  # of each request, the number of its row
 
@@ -107,7 +99,7 @@ class EvalRun:
 
     def _requests(self, rows: Sequence[EvalRow]) -> Iterator[BatchRequest]:
         for number, row in enumerate(rows):
-            asked = _Asked(row, row.digest())
+            asked = AskedRow(row, row.digest())
             self._asked[number] = asked
             try:
                 request = self._request(asked)
@@ -118,26 +110,16 @@ class EvalRun:
             self._number_of.append(number)
             yield request
 
-    def _request(self, asked: _Asked) -> BatchRequest:
+    def _request(self, asked: AskedRow) -> BatchRequest:
         row = asked.row
         if self._asking.protocol == CHAT:
             return self._chat_request(asked)
         check = cancel_check(self._cancel)
         found = row_prompt(row, self._asking.choice, check)
-        asked.prompt, names, wanted = found.prompt.text, names_of(row), found.prompt.images
-        images: list[Any]
-        if found.frames is not None:
-            asked.frames = [found.frames.indices[number] for number in wanted]
-            images = list(frame_files(found.frames, wanted, check))
-        elif isinstance(row.frames, int):
-            raise ValueError("frames only says how many there are; expected a video or a list of images")
-        else:
-            sources = row.images if row.frames is None else row.frames
-            images = [sources[number].load() for number in wanted]
-            asked.images = [] if names is None else [names[number] for number in wanted]
+        images = asked.show(found, check)
         return BatchRequest(asked.prompt, images, media_options=found.prompt.media_options)
 
-    def _chat_request(self, asked: _Asked) -> BatchRequest:
+    def _chat_request(self, asked: AskedRow) -> BatchRequest:
         row = asked.row
         messages, _ = chat_message(row)
         sources = row.frames if isinstance(row.frames, list) else row.images
@@ -146,35 +128,12 @@ class EvalRun:
         asked.prompt = rendered_chat(self._processor, messages)
         return BatchRequest(messages, [] if videos else [image.load() for image in sources], videos)
 
-    def _result(self, asked: _Asked, answer: BatchAnswer) -> tuple[Result, Result]:
+    def _result(self, asked: AskedRow, answer: BatchAnswer) -> tuple[Result, Result]:
         row = asked.row
-        text = answer.text.strip()
-        error = asked.error or (None if answer.error is None else one_line(answer.error))
-        scorer = row.scorer or self._asking.scorer or row_rule(row).scorer
-        scored, note = RowScore(0.0, False), None
-        if error is None:
-            try:
-                scored = score_answer(scorer, row, text)
-            except ValueError as problem:
-                note = str(problem)
-        result = {
-            "dataset": row.dataset,
-            "index": row.index,
-            "row": asked.digest,
-            "category": row.category,
-            "prompt": asked.prompt,
-            **({"images": asked.images} if asked.images is not None else {}),
-            **({"frames": asked.frames} if asked.frames is not None else {}),
-            "token_ids": list(answer.token_ids),
-            "answer": text,
-            "expected": row.answer,
-            "scorer": scorer,
-            "score": None if note or row.fault else scored.score,
-            "matched": scored.is_matched,
-            "extracted": scored.extracted,
-            "finish_reason": "error" if error else answer.finish_reason,
-            "error": error or note,
-        }
+        error = None if answer.error is None else one_line(answer.error)
+        result = asked.result(
+            answer.text, answer.token_ids, answer.finish_reason, error=error, scorer=self._asking.scorer
+        )
         counts = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": len(answer.token_ids)}
         return result, {"dataset": row.dataset, "index": row.index, "seconds": round(answer.seconds, 4), **counts}
 

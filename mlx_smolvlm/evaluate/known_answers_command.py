@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from .known_answers import KNOWN_ANSWERS, check_known_answers, check_line, environment_line, read_known_answers
+from .known_answers import check_known_answers, check_line, environment_line, read_known_answers
 
 
-def run_known_answers(file: Path | None, model: str | None, dtype: str | None) -> int:
+def run_known_answers(file: Path, model: str | None, dtype: str | None) -> int:
     """Print what this runs on, and a line per check.
 
     Args:
-        file: records in place of the shipped ones.
+        file: the records.
         model: the model to check alone, by its Hub id or a folder called as the Hub calls it.
         dtype: a number type in place of the records' own.
 
@@ -19,7 +19,7 @@ def run_known_answers(file: Path | None, model: str | None, dtype: str | None) -
     Raises:
         ValueError: as `read_known_answers`.
     """
-    known = read_known_answers(file or KNOWN_ANSWERS, model)
+    known = read_known_answers(file, model)
     print(environment_line())
     failed = 0
     for checked in check_known_answers(known, model, dtype):

@@ -17,12 +17,14 @@ class OwnScore:
         score: percent.
         low, high: ends of its interval.
         count: rows.
+        note: how it differs from what was published; empty if it does not.
     """
 
     score: float
     low: float
     high: float
     count: int
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def leaderboard_text(runs: Sequence[OwnRun] = ()) -> str:
                 notes.setdefault(score.note, []).append(f"{benchmark.name}, {model}")
         for run in runs:
             own = next((run.scores[name] for name in benchmark.sets if name in run.scores), None)
-            mark = "" if _is_like_published(run) else _UNSURE
+            mark = "" if own is None or (_is_like_published(run) and not own.note) else _UNSURE
             cells.append("-" if own is None else f"{own.score:.1f}{mark} ({own.low:.1f}-{own.high:.1f})")
         table.append(cells)
     return "\n".join([*_columns(table), "", *_notes(notes), *_notes_of_runs(runs)])
@@ -98,7 +100,11 @@ def _notes_of_runs(runs: Sequence[OwnRun]) -> list[str]:
     known = {name for benchmark in BENCHMARKS for name in benchmark.sets}
     lines = []
     for run in runs:
-        counts = ", ".join(f"{name} {own.count} rows" for name, own in run.scores.items() if name in known)
+        counts = ", ".join(
+            f"{name} {own.count} rows{f' ({_UNSURE}: {own.note})' if own.note else ''}"
+            for name, own in run.scores.items()
+            if name in known
+        )
         others = ", ".join(sorted(run.scores.keys() - known))
         line = f"{run.name}: protocol {run.protocol}, {run.dtype}"
         if not _is_like_published(run):

@@ -1,11 +1,14 @@
 """The mini suite on the command line: `evaluate mini`, its size and where it is written."""
 
 import argparse
-from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from .mini_suite import BASIC, CATEGORIES, MINI, MiniSuite, mini_suite_at, read_categories, write_mini_suite
+from .mini_selection import BASIC, BASIC_CATEGORIES, CATEGORIES, MINI, MiniSuite, read_categories
+from .run_folder import MADE_DATA, read_run
 
+_MAX_TOKENS = 64  # of an answer; all true ones are shorter
 _DEFAULTS = MiniSuite()
 
 
@@ -17,8 +20,8 @@ def add_mini_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--mini-categories",
         metavar="NAMES",
-        help=f"which of {', '.join(CATEGORIES)}, comma-separated; {BASIC} for the first eight, which the demo model "
-        "knows (default: all)",
+        help=f"which of its categories ({', '.join(CATEGORIES)}), comma-separated; {BASIC} for the first "
+        f"{len(BASIC_CATEGORIES)}, which the demo model knows (default: all)",
     )
     group.add_argument("--make", type=Path, metavar="DIR", help="only write it into a new folder DIR")
 
@@ -51,13 +54,37 @@ def read_mini_suite(arguments: argparse.Namespace) -> MiniSuite | None:
 
 def make_mini_suite(suite: MiniSuite, folder: Path) -> str:
     """`--make`: write it; returns a line that says so. Raises what `write_mini_suite` raises."""
+    from .mini_suite import write_mini_suite  # slow to import, as are fonts and videos
+
     path = write_mini_suite(suite, folder.expanduser().absolute())
     return f"{suite.num_rows} rows in {path}"
 
 
-def with_mini_suite(data: Sequence[str | Path], suite: MiniSuite | None, folder: Path) -> list[Path]:
-    """DATA as files, the mini suite written into `folder` if it is among them."""
-    return [
-        mini_suite_at(suite, folder) if suite is not None and str(name) == MINI else Path(name).expanduser()
-        for name in data
-    ]
+def set_defaults(arguments: argparse.Namespace, protocol: str, max_tokens: int) -> None:
+    """Fill in what was not given; where the mini suite alone is asked, the model's own chat and few tokens."""
+    is_mini = [str(name) for name in arguments.data] == [MINI]
+    if arguments.protocol is None:
+        arguments.protocol = "chat" if is_mini and arguments.wrapper is None else protocol
+    if arguments.max_tokens is None:
+        arguments.max_tokens = _MAX_TOKENS if is_mini else max_tokens
+
+
+def data_files(arguments: argparse.Namespace, opened: ExitStack) -> list[Path]:
+    """DATA as files. If the mini suite is among them, it is written: into the run's folder, or a temporary one.
+
+    Raises:
+        ValueError: as `read_mini_suite`.
+    """
+    suite = read_mini_suite(arguments)
+    if suite is None:
+        return [Path(name).expanduser() for name in arguments.data]
+    from .mini_suite import mini_suite_at
+
+    if arguments.out is None:
+        folder = Path(opened.enter_context(TemporaryDirectory(prefix="mlx-smolvlm-mini-")))
+    else:
+        read_run(arguments.out, is_new_allowed=True)  # a folder of something else is left as it is
+        folder = arguments.out / MADE_DATA
+        folder.mkdir(parents=True, exist_ok=True)
+    made = mini_suite_at(suite, folder)
+    return [made if str(name) == MINI else Path(name).expanduser() for name in arguments.data]

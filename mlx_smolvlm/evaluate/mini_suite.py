@@ -7,7 +7,6 @@ a shorter one. Its scores compare checkpoints with each other. They are not thos
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -18,17 +17,14 @@ import numpy as np
 from PIL import Image
 
 from ..files import whole_folder
-from ..options import quoted
 from . import mini_pages, mini_shapes
 from .mini_question import MiniQuestion
+from .mini_selection import DIFFICULTIES, MINI, MiniSuite
 
-MINI = "mini"
 ROWS_FILE = "mini.jsonl"
-DIFFICULTIES = (1, 2, 3)
-MAX_ROWS = 100_000
 _LETTERS = "ABCDEFGHIJ"
 
-_BASIC: dict[str, Callable[[Random, int], MiniQuestion]] = {
+_MAKERS: dict[str, Callable[[Random, int], MiniQuestion]] = {
     "color": partial(mini_shapes.one_shape, asked="color"),
     "shape": partial(mini_shapes.one_shape, asked="shape"),
     "place": partial(mini_shapes.one_shape, asked="place"),
@@ -37,8 +33,6 @@ _BASIC: dict[str, Callable[[Random, int], MiniQuestion]] = {
     "number": mini_shapes.written_number,
     "difference": mini_shapes.changed_shape,
     "motion": mini_shapes.moving_shape,
-}
-_MAKERS = _BASIC | {
     "spatial": mini_shapes.two_shapes,
     "sequence": mini_shapes.color_sequence,
     "chart": mini_pages.bar_chart,
@@ -47,57 +41,13 @@ _MAKERS = _BASIC | {
     "form": mini_pages.form,
     "sign": mini_pages.sign,
 }
-CATEGORIES = tuple(_MAKERS)
-BASIC = "basic"  # the categories that the demo model knows
-BASIC_CATEGORIES = tuple(_BASIC)
-
-
-@dataclass(frozen=True)
-class MiniSuite:
-    """Which mini suite.
-
-    Attributes:
-        num_rows: questions.
-        seed: another one makes other images.
-        categories: which of CATEGORIES, in the order in which rows go through them.
-
-    Raises:
-        ValueError: a number of rows or a category that there is not.
-    """
-
-    num_rows: int = 210
-    seed: int = 0
-    categories: Sequence[str] = CATEGORIES
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.num_rows <= MAX_ROWS:
-            raise ValueError(f"--mini-rows is {self.num_rows}, expected 1 to {MAX_ROWS}")
-        known = ", ".join((*CATEGORIES, f"or {BASIC}"))
-        if unknown := [name for name in self.categories if name not in CATEGORIES]:
-            raise ValueError(f"--mini-categories has {quoted(unknown[0])}, expected {known}")
-        if not self.categories or len(set(self.categories)) < len(self.categories):
-            raise ValueError(f"--mini-categories names a category twice, or none; expected {known}")
-
-    @property
-    def name(self) -> str:
-        """What tells it from other mini suites."""
-        of = "" if tuple(self.categories) == CATEGORIES else f"-{'-'.join(self.categories)}"
-        return f"{MINI}-{self.num_rows}-{self.seed}{of}"
-
-
-def read_categories(text: str | None) -> tuple[str, ...]:
-    """Category names, comma-separated, BASIC among them for those that the demo model knows; None for all."""
-    if text is None:
-        return CATEGORIES
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    return tuple(name for given in names for name in (BASIC_CATEGORIES if given == BASIC else (given,)))
 
 
 def mini_questions(suite: MiniSuite) -> Iterator[tuple[str, int, MiniQuestion]]:
     """Category, difficulty and question of each row."""
     for number in range(suite.num_rows):
         lap, place = divmod(number, len(suite.categories))
-        category, difficulty = suite.categories[place], DIFFICULTIES[lap % len(DIFFICULTIES)]
+        category, difficulty = suite.categories[place], list(DIFFICULTIES)[lap % len(DIFFICULTIES)]
         rng = Random(f"{suite.seed}/{category}/{difficulty}/{lap // len(DIFFICULTIES)}")
         yield category, difficulty, _MAKERS[category](rng, difficulty=difficulty)  # type: ignore[call-arg]
 
@@ -105,8 +55,9 @@ def mini_questions(suite: MiniSuite) -> Iterator[tuple[str, int, MiniQuestion]]:
 def write_mini_suite(suite: MiniSuite, folder: Path) -> Path:
     """Write the suite into a new folder, whole or not at all: `mini.jsonl`, with images and clips beside it.
 
-    A row has `index`, `dataset` ("mini"), `category`, `difficulty` (1 to 3), `question`, `images` (paths from the
-    folder) or `video`, options `A` to `J` if there are any, `answer`, `scorer`, and for the scorer "choice" `choices`.
+    A row has `index`, `dataset` ("mini"), `category`, `difficulty` (1 to 3), `split` (the same by name), `question`,
+    `images` (paths from the folder) or `video`, options `A` to `J` if there are any, `answer`, `scorer`, and for the
+    scorer "choice" `choices`.
     The same suite has the same pixels: images are PNG, clips H.264 without loss (4:2:0). Texts are drawn by Pillow's
     FreeType, whose versions may differ in the shade of an edge.
 
@@ -127,7 +78,7 @@ def write_mini_suite(suite: MiniSuite, folder: Path) -> Path:
 
 
 def mini_suite_at(suite: MiniSuite, folder: Path) -> Path:
-    """`mini.jsonl` of the suite in a folder, written if it is not there yet."""
+    """The path of `mini.jsonl` of the suite in a folder, written if it is not there yet."""
     path = folder / suite.name
     return path / ROWS_FILE if (path / ROWS_FILE).is_file() else write_mini_suite(suite, path)
 
@@ -136,6 +87,7 @@ def _row(number: int, category: str, difficulty: int, question: MiniQuestion, fo
     """A row of the file; its media are written."""
     name = f"{number:05}-{category}"
     row: dict[str, Any] = {"index": name, "dataset": MINI, "category": category, "difficulty": difficulty}
+    row["split"] = DIFFICULTIES[difficulty]
     row["question"] = question.question
     if question.images:
         row["images"] = []
