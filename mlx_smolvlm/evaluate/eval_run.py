@@ -15,13 +15,9 @@ from ..processor.chat_template import FAMILY_TEMPLATE, render
 from ..processor.processor import Processor
 from .eval_rows import EvalRow
 from .evaluation_folder import Result
-from .frame_choice import frame_files, names_of
-from .row_prompts import WrapperChoice, chat_message, row_prompt, row_rule
-from .scorers import RowScore, score_answer
 from .frame_choice import names_of
 from .row_prompts import WrapperChoice, chat_message, row_prompt
 from .row_results import AskedRow
-from .run_folder import Result
 
 VLMEVALKIT, CHAT = PROTOCOLS = ("vlmevalkit", "chat")
 MAX_TOKENS = 2048

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from .evaluation_folder import MADE_DATA, read_run
 from .mini_selection import BASIC, BASIC_CATEGORIES, CATEGORIES, MINI, MiniSuite, read_categories
-from .run_folder import MADE_DATA, read_run
 
 _MAX_TOKENS = 64  # of an answer; all true ones are shorter
 _DEFAULTS = MiniSuite()

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ..model.json_fields import read_json
+from .evaluation_folder import SUMMARY, read_run
 from .leaderboard import OwnRun, OwnScore
-from .run_folder import SUMMARY, read_run
 
 _PARTS = {"MMMU_DEV_VAL": ("validation", "val")}  # the published score is of that part alone
 _JUDGED = ("MathVista_MINI", "MMVet")  # published with a judge model

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from functools import partial
 
 import mlx.core as mx
-import numpy as np
 
 from ..api.generation import generate_text
 from ..options import MediaOptions
@@ -74,11 +73,6 @@ class Validation:
         """What `metrics.jsonl` holds of a validation after so many steps: the loss, and answers."""
         with _without_dropout(self._trainable):
             loss_sum, count = 0.0, 0
-            for batch in self._batches():
-                losses = token_losses(self._trainable, batch)
-                loss_sum += float(np.asarray(losses.sum()))
-                count += len(batch.predicted)
-            answers = [self._answer(question.prompt, question.images) for question in self._questions]
             for units in self._units:
                 batch = self._batches.of([row for unit in units for row in self._members(unit)], "")
                 loss_sum += self._losses(self._trainable, batch, False).sum().item()  # type: ignore[assignment]
@@ -128,13 +122,6 @@ def is_over(records: Sequence[Record], patience: int | None) -> bool:
     best = best_step(records)
     if patience is None or best is None:
         return False
-    return len([1 for record in records if LOSS in record and record["step"] > best]) >= patience
-
-
-def held_out(num_rows: int, share: float, lot: Callable[[int], bytes]) -> list[int]:
-    """Which rows are held, in order: a share of them, at least one, those with the least lots."""
-    count = max(1, round(num_rows * share))
-    return sorted(sorted(range(num_rows), key=lot)[:count])
     later = [record for record in records if LOSS in record and record["step"] > best]
     return len(later) >= patience
 
