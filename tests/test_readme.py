@@ -15,6 +15,8 @@ from mlx_smolvlm import generate, index, search, watch
 from mlx_smolvlm.batch import __main__ as batch
 from mlx_smolvlm.benchmark import __main__ as benchmark
 from mlx_smolvlm.convert import __main__ as convert
+from mlx_smolvlm.document import __main__ as document
+from mlx_smolvlm.evaluate import __main__ as evaluate
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "examples"))
@@ -30,7 +32,7 @@ SET_UP = (
     "apt-get install libopenblas0-pthread && export LD_PRELOAD=libopenblas.so.0\n",
     "pip install '.[test]' && pytest -n auto\n",
 )
-ONLINE = ("HuggingFaceTB/", "vidore/")
+ONLINE = ("HuggingFaceTB/", "ibm-granite/", "vidore/")
 LONG = "mlx_smolvlm.benchmark"
 SERVED = ("mlx_smolvlm.server", "curl ")  # one serves until it is stopped, the other asks it
 OFFLINE_BLOCKS = [
@@ -84,15 +86,16 @@ def test_other_commands_use_options_that_exist():
     parsers = {
         "-m mlx_smolvlm.batch": batch._parser(),
         "-m mlx_smolvlm.benchmark": benchmark._parser(),
+        "-m mlx_smolvlm.document": document._parser(),
         "-m mlx_smolvlm.generate": generate._parser(),
         "-m mlx_smolvlm.index": index._parser(),
         "-m mlx_smolvlm.search": search._parser(),
         "-m mlx_smolvlm.watch": watch._parser(),
         "-m mlx_smolvlm.convert": convert._parser(),
+        "-m mlx_smolvlm.evaluate": evaluate._parser(),
         "examples/video_highlights.py": video_highlights._parser(),
     }
-    online = [block for block in SHELL if any(word in block for word in (*ONLINE, LONG))]
-    lines = [line for block in online for line in block.splitlines()]
+    lines = [line for block in SHELL if any(word in block for word in (*ONLINE, LONG)) for line in block.splitlines()]
     lines += [line for block in SHELL if "--calibrate" in block for line in block.splitlines()]
     assert lines
     for line in lines:

@@ -58,6 +58,8 @@ def test_public_names_are_these():
         "MediaOptions",
         "stream_captions",
         "Caption",
+        "read_document",
+        "PageReading",
         "load_retriever",
         "Retriever",
         "SmolVLM",

@@ -1,1 +1,1 @@
-"""Documents: the pages of files as images, what a model reads on them, and its export."""
+"""Documents: pages of files as images, what models read on them (DocTags), and its way to Markdown, HTML and JSON."""

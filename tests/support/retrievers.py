@@ -42,6 +42,17 @@ def write_golden_retriever(folder: Path) -> tuple[Path, Path]:
     Copied from no model: weights are random, of the 256M models' shape with a narrow body.
     """
     base, adapter = folder / "base", folder / "adapter"
+    config = write_narrow_files(base, "ColIdefics3", "idefics3")
+    shapes = in_drawing_order(weight_shapes(config | {"tie_word_embeddings": True}))
+    shapes |= {"linear.weight": (128, 192), "linear.bias": (128,)}
+    random = np.random.default_rng(100)
+    _write(base / "model.safetensors", {name: golden_tensor(name, shape, random) for name, shape in shapes.items()})
+    _write_golden_adapter(adapter, shapes)
+    return base, adapter
+
+
+def write_narrow_files(base: Path, architecture: str, model_type: str) -> dict:
+    """All but the weights of a checkpoint of the 256M models with a narrow body; returns the configuration."""
     base.mkdir(parents=True)
     text = {
         "model_type": "llama",
@@ -65,8 +76,8 @@ def write_golden_retriever(folder: Path) -> tuple[Path, Path]:
         "patch_size": 16,
     }
     config = {
-        "architectures": ["ColIdefics3"],
-        "model_type": "idefics3",
+        "architectures": [architecture],
+        "model_type": model_type,
         "text_config": text,
         "vision_config": vision,
         "scale_factor": 4,
@@ -89,15 +100,11 @@ def write_golden_retriever(folder: Path) -> tuple[Path, Path]:
     }
     for name, content in files.items():
         (base / name).write_text(json.dumps(content), encoding="utf-8")
-    _golden_tokenizer().save(str(base / "tokenizer.json"))
-    shapes = _golden_shapes(config)
-    random = np.random.default_rng(100)
-    _write(base / "model.safetensors", {name: _golden_tensor(name, shape, random) for name, shape in shapes.items()})
-    _write_golden_adapter(adapter, shapes)
-    return base, adapter
+    golden_tokenizer().save(str(base / "tokenizer.json"))
+    return config
 
 
-def _golden_tokenizer() -> Tokenizer:
+def golden_tokenizer() -> Tokenizer:
     """The stored one, with the words that stand between its own and the added tokens."""
     content = json.loads((GOLDENS / "tokenizer.json").read_text(encoding="utf-8"))
     vocab = content["model"]["vocab"]
@@ -106,27 +113,27 @@ def _golden_tokenizer() -> Tokenizer:
     return Tokenizer.from_str(json.dumps(content))
 
 
-def _golden_shapes(config: dict) -> dict[str, tuple[int, ...]]:
-    """In the order in which the weights were drawn: the two norms of a layer of the decoder first."""
+def in_drawing_order(plain: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes in the order in which the weights were drawn: the two norms of a layer of the decoder first."""
     shapes: dict[str, tuple[int, ...]] = {}
-    plain = weight_shapes(config | {"tie_word_embeddings": True})
     for name, shape in plain.items():
         after = name.replace("post_attention_layernorm", "input_layernorm")
         if after == name:
             shapes[name] = shape
         if name.endswith("input_layernorm.weight"):
             shapes[name.replace("input_layernorm", "post_attention_layernorm")] = shape
-    return shapes | {"linear.weight": (128, 192), "linear.bias": (128,)}
+    return shapes
 
 
-def _golden_tensor(name: str, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+def golden_tensor(name: str, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
     drawn = random.standard_normal(shape, dtype=np.float32)
     if len(shape) == 1:
         if "norm" in name and name.endswith("weight"):
             return 1 + 0.1 * drawn
         return (0.1 if name == "linear.bias" else 0.02) * drawn
     fixed = {"embed_tokens": 1.0, "position_embedding": 0.5}
-    scale = next((value for part, value in fixed.items() if part in name), 1.2 / math.sqrt(math.prod(shape[1:])))
+    relative = 3.0 if name.startswith("lm_head") else 1.2
+    scale = next((value for part, value in fixed.items() if part in name), relative / math.sqrt(math.prod(shape[1:])))
     return (scale * drawn).astype(np.float32)
 
 
@@ -146,7 +153,13 @@ def _write_golden_adapter(folder: Path, shapes: dict[str, tuple[int, ...]]) -> N
 
 
 def _write(file: Path, tensors: dict[str, np.ndarray]) -> None:
-    """A safetensors file, its tensors in this order."""
+    """A file whose digest is that of the goldens."""
+    expected = json.loads((GOLDENS / "expected.json").read_text(encoding="utf-8"))["checksums"]
+    assert write_in_order(file, tensors) == expected[f"{file.parent.name}/{file.name}"]
+
+
+def write_in_order(file: Path, tensors: dict[str, np.ndarray]) -> str:
+    """A safetensors file, its tensors in this order; returns its SHA-256."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, array in tensors.items():
@@ -158,6 +171,5 @@ def _write(file: Path, tensors: dict[str, np.ndarray]) -> None:
     data = b"".join(
         [len(text).to_bytes(8, "little"), text, *(np.ascontiguousarray(array) for array in tensors.values())]
     )
-    expected = json.loads((GOLDENS / "expected.json").read_text(encoding="utf-8"))["checksums"]
-    assert hashlib.sha256(data).hexdigest() == expected[f"{file.parent.name}/{file.name}"]
     file.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
