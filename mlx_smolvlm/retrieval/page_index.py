@@ -1,6 +1,7 @@
 """An index that is searched: every page is scored, with memory for a few pages at a time."""
 
 import heapq
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,8 @@ def _collect(scores: dict[str, float], found: tuple[list[tuple[str, int]], mx.ar
     if found is not None:
         pages, totals = found
         values: Any = totals.tolist()
+        if not all(map(math.isfinite, values)):
+            raise ValueError("the index holds vectors that are not finite (NaN or infinity); make it again")
         scores.update(zip((digest for digest, _ in pages), values, strict=True))
 
 

@@ -115,6 +115,17 @@ def test_damaged_files_are_refused_and_made_again(tmp_path):
     assert scores_of(index) == expected
 
 
+def test_vectors_that_are_not_finite_are_refused(tmp_path):
+    index = tmp_path / "index"
+    run_index(index, write_documents(tmp_path / "in", [2]))
+    (chunk,) = index.glob("*.npy")
+    vectors = np.load(chunk)
+    vectors[1, 2] = np.nan
+    np.save(chunk, vectors)
+    with pytest.raises(ValueError, match="holds vectors that are not finite"):
+        PageIndex(index).search(QUERY, 1)
+
+
 def test_two_processes_do_not_write_one_index(tmp_path):
     with (
         IndexWriter(tmp_path / "index", SETTINGS),
@@ -144,6 +155,8 @@ def test_a_search_goes_on_while_files_are_joined(tmp_path, monkeypatch):
         ({"chunks": [{"file": "../secret.npy", "pages": []}]}, "names the file '../secret.npy', which no index has"),
         ({"chunks": [{"file": "vectors-000001.npy", "pages": [["x", 1]]}]}, "has pages that are none"),
         ({"documents": [{"path": "a"}]}, "is damaged"),
+        ({"adapters": [["a"]]}, "is damaged"),
+        ({"chunks": [1]}, "is damaged"),
         ({"vector_size": 0}, "'vector_size' is 0, expected a positive number"),
     ],
 )
