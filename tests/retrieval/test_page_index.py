@@ -36,6 +36,22 @@ def test_a_search_finds_what_brute_force_finds(tmp_path, monkeypatch):
     assert_same(scores_of(tmp_path / "index", 4), expected[:4])
 
 
+def test_files_of_vectors_stay_few(tmp_path, monkeypatch):
+    """Small ones are joined while the index grows, and what is full is left alone."""
+    monkeypatch.setattr(index_writer, "COMMIT_PAGES", 2)
+    monkeypatch.setattr(index_writer, "CHUNK_BYTES", 1000)  # some 14 pages
+    counts = [50, 3, 27]
+    paths = write_documents(tmp_path / "in", counts)
+    run_index(tmp_path / "index", paths, finish=False)
+    chunks = read_manifest(tmp_path / "index").chunks
+    assert len(list((tmp_path / "index").glob("*.npy"))) == len(chunks) <= 20
+    assert max(16 * chunk.num_vectors for chunk in chunks) <= 1000
+    assert_same(scores_of(tmp_path / "index"), brute_force(paths, counts))
+    run_index(tmp_path / "index", paths)
+    assert len(read_manifest(tmp_path / "index").chunks) <= 10
+    assert_same(scores_of(tmp_path / "index"), brute_force(paths, counts))
+
+
 def test_a_page_of_several_documents_is_read_once_and_found_in_each(tmp_path):
     (first,) = write_documents(tmp_path, [2])
     second = shutil.copy(first, tmp_path / "copy.tif")
