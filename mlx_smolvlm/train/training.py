@@ -135,10 +135,19 @@ class TrainingRun:
             self._saved = self.optimization.step
 
     def _micro_batches(self, step: int) -> Iterator[MicroBatch]:
-        """Those of this process."""
-        batches = self._plan.batches(step, self._memory.rows)
-        for rows in batches[self._rank :: self._num_ranks]:
-            yield self._micro_batch(step, rows)
+        """Those of this process: every so-manieth row, those of like length together."""
+        lengths = [len(example.input_ids) for example in self._examples]
+        rows = sorted(self._plan.rows(step), key=lambda row: (-lengths[row], row))[self._rank :: self._num_ranks]
+        batch: list[int] = []
+        num_tokens = 0
+        for row in rows:
+            if batch and num_tokens + lengths[row] > self._memory.max_tokens:
+                yield self._micro_batch(step, batch)
+                batch, num_tokens = [], 0
+            batch.append(row)
+            num_tokens += lengths[row]
+        if batch:
+            yield self._micro_batch(step, batch)
 
     def _micro_batch(self, step: int, rows: Sequence[int]) -> MicroBatch:
         examples = [self._examples[row] for row in rows]

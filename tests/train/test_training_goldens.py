@@ -28,7 +28,7 @@ def golden(tmp_path_factory):
     return base, [make_example(processor, row) for row in rows]
 
 
-def run_of(golden, name, folder, num_steps=10, rows_at_once=8):
+def run_of(golden, name, folder, num_steps=10, max_tokens=2000):
     """A run that continues an adapter, with the reference's options."""
     base, examples = golden
     adapter = folder / name
@@ -38,7 +38,7 @@ def run_of(golden, name, folder, num_steps=10, rows_at_once=8):
     trainable = Trainable(mlx_smolvlm.load(base, dtype="float32", fuse=False)[0], recipe)
     features = StoredFeatures(trainable.model, None) if trainable.encoder_is_frozen else None
     plan = StepPlan([len(example.input_ids) for example in examples], 8, shuffle=False)
-    memory = MemoryPlan(rows_at_once, False, 0)
+    memory = MemoryPlan(max_tokens, False)
     run = TrainingRun(trainable, recipe, examples, plan, memory, features, None, num_steps=num_steps, save_every=1000)
     return trainable, run
 
@@ -76,7 +76,7 @@ def assert_golden_gradients(golden, name, folder):
 def test_gradients_of_the_notebooks_adapter_are_those_of_peft(golden, tmp_path):
     """The encoder's queries, keys and values included; and they do not depend on how rows are computed."""
     trainable, run, gradients = assert_golden_gradients(golden, "lora_notebook", tmp_path)
-    run._memory = MemoryPlan(3, True, 0)
+    run._memory = MemoryPlan(300, True)
     again = gradients_of(trainable, run._micro_batches(0), checkpoint=True)
     for name, array in gradients.arrays.items():
         difference = mx.abs(again.arrays[name] - array).max().item()
