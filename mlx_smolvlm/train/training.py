@@ -170,10 +170,9 @@ class TrainingRun:
 
     def _micro_batches(self, step: int) -> Iterator[MicroBatch]:
         """Those of this process."""
-        data = self._data
-        units_at_once = max(1, self._memory.rows // data.rows_per_unit)
-        for units in self._plan.batches(step, units_at_once)[self._rank :: self._num_ranks]:
-            rows = [row for unit in units for row in data.members(unit)]
+        at_once = self._memory.max_tokens
+        for units in self._plan.batches(step, at_once, self._rank, self._num_ranks):
+            rows = [row for unit in units for row in self._data.members(unit)]
             yield self._batches.of(rows, f"{self._recipe.seed} {step}")
 
     def _check(self, gradients: Gradients) -> None:

@@ -20,7 +20,7 @@ from ..command_line.waiting import Waiting
 from ..convert.checkpoint import convert_checkpoint
 from ..files import refuse_to_replace
 from ..model.checkpoint_folder import ADAPTER_CONFIG, PEFT_WEIGHTS, check_folder
-from ..model.config import ModelConfig, read_model_config
+from ..model.config import read_model_config
 from ..model.json_fields import read_json
 from ..processor.processor import load_processor
 from .batches import StepPlan
@@ -31,7 +31,7 @@ from .outputs import write_output
 from .recipe import Recipe
 from .run_data import RunData, read_data
 from .run_folder import RECORD, RunFolder, refuse_changes
-from .step_memory import MemoryNeeds, MemoryPlan, RowSize, plan_memory
+from .step_memory import MemoryNeeds, MemoryPlan, plan_memory
 from .stored_features import StoredFeatures
 from .trainable import Trainable
 from .training import TrainingRun
@@ -79,9 +79,9 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         waiting.tell("loading the model")
         model = load_model(base, config, recipe.dtype or default_dtype(), fuse=False)
         trainable = Trainable(model, recipe)
-        memory = _memory(trainable, recipe, config, data)
+        memory = _memory(trainable, recipe, processor.config.image_seq_len, data)
         plan = StepPlan(
-            data.lengths,
+            data.lengths[: data.num_trained],
             recipe.batch_size * recipe.accumulate * ranks.size,
             seed=recipe.seed,
             shuffle=recipe.shuffle,
@@ -167,18 +167,21 @@ def _targets(arguments: argparse.Namespace, recipe: Recipe) -> tuple[Path, Path 
     return out, merged
 
 
-def _memory(trainable: Trainable, recipe: Recipe, config: ModelConfig, data: RunData) -> MemoryPlan:
+def _memory(trainable: Trainable, recipe: Recipe, image_seq_len: int, data: RunData) -> MemoryPlan:
     arrays: Any = tree_flatten(trainable.model.parameters())
     needs = MemoryNeeds(
-        config,
+        trainable.model.config,
+        image_seq_len,
         DTYPES[recipe.dtype or default_dtype()].size,
         sum(array.nbytes for _, array in arrays),
         trainable.num_parameters,
         not trainable.encoder_is_frozen,
-        [RowSize(len(row.input_ids), int(row.trained.sum()), row.num_tiles) for row in data.examples],
+        max(len(row.input_ids) for row in data.examples) * data.rows_per_unit,
+        max(int(row.trained.sum()) for row in data.examples) * data.rows_per_unit,
+        max(row.num_tiles for row in data.examples) * data.rows_per_unit,
     )
     max_bytes = None if recipe.max_memory_gb is None else recipe.max_memory_gb * 1e9
-    return plan_memory(needs, recipe.batch_size * data.rows_per_unit, recipe.grad_checkpoint, max_bytes)
+    return plan_memory(needs, recipe.grad_checkpoint, max_bytes)
 
 
 def _features(
@@ -210,7 +213,7 @@ def _say_plan(trainable: Trainable, data: RunData, run: TrainingRun, memory: Mem
     again = ", activations computed again" if memory.checkpoint else ""
     where = f"from step {done + 1} on" if done else "nothing was saved, so from the beginning" if resume else ""
     steps = ", ".join(filter(None, [f"{num_steps} steps", where]))
-    say(f"{steps}; {memory.rows} rows at a time{again}, at most {memory.bound_bytes / 1e9:.2f} GB of memory")
+    say(f"{steps}; {memory.max_tokens:,} tokens at a time{again}, at most {memory.bound_bytes / 1e9:.2f} GB of memory")
 
 
 def _train(run: TrainingRun, ranks: Ranks, out: Path, is_shown: bool) -> None:
