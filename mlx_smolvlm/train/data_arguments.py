@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ..command_line.arguments import add_media_arguments
 from .training_row import RowError, TrainingRow
@@ -31,6 +30,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="fields of rows that are not used; all others are used or refused",
     )
+    data.add_argument("--preference", action="store_true", help="rows have a chosen and a rejected answer (DPO)")
+    data.add_argument("--beta", type=float, default=0.1, metavar="B", help="of DPO: smaller leaves the base further")
+    held = parser.add_argument_group("validation")
+    held.add_argument("--validation", metavar="ROWS", help="held rows, read as --data is; the best step is kept")
+    held.add_argument("--validation-share", type=float, metavar="S", help="hold this share of the rows, such as 0.1")
+    held.add_argument("--validate-every", type=int, metavar="N", help="steps between two (default: a tenth of the run)")
+    held.add_argument("--patience", type=int, metavar="N", help="end after so many validations without a better one")
     check = parser.add_argument_group("looking at rows")
     check.add_argument("--check", action="store_true", help="show the tokens of each row, the trained ones marked")
     check.add_argument("--json", action="store_true", help="with --check: a line of JSON for each row")
@@ -52,18 +58,17 @@ def check_data_arguments(arguments: argparse.Namespace) -> None:
 
 
 def rows_of(arguments: argparse.Namespace, path: str, on_left_out: Callable[[RowError], None]) -> list[TrainingRow]:
-    """The rows of a file, read as the arguments say.
+    """The rows of a file, read as the arguments say; with `--preference` chosen and rejected ones in turn.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: what `read_rows` raises.
     """
-    from .training_rows import read_rows
+    from .preference_rows import read_preference
+    from .row_forms import read_row
+    from .training_rows import raise_error, rows_as
 
-    options: dict[str, Any] = {"on_bad_row": on_left_out} if arguments.skip_bad_rows else {}
-    return read_rows(
-        path,
-        image_folder=arguments.image_folder,
-        allow_urls=arguments.allow_urls,
-        ignored_fields=arguments.ignore_fields,
-        **options,
-    )
+    on_bad_row = on_left_out if arguments.skip_bad_rows else raise_error
+    how = (path, arguments.image_folder, arguments.allow_urls, arguments.ignore_fields, on_bad_row)
+    if arguments.preference:
+        return [row for pair in rows_as(read_preference, *how) for row in (pair.chosen, pair.rejected)]
+    return rows_as(read_row, *how)

@@ -29,14 +29,15 @@ class Example:
         trained: (length,) bool; True where the token counts in the loss. The first one has none before it that could
             predict it.
         num_tiles: how many tiles its images and videos have.
+        opened: opens its images and videos once more.
     """
 
     name: str
     input_ids: np.ndarray
     trained: np.ndarray
     num_tiles: int
-    _tile_size: int = field(repr=False)
-    _open: Callable[[], AbstractContextManager[Prompt]] = field(repr=False)
+    tile_size: int
+    opened: Callable[[], AbstractContextManager[Prompt]] = field(repr=False)
 
     def tiles(self) -> np.ndarray:
         """Open the images once more and cut them: (num_tiles, tile_size, tile_size, 3) uint8, 0..255, in prompt order.
@@ -44,12 +45,12 @@ class Example:
         Raises:
             RowError: an image has changed since, or a video breaks off.
         """
-        made = np.empty((self.num_tiles, self._tile_size, self._tile_size, 3), np.uint8)
+        made = np.empty((self.num_tiles, self.tile_size, self.tile_size, 3), np.uint8)
         if not self.num_tiles:
             return made
         count = 0
         try:
-            with self._open() as prompt:
+            with self.opened() as prompt:
                 if not np.array_equal(prompt.input_ids, self.input_ids):
                     raise RowError(self.name, "an image has changed since training began; begin again")
                 for count, tile in enumerate(prompt.tiles(), 1):

@@ -33,6 +33,7 @@ class MicroBatch:
         tiles: (num_tiles, tile_size, tile_size, 3) uint8 of all rows, where the encoder or the connector is trained.
         tile_counts: of each row.
         features: (num_image_tokens, hidden_size) of all rows, where they are known.
+        reference: (num_pairs,) float32, for rows that are compared by two: see `preferences.py`.
     """
 
     names: Sequence[str]
@@ -42,6 +43,12 @@ class MicroBatch:
     tiles: np.ndarray | None = None
     tile_counts: Sequence[int] = ()
     features: mx.array | None = None
+    reference: mx.array | None = None
+
+    @property
+    def num_losses(self) -> int:
+        """Over how many losses the mean is: trained tokens, or pairs."""
+        return len(self.predicted) if self.reference is None else len(self.lengths) // 2
 
 
 class RowsSideBySide(KVCache):

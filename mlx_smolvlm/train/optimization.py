@@ -1,7 +1,7 @@
 """Optimizer steps: gradients of an effective batch, summed over micro-batches and processes, and AdamW."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from .targets import CONNECTOR, TEXT, VISION, part_of_path
 from .trainable import Trainable
 
 Arrays = dict[str, mx.array]
+BatchLosses = Callable[[Trainable, MicroBatch, bool], mx.array]
+"""Model, micro-batch, whether to checkpoint -> (num_losses,) float32."""
 
 
 @dataclass(frozen=True)
@@ -21,21 +23,21 @@ class Gradients:
     """Of an effective batch.
 
     Attributes:
-        loss_sum: of the cross entropies of its trained tokens.
-        num_trained: how many these are.
-        arrays: of the mean loss over these tokens, float32, by parameter; empty if there are none.
+        loss_sum: of its losses.
+        num_losses: how many these are: trained tokens, or pairs.
+        arrays: of their mean, float32, by parameter; empty if there are none.
         norm: of all of them together.
     """
 
     loss_sum: float
-    num_trained: int
+    num_losses: int
     arrays: Arrays
     norm: float
 
     @property
     def loss(self) -> float | None:
-        """The mean over trained tokens; None if there are none."""
-        return self.loss_sum / self.num_trained if self.num_trained else None
+        """The mean; None if there are no losses."""
+        return self.loss_sum / self.num_losses if self.num_losses else None
 
     @property
     def are_finite(self) -> bool:
@@ -44,45 +46,51 @@ class Gradients:
 
 
 def gradients_of(
-    trainable: Trainable, batches: Iterable[MicroBatch], *, checkpoint: bool = False, is_shared: bool = False
+    trainable: Trainable,
+    batches: Iterable[MicroBatch],
+    losses: BatchLosses = token_losses,
+    *,
+    checkpoint: bool = False,
+    is_shared: bool = False,
 ) -> Gradients:
-    """Gradients of the mean loss over all trained tokens of some micro-batches, however these are divided.
+    """Gradients of the mean of all losses of some micro-batches, however these are divided.
 
     Args:
         trainable: the model.
         batches: micro-batches; each is computed and released before the next one is asked for.
+        losses: those of a micro-batch.
         checkpoint: see `token_losses`.
         is_shared: add up what the processes of `mlx.launch` have.
     """
     totals = {name: mx.zeros(array.shape) for name, array in trainable.parameters.items()} if is_shared else {}
     loss_sum = mx.array(0.0)
-    num_trained = 0
+    num_losses = 0
     for batch in batches:
-        if not len(batch.predicted):
+        if not batch.num_losses:
             continue
 
         def loss_of(parameters: Arrays, batch: MicroBatch = batch) -> mx.array:
             trainable.put(parameters)
-            return token_losses(trainable, batch, checkpoint).sum()
+            return losses(trainable, batch, checkpoint).sum()
 
         loss, found = mx.value_and_grad(loss_of)(trainable.parameters)
         totals = {name: totals[name] + found[name] for name in found} if totals else found
         loss_sum = loss_sum + loss
-        num_trained += len(batch.predicted)
+        num_losses += batch.num_losses
         mx.eval(totals, loss_sum)
         trainable.put(trainable.parameters)  # what the gradient left there holds its whole graph
     if is_shared:
-        totals, loss_sum, num_trained = _added_up(totals, loss_sum, num_trained)
-    arrays = {name: total / num_trained for name, total in totals.items()} if num_trained else {}
+        totals, loss_sum, num_losses = _added_up(totals, loss_sum, num_losses)
+    arrays = {name: total / num_losses for name, total in totals.items()} if num_losses else {}
     squares = [mx.square(array).sum() for array in arrays.values()]
     norm = mx.sqrt(sum(squares, mx.array(0.0)))
     mx.eval(arrays, norm)
-    return Gradients(loss_sum.item(), num_trained, arrays, norm.item())  # type: ignore[arg-type]
+    return Gradients(loss_sum.item(), num_losses, arrays, norm.item())  # type: ignore[arg-type]
 
 
-def _added_up(totals: Arrays, loss_sum: mx.array, num_trained: int) -> tuple[Arrays, mx.array, int]:
+def _added_up(totals: Arrays, loss_sum: mx.array, num_losses: int) -> tuple[Arrays, mx.array, int]:
     """The same of all processes together, in one exchange."""
-    counts = mx.array([loss_sum.item(), float(num_trained >> 16), float(num_trained & 0xFFFF)])
+    counts = mx.array([loss_sum.item(), float(num_losses >> 16), float(num_losses & 0xFFFF)])
     flat = mx.concatenate([counts, *(totals[name].reshape(-1) for name in totals)])
     flat = mx.distributed.all_sum(flat, stream=mx.cpu)
     mx.eval(flat)

@@ -20,7 +20,7 @@ from .trainable import Trainable
 
 
 def write_output(run: RunFolder, trainable: Trainable, base: Path, base_name: str, record: Mapping[str, Any]) -> None:
-    """Write the folder that the run is for, with its record and metrics, whole or not at all.
+    """Write the folder that the run is for, with its record, metrics and report, whole or not at all.
 
     Args:
         run: the run.
@@ -39,8 +39,9 @@ def write_output(run: RunFolder, trainable: Trainable, base: Path, base_name: st
         else:
             _write_adapter(folder, trainable, base_name, record["options"]["dropout"])
         write_json(folder / RECORD, record)
-        if run.metrics.is_file():
-            shutil.copyfile(run.metrics, folder / run.metrics.name)
+        for file in (run.metrics, run.report):
+            if file.is_file():
+                shutil.copyfile(file, folder / file.name)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ class PreferenceRow:
 
     Attributes:
         name: file and line, as errors call it.
-        chosen, rejected: the same prompt with either answer; only the answer counts.
+        chosen, rejected: the same prompt with either answer, and names of their own; only the answer counts.
     """
 
     name: str
@@ -38,10 +38,10 @@ def read_preference(fields: dict[str, Any], name: str, media: RowMedia, ignored:
         ValueError: fields that are missing, unknown or contradictory, or answers that do not differ.
     """
     fields = {key: value for key, value in fields.items() if value is not None}
-    for answer in ANSWERS:
-        if answer not in fields:
-            raise ValueError(f"has no {answer}; a row of preferences has chosen and rejected")
-    chosen, rejected = (fields.pop(answer) for answer in ANSWERS)
+    for what in ANSWERS:
+        if what not in fields:
+            raise ValueError(f"has no {what}; a row of preferences has chosen and rejected")
+    chosen, rejected = (fields.pop(what) for what in ANSWERS)
     if chosen == rejected:
         raise ValueError(f"chosen and rejected are the same, {quoted(chosen)}; there is nothing to prefer")
     field = "answer" if "question" in fields else "completion" if "prompt" in fields else "messages"
@@ -51,7 +51,7 @@ def read_preference(fields: dict[str, Any], name: str, media: RowMedia, ignored:
         if not shared:
             raise ValueError("chosen and rejected have no common beginning; give the prompt as a field of its own")
         rows = [replace(row, first=shared) for row in rows]
-    return PreferenceRow(name, *rows)
+    return PreferenceRow(name, *(replace(row, name=f"{name} {what}") for row, what in zip(rows, ANSWERS, strict=True)))
 
 
 def _num_shared(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> int:

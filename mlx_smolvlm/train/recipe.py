@@ -37,6 +37,12 @@ class Recipe:
         seed: of new matrices, the order of rows, and dropout.
         shuffle: False keeps the order of the file.
         train_on_prompt: all tokens but those of images count in the loss, not the assistant's alone.
+        preference: rows have a chosen and a rejected answer, and the chosen one is made likelier (DPO).
+        beta: how far preferences may lead away from the base; the smaller, the further.
+        validation: file of held rows; None for none.
+        validation_share: share of the rows to hold; None for none.
+        validate_every: steps between two validations; None for a tenth of the run.
+        patience: validations without a better one after which the run ends; None goes on.
         dtype: in which the networks compute; None for `default_dtype()`. What is trained is kept in float32.
         max_memory_gb: bound for the memory; None for none.
         grad_checkpoint: compute activations again instead of keeping them.
@@ -64,6 +70,12 @@ class Recipe:
     seed: int = 0
     shuffle: bool = True
     train_on_prompt: bool = False
+    preference: bool = False
+    beta: float = 0.1
+    validation: str | None = None
+    validation_share: float | None = None
+    validate_every: int | None = None
+    patience: int | None = None
     dtype: str | None = None
     max_memory_gb: float | None = None
     grad_checkpoint: bool = False
@@ -84,6 +96,10 @@ class Recipe:
         for name in ("alpha", "learning_rate", "vision_learning_rate", "connector_learning_rate", "max_grad_norm"):
             self._check_positive(name)
         self._check_positive("max_memory_gb")
+        self._check_positive("beta")
+        share = self.validation_share
+        if share is not None and not (is_between(share, 0, 1) and 0 < share < 1):
+            raise ValueError(f"--validation-share is {quoted(share)}, expected a number between 0 and 1")
         if not is_between(self.weight_decay, 0, 1e6):
             raise ValueError(f"--weight-decay is {quoted(self.weight_decay)}, expected a number from 0 on")
         if not (is_between(self.dropout, 0, 1) and self.dropout < 1):
@@ -98,6 +114,18 @@ class Recipe:
     def _check_contradictions(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise ValueError("--steps and --epochs exclude each other; give one of them")
+        if self.validation is not None and self.validation_share is not None:
+            raise ValueError("--validation and --validation-share exclude each other; give one of them")
+        if self.validation is None and self.validation_share is None:
+            for name in ("validate_every", "patience"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{flag(name)} has no effect without --validation or --validation-share")
+        if self.preference and self.method == "full":
+            raise ValueError("--preference needs an adapter, which is measured against its base; not --method full")
+        if self.preference and self.train_on_prompt:
+            raise ValueError("--preference compares answers; leave out --train-on-prompt")
+        if self.beta != 0.1 and not self.preference:
+            raise ValueError("--beta has no effect without --preference")
         if self.targets and (self.train_vision or self.train_connector):
             part = "--train-vision" if self.train_vision else "--train-connector"
             raise ValueError(f"--target and {part} exclude each other; name the part's layers by --target as well")
@@ -119,7 +147,17 @@ class Recipe:
         return values | {"targets": list(self.targets)}
 
 
-_WHOLE_NUMBERS = {"rank": 1, "steps": 1, "epochs": 1, "batch_size": 1, "accumulate": 1, "warmup": 0, "seed": 0}
+_WHOLE_NUMBERS = {
+    "validate_every": 1,
+    "patience": 1,
+    "rank": 1,
+    "steps": 1,
+    "epochs": 1,
+    "batch_size": 1,
+    "accumulate": 1,
+    "warmup": 0,
+    "seed": 0,
+}
 _FLAGS = {"targets": "--target", "shuffle": "--no-shuffle", "max_memory_gb": "--max-memory"}
 
 

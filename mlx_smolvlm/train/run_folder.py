@@ -23,6 +23,8 @@ from .recipe import flag
 RECORD = "training.json"
 _STATE = "state.safetensors"
 _METRICS = "metrics.jsonl"
+_REPORT = "report.html"
+_BEST = "best.safetensors"
 Record = Mapping[str, Any]
 
 
@@ -64,13 +66,18 @@ class RunFolder:
         return self.path / _METRICS
 
     @property
+    def report(self) -> Path:
+        """The page about the run, so far."""
+        return self.path / _REPORT
+
+    @property
     def has_state(self) -> bool:
         """Whether there is something to go on from."""
         return (self.path / _STATE).is_file()
 
     def begin(self, record: Record) -> None:
         """Start a run of these options and data. What an earlier one left before its first state is removed."""
-        for name in (_METRICS, RECORD):
+        for name in (_METRICS, RECORD, _REPORT, _BEST):
             (self.path / name).unlink(missing_ok=True)
         with whole_file(self.path / RECORD) as file:
             write_json(file, record)
@@ -98,6 +105,22 @@ class RunFolder:
             return int(metadata["step"]), dict(arrays)
         except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(f"{file} is damaged ({error}); remove {self.path} and begin anew") from None
+
+    def save_best(self, step: int, arrays: Mapping[str, mx.array]) -> None:
+        """Keep the parameters after the step that validation found best. Raises OSError if they cannot be written."""
+        with whole_file(self.path / _BEST) as file:
+            save_arrays(file, arrays, {"step": str(step)})
+
+    def load_best(self, step: int) -> dict[str, mx.array]:
+        """The parameters after the best step. Raises ValueError if the file is missing, damaged, or of another step."""
+        file = self.path / _BEST
+        try:
+            found: Any = mx.load(str(file), return_metadata=True)
+            if int(found[1]["step"]) == step:
+                return dict(found[0])
+        except (RuntimeError, KeyError, ValueError):
+            pass
+        raise ValueError(f"{file} is missing or damaged; remove {self.path} and begin anew")
 
     def remove(self) -> None:
         """The output is there: nothing of this is needed any more."""

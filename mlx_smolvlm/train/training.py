@@ -7,18 +7,18 @@ from threading import Event
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from .batches import StepPlan
-from .examples import Example
 from .forward import MicroBatch
-from .metrics_log import MetricsLog
+from .metrics_log import MetricsLog, Record
+from .micro_batches import MicroBatches, by_length, grouped
 from .optimization import Gradients, Optimization, gradients_of
 from .recipe import Recipe
+from .run_data import RunData
 from .run_folder import RunFolder
 from .step_memory import MemoryPlan
-from .stored_features import StoredFeatures
 from .trainable import Trainable
+from .validation import Validation, best_step, is_over, losses_of
 
 _STEPS_PER_CLEANING = 16
 
@@ -51,34 +51,42 @@ class TrainingRun:
         self,
         trainable: Trainable,
         recipe: Recipe,
-        examples: Sequence[Example],
+        data: RunData,
+        batches: MicroBatches,
         plan: StepPlan,
         memory: MemoryPlan,
-        features: StoredFeatures | None,
         folder: RunFolder | None,
         *,
         num_steps: int,
+        validation: Validation | None = None,
+        on_validated: Callable[[], None] = lambda: None,
         save_every: int,
         rank: int = 0,
         num_ranks: int = 1,
     ):
         """
         Args:
-            trainable, recipe, examples, plan, memory: what is trained, how, and on what.
-            features: of frozen encoders; None if the encoder or the connector is trained.
+            trainable, recipe, data, batches, plan, memory: what is trained, how, and on what.
             folder: where states and metrics are kept; None for processes other than the first.
             num_steps: of the run.
+            validation: of the first process; None without one.
+            on_validated: called after each validation.
             save_every: steps between two states.
             rank, num_ranks: this process among those of `mlx.launch`.
         """
         self.optimization = Optimization(trainable, recipe, num_steps)
         self._trainable = trainable
         self._recipe = recipe
-        self._examples = examples
+        self._data = data
+        self._batches = batches
+        self._losses = losses_of(recipe)
         self._plan = plan
         self._memory = memory
-        self._features = features
         self._folder = folder
+        self._validation = validation
+        self._log: MetricsLog | None = None
+        self._lengths = data.lengths
+        self._on_validated = on_validated
         self._save_every = save_every
         self._rank, self._num_ranks = rank, num_ranks
         self._saved = -1  # step of the newest state
@@ -100,33 +108,59 @@ class TrainingRun:
             OSError: the state cannot be kept.
         """
         optimization = self.optimization
-        log = MetricsLog(self._folder.metrics, optimization.step) if self._folder else None
+        if self._folder is not None:
+            self._log = MetricsLog(self._folder.metrics, optimization.step)
         try:
+            self._validate()
             while optimization.step < optimization.num_steps:
-                if share_cancel(cancel.is_set()):
+                if share_cancel(cancel.is_set() or self.has_converged):
                     break
                 start = time.monotonic()
                 rate = optimization.learning_rate
-                rows = self._plan.rows(optimization.step)
+                units = self._plan.rows(optimization.step)
                 gradients = gradients_of(
                     self._trainable,
                     self._micro_batches(optimization.step),
+                    self._losses,
                     checkpoint=self._memory.checkpoint,
                     is_shared=self._num_ranks > 1,
                 )
                 self._check(gradients)
                 optimization.update(gradients)
                 seconds = time.monotonic() - start
-                num_tokens = sum(len(self._examples[row].input_ids) for row in rows)
-                if log is not None:
-                    log.add(self._metrics(gradients, rate, num_tokens, seconds))
+                num_tokens = sum(self._lengths[unit] for unit in units)
+                if self._log is not None:
+                    self._log.add(self._metrics(gradients, rate, num_tokens, seconds))
                 if optimization.step % self._save_every == 0:
                     self.save()
                 if optimization.step % _STEPS_PER_CLEANING == 0:
                     mx.clear_cache()  # buffers of lengths that may not come again
+                self._validate()
                 yield StepReport(optimization.step, gradients.loss, num_tokens, seconds)
         finally:
             self.save()
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """What the metrics say so far; empty in processes other than the first."""
+        return self._log.records if self._log is not None else []
+
+    @property
+    def has_converged(self) -> bool:
+        """Whether validation got no better for as long as the recipe has patience."""
+        return is_over(self.records, self._recipe.patience)
+
+    def _validate(self) -> None:
+        """Look at held rows, if it is time to."""
+        step, validation = self.optimization.step, self._validation
+        if validation is None or self._log is None or self._folder is None:
+            return
+        if not validation.is_due(step, self.optimization.num_steps, self.records):
+            return
+        self._log.add(validation.record(step))
+        if best_step(self.records) == step:
+            self._folder.save_best(step, self._trainable.parameters)
+        self._on_validated()
 
     def save(self) -> None:
         """Keep the state, if it is not kept already."""
@@ -135,39 +169,12 @@ class TrainingRun:
             self._saved = self.optimization.step
 
     def _micro_batches(self, step: int) -> Iterator[MicroBatch]:
-        """Those of this process: every so-manieth row, those of like length together."""
-        lengths = [len(example.input_ids) for example in self._examples]
-        rows = sorted(self._plan.rows(step), key=lambda row: (-lengths[row], row))[self._rank :: self._num_ranks]
-        batch: list[int] = []
-        num_tokens = 0
-        for row in rows:
-            if batch and num_tokens + lengths[row] > self._memory.max_tokens:
-                yield self._micro_batch(step, batch)
-                batch, num_tokens = [], 0
-            batch.append(row)
-            num_tokens += lengths[row]
-        if batch:
-            yield self._micro_batch(step, batch)
-
-    def _micro_batch(self, step: int, rows: Sequence[int]) -> MicroBatch:
-        examples = [self._examples[row] for row in rows]
-        lengths = [len(example.input_ids) for example in examples]
-        trained = np.concatenate([_predictable(example.trained) for example in examples])
-        with_tiles = [(row, example) for row, example in zip(rows, examples, strict=True) if example.num_tiles]
-        tiles = features = None
-        if with_tiles and self._features is not None:
-            features = mx.concatenate([self._features.of(row, example) for row, example in with_tiles])
-        elif with_tiles:
-            tiles = np.concatenate([example.tiles() for _, example in with_tiles])
-        return MicroBatch(
-            names=[f"{self._recipe.seed} {step} {row}" for row in rows],
-            input_ids=np.concatenate([example.input_ids for example in examples]),
-            lengths=lengths,
-            predicted=np.flatnonzero(trained).astype(np.int32),
-            tiles=tiles,
-            tile_counts=[example.num_tiles for example in examples],
-            features=features,
-        )
+        """Those of this process."""
+        data = self._data
+        units = by_length(self._plan.rows(step), data.lengths)[self._rank :: self._num_ranks]
+        for own in grouped(units, data.lengths, self._memory.max_tokens):
+            rows = [row for unit in own for row in data.members(unit)]
+            yield self._batches.of(rows, f"{self._recipe.seed} {step}")
 
     def _check(self, gradients: Gradients) -> None:
         if gradients.are_finite:
@@ -185,15 +192,8 @@ class TrainingRun:
             "loss": gradients.loss,
             "learning_rate": rate,
             "gradient_norm": gradients.norm,
-            "trained_tokens": gradients.num_trained,
+            "losses": gradients.num_losses,
             "tokens": num_tokens,
             "seconds": seconds,
             "peak_memory_bytes": mx.get_peak_memory(),
         }
-
-
-def _predictable(trained: np.ndarray) -> np.ndarray:
-    """What of a row counts: its first token has none before it that could predict it."""
-    counted = trained.copy()
-    counted[:1] = False
-    return counted

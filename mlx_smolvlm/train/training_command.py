@@ -22,20 +22,21 @@ from ..files import refuse_to_replace
 from ..model.checkpoint_folder import ADAPTER_CONFIG, PEFT_WEIGHTS, check_folder
 from ..model.config import read_model_config
 from ..model.json_fields import read_json
-from ..processor.processor import Processor, load_processor
+from ..processor.processor import load_processor
 from .batches import StepPlan
-from .check import LeftOutRows
-from .data_arguments import rows_of
-from .examples import Example, make_examples
 from .group import begin_alike, check_alike, shared_cancel
-from .identity import data_digest, folder_digest
+from .identity import folder_digest
+from .micro_batches import MicroBatches
 from .outputs import write_output
 from .recipe import Recipe
+from .run_data import RunData, read_data
 from .run_folder import RECORD, RunFolder, refuse_changes
 from .step_memory import MemoryNeeds, MemoryPlan, plan_memory
 from .stored_features import StoredFeatures
 from .trainable import Trainable
 from .training import TrainingRun
+from .training_report import write_report
+from .validation import Validation, best_step
 
 
 def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) -> None:
@@ -57,12 +58,12 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
     with ExitStack() as opened:
         waiting = opened.enter_context(Waiting(not arguments.quiet and ranks.rank == 0))
         waiting.tell("reading the rows")
-        examples, data = _examples(arguments, processor)
-        record = {
+        data = read_data(arguments, recipe, processor)
+        record: dict[str, Any] = {
             "options": recipe.as_json() | {"processes": ranks.size},
             "model": folder_digest(base, ["config.json", "*.safetensors"]),
             "init_adapter": folder_digest(init[0], [ADAPTER_CONFIG, PEFT_WEIGHTS]) if init else None,
-            "data": data,
+            "data": data.digest,
         }
         check_alike(ranks, record)
         if arguments.resume and (out / RECORD).is_file():
@@ -78,9 +79,9 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         waiting.tell("loading the model")
         model = load_model(base, config, recipe.dtype or default_dtype(), fuse=False)
         trainable = Trainable(model, recipe)
-        memory = _memory(trainable, recipe, processor.config.image_seq_len, examples)
+        memory = _memory(trainable, recipe, processor.config.image_seq_len, data)
         plan = StepPlan(
-            [len(example.input_ids) for example in examples],
+            data.lengths[: data.num_trained],
             recipe.batch_size * recipe.accumulate * ranks.size,
             seed=recipe.seed,
             shuffle=recipe.shuffle,
@@ -89,16 +90,25 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         num_steps = recipe.steps or (epochs or 1) * plan.steps_per_epoch
         if recipe.warmup > num_steps:
             raise ValueError(f"--warmup is {recipe.warmup}, but the run has {num_steps} steps")
-        features = _features(arguments, trainable, folder, examples)
+        features = _features(arguments, trainable, folder, data)
+        batches = MicroBatches(trainable, data.examples, features, are_pairs=recipe.preference)
+        validation = None
+        if folder is not None and data.num_held:
+            options = media_options(arguments)
+            validation = Validation(trainable, recipe, processor, data, batches, memory, num_steps, options)
+        given = {name: value for name, value in recipe.as_json().items() if value not in (None, [], False)}
+        facts = {"model": arguments.model or DEMO_MODEL, "rows": arguments.data} | given
         run = TrainingRun(
             trainable,
             recipe,
-            examples,
+            data,
+            batches,
             plan,
             memory,
-            features,
             folder,
             num_steps=num_steps,
+            validation=validation,
+            on_validated=lambda: _write_report(folder, facts, run, validation),
             save_every=arguments.save_every,
             rank=ranks.rank,
             num_ranks=ranks.size,
@@ -113,15 +123,28 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         waiting.stop()
         is_shown = ranks.rank == 0 and not arguments.quiet
         if is_shown:
-            _say_plan(trainable, examples, run, memory, arguments.resume)
+            _say_plan(trainable, data, run, memory, arguments.resume)
         _train(run, ranks, out, is_shown)
         if folder is not None:
+            _write_report(folder, facts, run, validation)
+            if validation is not None and (best := best_step(run.records)) is not None:
+                trainable.parameters |= folder.load_best(best)
+                record["best_step"] = best
             write_output(folder, trainable, base, str(arguments.model or DEMO_MODEL), record)
             folder.remove()
     if ranks.rank == 0 and merged is not None:
         convert_checkpoint(base, merged, adapter_path=out)
     if is_shown:
         say(f"wrote {out}" + (f", and merged {merged}" if merged else ""))
+
+
+def _write_report(
+    folder: RunFolder | None, facts: dict[str, Any], run: TrainingRun, validation: Validation | None
+) -> None:
+    """The page about the run, so far."""
+    if folder is not None:
+        answers = validation.held_answers(run.records) if validation is not None else ()
+        write_report(folder.report, f"Training {folder.out.name}", facts, run.records, answers)
 
 
 def _targets(arguments: argparse.Namespace, recipe: Recipe) -> tuple[Path, Path | None]:
@@ -144,30 +167,7 @@ def _targets(arguments: argparse.Namespace, recipe: Recipe) -> tuple[Path, Path 
     return out, merged
 
 
-def _examples(arguments: argparse.Namespace, processor: Processor) -> tuple[list[Example], str]:
-    """The rows to train on, and a digest of them."""
-    left_out = LeftOutRows()
-    rows = rows_of(arguments, arguments.data, left_out)
-    examples = list(
-        make_examples(
-            processor,
-            rows,
-            arguments.train_on_prompt,
-            max_length=arguments.max_length,
-            media_options=media_options(arguments),
-            on_left_out=left_out,
-            skip_bad_rows=arguments.skip_bad_rows,
-        )
-    )
-    left_out.say_count()
-    if not examples:
-        raise ValueError(f"{arguments.data}: no row is left to train on")
-    if not any(example.trained[1:].any() for example in examples):
-        raise ValueError(f"{arguments.data}: no token of any row is trained")
-    return examples, data_digest(examples, rows)
-
-
-def _memory(trainable: Trainable, recipe: Recipe, image_seq_len: int, examples: list[Example]) -> MemoryPlan:
+def _memory(trainable: Trainable, recipe: Recipe, image_seq_len: int, data: RunData) -> MemoryPlan:
     arrays: Any = tree_flatten(trainable.model.parameters())
     needs = MemoryNeeds(
         trainable.model.config,
@@ -176,23 +176,23 @@ def _memory(trainable: Trainable, recipe: Recipe, image_seq_len: int, examples: 
         sum(array.nbytes for _, array in arrays),
         trainable.num_parameters,
         not trainable.encoder_is_frozen,
-        max(len(row.input_ids) for row in examples),
-        max(int(row.trained.sum()) for row in examples),
-        max(row.num_tiles for row in examples),
+        max(data.lengths),
+        max(int(row.trained.sum()) for row in data.examples) * data.rows_per_unit,
+        max(row.num_tiles for row in data.examples) * data.rows_per_unit,
     )
     max_bytes = None if recipe.max_memory_gb is None else recipe.max_memory_gb * 1e9
     return plan_memory(needs, recipe.grad_checkpoint, max_bytes)
 
 
 def _features(
-    arguments: argparse.Namespace, trainable: Trainable, folder: RunFolder | None, examples: list[Example]
+    arguments: argparse.Namespace, trainable: Trainable, folder: RunFolder | None, data: RunData
 ) -> StoredFeatures | None:
     """Where image features come from; None if they change while it trains."""
     if not trainable.encoder_is_frozen:
         if arguments.feature_cache is not None:
             raise ValueError("--feature-cache: the encoder or the connector is trained, so its features change")
         return None
-    if not any(example.num_tiles for example in examples):
+    if not any(example.num_tiles for example in data.examples):
         return None
     own = folder.path / "features" if folder is not None else None
     return StoredFeatures(
@@ -200,14 +200,14 @@ def _features(
     )
 
 
-def _say_plan(
-    trainable: Trainable, examples: list[Example], run: TrainingRun, memory: MemoryPlan, resume: bool
-) -> None:
+def _say_plan(trainable: Trainable, data: RunData, run: TrainingRun, memory: MemoryPlan, resume: bool) -> None:
     """Two lines before it begins."""
     done, num_steps = run.optimization.step, run.optimization.num_steps
+    examples = data.examples[: data.num_trained * data.rows_per_unit]
     counts = sum(int(example.trained.sum()) for example in examples), sum(len(row.input_ids) for row in examples)
+    held = f"{data.num_held} are held, " if data.num_held else ""
     say(
-        f"{trainable.method}: {trainable.num_parameters:,} parameters, {len(examples)} rows, "
+        f"{trainable.method}: {trainable.num_parameters:,} parameters, {data.num_trained} rows, {held}"
         f"{counts[0]:,} of {counts[1]:,} tokens are trained"
     )
     again = ", activations computed again" if memory.checkpoint else ""
@@ -226,7 +226,10 @@ def _train(run: TrainingRun, ranks: Ranks, out: Path, is_shown: bool) -> None:
             rate = per_second(report.num_tokens / max(report.seconds, 1e-9), "tokens")
             loss = "no trained tokens" if report.loss is None else f"loss {report.loss:.4f}"
             progress.advance(note=f"{loss}, {rate}, {mx.get_peak_memory() / 1e9:.2f} GB")
-    if optimization.step < optimization.num_steps:
+    if run.has_converged:
+        if is_shown:
+            say(f"validation got no better; ended after step {optimization.step}")
+    elif optimization.step < optimization.num_steps:
         if ranks.rank == 0:
             say(f"stopped after step {optimization.step}, which is kept; run the same command with --resume to go on")
         interruption.conclude()

@@ -1,6 +1,7 @@
 """Which tokens of a conversation are trained: what the assistant says, with the end of its turns."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from mlx_smolvlm.processor.processor import Processor, load_processor
 from mlx_smolvlm.train.examples import make_example
 from mlx_smolvlm.train.training_row import RowError, RowTooLong, TrainingRow
 from mlx_smolvlm.train.training_rows import read_rows
+
+GOLDENS = Path(__file__).parents[1] / "goldens"
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +73,16 @@ CONVERSATION = row(
     ("user", "And now?"),
     ("assistant", ""),
 )
+
+
+def test_tokens_and_what_is_trained_equal_trls(processor_of):
+    """Of odd texts too: words that look like turns, special tokens spelled out, line breaks, nothing at all."""
+    golden = json.loads((GOLDENS / "training_masks.json").read_text(encoding="utf-8"))
+    processor = processor_of(golden["checkpoint"])
+    for row in golden["rows"]:
+        example = make_example(processor, TrainingRow("rows.jsonl:1", row["messages"]))
+        assert example.input_ids.tolist() == row["input_ids"], row["messages"]
+        assert "".join(map(str, example.trained.astype(int))) == row["trained"], row["messages"]
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
