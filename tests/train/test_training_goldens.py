@@ -36,8 +36,8 @@ def run_of(golden, name, folder, num_steps=10, max_tokens=2000):
     adapter = folder / name
     if not adapter.exists():
         write_golden_adapter(adapter, base, name)
-    recipe = Recipe(init_adapter=str(adapter), steps=num_steps, batch_size=8, learning_rate=1e-3, shuffle=False)
-    trainable = Trainable(mlx_smolvlm.load(base, dtype="float32", fuse=False)[0], recipe)
+    recipe = Recipe(steps=num_steps, batch_size=8, learning_rate=1e-3, shuffle=False)
+    trainable = Trainable(mlx_smolvlm.load(base, dtype="float32", fuse=False)[0], recipe, adapter)
     features = StoredFeatures(trainable.model, None) if trainable.encoder_is_frozen else None
     data = RunData(examples, [], 1, len(examples), 0, "")
     plan = StepPlan(data.lengths, 8, shuffle=False)
