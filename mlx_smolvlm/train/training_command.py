@@ -38,6 +38,8 @@ from .training import TrainingRun
 from .training_report import write_report
 from .validation import Validation, best_step
 
+_WORTH_SAYING = 10**8  # bytes of disk
+
 
 def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) -> None:
     """Train, and write the output.
@@ -68,6 +70,8 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         check_alike(ranks, record)
         if arguments.resume and (out / RECORD).is_file():
             refuse_changes(read_json(out / RECORD), record, out)
+            if ranks.rank == 0 and RunFolder(out).path.is_dir():  # it was killed just before the end
+                opened.enter_context(RunFolder(out)).remove()
             if merged is None or merged.exists():
                 say(f"{out} is finished: nothing is left to do")
                 return
@@ -126,6 +130,8 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         is_shown = ranks.rank == 0 and not arguments.quiet
         if is_shown:
             _say_plan(trainable, data, run, memory, arguments.resume)
+            if features is not None and (size := features.bytes_of(data.examples)) > _WORTH_SAYING:
+                say(f"image features take at most {size / 1e9:.1f} GB of disk while it trains")
         _train(run, ranks, out, is_shown)
         if folder is not None:
             _write_report(folder, facts, run, validation)

@@ -87,7 +87,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(train, rows, tmp_path, monkeypa
     assert_refused(train("out", *options, "--resume", "--seed", 3), "--seed is 3, but the run in")
     content = rows.read_text()
     rows.write_text(content.replace("A red dot", "A red cat"))
-    assert_refused(train("out", *options, "--resume"), "the rows or their images changed")
+    assert_refused(train("out", *options, "--resume"), "rows, images, or how they are read changed")
     rows.write_text(content)
     result = train("out", *options, "--resume", "--save-every", 1)
     assert result.status == 0, result
