@@ -13,7 +13,7 @@ from .batches import by_tokens
 from .forward import token_losses
 from .held_questions import HeldQuestion, held_question, shown_images
 from .metrics_log import Record
-from .micro_batches import MicroBatches
+from .micro_batches import MicroBatches, by_length, grouped
 from .optimization import BatchLosses
 from .preferences import pair_losses
 from .recipe import Recipe
@@ -47,6 +47,7 @@ class Validation:
             data: with held rows.
             batches: what makes micro-batches of them.
             memory: how many tokens at a time.
+            memory: how much at a time.
             num_steps: of the run.
             media_options: how images and videos are read.
         """
@@ -59,6 +60,7 @@ class Validation:
         units = range(data.num_trained, data.num_trained + data.num_held)
         by_length = sorted(units, key=lambda unit: -data.lengths[unit])
         self._units = by_tokens(by_length, data.lengths, memory.max_tokens)
+        self._units = list(grouped(by_length(units, data.lengths), data.lengths, memory.max_tokens))
         self._members = data.members
         shown = [data.members(unit)[0] for unit in units[:: -(-len(units) // NUM_SAMPLES)]]
         self._questions = [held_question(data.rows[row], data.examples[row]) for row in shown]
