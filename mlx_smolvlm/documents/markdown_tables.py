@@ -67,7 +67,7 @@ def _compact(rows: list[list[str]], num_columns: int) -> str:
 
 def _escaped(text: str) -> str:
     """`<` becomes its entity, so that no cell is taken for HTML; docling-core loses such text."""
-    return text.replace("<", "&lt;").replace("\n", " ").replace("|", "&#124;")
+    return text.replace("<", "&lt;").replace("\r", " ").replace("\n", " ").replace("|", "&#124;")
 
 
 def _is_numeric(cells: list[str]) -> bool:
