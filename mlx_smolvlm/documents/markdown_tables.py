@@ -32,7 +32,8 @@ def markdown_table(table: DocumentTable) -> str:
 
 def _grid(table: DocumentTable, limit: int) -> list[list[str]]:
     """Rows of equal length, the text of each place."""
-    grid = [[""] * table.num_columns for _ in table.rows]
+    num_columns = table.num_columns
+    grid = [[""] * num_columns for _ in table.rows]
     left = limit
     for spanned in table.cells():
         text = _escaped(spanned.cell.text)
