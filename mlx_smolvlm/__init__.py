@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .processor.processor import Processor
     from .processor.prompt import Inputs
     from .processor.sampled_video import SampledVideo
+    from .retrieval.retriever import Retriever, load_retriever
 
 _HOME = {
     "AdapterSet": "api.adapter_set",
@@ -45,6 +46,7 @@ _HOME = {
     "PageReading": "documents.page_reading",
     "Processor": "processor.processor",
     "PromptCache": "engine.prompt_cache",
+    "Retriever": "retrieval.retriever",
     "RowEvent": "engine.row",
     "Rows": "engine.rows",
     "SampledVideo": "processor.sampled_video",
@@ -54,6 +56,7 @@ _HOME = {
     "generate_text": "api.generation",
     "load": "api.loading",
     "read_document": "documents.reading",
+    "load_retriever": "retrieval.retriever",
     "stream_captions": "api.captioning",
     "stream_generate": "api.generation",
 }
@@ -76,6 +79,8 @@ __all__ = [  # noqa: RUF022 - the order in which a reader meets them
     "Caption",
     "read_document",
     "PageReading",
+    "load_retriever",
+    "Retriever",
     "SmolVLM",
     "Processor",
     "Inputs",

@@ -9,8 +9,8 @@ from mlx_smolvlm import _HOME
 
 # From the bottom up; the rooms of one floor do not know each other.
 ORDER = """options files < model media < processor < engine < api < documents < retrieval < command_line
-    < generate chat watch batch server bridge train document index search evaluate
-    < __main__ < benchmark convert"""
+    < generate chat watch batch server bridge document index search evaluate
+    < __main__ < benchmark convert < train"""
 FLOORS = {room: floor for floor, rooms in enumerate(ORDER.split("<")) for room in rooms.split()}
 
 

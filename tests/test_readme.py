@@ -16,6 +16,7 @@ from mlx_smolvlm.batch import __main__ as batch
 from mlx_smolvlm.benchmark import __main__ as benchmark
 from mlx_smolvlm.convert import __main__ as convert
 from mlx_smolvlm.document import __main__ as document
+from mlx_smolvlm.evaluate import __main__ as evaluate
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "examples"))
@@ -89,6 +90,7 @@ def test_other_commands_use_options_that_exist():
         "-m mlx_smolvlm.generate": generate._parser(),
         "-m mlx_smolvlm.watch": watch._parser(),
         "-m mlx_smolvlm.convert": convert._parser(),
+        "-m mlx_smolvlm.evaluate": evaluate._parser(),
         "examples/video_highlights.py": video_highlights._parser(),
     }
     lines = [line for block in SHELL if any(word in block for word in (*ONLINE, LONG)) for line in block.splitlines()]

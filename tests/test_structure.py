@@ -60,6 +60,8 @@ def test_public_names_are_these():
         "Caption",
         "read_document",
         "PageReading",
+        "load_retriever",
+        "Retriever",
         "SmolVLM",
         "Processor",
         "Inputs",
