@@ -17,10 +17,10 @@ from typing import Any
 from mlx_smolvlm.command_line.progress import Progress
 from mlx_smolvlm.command_line.runner import CommandLine, one_line, refuse_tracebacks
 from mlx_smolvlm.evaluate.eval_report import write_summary
+from mlx_smolvlm.evaluate.evaluation_folder import EvaluationFolder, file_digest
 from mlx_smolvlm.evaluate.row_files import read_rows
 from mlx_smolvlm.evaluate.row_prompts import MAX_TOKENS, VLMEVALKIT, row_prompt, wrapper_for
 from mlx_smolvlm.evaluate.row_results import AskedRow
-from mlx_smolvlm.evaluate.run_folder import RunFolder, file_digest
 from mlx_smolvlm.evaluate.summary import summary_text
 from mlx_smolvlm.evaluate.wrapper_prompts import WRAPPERS
 from mlx_smolvlm.media.images import load_image
@@ -78,7 +78,7 @@ def _run(arguments: argparse.Namespace) -> None:
         "rows": len(rows),
         "data": [{"name": path.name, "sha256": file_digest(path)} for path in paths],
     }
-    with RunFolder(arguments.out, settings, [row.key for row in rows]) as folder, Progress() as progress:
+    with EvaluationFolder(arguments.out, settings, [row.key for row in rows]) as folder, Progress() as progress:
         folder.note_places(paths, arguments.image_root)
         todo = rows[folder.done :]
         progress.stage(total=len(todo), unit="rows")

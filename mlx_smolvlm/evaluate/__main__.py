@@ -17,6 +17,8 @@ from ..command_line.signals import Interruption
 from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
 from .judge import KEY_VARIABLE, Judge
+from .mini_arguments import add_mini_arguments, data_files, set_defaults
+from .other_modes import add_other_modes, run_other_mode
 from .row_files import RowFiles, read_rows
 from .row_prompts import CHAT, MAX_TOKENS, PROTOCOLS, VLMEVALKIT, WrapperChoice, listed_prompts, row_rule, wrapper_for
 from .scorers import SCORERS
@@ -35,19 +37,23 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if (status := run_other_mode(arguments)) is not None:
+        return status
+    set_defaults(arguments, protocol=VLMEVALKIT, max_tokens=MAX_TOKENS)
     _check(arguments)
     if arguments.compare:
         return _compare(arguments)
     root = arguments.image_root.expanduser() if arguments.image_root else None
-    paths = [Path(name).expanduser() for name in arguments.data]
-    with Waiting(not arguments.quiet) as waiting:
-        waiting.tell("reading the data")
-        found = read_rows(paths, arguments.dataset, root)
-    found.rows = found.rows[: arguments.limit]
-    if arguments.print_prompts:
-        _print_prompts(arguments, found)
-        return 0
-    return _evaluate(arguments, found, paths)
+    with ExitStack() as opened:
+        with Waiting(not arguments.quiet) as waiting:
+            waiting.tell("reading the data")
+            paths = data_files(arguments, opened)
+            found = read_rows(paths, arguments.dataset, root)
+        found.rows = found.rows[: arguments.limit]
+        if arguments.print_prompts:
+            _print_prompts(arguments, found)
+            return 0
+        return _evaluate(arguments, found, paths)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -57,7 +63,7 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ValueError("--compare reads two runs that are there, and asks nothing; leave all but --out out")
         return
     if not arguments.data:
-        raise ValueError("name the data: .tsv, .csv or .jsonl files")
+        raise ValueError("name the data: .tsv, .csv or .jsonl files, or mini")
     if not arguments.print_prompts and arguments.out is None:
         raise ValueError("nothing says where the results go; name a folder by --out DIR, or add --print-prompts")
     for name in ("batch_size", "max_tokens", "limit"):
@@ -111,7 +117,7 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
                 from ..api.session_file import model_fingerprint
                 from .eval_report import write_summary
                 from .eval_run import Asking, EvalRun
-                from .run_folder import RunFolder, file_digest, read_run
+                from .evaluation_folder import EvaluationFolder, file_digest, read_run
                 from .summary import summary_text
 
             read_run(arguments.out, is_new_allowed=True)  # what it is refused for is said before a model is loaded
@@ -138,7 +144,7 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
                 "data": [{"name": path.name, "sha256": file_digest(path)} for path in paths],
             }
             keys = [row.key for row in found.rows]
-            folder = opened.enter_context(RunFolder(arguments.out, settings, keys))
+            folder = opened.enter_context(EvaluationFolder(arguments.out, settings, keys))
             folder.note_places(paths, arguments.image_root)
         if arguments.protocol == VLMEVALKIT:
             _say_notes(found)
@@ -177,8 +183,8 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
 
 def _judged(arguments: argparse.Namespace, folder: Path, found: RowFiles) -> dict[str, Any]:
     """What the judge says of a run."""
+    from .evaluation_folder import read_results
     from .judge import judge_run
-    from .run_folder import read_results
 
     with Progress(not arguments.quiet) as progress:
 
@@ -229,7 +235,7 @@ def _parser() -> argparse.ArgumentParser:
         "data",
         nargs="*",
         metavar="DATA",
-        help="rows: .tsv or .csv with VLMEvalKit's columns, or .jsonl with the same names as fields",
+        help="rows: .tsv or .csv with VLMEvalKit's columns, .jsonl with the same names as fields, or mini",
     )
     what.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
     add_adapter_argument(what)
@@ -241,8 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--protocol",
         choices=PROTOCOLS,
-        default=VLMEVALKIT,
-        help="VLMEvalKit's raw prompts, or the model's chat template (default: vlmevalkit)",
+        help="VLMEvalKit's raw prompts, or the model's chat template (default: vlmevalkit; chat for mini alone)",
     )
     how.add_argument(
         "--wrapper", choices=tuple(WRAPPERS), help="whose prompts: SmolVLM's or SmolVLM2's (default: by the model)"
@@ -260,6 +265,7 @@ def _parser() -> argparse.ArgumentParser:
         help="ask nothing; compare two runs on the same rows (folders of --out)",
     )
     how.add_argument("--scorer", choices=tuple(SCORERS), help="for all rows that name none (default: by the set)")
+    how.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of an answer (default: 2048; mini: 64)")
     how.add_argument(
         "--judge",
         metavar="URL",
@@ -267,7 +273,6 @@ def _parser() -> argparse.ArgumentParser:
         f"beside those by rules ({KEY_VARIABLE} of the environment is its key)",
     )
     how.add_argument("--judge-model", metavar="NAME", help="the name under which the judge is served")
-    how.add_argument("--max-tokens", type=int, default=MAX_TOKENS, metavar="N", help="most tokens of an answer")
     how.add_argument(
         "--dtype",
         choices=("bfloat16", "float16", "float32"),
@@ -281,6 +286,8 @@ def _parser() -> argparse.ArgumentParser:
         "--max-cache-gib", type=float, default=2.0, metavar="G", help="most memory for keys and values (default: 2)"
     )
     where.add_argument("--quiet", action="store_true", help="nothing on stderr but errors and notes")
+    add_mini_arguments(parser)
+    add_other_modes(parser)
     return parser
 
 

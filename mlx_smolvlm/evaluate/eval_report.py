@@ -6,8 +6,8 @@ from typing import Any
 
 from ..files import refuse_foreign, whole_file, write_json
 from .eval_rows import EvalRow
+from .evaluation_folder import REPORT, SUMMARY, Result, read_results
 from .page_parts import MADE_BY, bars, columns, example, page, table
-from .run_folder import REPORT, SUMMARY, Result, read_results
 from .summary import summarize
 
 _SHOWN = 24  # rows of each kind

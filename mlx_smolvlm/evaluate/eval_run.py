@@ -14,10 +14,10 @@ from ..options import GenerationOptions
 from ..processor.chat_template import FAMILY_TEMPLATE, render
 from ..processor.processor import Processor
 from .eval_rows import EvalRow
+from .evaluation_folder import Result
 from .frame_choice import names_of
 from .row_prompts import CHAT, MAX_TOKENS, WrapperChoice, chat_message, row_prompt
 from .row_results import AskedRow
-from .run_folder import Result
 
 _FAILURES = (ValueError, TypeError, OSError, ImportError)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from .eval_rows import EvalRow, ImageRef
-from .set_messages import RowMedia
+from .set_messages import MessageMedia
 
 _BY_SEGMENT = ("MVBench", "MVBench_MP4")  # the middle of each of so many equal parts
 
@@ -109,13 +109,13 @@ def as_jpeg(frame: Image.Image) -> bytes:
     return written.getvalue()
 
 
-def row_media(row: EvalRow, chosen: ChosenFrames | None) -> RowMedia:
+def row_media(row: EvalRow, chosen: ChosenFrames | None) -> MessageMedia:
     """What the row's message is built from; `chosen` are the frames of its video, if it has one."""
     if chosen is not None:
-        return RowMedia(len(chosen.indices), chosen.times_s, chosen.duration_s)
+        return MessageMedia(len(chosen.indices), chosen.times_s, chosen.duration_s)
     if row.frames is not None:
-        return RowMedia(row.frames if isinstance(row.frames, int) else len(row.frames))
-    return RowMedia(len(row.images))
+        return MessageMedia(row.frames if isinstance(row.frames, int) else len(row.frames))
+    return MessageMedia(len(row.images))
 
 
 def names_of(row: EvalRow) -> list[str] | None:

@@ -13,9 +13,9 @@ from typing import Any
 from ..files import whole_file
 from ..options import quoted
 from .eval_rows import EvalRow
+from .evaluation_folder import Result
 from .intervals import interval
 from .option_scorers import NONE, inferred_option, letter_of, lettered
-from .run_folder import Result
 from .text_scorers import yes_or_no
 
 JUDGED = "judged.jsonl"

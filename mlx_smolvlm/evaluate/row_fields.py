@@ -16,7 +16,17 @@ INDEX_CHARS = 64  # an image's cell of up to so many is the index of the row tha
 _MEDIA = {"image", "images", "image_path", "video", "video_path", "prefix", "suffix", "frames"}
 _READ = {"index", "question", "answer", "hint", "category", "scorer", "dataset", "candidates", "subtitles"}
 _USED = {
-    *("split", "l2-category", "g_index", "task_type", "choices", "question_type", "answer_type", "answer_option"),
+    *(
+        "split",
+        "difficulty",
+        "l2-category",
+        "g_index",
+        "task_type",
+        "choices",
+        "question_type",
+        "answer_type",
+        "answer_option",
+    ),
     *("starting_timestamp_for_subtitles", "duration", "bound", "start", "end", "correct_choice", "subtitle_path"),
 }
 _VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov")

@@ -9,7 +9,7 @@ from ..model.json_fields import read_json
 from .eval_rows import EvalRow
 from .frame_choice import ChosenFrames, choose, names_of, row_media
 from .option_scorers import lettered
-from .set_messages import Message, RowMedia, listed_message, set_message
+from .set_messages import Message, MessageMedia, listed_message, set_message
 from .sets import SetRule, rule_of
 from .wrapper_prompts import WRAPPERS, WrappedPrompt, build_prompt, frame_edge
 
@@ -106,7 +106,7 @@ def chat_message(row: EvalRow) -> tuple[list[dict[str, Any]], SetRule]:
         row = replace(row, options=dict(row.options) or lettered(row.candidates or []))
         kind = "mcq" if row.options else "plain"
     content: list[dict[str, Any]] = [{"type": "video"}] if row.video is not None else []
-    for part in set_message(kind, row, RowMedia(0 if row.video is not None else len(images))):
+    for part in set_message(kind, row, MessageMedia(0 if row.video is not None else len(images))):
         if part.image is not None:
             content.append({"type": "image"})
         elif part.text and part.text.strip():

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .eval_rows import EvalRow
+from .evaluation_folder import Result
 from .frame_choice import frame_files, names_of
 from .row_prompts import RowPrompt, row_rule
-from .run_folder import Result
 from .scorers import RowScore, score_answer
 
 

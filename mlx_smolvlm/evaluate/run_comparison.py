@@ -8,10 +8,10 @@ from typing import Any
 from ..files import refuse_foreign, whole_file, write_json
 from .eval_report import is_right, write_page
 from .eval_rows import EvalRow
+from .evaluation_folder import PLACES, RESULTS, Result, read_results, read_run
 from .intervals import interval, mcnemar
 from .page_parts import example, page, table
 from .row_files import read_rows
-from .run_folder import PLACES, RESULTS, Result, read_results, read_run
 
 COMPARISON, COMPARISON_PAGE = "comparison.json", "comparison.html"
 FORMAT = "mlx-smolvlm comparison 1"

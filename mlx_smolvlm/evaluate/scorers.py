@@ -1,6 +1,7 @@
 """Scorers by name: a row and an answer -> a score, and whether the answer could be matched with anything."""
 
 import ast
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 from ..options import did_you_mean, quoted
 from .eval_rows import EvalRow
+from .mini_choice import named_choice
 from .option_scorers import (
     NONE,
     first_letter,
@@ -175,6 +177,14 @@ def _tempcompass_yorn(row: EvalRow, prediction: str) -> RowScore:
     return RowScore(float(named == _answer(row)), named is not None, named)
 
 
+def _choice(row: EvalRow, prediction: str) -> RowScore:
+    """The mini suite's: each thing that is asked is named, see `named_choice`."""
+    groups = json.loads(row.fields.get("choices", "[]"))
+    named = [named_choice(prediction, names) for names in groups]
+    is_matched = bool(named) and all(named)
+    return RowScore(float(is_matched and named == answers_of(row)), is_matched, ", ".join(filter(None, named)) or None)
+
+
 SCORERS: dict[str, Callable[[EvalRow, str], RowScore]] = {
     "exact": _whole(exact),
     "letter": _letter,
@@ -191,4 +201,5 @@ SCORERS: dict[str, Callable[[EvalRow, str], RowScore]] = {
     "mlvu": _of_candidates(is_mlvu_answer),
     "tempcompass": _tempcompass,
     "tempcompass_yorn": _tempcompass_yorn,
+    "choice": _choice,
 }

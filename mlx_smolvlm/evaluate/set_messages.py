@@ -43,7 +43,7 @@ Message = list[MessagePart]
 
 
 @dataclass(frozen=True)
-class RowMedia:
+class MessageMedia:
     """What a message is built from beside the row: how many images or frames it shows, and the frames' times."""
 
     count: int
@@ -51,7 +51,7 @@ class RowMedia:
     duration_s: float | None = None
 
 
-def set_message(kind: str, row: EvalRow, media: RowMedia) -> Message:
+def set_message(kind: str, row: EvalRow, media: MessageMedia) -> Message:
     """The message of a kind (see `sets.SetRule`).
 
     Raises:
@@ -79,7 +79,7 @@ def _end(run: Mapping[str, Any]) -> int:
     return int(run["first"] + run["count"])
 
 
-def _images(media: RowMedia) -> Message:
+def _images(media: MessageMedia) -> Message:
     return [MessagePart(image=number) for number in range(media.count)]
 
 
@@ -87,15 +87,15 @@ def _text(*texts: str) -> Message:
     return [MessagePart(text) for text in texts]
 
 
-def _plain(row: EvalRow, media: RowMedia) -> Message:
+def _plain(row: EvalRow, media: MessageMedia) -> Message:
     return [*_images(media), *_text(row.question)]
 
 
-def _word(row: EvalRow, media: RowMedia) -> Message:
+def _word(row: EvalRow, media: MessageMedia) -> Message:
     return [*_images(media), *_text(row.question + _SINGLE_WORD)]
 
 
-def _amber(row: EvalRow, media: RowMedia) -> Message:
+def _amber(row: EvalRow, media: MessageMedia) -> Message:
     return [*_images(media), *_text(row.question + "\nPlease answer yes or no.")]
 
 
@@ -108,11 +108,11 @@ def _choices_text(row: EvalRow) -> str:
     return "".join(lines)
 
 
-def _mcq(row: EvalRow, media: RowMedia) -> Message:
+def _mcq(row: EvalRow, media: MessageMedia) -> Message:
     return [*_images(media), *_text(_choices_text(row))]
 
 
-def _mmmu(row: EvalRow, media: RowMedia) -> Message:
+def _mmmu(row: EvalRow, media: MessageMedia) -> Message:
     """Images stand where the text names them; one that it does not name is not shown, unless it names none."""
     first, *rest = _choices_text(row).split("<image ")
     if not rest:
@@ -151,50 +151,50 @@ def _system(text: str) -> Message:
     return [MessagePart(text, role="system")]
 
 
-def _video_mme(row: EvalRow, media: RowMedia) -> Message:
+def _video_mme(row: EvalRow, media: MessageMedia) -> Message:
     note = f"\nThese are the frames of a video. {_LETTERS_OF_VIDEO}"
     return [*_text(""), *_images(media), *_text(note, f"Question: {_lines(row)}\nAnswer: ")]
 
 
-def _worldsense(row: EvalRow, media: RowMedia) -> Message:
+def _worldsense(row: EvalRow, media: MessageMedia) -> Message:
     note = f"\nThese are the frames of a video. {_LETTERS_OF_VIDEO}"
     return [*_text(_WATCH + _SELECT), *_images(media), *_text(note, f"Question: {_lines(row)}\nAnswer: ")]
 
 
-def _mlvu(row: EvalRow, media: RowMedia) -> Message:
+def _mlvu(row: EvalRow, media: MessageMedia) -> Message:
     return [*_system(_WATCH + _SELECT), *_images(media), *_text(_lettered(row), "\nOnly give the best option.")]
 
 
-def _mlvu_open(row: EvalRow, media: RowMedia) -> Message:
+def _mlvu_open(row: EvalRow, media: MessageMedia) -> Message:
     return [*_system(_WATCH + "answer the given questions."), *_images(media), *_text(row.question)]
 
 
-def _mvbench(row: EvalRow, media: RowMedia) -> Message:
+def _mvbench(row: EvalRow, media: MessageMedia) -> Message:
     message = [*_system(_MVBENCH), *_images(media), *_text(_lettered(row), "\nOnly give the best option.")]
     return [*message, MessagePart("Best option:(", role="assistant")]
 
 
-def _tempcompass(row: EvalRow, media: RowMedia) -> Message:
+def _tempcompass(row: EvalRow, media: MessageMedia) -> Message:
     return [*_images(media), *_text(_lines(row), "\nPlease directly give the best option:")]
 
 
-def _tempcompass_yorn(row: EvalRow, media: RowMedia) -> Message:
+def _tempcompass_yorn(row: EvalRow, media: MessageMedia) -> Message:
     return [*_images(media), *_text(row.question, "\nPlease answer yes or no:")]
 
 
-def _mmbench_video(row: EvalRow, media: RowMedia) -> Message:
+def _mmbench_video(row: EvalRow, media: MessageMedia) -> Message:
     note = _ONE_QUESTION.format(media.count)
     return [*_text(note), *_images(media), *_text(f"Question: {row.question}\nAnswer: ")]
 
 
-def _longvideo(row: EvalRow, media: RowMedia) -> Message:
+def _longvideo(row: EvalRow, media: MessageMedia) -> Message:
     options = "\n".join(f"{_letter(number)}. {text}" for number, text in enumerate(_candidates(row)))
     question = f"{row.question}\n{options}\nAnswer with the option's letter from the given choices directly."
     frames = _images(media) if row.dataset == "LongVideoBench_subs" else _with_subtitles(row, media)
     return [*_text(""), *frames, *_text(question)]
 
 
-def _with_subtitles(row: EvalRow, media: RowMedia) -> Message:
+def _with_subtitles(row: EvalRow, media: MessageMedia) -> Message:
     """Frames with subtitles among them: each behind the last frame up to its middle, if it is shown with any frame."""
     times = media.frame_times_s or [float(number) for number in range(media.count)]
     duration_s = _seconds_of(row, "duration", float(media.count) if media.duration_s is None else media.duration_s)
@@ -241,7 +241,7 @@ def _seconds(clock: str) -> float:
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
-_KINDS: dict[str, Callable[[EvalRow, RowMedia], Message]] = {
+_KINDS: dict[str, Callable[[EvalRow, MessageMedia], Message]] = {
     "amber": _amber,
     "longvideo": _longvideo,
     "mcq": _mcq,

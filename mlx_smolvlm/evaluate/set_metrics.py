@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .eval_rows import EvalRow
-from .run_folder import Result
+from .evaluation_folder import Result
 
 Pairs = Sequence[tuple[EvalRow, Result]]
 _PERCEPTION = "OCR artwork celebrity color count existence landmark position posters scene".split()  # noqa: SIM905

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .eval_rows import EvalRow
+from .evaluation_folder import Result
 from .intervals import interval
 from .judge import judge_text
-from .run_folder import Result
 from .set_metrics import set_metrics
 from .wrapper_prompts import WRAPPERS
 

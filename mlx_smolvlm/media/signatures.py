@@ -135,6 +135,16 @@ def skipped_note(skipped: Counter[str]) -> str:
     return f"skipped {count} file{'s' * (count != 1)}: {', '.join(named)}" if count else ""
 
 
+def is_image(head: bytes) -> bool:
+    """Whether the first 1024 bytes of a file are those of an image or a raw photo in TIFF's form."""
+    return head.startswith(_TIFF) or _kind_of(head) is FileKind.PICTURE
+
+
+def is_pdf(head: bytes) -> bool:
+    """Whether the first 1024 bytes of a file are those of a PDF, whose signature may stand behind other bytes."""
+    return b"%PDF-" in head and not is_image(head)
+
+
 def is_text(head: bytes) -> bool:
     """Whether the first bytes of a file are text."""
     return re.search(rb"[\x00-\x08\x0e-\x1f\xf8-\xff]", head) is None  # neither ASCII nor UTF-8 has these

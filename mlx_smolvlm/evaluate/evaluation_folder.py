@@ -18,12 +18,13 @@ from ..options import quoted
 RUN, RESULTS, TIMINGS = "run.json", "results.jsonl", "timings.jsonl"
 PLACES = "places.json"
 SUMMARY, REPORT = "summary.json", "report.html"
+MADE_DATA = "mini-suite"  # a folder in it that is made before the run is
 FORMAT = "mlx-smolvlm evaluation 1"
 _BLOCK = 1024**2
 Result = dict[str, Any]
 
 
-class RunFolder:
+class EvaluationFolder:
     """The folder of a run, for one process at a time.
 
     Attributes:
@@ -61,7 +62,7 @@ class RunFolder:
             self._results.close()
             raise
 
-    def __enter__(self) -> "RunFolder":
+    def __enter__(self) -> "EvaluationFolder":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,7 +122,7 @@ def read_run(path: Path, *, is_new_allowed: bool = False) -> dict[str, Any] | No
             found = None
         if isinstance(found, dict) and found.get("format") == FORMAT:
             return found
-    elif not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    elif not path.exists() or (path.is_dir() and not any(child.name != MADE_DATA for child in path.iterdir())):
         if is_new_allowed:
             return None
         raise FileNotFoundError(f"{path} is no run; expected a folder that evaluate --out has made")
