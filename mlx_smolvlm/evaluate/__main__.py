@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if (status := run_other_mode(arguments)) is not None:
+    if (status := run_other_mode(arguments, _parser().parse_args([]))) is not None:
         return status
     set_defaults(arguments, protocol=_PROTOCOLS[0], max_tokens=_MAX_TOKENS)
     _check(arguments)
