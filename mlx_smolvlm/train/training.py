@@ -175,9 +175,6 @@ class TrainingRun:
 
     def _micro_batches(self, step: int) -> Iterator[MicroBatch]:
         """Those of this process."""
-        at_once = self._memory.max_tokens
-        for units in self._plan.batches(step, at_once, self._rank, self._num_ranks):
-            rows = [row for unit in units for row in self._data.members(unit)]
         data = self._data
         units = by_length(self._plan.rows(step), data.lengths)[self._rank :: self._num_ranks]
         for own in grouped(units, data.lengths, self._memory.max_tokens):

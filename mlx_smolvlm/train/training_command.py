@@ -86,7 +86,6 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
             )
         waiting.tell("loading the model")
         model = load_model(base, config, recipe.dtype or default_dtype(), fuse=False)
-        trainable = Trainable(model, recipe)
         trainable = Trainable(model, recipe, init[0] if init else None)
         memory = _memory(trainable, recipe, processor.config.image_seq_len, data)
         plan = StepPlan(
@@ -192,7 +191,6 @@ def _memory(trainable: Trainable, recipe: Recipe, image_seq_len: int, data: RunD
         sum(array.nbytes for _, array in arrays),
         trainable.num_parameters,
         not trainable.encoder_is_frozen,
-        max(len(row.input_ids) for row in data.examples) * data.rows_per_unit,
         max(data.lengths),
         max(int(row.trained.sum()) for row in data.examples) * data.rows_per_unit,
         max(row.num_tiles for row in data.examples) * data.rows_per_unit,
