@@ -48,7 +48,7 @@ def read_document(
     Args:
         model, processor: from `load`.
         sources: a PDF, image or TIFF of several pages, or a list of them: path, address, bytes, open file, PIL image
-            or array, each.
+            or array, each; or a folder of such files.
         task: what to ask: "page" (all of it), "table", "chart", "formula", "code", "ocr", "identify", "headers" or
             "footers".
         region: left, top, right, bottom, 0 to 500 each, for the tasks that take one (see `PageTask`).
@@ -152,9 +152,11 @@ def read_pages(
                 if page.image is None:
                     done.append((index, PageReading(page.source, page.number, error=page.error)))
                 else:
-                    image = task.shown(page.image)
-                    rows.add(BatchRequest(task.prompt, [image]), options, media_options, key=index, cancel=cancel)
-                    answers[index] = _Answering(page.source, page.number, image.size)
+                    images = [task.shown(page.image)]
+                    answers[index] = _Answering(page.source, page.number, images[0].size)
+                    request = BatchRequest(task.prompt, images)
+                    # Once the model begins, it has the tiles, and no row holds a page that may be large.
+                    rows.add(request, options, media_options, key=index, cancel=cancel, on_begin=images.clear)
                 index += 1
 
         while not (cancel is not None and cancel.is_set()):

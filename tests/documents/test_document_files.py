@@ -123,9 +123,13 @@ def test_other_options_are_refused_and_other_content_is_read_again(document, beg
     result = document("a.pdf", "--scale", "0.5")
     assert result.status == 0 and "note: a.pdf has changed since it was read; its pages are read again" in result.err
     assert (tmp_path / "out" / "a.md").read_text() == "# Page 1\n\n# Page 2\n"
-    os.rename(tmp_path / "a.pdf", tmp_path / "b.pdf")
+    copy = write_pdf(tmp_path / "copy.pdf", [SMALL, SMALL])
+    write_pdf(tmp_path / "a.pdf", [MadePage(width=50, height=50)])
+    result = document("a.pdf", "copy.pdf", "--scale", "0.5")  # what a.pdf was is still needed
+    assert "a.pdf has changed" in result.err and "3 pages of 2 documents; 2 were read before; " in result.err
+    os.replace(copy, tmp_path / "b.pdf")
     assert "nothing was left to read" in document("b.pdf", "--scale", "0.5").err
-    assert len(begun) == 3
+    assert len(begun) == 4
     (record,) = (tmp_path / "out" / ".pages").glob("*/00002.json")
     record.write_text("{")
     assert_refused_late(document("b.pdf", "--scale", "0.5"), "00002.json is damaged; remove it")
