@@ -54,8 +54,9 @@ def read_document(
         region: left, top, right, bottom, 0 to 500 each, for the tasks that take one (see `PageTask`).
         scale: pixels per point at which PDF pages are rendered; 2 are 144 dpi, as docling does.
         batch_size: most pages to read at a time.
-        options, media_options, keywords: as in `stream_generate`. `max_tokens` is 8192 if it is not given. What a
-            page's answer must have is fixed: special tokens are kept, and it ends with `</doctag>`.
+        options, media_options, keywords: as in `stream_generate`. `max_tokens` is 8192 where neither `options` nor the
+            keyword is given. What a page's answer must have is fixed: special tokens are kept, and it ends with
+            `</doctag>`.
         cancel: when set, no more pages come.
 
     Yields:
