@@ -165,7 +165,8 @@ class DocTagsParser:
             self._end_top(is_closed=False)
         if kind == "list_item" and self._stack[-1].kind not in LISTS:
             self._push(OpenElement("unordered_list", "unordered_list", is_implicit=True))
-        if len(self._stack) >= MAX_DEPTH:
+        is_again = kind == "wrapper" and any(element.tag == tag for element in self._stack)
+        if is_again or len(self._stack) >= MAX_DEPTH:
             self._stack[-1].keep_apart()
             return
         outer = self._stack[-1]
