@@ -19,7 +19,7 @@ from mlx_smolvlm.command_line.runner import CommandLine, one_line, refuse_traceb
 from mlx_smolvlm.evaluate.eval_report import write_summary
 from mlx_smolvlm.evaluate.evaluation_folder import EvaluationFolder, file_digest
 from mlx_smolvlm.evaluate.row_files import read_rows
-from mlx_smolvlm.evaluate.row_prompts import row_prompt, wrapper_for
+from mlx_smolvlm.evaluate.row_prompts import MAX_TOKENS, VLMEVALKIT, row_prompt, wrapper_for
 from mlx_smolvlm.evaluate.row_results import AskedRow
 from mlx_smolvlm.evaluate.summary import summary_text
 from mlx_smolvlm.evaluate.wrapper_prompts import WRAPPERS
@@ -71,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> None:
         "model": f"{arguments.model} by transformers",
         "fingerprint": arguments.model,
         "dtype": "float32",
-        "protocol": "vlmevalkit",
+        "protocol": VLMEVALKIT,
         "wrapper": choice.wrapper,
         "max_tokens": arguments.max_tokens,
         "dataset": arguments.dataset,
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-root", type=Path, metavar="DIR", help="where paths in rows count from")
     parser.add_argument("--wrapper", choices=tuple(WRAPPERS), help="whose prompts (default: by the model)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
-    parser.add_argument("--max-tokens", type=int, default=2048, metavar="N", help="most tokens of an answer")
+    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, metavar="N", help="most tokens of an answer")
     return parser
 
 

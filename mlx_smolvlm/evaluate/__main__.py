@@ -20,12 +20,10 @@ from .judge import KEY_VARIABLE, Judge
 from .mini_arguments import add_mini_arguments, data_files, set_defaults
 from .other_modes import add_other_modes, run_other_mode
 from .row_files import RowFiles, read_rows
-from .row_prompts import WrapperChoice, listed_prompts, row_rule, wrapper_for
+from .row_prompts import CHAT, MAX_TOKENS, PROTOCOLS, VLMEVALKIT, WrapperChoice, listed_prompts, row_rule, wrapper_for
 from .scorers import SCORERS
 from .wrapper_prompts import WRAPPERS
 
-_PROTOCOLS = ("vlmevalkit", "chat")
-_MAX_TOKENS = 2048
 _ROWS_PER_CLEANING = 64
 _SOME_FAILED = 1  # exit status
 
@@ -39,9 +37,9 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if (status := run_other_mode(arguments)) is not None:
+    if (status := run_other_mode(arguments, _parser().parse_args([]))) is not None:
         return status
-    set_defaults(arguments, protocol=_PROTOCOLS[0], max_tokens=_MAX_TOKENS)
+    set_defaults(arguments, protocol=VLMEVALKIT, max_tokens=MAX_TOKENS)
     _check(arguments)
     if arguments.compare:
         return _compare(arguments)
@@ -78,7 +76,7 @@ def _check(arguments: argparse.Namespace) -> None:
         Judge(arguments.judge, arguments.judge_model)
     if arguments.max_cache_gib <= 0:
         raise ValueError(f"--max-cache-gib is {arguments.max_cache_gib:g}, expected more than 0")
-    if arguments.protocol == "chat" and arguments.wrapper is not None:
+    if arguments.protocol == CHAT and arguments.wrapper is not None:
         raise ValueError("--wrapper chooses VLMEvalKit's prompts, and --protocol chat has its own; leave one out")
 
 
@@ -96,7 +94,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _print_prompts(arguments: argparse.Namespace, found: RowFiles) -> None:
-    if arguments.protocol == "chat":
+    if arguments.protocol == CHAT:
         from .chat_listing import listed_chats  # imports MLX
 
         chats = listed_chats(found.rows, arguments.model, loading_options(arguments))
@@ -123,7 +121,7 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
                 from .summary import summary_text
 
             read_run(arguments.out, is_new_allowed=True)  # what it is refused for is said before a model is loaded
-            if arguments.dtype is None and arguments.protocol == "vlmevalkit":
+            if arguments.dtype is None and arguments.protocol == VLMEVALKIT:
                 arguments.dtype = "float32"
             loading = loading_options(arguments)
             name = model_name(arguments)
@@ -137,8 +135,8 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
                 "fingerprint": model_fingerprint(model),
                 "dtype": arguments.dtype or default_dtype(),
                 "protocol": arguments.protocol,
-                "wrapper": choice.wrapper if arguments.protocol == "vlmevalkit" else None,
-                "frame_edge": choice.frame_edge if arguments.protocol == "vlmevalkit" else None,
+                "wrapper": choice.wrapper if arguments.protocol == VLMEVALKIT else None,
+                "frame_edge": choice.frame_edge if arguments.protocol == VLMEVALKIT else None,
                 "max_tokens": arguments.max_tokens,
                 "scorer": arguments.scorer,
                 "dataset": arguments.dataset,
@@ -148,7 +146,7 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
             keys = [row.key for row in found.rows]
             folder = opened.enter_context(EvaluationFolder(arguments.out, settings, keys))
             folder.note_places(paths, arguments.image_root)
-        if arguments.protocol == "vlmevalkit":
+        if arguments.protocol == VLMEVALKIT:
             _say_notes(found)
         asking = Asking(
             arguments.protocol,
@@ -248,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group("how to ask and score")
     how.add_argument(
         "--protocol",
-        choices=_PROTOCOLS,
+        choices=PROTOCOLS,
         help="VLMEvalKit's raw prompts, or the model's chat template (default: vlmevalkit; chat for mini alone)",
     )
     how.add_argument(

@@ -16,11 +16,9 @@ from ..processor.processor import Processor
 from .eval_rows import EvalRow
 from .evaluation_folder import Result
 from .frame_choice import names_of
-from .row_prompts import WrapperChoice, chat_message, row_prompt
+from .row_prompts import CHAT, MAX_TOKENS, WrapperChoice, chat_message, row_prompt
 from .row_results import AskedRow
 
-VLMEVALKIT, CHAT = PROTOCOLS = ("vlmevalkit", "chat")
-MAX_TOKENS = 2048
 _FAILURES = (ValueError, TypeError, OSError, ImportError)
 
 

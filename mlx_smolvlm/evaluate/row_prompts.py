@@ -13,6 +13,8 @@ from .set_messages import Message, MessageMedia, listed_message, set_message
 from .sets import SetRule, rule_of
 from .wrapper_prompts import WRAPPERS, WrappedPrompt, build_prompt, frame_edge
 
+VLMEVALKIT, CHAT = PROTOCOLS = ("vlmevalkit", "chat")
+MAX_TOKENS = 2048  # of an answer, as in the suite
 _WRAPPER_OF_TYPE = {"smolvlm": "smolvlm2", "idefics3": "smolvlm"}  # model_type of config.json
 _LARGE_TILE = 384  # pixels; the 2.2B's
 
@@ -79,7 +81,10 @@ def row_prompt(row: EvalRow, choice: WrapperChoice, check_cancelled: Callable[[]
         raise ValueError(row.fault)
     rule = row_rule(row)
     frames = choose(row, check_cancelled) if row.video is not None and row.frames is None else None
-    message = set_message(rule.message, row, row_media(row, frames))
+    media = row_media(row, frames)
+    if row.is_video and not media.count:
+        raise ValueError("its video has no frames")
+    message = set_message(rule.message, row, media)
     prompt = build_prompt(choice.wrapper, rule.builder, row.dataset, message, choice.frame_edge)
     return RowPrompt(row, rule, message, prompt, frames)
 

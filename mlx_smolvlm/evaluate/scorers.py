@@ -106,7 +106,14 @@ def _named(named: str | None, answer: str) -> RowScore:
 
 
 def _letter(row: EvalRow, prediction: str) -> RowScore:
-    return _named(inferred_option(prediction, _options(row)), _answer(row))
+    """The answer of a row is a letter; rows of one's own may have the option's text there."""
+    options, answer = _options(row), _answer(row)
+    if answer not in options:
+        texts = {text.strip(): letter for letter, text in options.items()}
+        if answer.strip() not in texts:
+            raise ValueError(f"the answer {quoted(answer)} is none of its options ({', '.join(options) or 'none'})")
+        answer = texts[answer.strip()]
+    return _named(inferred_option(prediction, options), answer)
 
 
 def _mmmu(row: EvalRow, prediction: str) -> RowScore:

@@ -110,6 +110,9 @@ def test_video_sets():
 def test_a_row_without_an_answer_and_an_unknown_scorer_are_named():
     with pytest.raises(ValueError, match="has no answer"):
         scored("exact", None, "x")
+    with pytest.raises(ValueError, match="'F' is none of its options \\(A, C\\)"):
+        scored("letter", "F", "A", options={"A": "x", "C": "y"})
+    assert scored("letter", "red", "B", options={"A": "blue", "B": "red"}).score == 1
     with pytest.raises(ValueError, match="did you mean 'relaxed'"):
         scored("relaxt", "x", "x")
 
