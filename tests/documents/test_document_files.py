@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -11,9 +13,15 @@ from support.forced import force_tokens
 from support.made_pdfs import ENCRYPTED, MadePage, pdf_bytes, write_pdf
 
 from mlx_smolvlm.document.__main__ import _TASKS
+from mlx_smolvlm.documents.doctags import parse_doctags
 from mlx_smolvlm.documents.document_job import output_stems
+from mlx_smolvlm.documents.export import export
 from mlx_smolvlm.documents.page_records import PageRecords
 from mlx_smolvlm.documents.tasks import PROMPTS
+
+sys.path.append(str(Path(__file__).parents[2] / "examples"))
+
+import demo_documents
 
 PAGE = "<doctag><title><loc_50><loc_50><loc_450><loc_90>Page {}</title>\n</doctag>"
 SMALL = MadePage(width=60, height=60)
@@ -195,6 +203,26 @@ def test_a_model_of_another_kind_is_named(document, monkeypatch, tmp_path):
     force_tokens(monkeypatch, lambda key: tokens("A red square.<|end_of_text|>"))
     write_pdf(tmp_path / "a.pdf", [SMALL, SMALL])
     assert document("a.pdf").err.count("no DocTags in the answer; use a model made for documents") == 1
+
+
+@pytest.mark.slow
+def test_the_demo_documents_are_converted(document, monkeypatch, tmp_path):
+    """Read by a model that says what a perfect one would, they are what their DocTags are without a model."""
+    (tmp_path / "in").mkdir()
+    demo_documents.make_documents(tmp_path / "in")
+    for name in ("paper", "manual", "report"):
+        (tmp_path / "in" / f"{name}.pdf").unlink()
+    texts = [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "in").glob("[ft]*.doctags"))]
+    pages = [
+        part.removeprefix("<doctag>").removesuffix("</doctag>")
+        for text in texts
+        for part in text.strip().split("<page_break>")
+    ]
+    force_tokens(monkeypatch, lambda key: tokens(f"<doctag>{pages[key]}</doctag>"))
+    result = document("in", "--scale", "0.5")
+    assert result.status == 0, result.err  # no page is taken for a loop
+    for name, text in zip(("figures", "tables"), texts, strict=True):
+        assert (tmp_path / "out" / f"{name}.md").read_text(encoding="utf-8") == export(parse_doctags(text), "md") + "\n"
 
 
 def test_names_of_results():
