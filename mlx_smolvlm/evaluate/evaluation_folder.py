@@ -57,7 +57,9 @@ class EvaluationFolder:
                 _check_same(found, settings, path)
             self.done = self._mend(keys)
             self._timings = _opened(path / TIMINGS)
-            self._timings.seek(0, os.SEEK_END)
+            for _ in range(self.done):  # one that was written for a row without a line goes
+                self._timings.readline()
+            self._timings.truncate()
         except BaseException:
             self._results.close()
             raise
@@ -73,8 +75,8 @@ class EvaluationFolder:
 
     def add(self, result: Result, timing: Result) -> None:
         """The next row's line."""
-        self._timings.write(_line(timing))
         self._results.write(_line(result))
+        self._timings.write(_line(timing))
         self.done += 1
 
     def note_places(self, paths: Sequence[Path], image_root: Path | None) -> None:
