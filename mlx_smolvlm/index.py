@@ -85,7 +85,8 @@ def _update(arguments: argparse.Namespace, writer: "IndexWriter", retriever: "Re
 
     start = time.monotonic()
     with Interruption() as interruption, Progress(not arguments.quiet) as progress:
-        plan = plan_update(writer, sources, on_error)
+        with Waiting(not arguments.quiet):
+            plan = plan_update(writer, sources, on_error, interruption.cancel.is_set)
         progress.stage(total=plan.num_pages, unit="pages")
         update(
             writer,

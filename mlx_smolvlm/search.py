@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .processor.processor import Processor
     from .retrieval.page_index import SearchResult
 
+_MAX_PATH = 1000  # characters that are shown
 _ANSWER_PAGES = 3  # more would not fit into the context of these models, cut into tiles
 
 
@@ -118,8 +119,9 @@ def _print(results: "list[SearchResult]", as_json: bool) -> None:
 
 def _short(path: str) -> str:
     """A path as people know it: from the working directory, if it is below."""
-    here = os.getcwd() + os.sep
-    return path.removeprefix(here) if path.startswith(here) else path
+    from .media.urls import printable
+
+    return printable(path.removeprefix(os.getcwd() + os.sep), _MAX_PATH)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.server import ServerProcess, until
 
-from mlx_smolvlm import generate, watch
+from mlx_smolvlm import generate, index, search, watch
 from mlx_smolvlm.batch import __main__ as batch
 from mlx_smolvlm.benchmark import __main__ as benchmark
 from mlx_smolvlm.convert import __main__ as convert
@@ -32,7 +32,7 @@ SET_UP = (
     "apt-get install libopenblas0-pthread && export LD_PRELOAD=libopenblas.so.0\n",
     "pip install '.[test]' && pytest -n auto\n",
 )
-ONLINE = ("HuggingFaceTB/", "ibm-granite/")
+ONLINE = ("HuggingFaceTB/", "ibm-granite/", "vidore/")
 LONG = "mlx_smolvlm.benchmark"
 SERVED = ("mlx_smolvlm.server", "curl ")  # one serves until it is stopped, the other asks it
 OFFLINE_BLOCKS = [
@@ -88,6 +88,8 @@ def test_other_commands_use_options_that_exist():
         "-m mlx_smolvlm.benchmark": benchmark._parser(),
         "-m mlx_smolvlm.document": document._parser(),
         "-m mlx_smolvlm.generate": generate._parser(),
+        "-m mlx_smolvlm.index": index._parser(),
+        "-m mlx_smolvlm.search": search._parser(),
         "-m mlx_smolvlm.watch": watch._parser(),
         "-m mlx_smolvlm.convert": convert._parser(),
         "-m mlx_smolvlm.evaluate": evaluate._parser(),

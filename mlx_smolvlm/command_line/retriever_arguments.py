@@ -55,7 +55,7 @@ def open_retriever(
     """
     from ..api.loading import default_dtype
     from ..retrieval.indexing import check_settings, settings_of
-    from ..retrieval.retriever import load_retriever
+    from ..retrieval.retriever_loading import load_retriever
 
     model, adapters = arguments.model, adapter_sources(arguments.adapter_path)
     if model is None and not adapters:

@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if (status := run_other_mode(arguments)) is not None:
+    if (status := run_other_mode(arguments, _parser().parse_args([]))) is not None:
         return status
     set_defaults(arguments, protocol=VLMEVALKIT, max_tokens=MAX_TOKENS)
     _check(arguments)

@@ -7,6 +7,11 @@ from ..command_line.standard_streams import say
 from .mini_arguments import make_mini_suite, read_mini_suite
 
 _SHIPPED = Path("-")  # --known-answers without a file
+_TAKES = {  # each with the options that it takes
+    "leaderboard": (),
+    "known_answers": ("model", "dtype"),
+    "make": ("data", "mini_rows", "mini_seed", "mini_categories"),
+}
 
 
 def add_other_modes(parser: argparse.ArgumentParser) -> None:
@@ -30,38 +35,29 @@ def add_other_modes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_other_mode(arguments: argparse.Namespace) -> int | None:
+def run_other_mode(arguments: argparse.Namespace, defaults: argparse.Namespace) -> int | None:
     """Run one of these; returns the exit status, or None if no such option is given.
+
+    Args:
+        arguments: what was given.
+        defaults: the same of an empty command line.
 
     Raises:
         ValueError: options that have no meaning together.
     """
-    asked = [
-        option
-        for option, value in (
-            ("--leaderboard", arguments.leaderboard),
-            ("--known-answers", arguments.known_answers),
-            ("--make", arguments.make),
-            ("--compare", arguments.compare),
-            ("--print-prompts", arguments.print_prompts or None),
-        )
-        if value is not None
-    ]
-    if not asked or asked[0] in ("--compare", "--print-prompts"):
+    given = [name for name, value in vars(arguments).items() if value != getattr(defaults, name)]
+    mode = next((name for name in _TAKES if name in given), None)
+    if mode is None:
         return None
-    if len(asked) > 1:
-        raise ValueError(f"{' and '.join(asked)} exclude each other; give one")
-    if arguments.out is not None or (arguments.data and asked != ["--make"]):
-        raise ValueError(f"{asked[0]} evaluates nothing; leave {'--out' if arguments.out else 'DATA'} out")
-    if arguments.leaderboard is not None:
-        if arguments.model is not None:
-            raise ValueError("--leaderboard shows what is known; leave --model out")
+    if useless := [_option(name) for name in given if name != mode and name not in _TAKES[mode]]:
+        raise ValueError(f"{_option(mode)} does nothing else; leave {', '.join(useless)} out")
+    if mode == "leaderboard":
         from .leaderboard import leaderboard_text
         from .own_runs import read_own_run
 
-        print(leaderboard_text([read_own_run(folder) for folder in arguments.leaderboard]))
+        print(leaderboard_text([read_own_run(folder.expanduser()) for folder in arguments.leaderboard]))
         return 0
-    if arguments.make is not None:
+    if mode == "make":
         suite = read_mini_suite(arguments)
         if suite is not None:
             say(make_mini_suite(suite, arguments.make))
@@ -71,3 +67,7 @@ def run_other_mode(arguments: argparse.Namespace) -> int | None:
 
     file = KNOWN_ANSWERS if arguments.known_answers == _SHIPPED else arguments.known_answers.expanduser()
     return run_known_answers(file, arguments.model, arguments.dtype)
+
+
+def _option(name: str) -> str:
+    return "DATA" if name == "data" else f"--{name.replace('_', '-')}"

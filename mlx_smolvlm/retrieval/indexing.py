@@ -1,24 +1,28 @@
 """Documents -> an index: what is new or has changed is read, the rest is left as it is."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 from PIL import Image
 
 from ..documents.page_files import open_pages
 from ..media.prefetch import Prefetched
+from ..media.reporting import report
 from ..media.urls import is_url
 from .index_writer import IndexWriter
 from .manifest import IndexedDocument, IndexSettings
 from .pooling import pool
-from .retriever import PAGES_PER_STEP, Retriever
+from .retriever import Retriever
 
 _PAGES_AHEAD = 4  # that are rendered while the model works
+_PAGES_PER_CLEANING = 64
 OnError = Callable[[str, int | None, Exception], None]
 """Called with a document as it was given, a page (None for all of it) and the reason why that cannot be read."""
 
@@ -89,10 +93,18 @@ class UpdatePlan:
     num_unchanged: int = 0
 
 
-def plan_update(writer: IndexWriter, sources: Sequence[str], on_error: OnError) -> UpdatePlan:
+def plan_update(
+    writer: IndexWriter,
+    sources: Sequence[str],
+    on_error: OnError,
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> UpdatePlan:
     """Which documents are not in the index as they are now. Files are read for their digests; nothing is rendered."""
     plan = UpdatePlan()
-    for source in sources:
+    for number, source in enumerate(sources, 1):
+        if is_cancelled():
+            break
+        report("looking for what is new", number, len(sources))
         key = document_key(source)
         try:
             with open_pages(source) as pages:
@@ -144,13 +156,15 @@ def update(
         on_page: called after each page.
         is_cancelled: asked between steps; what was done until then is kept.
     """
-    job = _Job(writer, retriever, on_error, on_page)
-    with closing(Prefetched(_read_pages(todo, on_error), _PAGES_AHEAD)) as read:
-        for page in read:
-            if is_cancelled():
-                break
-            job.take(page)
-    job.flush()
+    job = _Job(writer, on_error, on_page)
+    with (
+        closing(Prefetched(_read_pages(todo, on_error), _PAGES_AHEAD)) as read,
+        closing(retriever.stream_pages(job.new_images(read, is_cancelled))) as embedded,
+    ):
+        for number, vectors in enumerate(embedded, 1):
+            job.add(vectors)
+            if number % _PAGES_PER_CLEANING == 0:
+                mx.clear_cache()  # buffers of lengths that may not come again
     writer.commit()
 
 
@@ -173,65 +187,61 @@ def _read_pages(todo: Sequence[str], on_error: OnError) -> Iterator[_Read]:
 
 
 class _Job:
-    """The pages that wait for the model, and the documents that wait for their pages."""
+    """The pages that are with the model, and the documents that wait for their pages."""
 
-    def __init__(self, writer: IndexWriter, retriever: Retriever, on_error: OnError, on_page: Callable[[], None]):
-        self._writer, self._retriever = writer, retriever
-        self._on_error, self._on_page = on_error, on_page
-        self._batch: dict[str, tuple[_Read, Image.Image]] = {}  # by digest: a page that comes twice is read once
+    def __init__(self, writer: IndexWriter, on_error: OnError, on_page: Callable[[], None]):
+        self._writer, self._on_error, self._on_page = writer, on_error, on_page
+        self._embedding: deque[tuple[str, _Read]] = deque()  # with their digests, in order
         self._refused: set[str] = set()
-        self._digests: dict[str, list[str | None]] = {}  # of each document that is being read
-        self._ended: list[_Read] = []  # the last pages of documents
+        self._digests: list[str | None] = []  # of the document that is being read
+        self._ended: deque[tuple[_Read, list[str | None]]] = deque()  # documents, by their last pages
 
-    def take(self, page: _Read) -> None:
-        """Take the next page."""
-        digests = self._digests.setdefault(page.source, [])
-        if page.image is None:
-            assert page.error is not None
-            self._on_error(page.source, page.number, page.error)
-            digests.append(None)
+    def new_images(self, read: Iterator[_Read], is_cancelled: Callable[[], bool]) -> Iterator[Image.Image]:
+        """Of the pages that are read, those that are not known yet."""
+        for page in read:
+            if is_cancelled():
+                return
+            digest = None
+            if page.image is None:
+                assert page.error is not None
+                self._on_error(page.source, page.number, page.error)
+            else:
+                digest = page_digest(page.image)
+            is_new = digest is not None and not self._is_settled(digest) and not self._is_with_model(digest)
+            self._digests.append(digest)
+            if page.is_last:
+                self._ended.append((page, self._digests))
+                self._digests = []
+            if is_new and digest is not None and page.image is not None:
+                self._embedding.append((digest, replace(page, image=None)))
+                yield page.image
+            else:
+                self._settle()
+                self._on_page()
+
+    def add(self, vectors: np.ndarray | Exception) -> None:
+        """Take what the model made of the next image, which may be an error."""
+        digest, page = self._embedding.popleft()
+        if isinstance(vectors, Exception):
+            self._refused.add(digest)
+            self._on_error(page.source, page.number, vectors)
         else:
-            digest = page_digest(page.image)
-            digests.append(digest)
-            if digest not in self._batch and digest not in self._refused and not self._writer.has(digest):
-                self._batch[digest] = page, page.image
-        if page.is_last:
-            self._ended.append(page)
-        if len(self._batch) >= PAGES_PER_STEP:
-            self.flush()
-        elif not self._batch:
-            self._settle()
+            self._writer.add(digest, pool(vectors, self._writer.manifest.settings.pool_factor))
+        self._settle()
         self._on_page()
 
-    def flush(self) -> None:
-        """Have the model read what waits."""
-        for digest, vectors in self._embedded():
-            self._writer.add(digest, pool(vectors, self._writer.manifest.settings.pool_factor))
-        self._batch = {}
-        self._settle()
+    def _is_settled(self, digest: str | None) -> bool:
+        return digest is None or digest in self._refused or self._writer.has(digest)
 
-    def _embedded(self) -> Iterator[tuple[str, np.ndarray]]:
-        images = [image for _, image in self._batch.values()]
-        try:
-            yield from zip(self._batch, self._retriever.embed_pages(images), strict=True)
-        except ValueError:  # of one of them; each alone tells which
-            for digest, (page, image) in self._batch.items():
-                try:
-                    (vectors,) = self._retriever.embed_pages([image])
-                except ValueError as error:
-                    self._refused.add(digest)
-                    self._on_error(page.source, page.number, error)
-                else:
-                    yield digest, vectors
+    def _is_with_model(self, digest: str) -> bool:
+        return any(digest == other for other, _ in self._embedding)
 
     def _settle(self) -> None:
         """Hand over the documents whose pages are all known."""
-        for page in self._ended:
-            digests = self._digests.pop(page.source)
+        while self._ended and all(map(self._is_settled, self._ended[0][1])):
+            page, digests = self._ended.popleft()
             pages = tuple(None if digest in self._refused else digest for digest in digests)
-            document = IndexedDocument(document_key(page.source), page.document_digest, pages)
-            self._writer.set_document(document)
-        self._ended = []
+            self._writer.set_document(IndexedDocument(document_key(page.source), page.document_digest, pages))
 
 
 def page_digest(image: Image.Image) -> str:

@@ -5,6 +5,7 @@ LanceDB scores by MaxSim on its own. What the vectors were made with is in a fil
 """
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from .page_index import SearchResult, best_of
 
 SETTINGS_FILE = "mlx_smolvlm.json"
 TABLE = "pages"
+_MISSING = "this needs LanceDB: pip install 'mlx-smolvlm[lancedb]'"
 _BATCH_BYTES = 64 * 1024**2
 _MORE = 16  # results taken beyond those asked for, as LanceDB's own scores are rounded
 
@@ -49,7 +51,14 @@ def export_lancedb(folder: Path, target: Path) -> int:
 
 
 def check_lancedb_target(target: Path) -> None:
-    """Raise FileExistsError if `target` is anything but an empty folder or a database of `export_lancedb`."""
+    """Refuse early what `export_lancedb` could not write.
+
+    Raises:
+        ModuleNotFoundError: lancedb is not installed.
+        FileExistsError: `target` is anything but an empty folder or a database that was exported.
+    """
+    if find_spec("lancedb") is None:
+        raise ModuleNotFoundError(_MISSING)
     is_free = not target.exists() or (target.is_dir() and not any(target.iterdir()))
     if target.is_symlink() or not (is_free or is_lancedb(target)):
         raise FileExistsError(f"{target} exists already and was not exported from an index; choose another name")
@@ -132,5 +141,5 @@ def _libraries() -> tuple[Any, Any]:
         import lancedb  # an extra
         import pyarrow
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("this needs LanceDB: pip install 'mlx-smolvlm[lancedb]'") from None
+        raise ModuleNotFoundError(_MISSING) from None
     return lancedb, pyarrow

@@ -1,19 +1,20 @@
 """An index that is searched: every page is scored, with memory for a few pages at a time."""
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from .index_writer import read_chunk
-from .manifest import IndexSettings, Manifest, VectorChunk, read_manifest
+from .manifest import IndexSettings, Manifest, read_manifest
 from .maxsim import best_products
 
-_CPU_BLOCK_BYTES = 2**20  # of vectors that are taken at a time: what a core's cache holds
-_GPU_BLOCK_BYTES = 32 * 2**20
+_READ_BYTES = 16 * 2**20  # of vectors that are read at a time
+_CPU_BLOCK_BYTES = 2**20  # that a CPU works on at a time: what a core's cache holds
 _ATTEMPTS = 5  # to read an index that is being written
 
 
@@ -83,13 +84,17 @@ class PageIndex:
     def _scores(self, query: np.ndarray) -> dict[str, float]:
         """The score of each page by its digest."""
         rows, scores = mx.array(query), dict[str, float]()
+        row_bytes = 2 * self.manifest.settings.vector_size
+        earlier: tuple[list[tuple[str, int]], mx.array] | None = None
         for chunk in self.manifest.chunks:
             vectors = read_chunk(self.folder, chunk, self.manifest.settings.vector_size)
-            for start, pages in _blocks(chunk, vectors.itemsize * vectors.shape[1]):
-                lengths = [count for _, count in pages]
-                block = mx.array(vectors[start : start + sum(lengths)]).astype(mx.float32)
-                totals = best_products(rows, block, lengths).sum(axis=0)
-                scores |= zip((digest for digest, _ in pages), totals.tolist(), strict=True)
+            for start, pages in _groups(chunk.pages, _READ_BYTES // row_bytes):
+                part = mx.array(vectors[start : start + sum(count for _, count in pages)])  # read here
+                totals = _totals(rows, part, [count for _, count in pages])
+                mx.async_eval(totals)  # while the next part is read
+                _collect(scores, earlier)
+                earlier = pages, totals
+        _collect(scores, earlier)
         return scores
 
 
@@ -109,15 +114,32 @@ def best_of(results: Iterable[SearchResult], top_k: int) -> list[SearchResult]:
     return heapq.nsmallest(top_k, results, key=lambda result: (-result.score, result.path, result.page))
 
 
-def _blocks(chunk: VectorChunk, row_bytes: int) -> Iterator[tuple[int, list[tuple[str, int]]]]:
-    """Pages to take at a time, with the row at which they begin."""
-    most_bytes = _GPU_BLOCK_BYTES if mx.default_device() == mx.gpu else _CPU_BLOCK_BYTES
-    start, pages, rows = 0, list[tuple[str, int]](), 0
-    for digest, count in chunk.pages:
-        if pages and (rows + count) * row_bytes > most_bytes:
-            yield start, pages
-            start, pages, rows = start + rows, [], 0
-        pages.append((digest, count))
+def _totals(query_rows: mx.array, part: mx.array, lengths: Sequence[int]) -> mx.array:
+    """The scores of the pages of a part, (num_vectors, vector_size) float16, lazily: (num_pages,) float32."""
+    most_rows = _CPU_BLOCK_BYTES // (2 * part.shape[1]) if mx.default_device() == mx.cpu else part.shape[0]
+    totals = []
+    for start, pages in _groups([("", length) for length in lengths], most_rows):
+        own = [count for _, count in pages]
+        block = part[start : start + sum(own)].astype(mx.float32)
+        totals.append(best_products(query_rows, block, own).sum(axis=0))
+    return mx.concatenate(totals)
+
+
+def _collect(scores: dict[str, float], found: tuple[list[tuple[str, int]], mx.array] | None) -> None:
+    if found is not None:
+        pages, totals = found
+        values: Any = totals.tolist()
+        scores.update(zip((digest for digest, _ in pages), values, strict=True))
+
+
+def _groups(pages: Sequence[tuple[str, int]], most_rows: int) -> Iterator[tuple[int, list[tuple[str, int]]]]:
+    """Pages with so many vectors together, or one with more; and the row at which they begin."""
+    start, group, rows = 0, list[tuple[str, int]](), 0
+    for digest, count in pages:
+        if group and rows + count > most_rows:
+            yield start, group
+            start, group, rows = start + rows, [], 0
+        group.append((digest, count))
         rows += count
-    if pages:
-        yield start, pages
+    if group:
+        yield start, group

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 
 from ..command_line.arguments import media_options
@@ -34,10 +35,11 @@ class RunData:
     num_held: int
     digest: str
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
-        """Tokens of each unit that is trained."""
-        return [sum(len(self.examples[row].input_ids) for row in self.members(n)) for n in range(self.num_trained)]
+        """Tokens of each unit, those that are trained first."""
+        units = range(self.num_trained + self.num_held)
+        return [sum(len(self.examples[row].input_ids) for row in self.members(unit)) for unit in units]
 
     def members(self, unit: int) -> list[int]:
         """The numbers of the examples of a unit."""

@@ -11,7 +11,7 @@ import mlx.core as mx
 from .batches import StepPlan
 from .forward import MicroBatch
 from .metrics_log import MetricsLog, Record
-from .micro_batches import MicroBatches
+from .micro_batches import MicroBatches, by_length, grouped
 from .optimization import Gradients, Optimization, gradients_of
 from .recipe import Recipe
 from .run_data import RunData
@@ -90,6 +90,11 @@ class TrainingRun:
         self._save_every = save_every
         self._rank, self._num_ranks = rank, num_ranks
         self._saved = -1  # step of the newest state
+
+    @property
+    def warmup(self) -> int:
+        """Steps in which the rate rises."""
+        return self._recipe.warmup
 
     def restore(self, step: int, arrays: dict[str, mx.array]) -> None:
         """Go on from a state. Raises ValueError if it is that of another run."""
@@ -171,9 +176,9 @@ class TrainingRun:
     def _micro_batches(self, step: int) -> Iterator[MicroBatch]:
         """Those of this process."""
         data = self._data
-        units_at_once = max(1, self._memory.rows // data.rows_per_unit)
-        for units in self._plan.batches(step, units_at_once)[self._rank :: self._num_ranks]:
-            rows = [row for unit in units for row in data.members(unit)]
+        units = by_length(self._plan.rows(step), data.lengths)[self._rank :: self._num_ranks]
+        for own in grouped(units, data.lengths, self._memory.max_tokens):
+            rows = [row for unit in own for row in data.members(unit)]
             yield self._batches.of(rows, f"{self._recipe.seed} {step}")
 
     def _check(self, gradients: Gradients) -> None:

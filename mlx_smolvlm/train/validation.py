@@ -12,7 +12,7 @@ from ..processor.processor import Processor
 from .forward import token_losses
 from .held_questions import HeldQuestion, held_question, shown_images
 from .metrics_log import Record
-from .micro_batches import MicroBatches
+from .micro_batches import MicroBatches, by_length, grouped
 from .optimization import BatchLosses
 from .preferences import pair_losses
 from .recipe import Recipe
@@ -45,7 +45,7 @@ class Validation:
             trainable, recipe, processor: what is trained, and how.
             data: with held rows.
             batches: what makes micro-batches of them.
-            memory: how many rows at a time.
+            memory: how much at a time.
             num_steps: of the run.
             media_options: how images and videos are read.
         """
@@ -56,9 +56,7 @@ class Validation:
         self._batches = batches
         self._media_options = media_options
         units = range(data.num_trained, data.num_trained + data.num_held)
-        by_length = sorted(units, key=lambda unit: -len(data.examples[data.members(unit)[0]].input_ids))
-        at_once = max(1, memory.rows // data.rows_per_unit)
-        self._units = [by_length[start : start + at_once] for start in range(0, len(by_length), at_once)]
+        self._units = list(grouped(by_length(units, data.lengths), data.lengths, memory.max_tokens))
         self._members = data.members
         shown = [data.members(unit)[0] for unit in units[:: -(-len(units) // NUM_SAMPLES)]]
         self._questions = [held_question(data.rows[row], data.examples[row]) for row in shown]

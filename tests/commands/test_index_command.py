@@ -204,10 +204,10 @@ export_lancedb(index, target)  # its own is replaced
 assert is_lancedb(target)
 plain, lance = PageIndex(index), LanceIndex(target)
 assert (lance.settings, lance.num_pages) == (plain.settings, plain.num_pages)
-for seed in range(5):
+for seed in range(2):
     query = np.random.default_rng(seed).standard_normal((6, plain.settings.vector_size)).astype(np.float32)
     query /= np.linalg.norm(query, axis=1, keepdims=True)
-    for top_k in (1, 7, 100):
+    for top_k in (7, 100):
         one, other = plain.search(query, top_k), lance.search(query, top_k)
         assert [(r.path, r.page, r.digest) for r in one] == [(r.path, r.page, r.digest) for r in other]
         assert np.allclose([r.score for r in one], [r.score for r in other], atol=1e-4)

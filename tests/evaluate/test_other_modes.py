@@ -6,6 +6,8 @@ import pytest
 from support.command_lines import assert_refused, run
 
 from mlx_smolvlm import DEMO_MODEL
+from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
+from mlx_smolvlm.evaluate.run_comparison import compare_runs
 
 
 @pytest.fixture
@@ -90,7 +92,10 @@ def test_known_answers_set_the_exit_status(evaluate, tmp_path):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--leaderboard", "--known-answers"), "exclude each other"),
+        (("--leaderboard", "--known-answers"), "--leaderboard does nothing else; leave --known-answers out"),
+        (("--leaderboard", "--limit", "3"), "leave --limit out"),
+        (("--known-answers", "--adapter-path", "y"), "leave --adapter-path out"),
+        (("mini", "--make", "x", "--out", "y"), "--make does nothing else; leave --out out"),
         (("x.tsv", "--mini-rows", "3", "--out", "y"), "--mini-rows: the mini suite is not among DATA"),
         (("mini", "--mini-rows", "0", "--out", "y"), "--mini-rows is 0"),
         (("mini", "--mini-categories", "colour", "--out", "y"), "--mini-categories has 'colour'"),
@@ -99,3 +104,15 @@ def test_known_answers_set_the_exit_status(evaluate, tmp_path):
 )
 def test_what_has_no_meaning_together_is_refused(evaluate, options, problem):
     assert_refused(evaluate(*options), problem)
+
+
+@pytest.mark.slow
+def test_scores_fall_with_the_bits(evaluate, trained_checkpoint, tmp_path):
+    """Of the demo model in float32 and in 2 bits; the embedded one, in 4 bits, is in between in docs/evaluation.md."""
+    two_bits = tmp_path / "two"
+    convert_checkpoint(trained_checkpoint, two_bits, quantization=QuantizationOptions(bits=2))
+    for path, name in ((trained_checkpoint, "full"), (two_bits, "two-bits")):
+        options = ("--mini-categories", "basic", "--mini-rows", "480", "--out", tmp_path / name, "--quiet")
+        assert evaluate("mini", "--model", path, "--dtype", "float32", *options).status == 0
+    compared = compare_runs(tmp_path / "full", tmp_path / "two-bits")
+    assert compared["difference"] < 0 and compared["interval"][1] < 0 and compared["p"] < 0.05

@@ -3,44 +3,26 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
-from support.page_indexes import SETTINGS, ColorRetriever, color, run_index, vectors_of, write_documents
+from support.page_indexes import (
+    QUERY,
+    SETTINGS,
+    assert_same,
+    brute_force,
+    color,
+    run_index,
+    scores_of,
+    write_documents,
+)
 
 from mlx_smolvlm.retrieval import index_writer
 from mlx_smolvlm.retrieval.index_writer import IndexWriter
-from mlx_smolvlm.retrieval.manifest import MANIFEST, Manifest, read_manifest
+from mlx_smolvlm.retrieval.manifest import MANIFEST, read_manifest
 from mlx_smolvlm.retrieval.page_index import PageIndex
 from mlx_smolvlm.retrieval.pooling import pool
-
-QUERY = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
-
-
-def scores_of(folder, top_k=10**6):
-    """(name, page, score) of all results, best first."""
-    found = PageIndex(folder).search(QUERY, top_k)
-    return [(os.path.basename(one.path), one.page, one.score) for one in found]
-
-
-def brute_force(paths, num_pages):
-    """The same from the pages' own vectors, rounded as they are stored."""
-    scores, number = [], 0
-    for path, count in zip(paths, num_pages, strict=True):
-        for page in range(1, count + 1):
-            vectors = vectors_of(color(number)).astype(np.float16).astype(np.float32)
-            scores.append((path.name, page, (QUERY @ vectors.T).max(axis=1).sum()))
-            number += 1
-    return sorted(scores, key=lambda entry: (-entry[2], entry[0], entry[1]))
-
-
-def assert_same(found, expected):
-    assert [entry[:2] for entry in found] == [entry[:2] for entry in expected]
-    assert np.allclose([entry[2] for entry in found], [entry[2] for entry in expected], atol=1e-4)
 
 
 def test_a_search_finds_what_brute_force_finds(tmp_path, monkeypatch):
@@ -109,83 +91,6 @@ def test_one_bad_page_or_document_never_loses_the_others(tmp_path):
     ]
     plan, errors, embedded = run_index(tmp_path / "index", sources)  # tried again
     assert (plan.num_unchanged, len(errors), embedded) == (1, 2, 0)
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
-def test_wherever_a_run_ends_the_next_one_completes_it(tmp_path, monkeypatch, stride):
-    """Ended before and after each write and removal, one after the other, in a run that also releases and joins."""
-    paths = write_documents(tmp_path / "in", [2, 3, 4, 5, 2])
-    run_index(tmp_path / "clean", paths[1:])
-    expected = scores_of(tmp_path / "clean")
-    monkeypatch.setattr(index_writer, "COMMIT_PAGES", 3)
-    run_index(tmp_path / "begun", paths[:2], finish=False)
-    paths[0].unlink()
-    steps = last_step = 0
-
-    def counted(function):
-        def call(*arguments, **options):
-            result = None
-            for is_after in (False, True):
-                nonlocal steps
-                steps += 1
-                if steps == last_step:
-                    raise Killed
-                if not is_after:
-                    result = function(*arguments, **options)
-            return result
-
-        return call
-
-    for place, name in ((IndexWriter, "_write_chunk"), (Manifest, "write"), (type(tmp_path), "unlink")):
-        monkeypatch.setattr(place, name, counted(getattr(place, name)))
-    was_killed, wanted = True, 1
-    while was_killed:
-        index = shutil.copytree(tmp_path / "begun", tmp_path / f"index{wanted}")
-        retriever, was_killed = ColorRetriever(), False
-        steps, last_step = 0, wanted
-        try:
-            run_index(index, paths[1:], retriever, prune=True)
-        except Killed:
-            was_killed, last_step = True, 0
-            PageIndex(index).search(QUERY, 1)  # whole at any time
-            run_index(index, paths[1:], retriever, prune=True)
-        assert scores_of(index) == expected
-        assert 11 <= retriever.num_pages <= 11 + 3 + 4  # what was read and not yet written
-        names = {file.name for file in index.iterdir()}
-        assert names == {MANIFEST, *(chunk.file for chunk in read_manifest(index).chunks)}
-        wanted += stride
-    assert wanted > 20
-
-
-KILLED_RUN = """
-import sys, time
-from support.page_indexes import ColorRetriever, run_index
-class Slow(ColorRetriever):
-    def embed_pages(self, images):
-        time.sleep(0.003 * len(images))
-        return super().embed_pages(images)
-run_index(sys.argv[1], sys.argv[2:], Slow())
-"""
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_and_resumed_each_page_is_there_once(tmp_path):
-    counts = [40] * 25
-    paths = write_documents(tmp_path / "in", counts)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", KILLED_RUN, tmp_path / "index", *paths]
-    for moment in np.random.default_rng(1).uniform(0.3, 3, 10):
-        process = subprocess.Popen(command, env=environment)
-        time.sleep(1 + moment)
-        process.kill()
-        process.wait()
-    assert subprocess.run(command, env=environment, timeout=300).returncode == 0
-    assert_same(scores_of(tmp_path / "index"), brute_force(paths, counts))
-    assert {file.suffix for file in (tmp_path / "index").iterdir()} == {".json", ".npy"}
 
 
 def test_a_run_that_is_stopped_keeps_what_it_has(tmp_path):

@@ -1,5 +1,7 @@
 """Indexes without a model: a retriever whose vectors depend on the pixels alone, and documents of coloured pages."""
 
+import os
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,9 @@ from PIL import Image
 from mlx_smolvlm.retrieval.index_writer import IndexWriter
 from mlx_smolvlm.retrieval.indexing import page_digest, plan_update, update
 from mlx_smolvlm.retrieval.manifest import IndexSettings
+from mlx_smolvlm.retrieval.page_index import PageIndex
 
+QUERY = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
 SETTINGS = IndexSettings("model", (), "float32", "f" * 32, "training", 8, 1)
 
 
@@ -18,12 +22,15 @@ class ColorRetriever:
     def __init__(self):
         self.num_pages = 0
 
-    def embed_pages(self, images):
-        for image in images:
-            if image.size == (13, 13):
-                raise ValueError("an unlucky page")
-        self.num_pages += len(images)
-        return [vectors_of(image) for image in images]
+    def stream_pages(self, images):
+        images = iter(images)
+        while batch := list(islice(images, 4)):
+            for image in batch:
+                if image.size == (13, 13):
+                    yield ValueError("an unlucky page")
+                else:
+                    self.num_pages += 1
+                    yield vectors_of(image)
 
 
 def vectors_of(image: Image.Image) -> np.ndarray:
@@ -65,3 +72,25 @@ def run_index(folder: Path, sources, retriever=None, *, settings=SETTINGS, prune
         if finish:
             writer.finish()
     return plan, errors, retriever.num_pages - before
+
+
+def scores_of(folder, top_k=10**6):
+    """(name, page, score) of all results, best first."""
+    found = PageIndex(folder).search(QUERY, top_k)
+    return [(os.path.basename(one.path), one.page, one.score) for one in found]
+
+
+def brute_force(paths, num_pages):
+    """The same from the pages' own vectors, rounded as they are stored."""
+    scores, number = [], 0
+    for path, count in zip(paths, num_pages, strict=True):
+        for page in range(1, count + 1):
+            vectors = vectors_of(color(number)).astype(np.float16).astype(np.float32)
+            scores.append((path.name, page, (QUERY @ vectors.T).max(axis=1).sum()))
+            number += 1
+    return sorted(scores, key=lambda entry: (-entry[2], entry[0], entry[1]))
+
+
+def assert_same(found, expected):
+    assert [entry[:2] for entry in found] == [entry[:2] for entry in expected]
+    assert np.allclose([entry[2] for entry in found], [entry[2] for entry in expected], atol=1e-4)

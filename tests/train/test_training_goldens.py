@@ -10,8 +10,10 @@ from mlx_smolvlm.model.adapters.adapter_export import peft_files
 from mlx_smolvlm.train.batches import StepPlan
 from mlx_smolvlm.train.examples import make_example
 from mlx_smolvlm.train.forward import token_losses
+from mlx_smolvlm.train.micro_batches import MicroBatches
 from mlx_smolvlm.train.optimization import gradients_of
 from mlx_smolvlm.train.recipe import Recipe
+from mlx_smolvlm.train.run_data import RunData
 from mlx_smolvlm.train.step_memory import MemoryPlan
 from mlx_smolvlm.train.stored_features import StoredFeatures
 from mlx_smolvlm.train.trainable import Trainable
@@ -28,18 +30,21 @@ def golden(tmp_path_factory):
     return base, [make_example(processor, row) for row in rows]
 
 
-def run_of(golden, name, folder, num_steps=10, rows_at_once=8):
+def run_of(golden, name, folder, num_steps=10, max_tokens=2000):
     """A run that continues an adapter, with the reference's options."""
     base, examples = golden
     adapter = folder / name
     if not adapter.exists():
         write_golden_adapter(adapter, base, name)
-    recipe = Recipe(init_adapter=str(adapter), steps=num_steps, batch_size=8, learning_rate=1e-3, shuffle=False)
-    trainable = Trainable(mlx_smolvlm.load(base, dtype="float32", fuse=False)[0], recipe)
+    recipe = Recipe(steps=num_steps, batch_size=8, learning_rate=1e-3, shuffle=False)
+    trainable = Trainable(mlx_smolvlm.load(base, dtype="float32", fuse=False)[0], recipe, adapter)
     features = StoredFeatures(trainable.model, None) if trainable.encoder_is_frozen else None
-    plan = StepPlan([len(example.input_ids) for example in examples], 8, shuffle=False)
-    memory = MemoryPlan(rows_at_once, False, 0)
-    run = TrainingRun(trainable, recipe, examples, plan, memory, features, None, num_steps=num_steps, save_every=1000)
+    data = RunData(examples, [], 1, len(examples), 0, "")
+    plan = StepPlan(data.lengths, 8, shuffle=False)
+    batches = MicroBatches(trainable, examples, features)
+    run = TrainingRun(
+        trainable, recipe, data, batches, plan, MemoryPlan(max_tokens, False), None, num_steps=num_steps, save_every=99
+    )
     return trainable, run
 
 
@@ -76,7 +81,7 @@ def assert_golden_gradients(golden, name, folder):
 def test_gradients_of_the_notebooks_adapter_are_those_of_peft(golden, tmp_path):
     """The encoder's queries, keys and values included; and they do not depend on how rows are computed."""
     trainable, run, gradients = assert_golden_gradients(golden, "lora_notebook", tmp_path)
-    run._memory = MemoryPlan(3, True, 0)
+    run._memory = MemoryPlan(300, True)
     again = gradients_of(trainable, run._micro_batches(0), checkpoint=True)
     for name, array in gradients.arrays.items():
         difference = mx.abs(again.arrays[name] - array).max().item()
@@ -88,7 +93,7 @@ def test_gradients_of_the_notebooks_adapter_are_those_of_peft(golden, tmp_path):
 def test_gradients_losses_and_steps_are_those_of_peft(golden, tmp_path, name):
     trainable, run, _ = assert_golden_gradients(golden, name, tmp_path)
     reference = expected()["runs"][name]
-    sums = [token_losses(trainable, run._micro_batch(0, [row])).sum().item() for row in range(8)]
+    sums = [token_losses(trainable, run._batches.of([row], "")).sum().item() for row in range(8)]
     np.testing.assert_allclose(sums, reference["row_loss_sums"], rtol=1e-5)
     for _ in range(10):
         gradients = gradients_of(trainable, run._micro_batches(0))
