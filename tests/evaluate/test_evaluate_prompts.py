@@ -12,6 +12,9 @@ GOLDEN = json.loads(gzip.decompress((ROOT / "tests" / "goldens" / "vlmeval_promp
 SETS = {**GOLDEN["stills"], **GOLDEN["videos"]}
 
 
+MADE = json.loads(gzip.decompress((ROOT / "tests" / "goldens" / "vlmeval_made_prompts.json.gz").read_bytes()))["rows"]
+
+
 def as_jsonl(folder, name, records):
     path = folder / f"{name}.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
@@ -51,6 +54,19 @@ def test_prompts_equal_the_suites(monkeypatch, capsys, tmp_path, write, wrapper)
             else:
                 assert row["message"] == case["message"]
                 assert {field: row[field] for field in expected} == expected
+
+
+@pytest.mark.parametrize("wrapper", ["SmolVLM", "SmolVLM2"])
+def test_prompts_of_made_up_rows_equal_the_suites(monkeypatch, capsys, tmp_path, wrapper):
+    """Rows of odd texts: marks, words of the builders, letters with gaps, subtitles."""
+    records = [{**case["row"], "index": number, "dataset": case["dataset"]} for number, case in enumerate(MADE)]
+    path = as_jsonl(tmp_path, "made", records)
+    for case, row in zip(MADE, listed(monkeypatch, capsys, path, "--wrapper", wrapper.lower()), strict=True):
+        if "error" in case[wrapper]:
+            assert "prompt" not in row, case
+        else:
+            images = row["images"] if "images" in row else [f"F{number}" for number in row["frames"]]
+            assert {"prompt": row["prompt"], "images": images} == case[wrapper]
 
 
 def test_the_model_chooses_the_wrapper(monkeypatch, capsys, tmp_path):
