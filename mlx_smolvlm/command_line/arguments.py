@@ -7,6 +7,7 @@ from typing import Any
 
 from ..media.urls import is_url
 from ..options import GenerationOptions, MediaOptions, refuse_options
+from .notes import show_unused_sampling
 
 DEMO_QUESTION = "Describe the picture."
 DEFAULT_QUESTION = "Describe this image in detail."
@@ -116,6 +117,8 @@ def generation_options(arguments: argparse.Namespace) -> GenerationOptions:
         apply_chat_template=not arguments.ignore_chat_template,
         continue_final_message=arguments.continue_final_message,
     )
+    if not getattr(arguments, "quiet", False):
+        show_unused_sampling(options)
     if options.is_structured:
         from ..engine.structured import read_grammar  # imports MLX
 
