@@ -92,7 +92,7 @@ def test_gradients_of_the_notebooks_adapter_are_those_of_peft(golden, tmp_path):
 def test_gradients_losses_and_steps_are_those_of_peft(golden, tmp_path, name):
     trainable, run, _ = assert_golden_gradients(golden, name, tmp_path)
     reference = expected()["runs"][name]
-    sums = [token_losses(trainable, run._micro_batch(0, [row])).sum().item() for row in range(8)]
+    sums = [token_losses(trainable, run._batches.of([row], "")).sum().item() for row in range(8)]
     np.testing.assert_allclose(sums, reference["row_loss_sums"], rtol=1e-5)
     for _ in range(10):
         gradients = gradients_of(trainable, run._micro_batches(0))
