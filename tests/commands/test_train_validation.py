@@ -31,7 +31,7 @@ def train(monkeypatch, capsys, rows, trained_checkpoint, tmp_path):
 
     def train(name, *options):
         words = ["--model", trained_checkpoint, "--data", rows, "--adapter-out", tmp_path / name, "--batch-size", 2]
-        words += ["--rank", 4, "--save-every", 2, "--quiet", "--validate-every", 2, *options]
+        words += ["--rank", 4, "--save-every", 2, "--quiet", "--no-split", "--validate-every", 2, *options]
         return run(monkeypatch, capsys, "train", *words), tmp_path / name
 
     return train
@@ -85,6 +85,7 @@ def differ(one, other):
     return one.read_bytes() != other.read_bytes()
 
 
+@pytest.mark.slow  # tests/train/test_preferences.py is quick
 def test_preferences_from_the_command_line(train, rows):
     entries = [json.loads(line) for line in rows.read_text().splitlines()]
     for entry in entries[:4]:

@@ -76,8 +76,8 @@ def test_training_makes_the_chosen_answers_likelier_however_pairs_are_divided(pa
     assert (whole.num_losses, apart.num_losses) == (2, 2)
     for name, array in whole.arrays.items():
         np.testing.assert_allclose(np.array(array), np.array(apart.arrays[name]), atol=1e-5)
-    optimization = Optimization(trainable, RECIPE, 4)
-    for _ in range(4):
-        optimization.update(gradients_of(trainable, [batches.of([0, 1, 2, 3], "")], losses))
+    optimization = Optimization(trainable, RECIPE, 2)
+    optimization.update(whole)
+    optimization.update(gradients_of(trainable, [batches.of([0, 1, 2, 3], "")], losses))
     batch = batches.of([0, 1, 2, 3], "")
-    assert (log_ratios(trainable, batch) > batch.reference + 0.5).all().item()
+    assert (log_ratios(trainable, batch) > batch.reference + 0.1).all().item()
