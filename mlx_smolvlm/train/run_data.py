@@ -37,7 +37,7 @@ class RunData:
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Tokens of each unit."""
+        """Tokens of each unit, those that are trained first."""
         units = range(self.num_trained + self.num_held)
         return [sum(len(self.examples[row].input_ids) for row in self.members(unit)) for unit in units]
 

@@ -143,7 +143,11 @@ def refuse_changes(began: Record, record: Record, out: Path) -> None:
                         f"{quoted(before.get(option))}; give the same options, or train into another folder"
                     )
         elif before != now and name in ("data", "model", "init_adapter"):
-            what = {"data": "the rows or their images", "model": "the base model", "init_adapter": "--init-adapter"}
+            what = {
+                "data": "rows, images, or how they are read",
+                "model": "the base model",
+                "init_adapter": "--init-adapter",
+            }
             raise ValueError(
                 f"--resume: {what[name]} changed since the run in {out} began; undo that, or train into another folder"
             )

@@ -4,6 +4,8 @@ They are found by the pixels and the weights that they were computed from, so a 
 runs may share a folder.
 """
 
+import shutil
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from .forward import whole_features
 from .run_folder import save_arrays
 
 _FEATURES = "features"
+_KEPT_FREE_BYTES = 10**9  # of the disk, for the states of the run
 
 
 class StoredFeatures:
@@ -56,6 +59,15 @@ class StoredFeatures:
             self._write(key, found)
         return found
 
+    def bytes_of(self, examples: Sequence[Example]) -> int:
+        """How much disk the features of all examples take, if no image is there twice; 0 if none are kept."""
+        if self._folder is None:
+            return 0
+        size = self._model.config.text.hidden_size * self._model.language_model.norm.weight.dtype.size
+        scale = self._model.config.scale_factor**2
+        seq_len = self._model.config.vision.patches_per_side**2 // scale
+        return sum(example.num_tiles for example in examples) * seq_len * size
+
     def _compute(self, tiles: np.ndarray) -> mx.array:
         self.num_computed += 1
         return whole_features(self._model, tiles)
@@ -80,6 +92,8 @@ class StoredFeatures:
         assert self._folder is not None
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(self._folder).free < features.nbytes + _KEPT_FREE_BYTES:
+                raise OSError(f"less than {_KEPT_FREE_BYTES / 1e9:g} GB would be left in {self._folder}")
             with whole_file(self._place(key)) as file:
                 save_arrays(file, {_FEATURES: features}, {})
         except OSError as error:

@@ -36,8 +36,13 @@ class Trainable:
         parts: of the network, that are trained, see `targets.py`.
     """
 
-    def __init__(self, model: SmolVLM, recipe: Recipe):
+    def __init__(self, model: SmolVLM, recipe: Recipe, init_folder: Path | None = None):
         """Change the model in place for a recipe.
+
+        Args:
+            model: loaded with `fuse=False`.
+            recipe: what to train.
+            init_folder: where `init_adapter` of the recipe is.
 
         Raises:
             ValueError: targets, an adapter or a method that do not fit the model.
@@ -47,11 +52,11 @@ class Trainable:
         self.noise = Noise(recipe.dropout)
         self.parameters: dict[str, mx.array] = {}
         self.settings: dict[str, Any] = {}
-        self.init_folder: Path | None = None
+        self.init_folder = init_folder
         self._scalings: dict[str, float] = {}
         self._dtype = model.language_model.norm.weight.dtype
-        if recipe.init_adapter is not None:
-            self.method = self._continue(recipe, Path(recipe.init_adapter).expanduser())
+        if init_folder is not None:
+            self.method = self._continue(recipe, init_folder)
         elif recipe.method == "full":
             self.method = "full"
             self._train_whole_parts(recipe)
@@ -171,10 +176,9 @@ class Trainable:
         _check_continued(recipe, raw, method, folder)
         self.settings = {
             name: raw[name]
-            for name in ("r", "lora_alpha", "use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "lora_dropout")
+            for name in ("r", "lora_alpha", "use_dora", "use_rslora", "rank_pattern", "alpha_pattern")
             if raw.get(name) is not None
         }
-        self.init_folder = folder
         layers = {path: layer for path, layer in self.model.named_modules() if path}
         changes = Changes([(adapter, 1.0)], layer_shapes(layers), HEAD not in layers)
         if changes.vocab_size != self.model.config.text.vocab_size:

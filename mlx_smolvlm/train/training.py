@@ -91,6 +91,11 @@ class TrainingRun:
         self._rank, self._num_ranks = rank, num_ranks
         self._saved = -1  # step of the newest state
 
+    @property
+    def warmup(self) -> int:
+        """Steps in which the rate rises."""
+        return self._recipe.warmup
+
     def restore(self, step: int, arrays: dict[str, mx.array]) -> None:
         """Go on from a state. Raises ValueError if it is that of another run."""
         self.optimization.restore(step, arrays)

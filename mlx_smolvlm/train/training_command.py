@@ -38,6 +38,8 @@ from .training import TrainingRun
 from .training_report import write_report
 from .validation import Validation, best_step
 
+_WORTH_SAYING = 10**8  # bytes of disk
+
 
 def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) -> None:
     """Train, and write the output.
@@ -68,7 +70,13 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         check_alike(ranks, record)
         if arguments.resume and (out / RECORD).is_file():
             refuse_changes(read_json(out / RECORD), record, out)
-            say(f"{out} is finished: nothing is left to do")
+            if ranks.rank == 0 and RunFolder(out).path.is_dir():  # it was killed just before the end
+                opened.enter_context(RunFolder(out)).remove()
+            if merged is None or merged.exists():
+                say(f"{out} is finished: nothing is left to do")
+                return
+            waiting.stop()
+            _merge(base, out, merged, ranks)
             return
         refuse_to_replace(out)
         folder = opened.enter_context(RunFolder(out)) if ranks.rank == 0 else None
@@ -78,7 +86,7 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
             )
         waiting.tell("loading the model")
         model = load_model(base, config, recipe.dtype or default_dtype(), fuse=False)
-        trainable = Trainable(model, recipe)
+        trainable = Trainable(model, recipe, init[0] if init else None)
         memory = _memory(trainable, recipe, processor.config.image_seq_len, data)
         plan = StepPlan(
             data.lengths[: data.num_trained],
@@ -88,8 +96,6 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         )
         epochs = recipe.run_epochs
         num_steps = recipe.steps or (epochs or 1) * plan.steps_per_epoch
-        if recipe.warmup > num_steps:
-            raise ValueError(f"--warmup is {recipe.warmup}, but the run has {num_steps} steps")
         features = _features(arguments, trainable, folder, data)
         batches = MicroBatches(trainable, data.examples, features, are_pairs=recipe.preference)
         validation = None
@@ -124,6 +130,8 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         is_shown = ranks.rank == 0 and not arguments.quiet
         if is_shown:
             _say_plan(trainable, data, run, memory, arguments.resume)
+            if features is not None and (size := features.bytes_of(data.examples)) > _WORTH_SAYING:
+                say(f"image features take at most {size / 1e9:.1f} GB of disk while it trains")
         _train(run, ranks, out, is_shown)
         if folder is not None:
             _write_report(folder, facts, run, validation)
@@ -132,10 +140,16 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
                 record["best_step"] = best
             write_output(folder, trainable, base, str(arguments.model or DEMO_MODEL), record)
             folder.remove()
-    if ranks.rank == 0 and merged is not None:
-        convert_checkpoint(base, merged, adapter_path=out)
     if is_shown:
-        say(f"wrote {out}" + (f", and merged {merged}" if merged else ""))
+        say(f"wrote {out}")
+    if merged is not None:
+        _merge(base, out, merged, ranks)
+
+
+def _merge(base: Path, out: Path, merged: Path, ranks: Ranks) -> None:
+    if ranks.rank == 0:
+        convert_checkpoint(base, merged, adapter_path=out)
+        say(f"wrote {merged}, which is merged")
 
 
 def _write_report(
@@ -163,7 +177,8 @@ def _targets(arguments: argparse.Namespace, recipe: Recipe) -> tuple[Path, Path 
     check_utf8(merged)
     if merged == out:
         raise ValueError(f"--merge {merged} is the adapter's own folder; choose another one")
-    refuse_to_replace(merged)
+    if not (arguments.resume and (out / RECORD).is_file()):
+        refuse_to_replace(merged)
     return out, merged
 
 
@@ -176,7 +191,7 @@ def _memory(trainable: Trainable, recipe: Recipe, image_seq_len: int, data: RunD
         sum(array.nbytes for _, array in arrays),
         trainable.num_parameters,
         not trainable.encoder_is_frozen,
-        max(len(row.input_ids) for row in data.examples) * data.rows_per_unit,
+        max(data.lengths),
         max(int(row.trained.sum()) for row in data.examples) * data.rows_per_unit,
         max(row.num_tiles for row in data.examples) * data.rows_per_unit,
     )
@@ -210,6 +225,8 @@ def _say_plan(trainable: Trainable, data: RunData, run: TrainingRun, memory: Mem
         f"{trainable.method}: {trainable.num_parameters:,} parameters, {data.num_trained} rows, {held}"
         f"{counts[0]:,} of {counts[1]:,} tokens are trained"
     )
+    if run.warmup > num_steps:
+        say(f"note: --warmup {run.warmup} is longer than the run, so the rate stays below --learning-rate")
     again = ", activations computed again" if memory.checkpoint else ""
     where = f"from step {done + 1} on" if done else "nothing was saved, so from the beginning" if resume else ""
     steps = ", ".join(filter(None, [f"{num_steps} steps", where]))

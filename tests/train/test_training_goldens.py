@@ -36,14 +36,15 @@ def run_of(golden, name, folder, num_steps=10, max_tokens=2000):
     adapter = folder / name
     if not adapter.exists():
         write_golden_adapter(adapter, base, name)
-    recipe = Recipe(init_adapter=str(adapter), steps=num_steps, batch_size=8, learning_rate=1e-3, shuffle=False)
-    trainable = Trainable(mlx_smolvlm.load(base, dtype="float32", fuse=False)[0], recipe)
+    recipe = Recipe(steps=num_steps, batch_size=8, learning_rate=1e-3, shuffle=False)
+    trainable = Trainable(mlx_smolvlm.load(base, dtype="float32", fuse=False)[0], recipe, adapter)
     features = StoredFeatures(trainable.model, None) if trainable.encoder_is_frozen else None
-    plan = StepPlan([len(example.input_ids) for example in examples], 8, shuffle=False)
-    memory = MemoryPlan(max_tokens, False)
     data = RunData(examples, [], 1, len(examples), 0, "")
+    plan = StepPlan(data.lengths, 8, shuffle=False)
     batches = MicroBatches(trainable, examples, features)
-    run = TrainingRun(trainable, recipe, data, batches, plan, memory, None, num_steps=num_steps, save_every=1000)
+    run = TrainingRun(
+        trainable, recipe, data, batches, plan, MemoryPlan(max_tokens, False), None, num_steps=num_steps, save_every=99
+    )
     return trainable, run
 
 
