@@ -1,8 +1,8 @@
 """Which rows a step trains.
 
 The plan depends on the seed, the rows and the step's number alone, so a run goes on anywhere by its number of steps. A
-step has `rows_per_step` rows however they are cut into batches, so that accumulating gradients changes nothing. Rows are
-computed without padding, so steps need not be sorted by length, which would fill them with rows of one kind.
+step has `rows_per_step` rows however they are cut into batches, so that accumulating gradients changes nothing. Rows
+are computed without padding, so steps need not be sorted by length, which would fill them with rows of one kind.
 """
 
 from collections.abc import Sequence
