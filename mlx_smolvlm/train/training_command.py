@@ -106,8 +106,8 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         if folder is not None and data.num_held:
             options = media_options(arguments)
             validation = Validation(trainable, recipe, processor, data, batches, memory, num_steps, options)
-        given = {name: value for name, value in recipe.as_json().items() if value not in (None, [], False)}
-        facts = {"model": arguments.model or DEMO_MODEL, "rows": arguments.data} | given
+        given = {name: value for name, value in recipe.as_json().items() if value != getattr(Recipe, name)}
+        facts = {"model": arguments.model or DEMO_MODEL, "rows": arguments.data, "method": trainable.method} | given
         run = TrainingRun(
             trainable,
             recipe,
