@@ -223,7 +223,7 @@ WIRE_REQUESTS: dict[str, type] = {"frame": FrameRequest, "cancel": CancelRequest
 def parse_json(message: str) -> Any:
     """The JSON value of a message. Raises ValueError."""
     try:
-        return json.loads(message, parse_constant=_refuse_constant)
+        return _DECODER.decode(message)
     except RecursionError:
         raise ValueError("the request is nested too deep") from None
     except ValueError as error:
@@ -264,3 +264,6 @@ def sources(inputs: Sequence[ImageInput | VideoInput], attachments: Sequence[byt
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

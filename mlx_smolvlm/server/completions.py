@@ -18,8 +18,8 @@ from .fields import BodyFields
 from .message_parts import MediaPart, check_counts, read_part
 from .planning import planned_prompt
 from .settings import ServerSettings
-from .streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, while_connected
-from .strict_json import read_json
+from .streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, held_while_connected, while_connected
+from .strict_json import read_body
 
 
 @dataclass(frozen=True)
@@ -77,19 +77,16 @@ def _parts(fields: BodyFields, name: str, kind: str) -> list[MediaPart]:
 async def completions(request: Request) -> Response:
     """`POST /v1/completions`."""
     state = request.app.state
-    body = await read_json(request)
-    state.model.check(body)
-    asked = read_completion_request(body, state.settings)
-    del body
+
+    def read(body: dict[str, Any]) -> CompletionRequest:
+        state.model.check(body)
+        return read_completion_request(body, state.settings)
+
+    asked = await read_body(request, read)
     state.engine.check_ready()
     if not asked.answer.stream:
         return JSONResponse(await while_connected(request, _answered(request, asked)))
-    held = AsyncExitStack()
-    try:
-        generation = await while_connected(request, _begun(request, asked, held))
-    except BaseException:
-        await held.aclose()
-        raise
+    generation, held = await held_while_connected(request, lambda held: _begun(request, asked, held))
     return StreamedAnswer(_chunks(request, asked, generation), held)
 
 

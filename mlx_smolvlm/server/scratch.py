@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..files import hidden_folder, remove_remains
@@ -18,3 +18,21 @@ def scratch_folder() -> Iterator[Path]:
         remove_remains(target)
     with hidden_folder(target) as folder:
         yield folder
+
+
+class ScratchFiles:
+    """A folder for the videos of a request, if it needs one. Both methods write to the disk, so threads call them."""
+
+    def __init__(self) -> None:
+        self._files = ExitStack()
+        self.folder: Path | None = None
+
+    def open(self) -> Path:
+        """The folder, made when it is first asked for."""
+        if self.folder is None:
+            self.folder = self._files.enter_context(scratch_folder())
+        return self.folder
+
+    def close(self) -> None:
+        """Remove it."""
+        self._files.close()

@@ -39,6 +39,22 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(doing, watching, return_exceptions=True)  # their media are released in the end
 
 
+async def held_while_connected(
+    request: Request, begin: Callable[[AsyncExitStack], Coroutine[Any, Any, T]]
+) -> tuple[T, AsyncExitStack]:
+    """What `begin` returns, and what it holds, which is to be closed in the end. It is closed here if that fails.
+
+    Raises:
+        ClientDisconnect: the client has left.
+    """
+    held = AsyncExitStack()
+    try:
+        return await while_connected(request, begin(held)), held
+    except BaseException:
+        await held.aclose()
+        raise
+
+
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,6 +1,6 @@
 """Examples -> micro-batches: rows side by side, with their tiles or features, and for pairs what the base thinks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -81,22 +81,3 @@ def _predictable(trained: np.ndarray) -> np.ndarray:
     counted = trained.copy()
     counted[:1] = False
     return counted
-
-
-def by_length(units: Iterable[int], lengths: Sequence[int]) -> list[int]:
-    """Units by their number of tokens, the longest first."""
-    return sorted(units, key=lambda unit: (-lengths[unit], unit))
-
-
-def grouped(units: Iterable[int], lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Units in groups of at most so many tokens, in their order; a longer one is alone."""
-    group: list[int] = []
-    num_tokens = 0
-    for unit in units:
-        if group and num_tokens + lengths[unit] > max_tokens:
-            yield group
-            group, num_tokens = [], 0
-        group.append(unit)
-        num_tokens += lengths[unit]
-    if group:
-        yield group

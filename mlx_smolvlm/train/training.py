@@ -11,7 +11,7 @@ import mlx.core as mx
 from .batches import StepPlan
 from .forward import MicroBatch
 from .metrics_log import MetricsLog, Record
-from .micro_batches import MicroBatches, by_length, grouped
+from .micro_batches import MicroBatches
 from .optimization import Gradients, Optimization, gradients_of
 from .recipe import Recipe
 from .run_data import RunData
@@ -175,10 +175,9 @@ class TrainingRun:
 
     def _micro_batches(self, step: int) -> Iterator[MicroBatch]:
         """Those of this process."""
-        data = self._data
-        units = by_length(self._plan.rows(step), data.lengths)[self._rank :: self._num_ranks]
-        for own in grouped(units, data.lengths, self._memory.max_tokens):
-            rows = [row for unit in own for row in data.members(unit)]
+        at_once = self._memory.max_tokens
+        for units in self._plan.batches(step, at_once, self._rank, self._num_ranks):
+            rows = [row for unit in units for row in self._data.members(unit)]
             yield self._batches.of(rows, f"{self._recipe.seed} {step}")
 
     def _check(self, gradients: Gradients) -> None:

@@ -9,10 +9,11 @@ import mlx.core as mx
 from ..api.generation import generate_text
 from ..options import MediaOptions
 from ..processor.processor import Processor
+from .batches import by_tokens
 from .forward import token_losses
 from .held_questions import HeldQuestion, held_question, shown_images
 from .metrics_log import Record
-from .micro_batches import MicroBatches, by_length, grouped
+from .micro_batches import MicroBatches
 from .optimization import BatchLosses
 from .preferences import pair_losses
 from .recipe import Recipe
@@ -45,7 +46,7 @@ class Validation:
             trainable, recipe, processor: what is trained, and how.
             data: with held rows.
             batches: what makes micro-batches of them.
-            memory: how much at a time.
+            memory: how many tokens at a time.
             num_steps: of the run.
             media_options: how images and videos are read.
         """
@@ -56,7 +57,8 @@ class Validation:
         self._batches = batches
         self._media_options = media_options
         units = range(data.num_trained, data.num_trained + data.num_held)
-        self._units = list(grouped(by_length(units, data.lengths), data.lengths, memory.max_tokens))
+        by_length = sorted(units, key=lambda unit: -data.lengths[unit])
+        self._units = by_tokens(by_length, data.lengths, memory.max_tokens)
         self._members = data.members
         shown = [data.members(unit)[0] for unit in units[:: -(-len(units) // NUM_SAMPLES)]]
         self._questions = [held_question(data.rows[row], data.examples[row]) for row in shown]

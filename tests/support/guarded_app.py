@@ -17,12 +17,12 @@ from starlette.routing import Route
 from mlx_smolvlm.server.guards import middleware
 from mlx_smolvlm.server.protocol import guarded_protocol
 from mlx_smolvlm.server.settings import ServerSettings
-from mlx_smolvlm.server.strict_json import read_json
+from mlx_smolvlm.server.strict_json import read_body
 
 
 async def echo(request: Request):
     request.app.state.calls.append(request.state.request_id)
-    return JSONResponse(await read_json(request))
+    return JSONResponse(await read_body(request, dict))
 
 
 async def health(request: Request):
