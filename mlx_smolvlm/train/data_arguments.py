@@ -76,7 +76,7 @@ def rows_of(arguments: argparse.Namespace, path: str, on_left_out: Callable[[Row
 
 
 def media_options_of(arguments: argparse.Namespace, rows: Sequence[TrainingRow]) -> MediaOptions:
-    """How images and videos of rows are read. Raises ValueError for options of images or videos where no row has any."""
+    """How images and videos of rows are read. Raises ValueError for options of what no row has."""
     options = media_options(arguments)
     kinds = {item.get("type") for row in rows for message in row.messages for item in message["content"]}
     has_images = bool(kinds & {"image", "image_url"}) or any(row.images for row in rows)
