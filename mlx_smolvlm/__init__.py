@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from .processor.processor import Processor
     from .processor.prompt import Inputs
     from .processor.sampled_video import SampledVideo
-    from .retrieval.retriever import Retriever, load_retriever
+    from .retrieval.retriever import Retriever
+    from .retrieval.retriever_loading import load_retriever
 
 _HOME = {
     "AdapterSet": "api.adapter_set",
@@ -56,7 +57,7 @@ _HOME = {
     "generate_text": "api.generation",
     "load": "api.loading",
     "read_document": "documents.reading",
-    "load_retriever": "retrieval.retriever",
+    "load_retriever": "retrieval.retriever_loading",
     "stream_captions": "api.captioning",
     "stream_generate": "api.generation",
 }

@@ -6,13 +6,12 @@ closed ends where something begins that cannot stand within it, at a page's end,
 
 from typing import NamedTuple
 
-from .document_tree import LISTS, PICTURES, DocumentElement, DocumentPage, DocumentTree
-from .open_elements import SEAM, OpenElement
+from .document_tree import LISTS, PICTURES, TABLES, DocumentElement, DocumentPage, DocumentTree
+from .open_elements import OpenElement
 from .otsl import CELL_TAGS
 from .tags import (
     CONTAINER_TAGS,
     END_TOKENS,
-    NUMBERED_TAGS,
     PICTURE_CLASSES,
     RENAMED_CLASSES,
     TAG,
@@ -24,7 +23,8 @@ from .tags import (
 MAX_DEPTH = 40  # of elements within elements; the tags of deeper ones are passed over, their text is not
 _WITHIN_TEXT = {"formula", "code", "text", "paragraph", "reference", "smiles", "handwritten_text",
                 "checkbox_selected", "checkbox_unselected"}  # fmt: skip
-_NEVER_WITHIN = {"title", "section_header", "page_header", "page_footer"}  # a picture, table or key-value region
+_BESIDE = {"caption", "footnote"}
+_NEVER_WITHIN = {"title", "section_header", "page_header", "page_footer", "picture", "chart", "wrapper"}
 _CELLS = frozenset(CELL_TAGS)
 _CLASSES = frozenset(PICTURE_CLASSES)
 _OTHER = {"nl", "page_break", *END_TOKENS}
@@ -90,15 +90,15 @@ class DocTagsParser:
             parts.append(text)
 
     def _take_tag(self, tag: str) -> None:
-        top = self._stack[-1]
-        if top.kind == "code" and not self._is_tag_within_code(tag, top):
+        if self._stack[-1].is_literal and not self._is_tag_within_code(tag):
             return
+        top = self._stack[-1]
         if tag[0] == "/":
             self._end(tag[1:])
         elif tag.startswith("loc_"):
             if top.kind in ("page", "wrapper"):
                 top = self._push(OpenElement("text", "text", is_implicit=True))
-            self._pass_over()
+            top.keep_apart()
             top.locate(int(tag[4:]))
         elif tag in _CELLS:
             self._begin_cell(tag)
@@ -112,30 +112,30 @@ class DocTagsParser:
         elif tag in _CLASSES:
             if top.kind in PICTURES:
                 top.picture_class = top.picture_class or RENAMED_CLASSES.get(tag, tag)
+                top.keep_apart()
             else:
                 self._take_text(f"<{tag}>")
         elif tag.startswith("link_"):
-            top.links.append(int(tag[5:]))
+            if top.kind in ("key", "value"):
+                top.links.append(int(tag[5:]))
+            top.keep_apart()
         elif tag in _OTHER or tag.startswith("rec_"):
-            self._pass_over()
+            self._stack[-1].keep_apart()
         else:
             self._begin(_kind_of(tag), tag)
 
-    def _is_tag_within_code(self, tag: str, code: OpenElement) -> bool:
-        """Code may hold what looks like tags. Those that end it count, a place at its start, and what has a place."""
+    def _is_tag_within_code(self, tag: str) -> bool:
+        """Code may hold what looks like tags. Places count, those that end it, and what has a place."""
         if tag in ("/code", "/doctag", "page_break", *END_TOKENS):
             self._release()
             return True
         if tag.startswith("loc_"):
             if self._held is not None:
                 held, self._held = self._held, None
-                kind = _kind_of(held)
-                if kind not in ("caption", "footnote"):
+                if _kind_of(held) not in _BESIDE:
                     self._end_top(is_closed=False)
-                self._begin(kind, held)
-                return True
-            if not any(isinstance(part, str) and not part.isspace() for part in code.parts):
-                return True
+                self._begin(_kind_of(held), held)
+            return True
         self._release()
         if tag in TEXT_TAGS or tag in CONTAINER_TAGS:
             self._held = tag
@@ -149,19 +149,14 @@ class DocTagsParser:
             held, self._held = self._held, None
             self._take_text(f"<{held}>")
 
-    def _pass_over(self) -> None:
-        """A tag that says nothing here."""
-        if parts := self._stack[-1].text_parts:
-            parts.append(SEAM)
-
     def _begin_cell(self, tag: str) -> None:
-        if self._stack[-1].is_implicit and not self._stack[-1].holds_cells:
-            self._end_top()
         top = self._stack[-1]
-        if not top.holds_cells and top.text_parts is not None:
-            self._pass_over()
+        if top.holds_text and not top.is_implicit:
+            self._stack[-1].keep_apart()
             return
         if not top.holds_cells:
+            while not self._can_hold(self._stack[-1], "table"):
+                self._end_top(is_closed=False)
             top = self._push(OpenElement("table", "otsl", is_implicit=True))
         top.begin_cell(tag)
 
@@ -170,12 +165,15 @@ class DocTagsParser:
             self._end_top(is_closed=False)
         if kind == "list_item" and self._stack[-1].kind not in LISTS:
             self._push(OpenElement("unordered_list", "unordered_list", is_implicit=True))
-        if len(self._stack) >= MAX_DEPTH:
-            self._pass_over()
+        is_again = kind == "wrapper" and any(element.tag == tag for element in self._stack)
+        if is_again or len(self._stack) >= MAX_DEPTH:
+            self._stack[-1].keep_apart()
             return
+        outer = self._stack[-1]
         element = OpenElement(kind, tag)
+        element.is_literal = kind == "code" and not (outer.holds_text or outer.kind in TABLES)
         if kind == "wrapper":
-            element.children = self._stack[-1].children
+            element.children = outer.children
         self._push(element)
 
     def _can_hold(self, outer: OpenElement, kind: str) -> bool:
@@ -188,38 +186,44 @@ class DocTagsParser:
         if outer.kind == "list_item" and kind in LISTS:
             return True
         if outer.kind == "code":
-            return kind in ("caption", "footnote")
+            return kind in _BESIDE
         if outer.holds_text:
             is_within = len(self._stack) > 1 and self._stack[-2].holds_text
             return kind in _WITHIN_TEXT and kind != outer.kind and not is_within
-        if kind in _NEVER_WITHIN or kind == outer.kind or (kind in NUMBERED_TAGS and outer.kind != "key_value_region"):
-            return False
-        if outer.kind in PICTURES:
-            return kind not in PICTURES
         if outer.kind == "inline":
             return kind in _WITHIN_TEXT
-        return (kind not in PICTURES and kind not in LISTS) or outer.kind == "key_value_region"
+        if outer.kind in TABLES:
+            return kind in _WITHIN_TEXT or kind in _BESIDE
+        if outer.kind in PICTURES:
+            return kind not in _NEVER_WITHIN and kind not in ("key", "value")
+        return kind not in _NEVER_WITHIN and kind != outer.kind
 
     def _end(self, tag: str) -> None:
         """Close the innermost element of that tag, or of its kind; a tag that ends nothing is passed over."""
-        kind = _kind_of(tag)
-        open_ = [(element.tag == tag, _family(element.kind) == _family(kind)) for element in self._stack[1:]]
-        for fits in zip(*open_, strict=True):
-            if True in fits:
-                depth = len(fits) - fits[::-1].index(True)
-                while len(self._stack) > depth + 1:
-                    self._end_top(is_closed=False)
-                self._end_top()
-                return
-        self._pass_over()
+        family = _family(_kind_of(tag), tag)
+        same = [element for element in self._stack[1:] if element.tag == tag]
+        alike = [element for element in self._stack[1:] if _family(element.kind, element.tag) == family]
+        if not alike:
+            self._stack[-1].keep_apart()
+            return
+        target = (same or alike)[-1]
+        while self._stack[-1] is not target and target in self._stack:
+            self._end_top(is_closed=False)
+        if target in self._stack:
+            self._end_top()
 
     def _end_top(self, is_closed: bool = True) -> None:
         element = self._stack.pop()
-        if element.kind != "wrapper":
-            ended = element.end(is_closed)
-            self._ended += ended[:1]
-            for one in ended:
-                self._stack[-1].add(one)
+        if element.kind == "wrapper":
+            return
+        ended, taken_out = element.end(is_closed)
+        if ended is not None:
+            self._ended.append(ended)
+            self._stack[-1].add(ended)
+        for one in taken_out:
+            while not self._can_hold(self._stack[-1], one.kind):
+                self._end_top(is_closed=False)
+            self._stack[-1].add(one)
 
     def _end_page(self) -> None:
         while len(self._stack) > 1:
@@ -276,5 +280,6 @@ def _kind_of(tag: str) -> str:
     return TEXT_TAGS.get(tag) or CONTAINER_TAGS.get(tag) or tag.partition("_")[0]
 
 
-def _family(kind: str) -> str:
-    return "list" if kind in LISTS else "wrapper of its name" if kind == "wrapper" else kind
+def _family(kind: str, tag: str) -> str:
+    """What an end tag may end: lists and headers of all levels go by kind."""
+    return "list" if kind in LISTS else tag if kind == "wrapper" else kind

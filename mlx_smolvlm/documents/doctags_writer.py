@@ -12,10 +12,11 @@ def write_doctags(tree: DocumentTree) -> str:
     return "<doctag>" + "\n<page_break>\n".join(pages) + "</doctag>"
 
 
-def _tagged(element: DocumentElement) -> Iterator[str]:
+def _tagged(element: DocumentElement, is_within_code: bool = False) -> Iterator[str]:
     tag = _tag(element)
     yield f"<{tag}>"
-    yield _located(element.box)
+    # within code, a place makes it a tag; one number alone makes no box
+    yield "<loc_0>" if is_within_code and element.box is None else _located(element.box)
     if element.picture_class:
         yield f"<{element.picture_class}>"
     if element.language:
@@ -29,7 +30,7 @@ def _tagged(element: DocumentElement) -> Iterator[str]:
     if element.table is not None:
         yield from _otsl(element.table)
     for one in (*element.children, *(() if before else element.captions), *element.footnotes):
-        yield from _tagged(one)
+        yield from _tagged(one, element.kind == "code")
     yield f"</{tag}>"
 
 

@@ -61,10 +61,10 @@ def _element(element: DocumentElement, image: Image.Image | None) -> Iterator[st
         name = "ol" if element.kind == "ordered_list" else "ul"
         yield f"<{name}>"
         for child in element.children:
-            if child.kind == "list_item":
-                yield from _element(child, image)
-            else:  # a list may hold nothing but items
-                yield f'<li style="list-style: none">{"".join(_element(child, image))}</li>'
+            is_item = child.kind == "list_item"
+            yield "" if is_item else '<li style="list-style: none">'  # a list may hold nothing but items
+            yield from _element(child, image)
+            yield "" if is_item else "</li>"
         yield f"</{name}>"
     elif element.kind == "list_item":
         yield f'<li dir="auto">{text}'

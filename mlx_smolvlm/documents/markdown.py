@@ -10,7 +10,7 @@ from .tags import PICTURE_CLASSES
 
 IMAGE_MARKER = "<!-- image -->"
 # docling-core writes what an image shows for these classes only.
-_NAMED_CLASSES = frozenset(PICTURE_CLASSES) - {
+NAMED_CLASSES = frozenset(PICTURE_CLASSES) - {
     "cad_drawing", "decoration", "electrical_diagram", "map", "illustration", "infographic", "person",
     "stratigraphic_chart", "ui_element", "other_chart",
 }  # fmt: skip
@@ -56,7 +56,7 @@ def _captions(element: DocumentElement) -> str:
 def _picture(element: DocumentElement) -> Iterator[str]:
     if element.box is not None or any(caption.box is not None for caption in element.captions):
         yield IMAGE_MARKER
-        if element.picture_class in _NAMED_CLASSES:
+        if element.picture_class in NAMED_CLASSES:
             yield element.picture_class.replace("_", " ").capitalize()
     if element.table is not None:
         yield markdown_table(element.table)
@@ -82,21 +82,16 @@ def _leaf(element: DocumentElement, is_inline: bool = False) -> str:
 
 def _list_lines(element: DocumentElement) -> Iterator[str]:
     """One for each item; items of lists within it follow on the same level, as docling-core reads them."""
-    number = 0
-    for item in _items(element):
-        if item.kind == "list_item":
-            number += 1
-            yield f"{number}. {_lines(item.text)}" if element.kind == "ordered_list" else f"- {_lines(item.text)}"
-        else:
-            yield from filter(None, _blocks(item))
+    for number, item in enumerate(list_items(element), 1):
+        yield f"{number}. {_lines(item.text)}" if element.kind == "ordered_list" else f"- {_lines(item.text)}"
 
 
-def _items(element: DocumentElement) -> Iterator[DocumentElement]:
+def list_items(element: DocumentElement) -> Iterator[DocumentElement]:
+    """Items of a list and of the lists within it, in the order of the text."""
     for child in element.children:
-        if child.kind not in LISTS:
+        if child.kind == "list_item":
             yield child
-        if child.kind in LISTS or child.kind == "list_item":
-            yield from _items(child)
+        yield from list_items(child)
 
 
 def _pairs(region: DocumentElement) -> Iterator[str]:
@@ -105,7 +100,8 @@ def _pairs(region: DocumentElement) -> Iterator[str]:
     named = {number for child in region.children if child.kind == "key" for number in child.links}
     for child in region.children:
         if child.kind == "key":
-            belonging = ", ".join(_lines(values[number].text) for number in child.links if number in values)
+            own = [values.pop(number) for number in child.links if number in values]  # each value once
+            belonging = ", ".join(_lines(value.text) for value in own)
             yield f"{_lines(child.text)}: {belonging}" if belonging else _lines(child.text)
         elif child.kind != "value":
             yield from filter(None, _blocks(child))

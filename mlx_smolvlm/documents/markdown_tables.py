@@ -32,7 +32,8 @@ def markdown_table(table: DocumentTable) -> str:
 
 def _grid(table: DocumentTable, limit: int) -> list[list[str]]:
     """Rows of equal length, the text of each place."""
-    grid = [[""] * table.num_columns for _ in table.rows]
+    num_columns = table.num_columns
+    grid = [[""] * num_columns for _ in table.rows]
     left = limit
     for spanned in table.cells():
         text = _escaped(spanned.cell.text)
@@ -67,7 +68,7 @@ def _compact(rows: list[list[str]], num_columns: int) -> str:
 
 def _escaped(text: str) -> str:
     """`<` becomes its entity, so that no cell is taken for HTML; docling-core loses such text."""
-    return text.replace("<", "&lt;").replace("\n", " ").replace("|", "&#124;")
+    return text.replace("<", "&lt;").replace("\r", " ").replace("\n", " ").replace("|", "&#124;")
 
 
 def _is_numeric(cells: list[str]) -> bool:

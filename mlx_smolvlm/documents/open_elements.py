@@ -31,6 +31,7 @@ class OpenElement:
         self.children: list[DocumentElement] = []
         self.captions: list[DocumentElement] = []
         self.footnotes: list[DocumentElement] = []
+        self.is_literal = False  # whether it may hold what only looks like tags
         self.picture_class = ""
         self.links: list[int] = []
         self._rows: list[tuple[OtslCell, ...]] = []
@@ -60,81 +61,84 @@ class OpenElement:
     def begin_cell(self, tag: str) -> None:
         """Begin a table's next cell."""
         self._end_cell()
+        self.keep_apart()
         self._cell = OpenCell(tag)
 
     def end_row(self) -> None:
         """End a table's row; one without cells does not count."""
         self._end_cell()
+        self.keep_apart()
         if self._row:
             self._rows.append(tuple(self._row))
             self._row = []
 
+    def keep_apart(self) -> None:
+        """What follows is not of the same word as what is before."""
+        parts = self.text_parts
+        if parts and parts[-1] is not SEAM:
+            parts.append(SEAM)
+
     def add(self, element: DocumentElement) -> None:
         """Take in an element that has ended."""
-        if element.kind == "caption" and not self._is_free:
-            self.captions.append(element)
-        elif element.kind == "footnote" and not self._is_free:
-            self.footnotes.append(element)
+        if element.kind in ("caption", "footnote") and (self.holds_cells or self.kind == "code"):
+            (self.captions if element.kind == "caption" else self.footnotes).append(element)
         elif self.holds_text and not (self.kind == "list_item" and element.kind in LISTS):
             self.parts.append(element)
         elif self.kind in TABLES:
             (self.parts if self._cell is None else self._cell.parts).append(element)
         else:
             self.children.append(element)
+        self.keep_apart()
 
-    @property
-    def _is_free(self) -> bool:
-        """Whether captions and footnotes stand for themselves here."""
-        return not (self.holds_cells or self.kind == "code")
-
-    def end(self, is_closed: bool) -> list[DocumentElement]:
-        """The element, and behind it what stood within it only because its end tag was missing."""
-        promoted: list[DocumentElement] = []
+    def end(self, is_closed: bool) -> tuple[DocumentElement | None, list[DocumentElement]]:
+        """The element, None of an implicit one that is empty; and what stood within it only as its end was missing."""
+        taken_out: list[DocumentElement] = []
         if not is_closed:
             if self.holds_text or self.kind in TABLES:
-                promoted = self._take_out()
+                taken_out = self._take_out()
             elif self.kind in PICTURES:
-                promoted = [child for child in self.children if child.kind not in _OF_PICTURES]
+                taken_out = [child for child in self.children if child.kind not in _OF_PICTURES]
                 self.children = [child for child in self.children if child.kind in _OF_PICTURES]
         self.end_row()
         text, language = joined(self.parts), ""
         if self.kind == "code" and (named := _LANGUAGE.match(text)):
             text, language = text[named.end() :], named[1]
         if self.is_implicit and not (text or self.children or self._rows):
-            return promoted
-        numbered = self.kind in ("key", "value")
+            return None, taken_out
+        has_number = self.kind in ("section_header", "key", "value")
+        number = int(self.tag.rpartition("_")[2]) if has_number else None
         element = DocumentElement(
             _kind(self.kind),
             text,
             box(self.locations),
-            int(self.tag.rpartition("_")[2]) if self.kind == "section_header" else None,
-            language,
-            self.picture_class,
-            DocumentTable(tuple(self._rows)) if self.kind in TABLES or self._rows else None,
-            tuple(self.captions),
-            tuple(self.footnotes),
-            tuple(self.children),
-            int(self.tag.rpartition("_")[2]) if numbered else None,
-            tuple(self.links),
-            is_closed or self.is_implicit,
+            level=number if self.kind == "section_header" else None,
+            language=language,
+            picture_class=self.picture_class,
+            table=DocumentTable(tuple(self._rows)) if self.kind in TABLES or self._rows else None,
+            captions=tuple(self.captions),
+            footnotes=tuple(self.footnotes),
+            children=tuple(self.children),
+            number=None if self.kind == "section_header" else number,
+            links=tuple(self.links),
+            is_closed=is_closed or self.is_implicit,
         )
-        return [element, *promoted]
+        return element, taken_out
 
     def _take_out(self) -> list[DocumentElement]:
         """Elements within the text, and the text behind them."""
         parts = self.parts if self._cell is None else self._cell.parts
         first = next((at for at, part in enumerate(parts) if isinstance(part, DocumentElement)), len(parts))
-        taken, texts = [], list[Part]()
-        for part in [*parts[first:], DocumentElement("text")]:
-            if not isinstance(part, DocumentElement):
+        taken: list[DocumentElement] = []
+        texts: list[Part] = []
+        for part in parts[first:]:
+            if isinstance(part, DocumentElement):
+                taken += _as_element(texts)
+                taken.append(part)
+                texts = []
+            else:
                 texts.append(part)
-                continue
-            if text := joined(texts):
-                taken.append(DocumentElement("text", text))
-            taken.append(part)
-            texts = []
         del parts[first:]
-        return taken[:-1]
+        return taken + _as_element(texts)
 
     def _end_cell(self) -> None:
         if self._cell is not None:
@@ -167,7 +171,7 @@ def joined(parts: list[Part]) -> str:
     text: list[str] = []
     is_seam = False
     for part in parts:
-        piece = part.text if isinstance(part, DocumentElement) else part or ""
+        piece = whole_text(part) if isinstance(part, DocumentElement) else part or ""
         is_seam |= not isinstance(part, str)
         if not piece:
             continue
@@ -178,12 +182,24 @@ def joined(parts: list[Part]) -> str:
     return "".join(text).strip()
 
 
+def whole_text(element: DocumentElement) -> str:
+    """The text of an element and of all within it."""
+    cells = () if element.table is None else (cell.text for row in element.table.rows for cell in row)
+    inner = (whole_text(one) for one in (*element.captions, *element.footnotes, *element.children))
+    return " ".join(filter(None, (element.text, *cells, *inner)))
+
+
 def box(locations: list[int]) -> tuple[int, int, int, int] | None:
     """Left, top, right, bottom in this order; None of fewer than four numbers."""
     if len(locations) < 4:
         return None
     left, top, right, bottom = locations[:4]
     return min(left, right), min(top, bottom), max(left, right), max(top, bottom)
+
+
+def _as_element(texts: list[Part]) -> list[DocumentElement]:
+    text = joined(texts)
+    return [DocumentElement("text", text)] if text else []
 
 
 def _kind(kind: str) -> ElementKind:

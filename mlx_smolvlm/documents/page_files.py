@@ -185,7 +185,7 @@ class _ImageFile(PageFile):
 
     def image(self, number: int, scale: float = DEFAULT_SCALE) -> Image.Image:
         """See `PageFile.image`."""
-        _check_scale(scale)
+        check_scale(scale)
         self._check_number(number)
         page = number if self.num_pages > 1 else None
         try:
@@ -215,7 +215,7 @@ class _PdfFile(PageFile):
 
     def image(self, number: int, scale: float = DEFAULT_SCALE) -> Image.Image:
         """See `PageFile.image`."""
-        _check_scale(scale)
+        check_scale(scale)
         with _PDFIUM, closing(self._page(number)) as page:
             width, height = self._size(page, number)
             wanted = scale
@@ -281,7 +281,8 @@ def _why_not_opened(source: Path | bytes) -> str:
     return "not a PDF, or a damaged one; get a whole copy"
 
 
-def _check_scale(scale: float) -> None:
+def check_scale(scale: float) -> None:
+    """Raise ValueError for what is no scale of pages."""
     if not (is_between(scale, 0, 100) and scale > 0):
         raise ValueError(f"scale is {quoted(scale)}, expected pixels per point, more than 0 and at most 100")
 

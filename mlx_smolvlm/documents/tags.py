@@ -24,7 +24,6 @@ CONTAINER_TAGS = {
     "otsl": "table",
 }  # fmt: skip
 WRAPPER_TAGS = ("doctag", "form", "group")  # what stands within them stands for itself
-NUMBERED_TAGS = ("key", "value")  # <key_3>
 END_TOKENS = ("end_of_utterance", "|end_of_text|")  # of the models' answers
 # What an image shows. Many are ordinary words: tags only directly within an image or chart.
 PICTURE_CLASSES = (

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LEAST_TOKENS = 16  # of a chunk: smaller chunks cost as much
+LEAST_TOKENS = 16  # of a chunk, if they fit into a pause: smaller chunks take little less time
 NEWEST = 0.5  # weight of the newest measure
 MARGIN = 1.25  # units are made this much smaller than they need be: attention grows, and machines vary
 MOST_ALONE_S = 0.3  # of a unit where nobody decodes
@@ -30,7 +30,7 @@ class Pace:
 
     def is_used_up(self, left_s: float) -> bool:
         """Whether so little is left of a pause that the smallest chunk could exceed it."""
-        return left_s < max(self.pause_s / 4, LEAST_TOKENS * self.token_s)
+        return left_s < max(self.pause_s / 4, min(LEAST_TOKENS * self.token_s, self.pause_s / 2))
 
     @property
     def unit_s(self) -> float:
@@ -38,10 +38,18 @@ class Pace:
         return float("inf") if self._max_pause_s is None else max(MOST_ALONE_S, self.pause_s)
 
     def tokens_within(self, seconds: float, most: int) -> int:
-        """Tokens of a prompt that can be read in a time, at least a few."""
+        """Tokens of a prompt that can be read in a time, at least one.
+
+        Far behind the beginning of a prompt, where each token attends to thousands, a CPU may need more than a pause
+        for a few.
+        """
         if seconds == float("inf"):
             return most
-        return min(max(int(seconds / self.token_s / MARGIN), LEAST_TOKENS), most)
+        return min(max(int(seconds / self.token_s / MARGIN), self._least_tokens), most)
+
+    @property
+    def _least_tokens(self) -> int:
+        return int(max(1, min(LEAST_TOKENS, self.pause_s / self.token_s / MARGIN)))
 
     def tiles_within(self, seconds: float, most: int) -> int:
         """Tiles that can be encoded in a time, at least one."""
@@ -54,7 +62,7 @@ class Pace:
         """Measure reading so many tokens."""
         start = time.perf_counter()
         yield
-        if count >= LEAST_TOKENS:  # of fewer, most of the time is the same for any number
+        if count >= self._least_tokens:  # of fewer, most of the time is the same for any number
             self.token_s = _mean(self.token_s, (time.perf_counter() - start) / count)
 
     def note_tiles(self, count: int, seconds: float) -> None:

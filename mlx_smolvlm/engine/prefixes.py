@@ -12,12 +12,14 @@ from ..model.caches.kv_cache import KVCache
 from ..processor.prompt import Prompt
 from .prompt_cache import PromptCache, ReadMedium, shared_beginning
 
+MOST_EMPTY = 0.25  # of the room in buffers that are kept as they are, in proportion to what they hold
 LEAST_TOKENS = 16  # shared by two prompts: every conversation begins with the same few
 
 
 @dataclass(frozen=True)
 class _Prefix:
-    """Tokens, the media among them, and keys and values by layer, (1, 2 * num_key_value_heads, length, head_dim)."""
+    """Tokens, the media among them, and keys and values by layer, (1, 2 * num_key_value_heads, at least as many as
+    there are tokens, head_dim)."""
 
     token_ids: np.ndarray
     media: list[ReadMedium]
@@ -77,8 +79,8 @@ class PrefixCache:
         Args:
             token_ids: the tokens.
             media: the images and videos among them.
-            layers: keys and values by layer, (1, 2 * num_key_value_heads, len(token_ids), head_dim), in arrays of their
-                own, which nobody writes to any more.
+            layers: keys and values by layer, (1, 2 * num_key_value_heads, at least len(token_ids), head_dim), in arrays
+                that nobody writes to any more.
         """
         new = _Prefix(np.asarray(token_ids, np.int32), list(media), list(layers))
         if new.nbytes > self.max_bytes or len(new.token_ids) < LEAST_TOKENS:
@@ -108,8 +110,11 @@ def _begins_with(longer: _Prefix, shorter: _Prefix) -> bool:
     )
 
 
-def held_layers(layers: Sequence[KVCache], length: int) -> list[mx.array]:
-    """Copies of what plain caches hold of the first `length` tokens, evaluated, to be kept."""
-    copies = [mx.contiguous(layer.buffer[:, :, :length]) for layer in layers if layer.buffer is not None]
-    mx.eval(copies)
-    return copies
+def released_layers(layers: Sequence[KVCache], length: int) -> list[mx.array]:
+    """What plain caches hold of the first `length` tokens, evaluated, to be kept. Nobody writes to them any more, so
+    buffers are copied only if much of them is empty."""
+    buffers = [layer.buffer for layer in layers if layer.buffer is not None]
+    is_full = all(buffer.shape[2] <= length * (1 + MOST_EMPTY) for buffer in buffers)
+    kept = buffers if is_full else [mx.contiguous(buffer[:, :, :length]) for buffer in buffers]
+    mx.eval(kept)
+    return kept

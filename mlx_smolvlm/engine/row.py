@@ -140,6 +140,11 @@ class Row:
         """Whether its event is set."""
         return self.cancel is not None and self.cancel.is_set()
 
+    @property
+    def is_read(self) -> bool:
+        """Whether all of its prompt has been read."""
+        return self.reader is not None and not self.reader.has_tiles and not self.reader.tokens_left
+
     def note_prompt(self) -> None:
         """Note the tokens of the prompt."""
         assert self.prompt is not None

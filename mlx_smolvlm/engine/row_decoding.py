@@ -18,6 +18,7 @@ from .answer import Answer, AnswerStep
 from .decoding import logits_after
 from .sampling import Sampler, choose, log_probabilities
 
+LONG_TOKENS = 2048  # of rows that get no empty ones beside them, which take time in each step
 GROUP_LENGTHS = (512, 2048, 8192, 32768, 10**9)  # most tokens of a row in each group
 
 
@@ -43,7 +44,8 @@ class _Group:
         """Fill an empty row; `most_rows` is how many there may be."""
         needed = len(self.rows) + 1
         if not needed <= self.cache.num_rows <= max(needed, most_rows):
-            self.arrange(min(2 * needed, max(needed, most_rows)))
+            ahead = needed if layers[0].offset > LONG_TOKENS else 2 * needed
+            self.arrange(min(ahead, max(needed, most_rows)))
         number = next(number for number in range(self.cache.num_rows) if number not in self.rows)
         self.cache.put(number, layers)
         self.logits[number] = logits[0]

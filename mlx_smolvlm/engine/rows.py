@@ -25,7 +25,7 @@ from .answer import AnswerStep, Cancelled, check_pair
 from .exclusive import OneCallAtATime, exclusive
 from .feature_cache import FeatureCache
 from .pacing import Pace
-from .prefixes import PrefixCache, held_layers
+from .prefixes import PrefixCache, released_layers
 from .preparing import Preparer, abandon
 from .prompt_cache import ReadMedium
 from .row import BatchRequest, Row, RowEvent, Stage, check_bounds, check_row_options
@@ -247,12 +247,12 @@ class Rows(OneCallAtATime):
             if has_read and self._pace.is_used_up(left):
                 return True
             readers = sorted(self._at(Stage.READING), key=self._reading.urgency)
-            if not self._reading.unit(readers, left if self._decoder else self._pace.unit_s):
+            done = next((row for row in readers if row.is_read), None)
+            if done is not None:  # it takes a unit's time where the prompt is long
+                self._begin(done)
+            elif not self._reading.unit(readers, left if self._decoder else self._pace.unit_s):
                 return has_read
             has_read = True
-            for row in self._at(Stage.READING):
-                if row.reader is not None and not row.reader.has_tiles and not row.reader.tokens_left:
-                    self._begin(row)
 
     def _admit(self) -> None:
         """Begin to read prepared prompts for which there is room, the least work first."""
@@ -284,7 +284,7 @@ class Rows(OneCallAtATime):
             return
         if self.prefix_cache.max_bytes:
             self._media[row.key] = cache.media
-            self.prefix_cache.keep(cache.token_ids, cache.media, held_layers(cache.layers, len(cache.token_ids)))
+            self.prefix_cache.keep(cache.token_ids, cache.media, released_layers(cache.layers, len(cache.token_ids)))
         self._decoder.begin(row.key, row.answer, row.answer.sampler(row.prompt_ids), cache.layers, logits)
         row.stage = Stage.DECODING
         row.close()

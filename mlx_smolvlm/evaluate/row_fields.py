@@ -15,6 +15,20 @@ from .table_cells import TableCell
 INDEX_CHARS = 64  # an image's cell of up to so many is the index of the row that has the image
 _MEDIA = {"image", "images", "image_path", "video", "video_path", "prefix", "suffix", "frames"}
 _READ = {"index", "question", "answer", "hint", "category", "scorer", "dataset", "candidates", "subtitles"}
+_USED = {
+    *(
+        "split",
+        "difficulty",
+        "l2-category",
+        "g_index",
+        "task_type",
+        "choices",
+        "question_type",
+        "answer_type",
+        "answer_option",
+    ),
+    *("starting_timestamp_for_subtitles", "duration", "bound", "start", "end", "correct_choice", "subtitle_path"),
+}
 _VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 Record = dict[str, Any]
 
@@ -57,7 +71,7 @@ def read_row(record: Record, set_name: SetName, root: Path, unused: set[str]) ->
         faults.append("has no image and no video")
     known = _MEDIA | _READ | set(LETTERS) | {"fault", SUB_SET_FIELD}
     fields = {name: text for name in record.keys() - known if (text := _plain_text(record[name])) is not None}
-    unused |= fields.keys()
+    unused |= fields.keys() - _USED
     return EvalRow(
         index=index,
         dataset=name.name,

@@ -8,10 +8,13 @@ from typing import Any
 from ..model.json_fields import read_json
 from .eval_rows import EvalRow
 from .frame_choice import ChosenFrames, choose, names_of, row_media
+from .option_scorers import lettered
 from .set_messages import Message, MessageMedia, listed_message, set_message
 from .sets import SetRule, rule_of
 from .wrapper_prompts import WRAPPERS, WrappedPrompt, build_prompt, frame_edge
 
+VLMEVALKIT, CHAT = PROTOCOLS = ("vlmevalkit", "chat")
+MAX_TOKENS = 2048  # of an answer, as in the suite
 _WRAPPER_OF_TYPE = {"smolvlm": "smolvlm2", "idefics3": "smolvlm"}  # model_type of config.json
 _LARGE_TILE = 384  # pixels; the 2.2B's
 
@@ -78,7 +81,10 @@ def row_prompt(row: EvalRow, choice: WrapperChoice, check_cancelled: Callable[[]
         raise ValueError(row.fault)
     rule = row_rule(row)
     frames = choose(row, check_cancelled) if row.video is not None and row.frames is None else None
-    message = set_message(rule.message, row, row_media(row, frames))
+    media = row_media(row, frames)
+    if row.is_video and not media.count:
+        raise ValueError("its video has no frames")
+    message = set_message(rule.message, row, media)
     prompt = build_prompt(choice.wrapper, rule.builder, row.dataset, message, choice.frame_edge)
     return RowPrompt(row, rule, message, prompt, frames)
 
@@ -95,15 +101,16 @@ def chat_message(row: EvalRow) -> tuple[list[dict[str, Any]], SetRule]:
     if isinstance(row.frames, int):
         raise ValueError("frames only says how many there are; expected a video or a list of images")
     images = row.frames if row.frames is not None else row.images
-    content: list[dict[str, Any]] = []
-    plain = replace(row, subtitles=None)
-    for part in set_message(rule.message, plain, MessageMedia(0 if row.video is not None else len(images))):
+    kind = rule.message
+    if row.is_video:  # the sets' own texts speak of frames
+        row = replace(row, options=dict(row.options) or lettered(row.candidates or []))
+        kind = "mcq" if row.options else "plain"
+    content: list[dict[str, Any]] = [{"type": "video"}] if row.video is not None else []
+    for part in set_message(kind, row, MessageMedia(0 if row.video is not None else len(images))):
         if part.image is not None:
             content.append({"type": "image"})
-        elif part.role is None and part.text and part.text.strip():
+        elif part.text and part.text.strip():
             content.append({"type": "text", "text": part.text.strip()})
-    if row.video is not None:
-        content.insert(0, {"type": "video"})
     return [{"role": "user", "content": content}], rule
 
 

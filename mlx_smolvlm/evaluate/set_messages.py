@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..options import quoted
 from .eval_rows import LETTERS, EvalRow
 
 _LETTERS_OF_VIDEO = (
@@ -196,8 +197,8 @@ def _longvideo(row: EvalRow, media: MessageMedia) -> Message:
 def _with_subtitles(row: EvalRow, media: MessageMedia) -> Message:
     """Frames with subtitles among them: each behind the last frame up to its middle, if it is shown with any frame."""
     times = media.frame_times_s or [float(number) for number in range(media.count)]
-    duration_s = media.duration_s if media.duration_s is not None else float(media.count)
-    offset_s = float(row.fields.get("starting_timestamp_for_subtitles") or 0.0)
+    duration_s = _seconds_of(row, "duration", float(media.count) if media.duration_s is None else media.duration_s)
+    offset_s = _seconds_of(row, "starting_timestamp_for_subtitles", 0.0)
     message: Message = []
     shown = 0
     for subtitle in row.subtitles or []:
@@ -212,6 +213,14 @@ def _with_subtitles(row: EvalRow, media: MessageMedia) -> Message:
         if any(start < time < end for time in times):
             message.append(MessagePart(text + "\n"))
     return [*message, *(MessagePart(image=number) for number in range(shown, media.count))]
+
+
+def _seconds_of(row: EvalRow, name: str, default: float) -> float:
+    text = row.fields.get(name)
+    try:
+        return default if text is None else float(text)
+    except ValueError:
+        raise ValueError(f"{name} is {quoted(text)}, expected seconds") from None
 
 
 def _subtitle(subtitle: Mapping[str, Any], duration_s: float) -> tuple[float, float, str]:

@@ -54,9 +54,9 @@ _MMBENCH = " ".join(
 )
 SETS = {
     **_all("MMStar SEEDBench_IMG AI2D_TEST ScienceQA_VAL ScienceQA_TEST", "mcq", "puremcq", "letter"),
-    **_all(f"CCBench {_MMBENCH}", "mcq", "mmbench", "circular"),
+    **_all(f"CCBench {_MMBENCH}", "mcq", "mmbench", "letter"),
     **_all("MMMU_DEV_VAL MMMU_TEST", "mmmu", "mmmu", "mmmu"),
-    **_all("MathVista_MINI", "plain", "mathvista", "exact"),
+    **_all("MathVista_MINI", "plain", "mathvista", "mathvista"),
     **_all("ChartQA_TEST", "word", "chartqa", "relaxed"),
     **_all("DocVQA_VAL DocVQA_TEST", "word", "docvqa", "anls"),
     **_all("TextVQA_VAL TextVQA_TEST", "word", "textvqa", "vqa"),
@@ -102,8 +102,8 @@ def read_set_name(name: str) -> SetName:
     if found is None:
         return SetName(_SPELLINGS.get(name, name))
     base = _SPELLINGS.get(name[: found.start()], name[: found.start()])
-    if base not in SETS:  # part of some other set's name
-        return SetName(name)
+    if base not in SETS:  # another set, of whose name that is part
+        return SetName(name, int(found[1]) if found[1] else None, float(found[2]) if found[2] else None)
     suffix = found[3].replace("_nopack", "")
     if base == "LongVideoBench" and suffix == "_subs":  # there it means frames alone
         base, suffix = f"{base}_subs", ""

@@ -8,13 +8,13 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from threading import BoundedSemaphore, Thread
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from .image_limits import CheckedFile, SlowImageError, check_image_bytes, check_scans, check_sides
+from .leaving import Left, run_leaving
 from .signatures import is_text, is_tga, other_content
 from .tiff import Selection, select
 from .urls import printable
@@ -46,10 +46,10 @@ UPRIGHT = {  # EXIF orientation -> what turns the stored image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_IN_ONE_GO = ("WEBP", "AVIF")  # their decoders read the file at once; other threads run meanwhile
-_LONG_PIXELS = 4_000_000  # which take some 0.1 s
-_POLL_S = 0.05  # how often it is asked whether the image is still wanted
-_DECODERS = BoundedSemaphore(2)  # decoders that cannot be stopped, those that nobody waits for any more included
+LONG_PIXELS = 4_000_000  # which take some 0.1 s
+LONG_BYTES = 256 * 1024  # of JPEG 2000, which take as long
+_READ_AT_OPENING = ("WEBP", "AVIF")
+BAND_PIXELS = 4 * 1024**2  # of an image that is laid on white: Pillow holds Python's lock meanwhile
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -70,8 +70,9 @@ def from_file(
             raw = from_file(io.BytesIO(selection.jpeg), name, max_pixels, None, check)
             return raw.transpose(UPRIGHT[selection.orientation]) if selection.orientation in UPRIGHT else raw
         check_image_bytes(file, name, format_name)
+        checked = CheckedFile(file, check)
         try:
-            image = factory(cast(BinaryIO, CheckedFile(file, check)), "")
+            image = factory(cast(BinaryIO, checked), "")
             image.seek(selection.frame)
         except BOMBS as error:
             raise ValueError(f"{name}: {too_large(max_pixels)}") from error
@@ -83,8 +84,9 @@ def from_file(
             raise ValueError(f"{name}: page is {page}, but only TIFF files have several; leave it out")
         with image:
             if format_name == "JPEG":
-                check_scans(file, image.width * image.height, name, max_pixels)
-            first = decoded(image, name, max_pixels, check, is_file=True)
+                check_scans(file, image.width * image.height, name, max_pixels, check)
+            first = decoded(image, name, max_pixels, check, checked)
+            checked.hand_over(check)
             if page is None and format_name != "TIFF" and _is_animated(image):
                 advice = "pass it with --video (in Python videos=) for all"
                 warnings.warn(f"{name}: an animation, of which the first frame is read; {advice}", stacklevel=2)
@@ -130,16 +132,58 @@ def _readers(head: bytes, name: str) -> Iterator[tuple[str, Callable[[BinaryIO, 
             yield format_name, factory
 
 
-def decoded(image: Image.Image, name: str, max_pixels: int, check: Callable[[], None], *, is_file: bool) -> Image.Image:
-    """Load a PIL image: upright and RGB. `is_file` says whether its alpha channel is that of a file, and dropped."""
+def decoded(
+    image: Image.Image, name: str, max_pixels: int, check: Callable[[], None], file: CheckedFile | None = None
+) -> Image.Image:
+    """Load a PIL image: upright and RGB. `file` is what it is read from, if that was opened here: then an alpha channel
+    is dropped, as the reference does."""
     width, height = image.size
     if width * height == 0:
         raise ValueError(f"{name}: has no pixels ({width}x{height}); pass an image at least 1x1 in size")
     if width * height > max_pixels:
         raise ValueError(f"{name}: {width}x{height} pixels, {too_large(max_pixels)}")
     check_sides(width, height, name)
+
+    def work(check: Callable[[], None]) -> Image.Image:
+        if file is not None:
+            file.hand_over(check)
+        return _decoded(image, name, max_pixels, check, file)
+
+    if width * height < LONG_PIXELS:
+        return _decoded(image, name, max_pixels, check, file)
+    if file is None and image.format not in _READ_AT_OPENING:
+        _load(image, name, max_pixels, check, file)  # a thread that is left would use the caller's file
+    return run_leaving(work, width * height, check)
+
+
+def _decoded(
+    image: Image.Image, name: str, max_pixels: int, check: Callable[[], None], file: CheckedFile | None
+) -> Image.Image:
+    loaded = _load(image, name, max_pixels, check, file)
     try:
-        _load(image, check)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken metadata around sound pixels: shown as stored
+        orientation = None
+    check()
+    rgb = _to_rgb(loaded, name, file is not None, check)
+    check()
+    rgb = rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
+    rgb.info = {}  # an orientation left in here would be applied a second time
+    return rgb
+
+
+def _load(
+    image: Image.Image, name: str, max_pixels: int, check: Callable[[], None], file: CheckedFile | None
+) -> Image.Image:
+    """The image with its pixels; another one, if another process has decoded it."""
+    try:
+        separate = None
+        if image.format == "JPEG2000" and file is not None:
+            separate = _decoded_separately(image, check, file)
+        if separate is not None:
+            return separate
+        image.load()
+        return image
     except BOMBS as error:
         raise ValueError(f"{name}: {too_large(max_pixels)}") from error
     except SlowImageError as error:
@@ -147,64 +191,49 @@ def decoded(image: Image.Image, name: str, max_pixels: int, check: Callable[[], 
     except Exception as error:  # hostile bytes make decoders raise anything
         check()
         raise ValueError(f"{name}: damaged or cut short ({reason(error)}); get a whole copy") from error
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # broken metadata around sound pixels: shown as stored
-        orientation = None
-    check()
-    rgb = _to_rgb(image, name, is_file)
-    check()
-    rgb = rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
-    rgb.info = {}  # an orientation left in here would be applied a second time
-    return rgb
 
 
-def _load(image: Image.Image, check: Callable[[], None]) -> None:
-    """Decode. Where the decoder cannot be stopped for long, a thread does it; a cancel leaves it to end by itself."""
-    if image.format not in _IN_ONE_GO or image.width * image.height < _LONG_PIXELS:
-        image.load()
-        return
-    failures: list[BaseException] = []
+def _decoded_separately(image: Image.Image, check: Callable[[], None], file: CheckedFile) -> Image.Image | None:
+    from .separate_decoding import can_start_python, decode_separately  # rare, and subprocess is slow to import
 
-    def load() -> None:
-        try:
-            image.load()
-        except BaseException as error:  # whatever it is, it belongs to who waits
-            failures.append(error)
-        finally:
-            _DECODERS.release()
-
-    while not _DECODERS.acquire(timeout=_POLL_S):
-        check()
-    thread = Thread(target=load, name="mlx_smolvlm decoding", daemon=True)
-    try:
-        thread.start()
-    except BaseException:
-        _DECODERS.release()
-        raise
-    while thread.is_alive():
-        check()
-        thread.join(_POLL_S)
-    if failures:
-        raise failures[0]
+    if not can_start_python():
+        return None
+    file.seek(0)
+    content = file.read()
+    is_long = image.width * image.height >= LONG_PIXELS or len(content) >= LONG_BYTES
+    return decode_separately(content, image.size, check) if is_long else None
 
 
-def _to_rgb(image: Image.Image, name: str, is_file: bool) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str, is_file: bool, check: Callable[[], None]) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
         image = _narrowed(image, name)
+    check()
     try:
         if is_file:
             if isinstance(image.info.get("transparency"), bytes):
                 del image.info["transparency"]  # converting would drop it too, but with a warning
             image = image.convert("RGB")  # a key colour stays noted, an alpha channel is gone
+        check()
         if "A" in image.getbands() or image.info.get("transparency") is not None:
-            layer = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
+            return _on_white(image, check)
         return image.convert("RGB")
+    except Left:
+        raise
     except Exception as error:
         raise ValueError(f"{name}: mode {image.mode} has no way to RGB ({reason(error)}); save it as PNG") from error
+
+
+def _on_white(image: Image.Image, check: Callable[[], None]) -> Image.Image:
+    rgb = Image.new("RGB", image.size)
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        check()
+        layer = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        rgb.paste(Image.alpha_composite(white, layer).convert("RGB"), (0, top))
+    return rgb
 
 
 def _narrowed(image: Image.Image, name: str) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import os
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -38,15 +39,19 @@ def check_sides(width: int, height: int, name: str) -> None:
         raise ValueError(f"{name}: {width}x{height} pixels, the limit of one side is {MAX_IMAGE_SIDE}; cut it")
 
 
-def check_scans(file: BinaryIO, num_pixels: int, name: str, max_pixels: int) -> None:
+def check_scans(
+    file: BinaryIO, num_pixels: int, name: str, max_pixels: int, check: Callable[[], None] = lambda: None
+) -> None:
     """Refuse a progressive JPEG that is slow rather than large: each scan goes over all pixels again.
 
     Scans are counted by their markers. Within compressed data those bytes do not occur, and in metadata hardly ever.
+    `check` is called between blocks of the file; it may raise to stop.
     """
     place = file.tell()
     file.seek(0)
     scans, last = 0, b""
     while chunk := file.read(_CHUNK_BYTES):
+        check()
         scans += (last + chunk).count(b"\xff\xda")
         last = chunk[-1:]
     file.seek(place)
@@ -65,6 +70,12 @@ class CheckedFile:
     def __init__(self, file: BinaryIO, check_cancelled: Callable[[], None]):
         self._file = file
         self._check = check_cancelled
+        self._descriptor: int | None = None
+        self._start_s = time.thread_time()
+
+    def hand_over(self, check_cancelled: Callable[[], None]) -> None:
+        """From now on it is read by the calling thread, whose check and time count."""
+        self._check = check_cancelled
         self._start_s = time.thread_time()
 
     def read(self, size: int = -1) -> bytes:
@@ -75,6 +86,13 @@ class CheckedFile:
                 f"takes longer to decode than the limit of {MAX_DECODE_S:g} s; save it in another format"
             )
         return self._file.read(size)
+
+    def fileno(self) -> int:
+        """A descriptor that stays open as long as this object: a decoder in a thread may outlive the caller's file."""
+        if self._descriptor is None:
+            self._descriptor = os.dup(self._file.fileno())
+            weakref.finalize(self, os.close, self._descriptor)
+        return self._descriptor
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)

@@ -76,7 +76,7 @@ def load_image(
     if page not in (None, 1) and (is_array or isinstance(source, Image.Image)):
         raise ValueError(f"{name}: page is {page}, but these are the pixels of one page; leave it out")
     if isinstance(source, Image.Image):
-        return decoded(source, name, max_pixels, check_cancelled, is_file=False)
+        return decoded(source, name, max_pixels, check_cancelled)
     if is_array:
         return _from_array(_as_array(source, name), name, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):

@@ -147,6 +147,8 @@ def _is_retriever(raw: dict[str, Any], path: Path) -> bool:
             f"{path}: BiIdefics3 makes one vector for a whole page, which is not supported; "
             f"use a {RETRIEVER} checkpoint"
         )
+    if RETRIEVER in names and raw.get("mask_non_image_embeddings"):
+        raise ValueError(f"{path}: mask_non_image_embeddings is not supported, which leaves out words of the prompt")
     return RETRIEVER in names
 
 

@@ -53,17 +53,18 @@ def maxsim(queries: Sequence[np.ndarray], pages: Sequence[np.ndarray]) -> np.nda
         return scores
     rows = mx.array(np.concatenate(queries))
     lengths = [len(page) for page in pages]
+    starts = np.cumsum([0, *(len(query) for query in queries[:-1])])
     first = 0
     for count in _steps(lengths, MAX_PRODUCTS // len(rows)):
         some = slice(first, first + count)
-        best = best_products(rows, mx.array(np.concatenate(pages[some])), lengths[some])
-        scores[:, some] = sum_queries(best, [len(query) for query in queries])
+        best = np.array(best_products(rows, mx.array(np.concatenate(pages[some])), lengths[some]))
+        scores[:, some] = np.add.reduceat(best, starts, axis=0)
         first += count
     return scores
 
 
-def best_products(query_rows: mx.array, page_rows: mx.array, lengths: Sequence[int]) -> np.ndarray:
-    """Of each query vector with each page, the best product.
+def best_products(query_rows: mx.array, page_rows: mx.array, lengths: Sequence[int]) -> mx.array:
+    """Of each query vector with each page, the best product; lazily.
 
     Args:
         query_rows: (num_query_vectors, vector_size) float32.
@@ -80,13 +81,7 @@ def best_products(query_rows: mx.array, page_rows: mx.array, lengths: Sequence[i
         own = products[:, start : start + count * length]
         parts.append(own.reshape(len(query_rows), count, length).max(axis=-1))
         start += count * length
-    return np.array(mx.concatenate(parts, axis=1))
-
-
-def sum_queries(best: np.ndarray, num_vectors: Sequence[int]) -> np.ndarray:
-    """Rows of `best_products` added up for each query: (num_queries, num_pages) float32."""
-    starts = np.cumsum([0, *num_vectors[:-1]])
-    return np.add.reduceat(best, starts, axis=0)
+    return mx.concatenate(parts, axis=1)
 
 
 def _steps(lengths: Sequence[int], most_rows: int) -> Iterator[int]:

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 
 from ..options import quoted
-from ..processor.messages import IMAGE_MARKER
-from ..processor.processor import END_OF_UTTERANCE
 
 DEFAULT_FORMAT = "training"
-_NUM_ENDS = 10  # end tokens after a query, whose vectors widen it
+_ENDS = 10 * "<end_of_utterance>"  # after a query; their vectors widen it
 
 
 @dataclass(frozen=True)
@@ -22,15 +20,15 @@ class PromptFormat:
 PROMPT_FORMATS = {
     # colpali-engine 0.3.5 to 0.3.8, which the released checkpoints were trained with
     "training": PromptFormat(
-        page=f"<|im_start|>User: Describe the image.{IMAGE_MARKER}{END_OF_UTTERANCE}",
+        page="<|im_start|>User: Describe the image.<image><end_of_utterance>",
         query_start="Query: ",
-        query_end=END_OF_UTTERANCE * _NUM_ENDS + "\n",
+        query_end=f"{_ENDS}\n",
     ),
     # 0.3.13 and later
     "current": PromptFormat(
-        page=f"<|im_start|>User:{IMAGE_MARKER}Describe the image.{END_OF_UTTERANCE}\nAssistant:",
+        page="<|im_start|>User:<image>Describe the image.<end_of_utterance>\nAssistant:",
         query_start="",
-        query_end=END_OF_UTTERANCE * _NUM_ENDS,
+        query_end=_ENDS,
     ),
 }
 

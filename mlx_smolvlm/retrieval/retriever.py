@@ -3,96 +3,40 @@
 Port of colpali-engine, `models/idefics3/colidefics3/` (`modeling_colidefics3.py`, `processing_colidefics3.py`).
 """
 
+import math
+import re
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from functools import cached_property
+from hashlib import blake2b
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 
-from ..api.finding import AdapterSource, base_of, find_checkpoint, open_adapters
-from ..api.loading import load_checked
-from ..api.session_file import model_fingerprint
 from ..engine.feature_cache import FeatureCache
 from ..engine.prefill import tiles_per_step
 from ..media.images import ImageSource
 from ..media.prefetch import mapped_in_threads
 from ..model.caches.kv_cache import KVCache
 from ..model.caches.packed_rows import PackedRows
-from ..model.checkpoint_folder import ADAPTER_CONFIG
-from ..model.config import RETRIEVER, ModelConfig
 from ..model.smolvlm import SmolVLM
 from ..options import quoted
 from ..processor.messages import IMAGE_MARKER, Several, check_media
-from ..processor.processor import END_OF_UTTERANCE, Processor
+from ..processor.processor import Processor
+from ..processor.prompt import Inputs
+from ..processor.prompt_media import PlannedImage
 from .maxsim import check_vectors, maxsim
-from .prompt_formats import DEFAULT_FORMAT, find_format
+from .prompt_formats import find_format
 
 PAGES_PER_STEP = 4  # that are read together; some 900 tokens each
 QUERIES_PER_STEP = 32
 _TOKENS_PER_STEP = 8192
+_PROBE = 64  # numbers of each weight that the fingerprint looks at
 _PREPARING_THREADS = 3
 _FEATURE_BYTES = 32 * 1024**2  # of tiles that come again: margins, empty halves of pages
-
-
-def load_retriever(
-    path: str | Path | None,
-    adapter_path: AdapterSource | Sequence[AdapterSource] | None = None,
-    prompt_format: str = DEFAULT_FORMAT,
-    *,
-    dtype: str | None = None,
-    revision: str | None = None,
-) -> "Retriever":
-    """Load a ColSmol model: a ColIdefics3 checkpoint, with adapters or without.
-
-    Args:
-        path: a folder, in Hugging Face layout or converted, quantized or not, or the id of a repository on the Hugging
-            Face Hub. An adapter, as the released colSmol-256M and -500M are, stands for the base that it names with
-            this adapter; so does None with `adapter_path`.
-        adapter_path: adapters of the base, as `adapters` of `load`. The layer that makes the vectors, `linear`, is the
-            base's, with what an adapter changes in it.
-        prompt_format: "training", the prompts that the released checkpoints were trained with (colpali-engine 0.3.5 to
-            0.3.8), or "current" (0.3.13 and later). Pages and queries need the same one.
-        dtype: "bfloat16", "float16" or "float32"; None for `default_dtype()`, as in `load`.
-        revision: branch, tag or commit on the Hub.
-
-    Raises:
-        FileNotFoundError: no such checkpoint or adapter, or files are missing from it.
-        ValueError: a checkpoint of another kind, such as one that answers, one without `linear`, damaged files, or
-            adapters that do not fit.
-        ConnectionError: the Hub cannot be reached or refuses.
-    """
-    find_format(prompt_format)
-    if adapter_path is None:
-        if path is None:
-            raise ValueError("no model is given; name a ColIdefics3 checkpoint, or an adapter of one")
-        folder = find_checkpoint(path, revision=revision)
-        if not (folder / "config.json").is_file() and (folder / ADAPTER_CONFIG).is_file():
-            path, adapter_path, revision = None, folder, None
-    adapters = [] if adapter_path is None else open_adapters(adapter_path)
-    if path is None:
-        path, revision = base_of([adapter for adapter, _ in adapters], revision, "the checkpoint's path")
-        try:
-            find_checkpoint(path, revision=revision)
-        except FileNotFoundError as error:
-            folder = adapters[0][0].folder
-            raise FileNotFoundError(f"the base model of the adapter {folder} is missing: {error}") from None
-    sources = [(adapter.folder, weight) for adapter, weight in adapters]
-    model, processor = load_checked(path, _check_kind, adapters=sources, dtype=dtype, revision=revision)
-    if processor.tokenizer.token_to_id(END_OF_UTTERANCE) is None:
-        raise ValueError(f"{path}: the tokenizer does not know {END_OF_UTTERANCE}, with which queries end")
-    return Retriever(model, processor, prompt_format)
-
-
-def _check_kind(folder: Path, config: ModelConfig) -> None:
-    if not config.is_retriever:
-        raise ValueError(
-            f"{folder} answers questions and makes no vectors: its config.json does not name the architecture "
-            f"{RETRIEVER}; use a ColSmol checkpoint, or python -m mlx_smolvlm.generate"
-        )
 
 
 class Retriever:
@@ -120,8 +64,14 @@ class Retriever:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Differs between models of other configurations, weights, adapters or number types."""
-        return model_fingerprint(self._model)
+        """Differs between models of other weights, adapters or number types; it is kept in indexes."""
+        text, digest = self._model.config.text, blake2b(digest_size=16)
+        digest.update(f"{text.rope_theta} {text.rope_scaling} {self.processor.config.image.longest_edge}".encode())
+        parameters: Any = tree_flatten(self._model.parameters())
+        for name, values in sorted(parameters):
+            digest.update(f"{name} {values.shape} {values.dtype}".encode())
+            digest.update(np.array(values.reshape(-1)[:_PROBE].astype(mx.float32)).tobytes())
+        return digest.hexdigest()
 
     def embed_pages(self, images: Several[ImageSource]) -> list[np.ndarray]:
         """The vectors of pages, each given as an image.
@@ -138,21 +88,33 @@ class Retriever:
                 overflow).
             FileNotFoundError: no such image.
         """
-        return list(self.stream_pages(check_media("images", images)))
+        pages = []
+        with closing(self.stream_pages(check_media("images", images))) as found:
+            for vectors in found:
+                if isinstance(vectors, Exception):
+                    raise vectors
+                pages.append(vectors)
+        return pages
 
-    def stream_pages(self, images: Iterable[ImageSource]) -> Generator[np.ndarray, None, None]:
-        """As `embed_pages`, page by page; images are taken, and prepared in threads, a few ahead of the model."""
+    def stream_pages(self, images: Iterable[ImageSource]) -> Generator[np.ndarray | Exception, None, None]:
+        """As `embed_pages`, page by page; in the place of one that cannot be read or embedded comes the error.
 
-        def prepare(image: ImageSource) -> tuple[list[int], np.ndarray | None]:
-            inputs = self.processor(self._format.page, images=[image], apply_chat_template=False)
-            return inputs.input_ids, inputs.pixel_values
+        Images are taken, and prepared in threads, a few ahead of the model.
+        """
+
+        def prepare(image: ImageSource) -> Inputs | Exception:
+            try:
+                return self.processor(self._format.page, images=[image], apply_chat_template=False)
+            except (ValueError, OSError, TypeError) as error:
+                return error
 
         number = 0
         with closing(mapped_in_threads(prepare, images, _PREPARING_THREADS)) as prepared:
             while batch := list(islice(prepared, PAGES_PER_STEP)):
-                rows = [self._embeddings(ids, pixels) for ids, pixels in batch]
-                for vectors in self._vectors(rows):
-                    yield _finite(vectors, f"page {number}")
+                inputs = [page for page in batch if isinstance(page, Inputs)]
+                vectors = iter(self._vectors([self._embeddings(page.input_ids, page.pixel_values) for page in inputs]))
+                for page in batch:
+                    yield page if isinstance(page, Exception) else _checked(next(vectors), f"page {number}")
                     number += 1
 
     def embed_queries(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -173,7 +135,10 @@ class Retriever:
         for start in range(0, len(all_ids), QUERIES_PER_STEP):
             rows = [self._embeddings(ids, None) for ids in all_ids[start : start + QUERIES_PER_STEP]]
             vectors += self._vectors(rows)
-        return [_finite(one, f"query {number}") for number, one in enumerate(vectors)]
+        for number, one in enumerate(vectors):
+            if isinstance(checked := _checked(one, f"query {number}"), Exception):
+                raise checked
+        return vectors
 
     def score(self, queries: Sequence[Any], pages: Sequence[Any]) -> np.ndarray:
         """MaxSim: the best product of each query vector with any vector of the page, added up.
@@ -189,6 +154,40 @@ class Retriever:
         """
         sizes = self.vector_size
         return maxsim(check_vectors("queries", queries, sizes), check_vectors("pages", pages, sizes))
+
+    def embed_patches(self, image: ImageSource) -> np.ndarray:
+        """The vectors of a page's image tokens, each in its place on the page.
+
+        Returns:
+            (rows, columns, vector_size) float32, a grid that is laid over the whole page. Those of the global image,
+            which repeats the page, are left out, unless the page is one tile.
+        """
+        with self.processor.prepare(self._format.page, images=[image], apply_chat_template=False) as prompt:
+            layout = next(medium.layout for medium in prompt.media if isinstance(medium, PlannedImage))
+            inputs = prompt.inputs()
+            positions = prompt.image_positions
+        (vectors,) = self._vectors([self._embeddings(inputs.input_ids, inputs.pixel_values)])
+        if isinstance(checked := _checked(vectors, "the page"), Exception):
+            raise checked
+        side = math.isqrt(self.processor.config.image_seq_len)
+        rows, columns = max(layout.rows, 1), max(layout.columns, 1)
+        tiles = vectors[positions].reshape(-1, side, side, self.vector_size)[: rows * columns]
+        grid: np.ndarray = tiles.reshape(rows, columns, side, side, -1).swapaxes(1, 2)  # tiles are row-major
+        return grid.reshape(rows * side, columns * side, self.vector_size)
+
+    def query_words(self, text: str) -> list[tuple[str, list[int]]]:
+        """The words of a query, each with the places of its tokens among the query's vectors."""
+        prompt = self.query_prompt(text)
+        encoded = self.processor.tokenizer.encode(prompt)
+        if encoded.ids != self.processor.encode(prompt):  # characters for private use, which `encode` takes apart
+            return []
+        first = len(self._format.query_start)
+        words = []
+        for word in re.finditer(r"\S+", text):
+            start, end = word.start() + first, word.end() + first
+            tokens = [place for place, (left, right) in enumerate(encoded.offsets) if left < end and right > start]
+            words.append((word[0], tokens))
+        return words
 
     def query_prompt(self, text: str) -> str:
         """What the model reads of a query.
@@ -242,9 +241,10 @@ class Retriever:
         return found
 
 
-def _finite(vectors: np.ndarray, what: str) -> np.ndarray:
-    if not np.isfinite(vectors).all():
-        raise ValueError(
-            f"the vectors of {what} are not finite: the weights are damaged, or too large for float16 (use float32)"
-        )
-    return vectors
+def _checked(vectors: np.ndarray, what: str) -> np.ndarray | Exception:
+    """The vectors, or an error if they are not finite."""
+    if np.isfinite(vectors).all():
+        return vectors
+    return ValueError(
+        f"the vectors of {what} are not finite: the weights are damaged, or too large for float16 (use float32)"
+    )

@@ -38,16 +38,24 @@ class StepPlan:
         epoch, number = divmod(step, self.steps_per_epoch)
         return self._epoch(epoch)[number]
 
-    def batches(self, step: int, max_tokens: int, rank: int = 0, num_ranks: int = 1) -> list[list[int]]:
-        """The rows of a step in micro-batches, those of like length together.
+    def batches(self, step: int, batch_size: int, max_tokens: int | None = None) -> list[list[int]]:
+        """The rows of a step in batches, those of like length together.
 
         Args:
             step: as in `rows`.
-            max_tokens: most tokens of a micro-batch; a longer row is alone.
-            rank, num_ranks: gives those of one of several processes, which share the step.
+            batch_size: most rows of a batch.
+            max_tokens: most tokens of a batch; a longer row is alone. None for any number.
         """
-        rows = sorted(self.rows(step), key=lambda row: (-self._lengths[row], row))[rank::num_ranks]
-        return by_tokens(rows, self._lengths, max_tokens)
+        batches: list[list[int]] = []
+        num_tokens = 0  # of the last batch
+        for row in sorted(self.rows(step), key=lambda row: (-self._lengths[row], row)):
+            num_tokens += self._lengths[row]
+            if batches and len(batches[-1]) < batch_size and (max_tokens is None or num_tokens <= max_tokens):
+                batches[-1].append(row)
+            else:
+                batches.append([row])
+                num_tokens = self._lengths[row]
+        return batches
 
     def _planned(self, epoch: int) -> list[list[int]]:
         rows = list(range(len(self._lengths)))
@@ -67,17 +75,3 @@ class StepPlan:
     def _lot(self, kind: str, epoch: int, number: int) -> bytes:
         """A random number that is the same with every version of every library."""
         return blake2b(f"{kind} {self._seed} {epoch} {number}".encode(), digest_size=16).digest()
-
-
-def by_tokens(rows: Sequence[int], lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Rows in their order, together up to so many tokens."""
-    batches: list[list[int]] = []
-    num_tokens = 0  # of the last one
-    for row in rows:
-        num_tokens += lengths[row]
-        if batches and num_tokens <= max_tokens:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-            num_tokens = lengths[row]
-    return batches

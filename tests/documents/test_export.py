@@ -143,10 +143,18 @@ def test_another_format_is_refused():
 
 
 def test_a_table_that_padding_would_make_huge_is_written_without():
-    ragged = "<otsl>" + "<fcel>a" * 2000 + "<nl>" + "<fcel>b<nl>" * 2000 + "</otsl>"
-    long = "<otsl><fcel>" + "a" * 100_000 + "<nl>" + "<fcel>b<nl>" * 2000 + "</otsl>"
-    spanning = "<otsl><fcel>" + "a" * 20_000 + "<lcel>" * 2000 + "<nl></otsl>"
+    ragged = "<otsl>" + "<fcel>a" * 1200 + "<nl>" + "<fcel>b<nl>" * 1200 + "</otsl>"
+    long = "<otsl><fcel>" + "a" * 50_000 + "<nl>" + "<fcel>b<nl>" * 1200 + "</otsl>"
+    spanning = "<otsl><fcel>" + "a" * 20_000 + "<lcel>" * 1200 + "<nl></otsl>"
     for doctags in (ragged, long, spanning):
         tree = parse_doctags(doctags)
         assert all(len(export(tree, to)) < 50 * len(doctags) for to in ("md", "html", "json", "doctags"))
         assert export(tree, "md").count("b") == doctags.count("b")
+
+
+MADE = json.loads((GOLDENS / "made_doctags.json").read_text(encoding="utf-8"))["cases"]
+
+
+def test_markdown_of_made_documents_equals_docling_cores():
+    found = [export(parse_doctags(case["doctags"]), "md") == case["markdown"] for case in MADE]
+    assert found == [True] * 60

@@ -1,6 +1,7 @@
 """Pictures that are slow, or take much memory, though they have few pixels."""
 
 import io
+import os
 import struct
 import threading
 import time
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 from support.slow_cases import quick_and_slow
 
-from mlx_smolvlm.media import image_files, image_limits
+from mlx_smolvlm.media import image_files, image_limits, leaving, separate_decoding
 from mlx_smolvlm.media.image_limits import MAX_IMAGE_FILE_BYTES, MAX_IMAGE_SIDE, MIN_SCANS
 from mlx_smolvlm.media.images import load_image
 
@@ -97,31 +98,124 @@ def test_formats_that_are_slow_for_their_bytes_have_limits_of_their_own(monkeypa
         load_image(file.getvalue())
 
 
-@pytest.mark.parametrize("kind", ["AVIF", "WEBP"])
-def test_a_cancel_does_not_wait_for_a_decoder_that_cannot_be_stopped(monkeypatch, kind: str) -> None:
+def encoded(kind: str, size: tuple[int, int] = (256, 256), **options: object) -> bytes:
     file = io.BytesIO()
-    Image.linear_gradient("L").convert("RGB").save(file, kind)
-    pixels = load_image(file.getvalue())
-    monkeypatch.setattr(image_files, "_LONG_PIXELS", 0)
-    assert load_image(file.getvalue()) == pixels  # in a thread
-    with pytest.raises(ValueError, match=r"cut short|damaged (AVIF|WEBP) header"):
-        load_image(file.getvalue()[: -file.tell() // 2])
-    is_decoding, may_end = threading.Event(), threading.Event()
-    original = Image.Image.load
+    Image.linear_gradient("L").convert("RGB").resize(size).save(file, kind, **options)
+    return file.getvalue()
 
-    def slow(image: Image.Image) -> object:
+
+@pytest.mark.parametrize("kind", ["AVIF", "WEBP", "TIFF", "BMP", "JPEG"])
+def test_a_cancel_does_not_wait_for_a_decoder_that_cannot_be_stopped(monkeypatch, kind: str) -> None:
+    content = encoded(kind)
+    pixels = load_image(content)
+    monkeypatch.setattr(image_files, "LONG_PIXELS", 0)
+    assert load_image(content) == pixels  # in a thread
+    with pytest.raises(ValueError, match=rf"cut short|damaged {kind} header"):
+        load_image(content[: len(content) // 2])
+    is_decoding, may_end = threading.Event(), threading.Event()
+    original = image_files._load
+
+    def slow(*arguments: object) -> Image.Image:
         is_decoding.set()
         may_end.wait(20)
-        return original(image)
+        return original(*arguments)
 
     def check() -> None:
         if is_decoding.is_set():
             raise InterruptedError("cancelled")
 
-    for plugin in ("WebPImagePlugin.WebPImageFile", "AvifImagePlugin.AvifImageFile"):
-        monkeypatch.setattr(f"PIL.{plugin}.load", slow)
+    monkeypatch.setattr(image_files, "_load", slow)
     start = time.monotonic()
     with pytest.raises(InterruptedError):
-        load_image(file.getvalue(), check_cancelled=check)
+        load_image(content, check_cancelled=check)
     assert time.monotonic() - start < 1
     may_end.set()
+    settled()
+
+
+def settled() -> None:
+    until_s = time.monotonic() + 5
+    while leaving.BUDGET.used and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert not leaving.BUDGET.used
+
+
+def test_a_decoder_that_is_left_keeps_its_descriptor(tmp_path) -> None:
+    """libtiff reads by its number, which another file could have once the caller has closed this one."""
+    path = tmp_path / "a"
+    path.write_bytes(b"content")
+    with path.open("rb") as file:
+        checked = image_limits.CheckedFile(file, lambda: None)
+        descriptor = checked.fileno()
+    assert os.pread(descriptor, 9, 0) == b"content"
+    del checked
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "I;16"])
+def test_jpeg_2000_is_decoded_in_a_process_of_its_own(monkeypatch, mode: str) -> None:
+    """In this one, no thread could do anything meanwhile, for up to six seconds."""
+    file = io.BytesIO()
+    values = np.random.default_rng(0).integers(0, 2**16, (40, 30, 4), dtype=np.uint16)
+    pixels = values[..., 0] if mode == "I;16" else (values >> 8).astype(np.uint8)
+    image = Image.fromarray(pixels) if mode == "I;16" else Image.fromarray(pixels, "RGBA").convert(mode)
+    image.save(file, "JPEG2000")
+    expected = load_image(file.getvalue())
+    monkeypatch.setattr(image_files, "LONG_BYTES", 0)
+    monkeypatch.setattr("PIL.Jpeg2KImagePlugin.Jpeg2KImageFile.load", None)
+    assert load_image(file.getvalue()) == expected
+    with pytest.raises(ValueError, match="damaged or cut short"):
+        load_image(file.getvalue()[:-300])
+
+
+def test_a_process_that_decodes_is_bounded_and_ended(monkeypatch) -> None:
+    content = encoded("JPEG2000")
+    monkeypatch.setattr(image_files, "LONG_BYTES", 0)
+    started = []
+    popen = separate_decoding.subprocess.Popen
+
+    def noted(*arguments: object, **options: object) -> object:
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(separate_decoding.subprocess, "Popen", noted)
+    monkeypatch.setattr(separate_decoding, "SCRIPT", "print('ready', flush=True)\nimport time\ntime.sleep(60)")
+
+    def check() -> None:
+        if started:
+            raise InterruptedError("cancelled")
+
+    start = time.monotonic()
+    with pytest.raises(InterruptedError):
+        load_image(content, check_cancelled=check)
+    assert time.monotonic() - start < 1
+    assert started[0].returncode is not None
+    kill = "print('ready', flush=True)\nimport os, signal\nos.kill(os.getpid(), signal.SIGXCPU)"
+    monkeypatch.setattr(separate_decoding, "SCRIPT", kill)
+    with pytest.raises(ValueError, match="takes longer to decode than the limit of 12 s"):
+        load_image(content)
+    monkeypatch.setattr(separate_decoding, "SCRIPT", "print('ready', flush=True)\nimport os\nos.abort()")
+    with pytest.raises(ValueError, match=r"damaged or cut short \(its decoder ended with status -6"):
+        load_image(content)
+
+
+@pytest.mark.parametrize("fault", ["no program", "no library", "frozen"])
+def test_without_another_process_jpeg_2000_is_decoded_here(monkeypatch, fault: str) -> None:
+    content = encoded("JPEG2000")
+    expected = load_image(content)
+    monkeypatch.setattr(image_files, "LONG_BYTES", 0)
+    if fault == "no program":
+        monkeypatch.setattr(separate_decoding.sys, "executable", "/nowhere/python3")
+    elif fault == "no library":
+        monkeypatch.setattr(separate_decoding, "SCRIPT", "import no_such_library")
+    else:
+        monkeypatch.setattr(separate_decoding.sys, "frozen", True, raising=False)
+    assert load_image(content) == expected
+
+
+def test_laying_on_white_in_bands_makes_the_same_pixels(monkeypatch) -> None:
+    rgba = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 23, 4), dtype=np.uint8), "RGBA")
+    whole = load_image(rgba)
+    monkeypatch.setattr(image_files, "BAND_PIXELS", 5 * 23)
+    assert load_image(rgba) == whole

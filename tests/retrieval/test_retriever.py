@@ -197,6 +197,37 @@ def test_files_of_sentence_transformers_beside_change_nothing(folder, tiny, tmp_
     assert np.array_equal(load_retriever(tmp_path).embed_queries(["a"])[0], tiny.embed_queries(["a"])[0])
 
 
+def test_patches_are_in_their_places_on_the_page(tiny):
+    """Undone is the order of the tiles; the global image, which comes last, is left out."""
+    processor = tiny.processor
+    image = picture().resize((400, 520))
+    prompt = PROMPT_FORMATS["training"].page
+    ids = processor(prompt, images=[image], apply_chat_template=False).input_ids
+    (vectors,) = tiny.embed_pages([image])
+    grid = tiny.embed_patches(image)
+    side = 2
+    assert grid.shape == (4 * side, 4 * side, 128)
+    for row in range(4):
+        for column in range(4):
+            marker = processor.tokenizer.token_to_id(f"<row_{row + 1}_col_{column + 1}>")
+            first = ids.index(marker) + 1
+            for place in range(side**2):
+                y, x = row * side + place // side, column * side + place % side
+                assert near(grid[y, x], vectors[first + place])
+    alone = tiny.embed_patches(Image.new("RGB", (1, 1)))
+    assert alone.shape[2] == 128
+
+
+def test_words_of_a_query_have_their_tokens(tiny):
+    text = "  Which of the 27 \u00dcbersichten\nhas it?"
+    words = tiny.query_words(text)
+    assert [word for word, _ in words] == text.split()
+    (ids,) = tiny._query_ids([text])
+    for word, places in words:
+        assert tiny.processor.decode([ids[place] for place in places]).strip() == word
+    assert tiny.query_words("") == []
+
+
 def test_scores_are_computed_on_any_arrays_of_numbers(tiny):
     queries, found = tiny.embed_queries(["a", "some words"]), tiny.embed_pages(pages()[:2])
     expected = [[(query @ page.T).max(axis=1).sum() for page in found] for query in queries]

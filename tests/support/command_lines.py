@@ -10,11 +10,13 @@ MODULES = {
     "evaluate": "mlx_smolvlm.evaluate.__main__",
     "convert": "mlx_smolvlm.convert.__main__",
     "train": "mlx_smolvlm.train.__main__",
+    "index": "mlx_smolvlm.index",
+    "search": "mlx_smolvlm.search",
     "server": "mlx_smolvlm.server.__main__",
     "generate": "mlx_smolvlm.generate",
     "chat": "mlx_smolvlm.chat",
     "watch": "mlx_smolvlm.watch",
-    "document": "mlx_smolvlm.document",
+    "document": "mlx_smolvlm.document.__main__",
 }
 
 

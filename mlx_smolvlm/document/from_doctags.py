@@ -1,34 +1,29 @@
-"""`python -m mlx_smolvlm.document`: arguments and printing."""
+"""DocTags that are already there -> another format, without a model."""
 
-from .command_line import starting  # first: Ctrl-C may come while the rest is imported
-
-# isort: split
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from .command_line.runner import CommandLine, refuse_tracebacks
-from .command_line.signals import end_process, handled_by
-from .command_line.standard_streams import say
+from ..command_line import starting
+from ..command_line.standard_streams import say
 
-_FORMATS = ("md", "html", "json", "doctags")
 _STANDARD_INPUT = "-"
 
 
-def main() -> None:
-    """Run the command line; exits with 2 and one line on bad input, with 130 or 143 when interrupted."""
-    with refuse_tracebacks(), handled_by(end_process):
-        _run(_parser().parse_args())
-
-
-def _run(arguments: argparse.Namespace) -> None:
-    if arguments.from_doctags is None:
-        raise ValueError("nothing to convert; name a file of DocTags: --from-doctags FILE")
+def convert_doctags(arguments: argparse.Namespace, reading: Mapping[str, Any]) -> None:
+    """Convert a file, or standard input; `reading` are the options that only reading has a use for, with defaults."""
+    if arguments.input:
+        raise ValueError("INPUT and --from-doctags are both given; convert DocTags without INPUT, or read INPUT alone")
+    for name, default in reading.items():
+        if getattr(arguments, name) != default:
+            raise ValueError(f"--{name.replace('_', '-')} has no effect with --from-doctags; leave it out")
     target = _target(arguments.out, arguments.from_doctags, arguments.to)
     text = _read(arguments.from_doctags)
     with starting.importing():
-        from .documents.doctags import DocTagsParser
-        from .documents.export import export
+        from ..documents.doctags import DocTagsParser
+        from ..documents.export import export
     parser = DocTagsParser()
     parser.feed(text)
     if open_tags := parser.open_tags:
@@ -38,7 +33,7 @@ def _run(arguments: argparse.Namespace) -> None:
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
         print(exported, end="", flush=True)
         return
-    from .files import refuse_to_replace, whole_file
+    from ..files import refuse_to_replace, whole_file
 
     with whole_file(target, refuse_to_replace) as file:
         file.write_text(exported, encoding="utf-8", newline="")
@@ -65,27 +60,3 @@ def _target(out: Path | None, source: str, to: str) -> Path | None:
         return out
     stem = "document" if source == _STANDARD_INPUT else Path(source).stem
     return out / f"{stem}.{to}"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = CommandLine(
-        prog="python -m mlx_smolvlm.document",
-        description="Convert documents to Markdown, HTML, JSON or DocTags.",
-    )
-    parser.add_argument(
-        "--from-doctags",
-        metavar="FILE",
-        help="DocTags that are already there, as models for document conversion write them; - is standard input",
-    )
-    parser.add_argument("--to", choices=_FORMATS, default="md", help="what to write (default: md, Markdown)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE_OR_DIR",
-        help="where to write it, never over another file (default: standard output)",
-    )
-    return parser
-
-
-if __name__ == "__main__":
-    main()
