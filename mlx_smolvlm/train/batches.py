@@ -1,14 +1,13 @@
 """Which rows a step trains.
 
 The plan depends on the seed, the rows and the step's number alone, so a run goes on anywhere by its number of steps. A
-step has `rows_per_step` rows however they are cut into batches, so that accumulating gradients changes nothing.
+step has `rows_per_step` rows however they are cut into batches, so that accumulating gradients changes nothing. Rows
+are computed without padding, so steps need not be sorted by length, which would fill them with rows of one kind.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
-
-_STEPS_PER_BUCKET = 32  # rows of so many steps are sorted by length; the steps are then shuffled again
 
 
 class StepPlan:
@@ -38,40 +37,37 @@ class StepPlan:
         epoch, number = divmod(step, self.steps_per_epoch)
         return self._epoch(epoch)[number]
 
-    def batches(self, step: int, batch_size: int, max_tokens: int | None = None) -> list[list[int]]:
-        """The rows of a step in batches, those of like length together.
+    def batches(self, step: int, max_tokens: int, rank: int = 0, num_ranks: int = 1) -> list[list[int]]:
+        """The rows of a step in micro-batches, those of like length together.
 
         Args:
             step: as in `rows`.
-            batch_size: most rows of a batch.
-            max_tokens: most tokens of a batch; a longer row is alone. None for any number.
+            max_tokens: most tokens of a micro-batch; a longer row is alone.
+            rank, num_ranks: gives those of one of several processes, which share the step.
         """
-        batches: list[list[int]] = []
-        num_tokens = 0  # of the last batch
-        for row in sorted(self.rows(step), key=lambda row: (-self._lengths[row], row)):
-            num_tokens += self._lengths[row]
-            if batches and len(batches[-1]) < batch_size and (max_tokens is None or num_tokens <= max_tokens):
-                batches[-1].append(row)
-            else:
-                batches.append([row])
-                num_tokens = self._lengths[row]
-        return batches
+        rows = sorted(self.rows(step), key=lambda row: (-self._lengths[row], row))[rank::num_ranks]
+        return by_tokens(rows, self._lengths, max_tokens)
 
     def _planned(self, epoch: int) -> list[list[int]]:
         rows = list(range(len(self._lengths)))
-        if not self._shuffle:
-            return self._cut(rows)
-        rows.sort(key=lambda row: self._lot("row", epoch, row))
-        steps: list[list[int]] = []
-        bucket = self._rows_per_step * _STEPS_PER_BUCKET
-        for start in range(0, len(rows), bucket):
-            steps += self._cut(sorted(rows[start : start + bucket], key=lambda row: self._lengths[row]))
-        order = sorted(range(len(steps)), key=lambda step: self._lot("step", epoch, step))
-        return [steps[number] for number in order]
-
-    def _cut(self, rows: list[int]) -> list[list[int]]:
+        if self._shuffle:
+            rows.sort(key=lambda row: self._lot(epoch, row))
         return [rows[start : start + self._rows_per_step] for start in range(0, len(rows), self._rows_per_step)]
 
-    def _lot(self, kind: str, epoch: int, number: int) -> bytes:
+    def _lot(self, epoch: int, row: int) -> bytes:
         """A random number that is the same with every version of every library."""
-        return blake2b(f"{kind} {self._seed} {epoch} {number}".encode(), digest_size=16).digest()
+        return blake2b(f"{self._seed} {epoch} {row}".encode(), digest_size=16).digest()
+
+
+def by_tokens(rows: Sequence[int], lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Rows in their order, together up to so many tokens."""
+    batches: list[list[int]] = []
+    num_tokens = 0  # of the last one
+    for row in rows:
+        num_tokens += lengths[row]
+        if batches and num_tokens <= max_tokens:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+            num_tokens = lengths[row]
+    return batches

@@ -26,6 +26,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     out.add_argument(
         "--merge", nargs="?", const="", metavar="DIR", help="then write the merged checkpoint (default: DIR-merged)"
     )
+    out.add_argument("--plot", metavar="FILE", help="draw losses and rate as .png, .pdf or .svg (needs matplotlib)")
     out.add_argument("--quiet", action="store_true", help="print errors alone")
 
     what = parser.add_argument_group("what is trained")

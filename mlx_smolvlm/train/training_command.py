@@ -13,6 +13,7 @@ from ..api.finding import check_utf8, find_checkpoint
 from ..api.loading import DEMO_MODEL, DTYPES, default_dtype, load_model, refuse_retriever
 from ..batch.ranks import Ranks
 from ..command_line.arguments import media_options
+from ..command_line.drawings import check_plot
 from ..command_line.progress import Progress, duration, per_second
 from ..command_line.signals import Interruption
 from ..command_line.standard_streams import say
@@ -26,6 +27,7 @@ from ..processor.processor import load_processor
 from .batches import StepPlan
 from .group import begin_alike, check_alike, shared_cancel
 from .identity import folder_digest
+from .loss_plot import write_plot
 from .micro_batches import MicroBatches
 from .outputs import write_output
 from .recipe import Recipe
@@ -49,6 +51,8 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         SystemExit: a signal ended the run; its state is kept.
     """
     out, merged = _targets(arguments, recipe)
+    if arguments.plot is not None:
+        check_plot(Path(arguments.plot).expanduser())
     base = find_checkpoint(arguments.model or DEMO_MODEL)
     check_folder(base)
     config = read_model_config(base)
@@ -102,8 +106,8 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         if folder is not None and data.num_held:
             options = media_options(arguments)
             validation = Validation(trainable, recipe, processor, data, batches, memory, num_steps, options)
-        given = {name: value for name, value in recipe.as_json().items() if value not in (None, [], False)}
-        facts = {"model": arguments.model or DEMO_MODEL, "rows": arguments.data} | given
+        given = {name: value for name, value in recipe.as_json().items() if value != getattr(Recipe, name)}
+        facts = {"model": arguments.model or DEMO_MODEL, "rows": arguments.data, "method": trainable.method} | given
         run = TrainingRun(
             trainable,
             recipe,
@@ -114,7 +118,7 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
             folder,
             num_steps=num_steps,
             validation=validation,
-            on_validated=lambda: _write_report(folder, facts, run, validation),
+            on_validated=lambda: _write_report(folder, facts, run, validation, arguments.plot),
             save_every=arguments.save_every,
             rank=ranks.rank,
             num_ranks=ranks.size,
@@ -134,7 +138,7 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
                 say(f"image features take at most {size / 1e9:.1f} GB of disk while it trains")
         _train(run, ranks, out, is_shown)
         if folder is not None:
-            _write_report(folder, facts, run, validation)
+            _write_report(folder, facts, run, validation, arguments.plot)
             if validation is not None and (best := best_step(run.records)) is not None:
                 trainable.parameters |= folder.load_best(best)
                 record["best_step"] = best
@@ -153,12 +157,16 @@ def _merge(base: Path, out: Path, merged: Path, ranks: Ranks) -> None:
 
 
 def _write_report(
-    folder: RunFolder | None, facts: dict[str, Any], run: TrainingRun, validation: Validation | None
+    folder: RunFolder | None, facts: dict[str, Any], run: TrainingRun, validation: Validation | None, plot: str | None
 ) -> None:
-    """The page about the run, so far."""
-    if folder is not None:
-        answers = validation.held_answers(run.records) if validation is not None else ()
-        write_report(folder.report, f"Training {folder.out.name}", facts, run.records, answers)
+    """The page about the run, and its drawing, so far."""
+    if folder is None:
+        return
+    title = f"Training {folder.out.name}"
+    answers = validation.held_answers(run.records) if validation is not None else ()
+    write_report(folder.report, title, facts, run.records, answers)
+    if plot is not None:
+        write_plot(Path(plot).expanduser(), title, run.records)
 
 
 def _targets(arguments: argparse.Namespace, recipe: Recipe) -> tuple[Path, Path | None]:

@@ -46,9 +46,11 @@ def records_of(folder):
 TOLD = ("step", "loss", "validation_loss", "answers")
 
 
-def test_the_best_step_is_kept_and_a_run_that_got_no_better_ends(train):
-    shown, folder = train("a", "--validation-share", 0.3, "--steps", 20, "--learning-rate", 0.5, "--patience", 1)
+def test_the_best_step_is_kept_and_a_run_that_got_no_better_ends(train, tmp_path):
+    options = ("--validation-share", 0.3, "--steps", 20, "--learning-rate", 0.5, "--patience", 1)
+    shown, folder = train("a", *options, "--plot", tmp_path / "losses.png")
     assert shown.status == 0, shown.err
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
     validations = [record for record in records_of(folder) if "validation_loss" in record]
     losses = [record["validation_loss"] for record in validations]
     best = json.loads((folder / "training.json").read_text())["best_step"]
@@ -109,6 +111,7 @@ def test_preferences_from_the_command_line(train, rows):
         (["--validation-share", 0.1, "--validation", "a"], "--validation and --validation-share exclude each other"),
         (["--validation", "none.jsonl"], "no file 'none.jsonl' with rows"),
         (["--validation-share", 0.1, "--preference"], "rows.jsonl:1: has no chosen"),
+        (["--validation-share", 0.1, "--plot", "losses.abc"], "no image format is called '.abc'"),
         (["--validation-share", 0.1, "--beta", 0.2], "--beta has no effect without --preference"),
         (["--validation-share", 0.1, "--preference", "--method", "full"], "--preference needs an adapter"),
     ],

@@ -19,14 +19,12 @@ def test_batches_hold_the_rows_of_their_step_by_length():
     plan = StepPlan(LENGTHS, 8, seed=3)
     for step in range(9):
         rows = sorted(plan.rows(step))
-        for batch_size, max_tokens in ((1, None), (4, None), (8, 150)):
-            batches = plan.batches(step, batch_size, max_tokens)
+        for max_tokens in (1, 150, 10_000):
+            batches = plan.batches(step, max_tokens)
             assert sorted(row for batch in batches for row in batch) == rows
-            for batch in batches:
-                assert len(batch) <= batch_size
-                assert max_tokens is None or len(batch) == 1 or sum(LENGTHS[row] for row in batch) <= max_tokens
-    padded = sum(len(batch) * max(LENGTHS[row] for row in batch) for s in range(9) for batch in plan.batches(s, 8))
-    assert padded < 1.2 * sum(LENGTHS)  # rows of a step are of like length
+            assert all(len(batch) == 1 or sum(LENGTHS[row] for row in batch) <= max_tokens for batch in batches)
+        shares = [plan.batches(step, 150, rank, 3) for rank in range(3)]
+        assert sorted(row for share in shares for batch in share for row in batch) == rows
 
 
 def test_without_shuffling_the_order_is_that_of_the_file():
