@@ -1,1 +1,0 @@
-"""Requests are read, and their prompts planned, before they reach the engine."""
