@@ -20,8 +20,8 @@ MISSING = frozenset(
         *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
     }
 )
-_WHOLE = re.compile(r"\s*[+-]?\d+\s*")
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|\s*[+-]?(inf|infinity)\s*", re.IGNORECASE)
+_WHOLE = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)  # full-width figures stay text
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|\s*[+-]?(inf|infinity)\s*", re.IGNORECASE | re.ASCII)
 _TRUE, _FALSE = {"True", "TRUE", "true"}, {"False", "FALSE", "false"}
 
 
@@ -156,9 +156,11 @@ def as_pandas_reads(cells: Sequence[str]) -> list[str | None]:
     given = [value for value in values if value is not None]
     if not given:
         return values
-    if all(_WHOLE.fullmatch(value) and -(2**63) <= int(value) < 2**64 for value in given):
-        if len(given) == len(values):
-            return [str(int(value)) for value in given]
+    whole = [int(value) for value in given if _WHOLE.fullmatch(value)]
+    is_large = not all(-(2**63) <= value < 2**64 for value in whole)
+    if len(whole) == len(given):
+        if len(given) == len(values) or is_large:
+            return [None if value is None else str(int(value)) for value in values]
         return [None if value is None else str(float(int(value))) for value in values]
     if all(_NUMBER.fullmatch(value) for value in given):
         return [None if value is None else str(float(value)) for value in values]

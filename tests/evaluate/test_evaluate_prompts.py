@@ -9,6 +9,7 @@ from support.command_lines import assert_refused, run
 from support.layout import ROOT
 
 from mlx_smolvlm.evaluate.row_prompts import WrapperChoice, wrapper_of_checkpoint
+from mlx_smolvlm.evaluate.table_cells import as_pandas_reads
 
 GOLDEN = json.loads(gzip.decompress((ROOT / "tests" / "goldens" / "vlmeval_prompts.json.gz").read_bytes()))
 SETS = {**GOLDEN["stills"], **GOLDEN["videos"]}
@@ -150,6 +151,8 @@ def test_numbers_in_tables_come_out_as_pandas_writes_them(monkeypatch, capsys, t
     first, second = listed(monkeypatch, capsys, as_tsv(tmp_path, "MMStar", rows))
     assert "Choices:\nA. 7\nB. 1.0\nAnswer" in first["prompt"]
     assert "Choices:\nA. 2\nC. x\nAnswer" in second["prompt"]
+    assert as_pandas_reads(["\uff11", ""]) == ["\uff11", None]  # a full-width figure
+    assert as_pandas_reads(["075", "", str(2**64)]) == ["75", None, str(2**64)]
 
 
 @pytest.mark.parametrize(
