@@ -14,8 +14,10 @@ import mlx.core as mx
 import numpy as np
 
 from ..api.generation import stream_generate
+from ..documents.page_files import open_pages
+from ..documents.tasks import PageTask
 from ..engine.prefill import tiles_per_step
-from ..media.signatures import is_picture_of_folder, skipped_note
+from ..media.signatures import is_pdf, is_picture_of_folder, skipped_note
 from ..media.urls import is_url
 from ..model.json_fields import read_text
 from ..model.smolvlm import SmolVLM
@@ -68,12 +70,14 @@ def read_samples(folder: str | Path) -> list[Sample]:
     Either images, each with its question in a text file of the same name (`cat.jpg`, `cat.txt`; without one it is
     `DEFAULT_QUESTION`) and, if known, the answer in `cat.answer.txt`; or `.jsonl` files with a conversation per line:
     messages in Hugging Face format, or an object with `messages`, paths of media relative to the folder. A last message
-    of the assistant is the answer. Both may stand side by side. Content tells images from other files, and a warning
-    counts what is skipped.
+    of the assistant is the answer. Of a PDF, each page is an image; its question is that for a page's DocTags, unless a
+    text file says otherwise. All may stand side by side. Content tells images from other files, and a warning counts
+    what is skipped.
 
     Raises:
         FileNotFoundError: no such folder, or nothing of the kind in it.
-        ValueError: a line that is no conversation.
+        ValueError: a line that is no conversation; a PDF that cannot be opened.
+        ImportError: a PDF, and what reads PDFs is not installed.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
@@ -84,6 +88,8 @@ def read_samples(folder: str | Path) -> list[Sample]:
         suffix = file.suffix.lower()
         if suffix == ".jsonl":
             samples += _conversations(file)
+        elif suffix not in _TEXTS and _is_pdf(file):
+            samples += _page_samples(file)
         elif suffix not in _TEXTS and is_picture_of_folder(file, skipped):
             samples.append(_image_sample(file))
     note = skipped_note(skipped)
@@ -98,8 +104,42 @@ def read_samples(folder: str | Path) -> list[Sample]:
 
 def _image_sample(file: Path) -> Sample:
     question = _text_beside(file, ".txt") or DEFAULT_QUESTION
-    content = [{"type": "image", "path": str(file)}, {"type": "text", "text": question}]
+    content = [{"type": "image", "path": str(file)}, _text_item(question)]
     return Sample(file.name, [{"role": "user", "content": content}], answer=_text_beside(file, ".answer.txt"))
+
+
+class PdfPage:
+    """A page as `load_image` takes it: it is rendered when it is looked at, so that a long PDF takes no memory."""
+
+    def __init__(self, file: Path, number: int):
+        self._file, self._number = file, number
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The page's pixels, (height, width, 3) uint8."""
+        with open_pages(self._file) as pages:
+            return np.asarray(pages.image(self._number), dtype)
+
+
+def _page_samples(file: Path) -> list[Sample]:
+    question = _text_beside(file, ".txt") or PageTask().prompt
+    with open_pages(file) as pages:
+        numbers = range(1, pages.num_pages + 1)
+    return [
+        Sample(
+            f"{file.name}, page {number}",
+            [{"role": "user", "content": [{"type": "image", "image": PdfPage(file, number)}, _text_item(question)]}],
+        )
+        for number in numbers
+    ]
+
+
+def _is_pdf(file: Path) -> bool:
+    with file.open("rb") as content:
+        return is_pdf(content.read(1024)) or file.suffix.lower() == ".pdf"  # the latter is said to be damaged
+
+
+def _text_item(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
 
 
 def _text_beside(image: Path, ending: str) -> str | None:
@@ -209,8 +249,15 @@ def _score(model: SmolVLM, processor: Processor, sample: Sample) -> ScoredSample
         )
         answer = [step.token_id for step in steps if step.token_id is not None]
     else:
-        answer = tokens(f" {sample.answer}{END_OF_UTTERANCE}")
+        space = " " if processor.decode(inputs.input_ids[-1:], skip_special_tokens=False).endswith(":") else ""
+        answer = [*tokens(space + sample.answer), *_end_tokens(processor)]
     return ScoredSample(sample.name, (inputs.input_ids + answer)[:context], inputs.pixel_values, len(inputs.input_ids))
+
+
+def _end_tokens(processor: Processor) -> list[int]:
+    """What ends an answer: the family's token, or the one that a checkpoint names in its place; [] if there is none."""
+    named, end = processor.config.eos_token_ids, processor.tokenizer.token_to_id(END_OF_UTTERANCE)
+    return [end] if end is not None and (end in named or not named) else list(named[:1])
 
 
 def embed(model: SmolVLM, sample: ScoredSample) -> mx.array:

@@ -9,6 +9,26 @@ from .quality import QUALITY
 
 CARD = "README.md"
 _QUALITY_START, _QUALITY_END = "<!-- quality -->", "<!-- end of quality -->"
+_RETRIEVING = """\
+With mlx-smolvlm:
+
+    python -m mlx_smolvlm.index documents --out pages --model {name}
+    python -m mlx_smolvlm.search pages "What were the costs?"
+"""
+_ANSWERING = """\
+With mlx-smolvlm:
+
+    python -m mlx_smolvlm.generate --model {name} --image photo.jpg --prompt "Describe this image."
+
+With [mlx-vlm](https://github.com/Blaizzy/mlx-vlm):
+
+    python -m mlx_vlm.generate --model {name} --image photo.jpg --prompt "Describe this image."
+
+In Swift, with [mlx-swift-lm](https://github.com/ml-explore/mlx-swift-lm):
+
+    let session = ChatSession(try await loadModel(id: "{name}"))
+    print(try await session.respond(to: "Describe this image.", image: .url(photo)))
+"""
 _HEAD_CHARS = 64 * 1024
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -33,7 +53,7 @@ def write_card(
         "base_model": base_model,
         **{key: origin.get(key) for key in ("license", "license_name", "license_link")},
         "library_name": "mlx",
-        "pipeline_tag": "image-text-to-text",
+        "pipeline_tag": "visual-document-retrieval" if "linear" in report.plan else "image-text-to-text",
     }
     head = [f"{key}: {value}" for key, value in fields.items() if value]
     name = repo_id or report.folder.name
@@ -69,19 +89,7 @@ tags:
 
 ## Use
 
-With mlx-smolvlm:
-
-    python -m mlx_smolvlm.generate --model {name} --image photo.jpg --prompt "Describe this image."
-
-With [mlx-vlm](https://github.com/Blaizzy/mlx-vlm):
-
-    python -m mlx_vlm.generate --model {name} --image photo.jpg --prompt "Describe this image."
-
-In Swift, with [mlx-swift-lm](https://github.com/ml-explore/mlx-swift-lm):
-
-    let session = ChatSession(try await loadModel(id: "{name}"))
-    print(try await session.respond(to: "Describe this image.", image: .url(photo)))
-"""
+{_RETRIEVING.format(name=name) if "linear" in report.plan else _ANSWERING.format(name=name)}"""
     (folder / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")  # of names that are not UTF-8
     refresh_quality(folder)
 

@@ -14,19 +14,21 @@ Plan = dict[str, LayerFormat | None]
 # name -> bits of most layers, bits of the sensitive ones; mlx-lm's names
 RECIPES = {f"mixed_{low}_{high}": (low, high) for low, high in ((2, 6), (3, 4), (3, 5), (3, 6), (3, 8), (4, 6), (4, 8))}
 
-PARTS = ("embeddings", "decoder", "connector", "vision")
-FULL_PRECISION = ("connector", "vision")  # unless asked for: they are small, and images suffer first
+PARTS = ("embeddings", "decoder", "connector", "vision", "linear")  # the last one makes the vectors of a retriever
+FULL_PRECISION = ("connector", "vision", "linear")  # unless asked for: they are small, and images suffer first
 _EMBEDDINGS = ("language_model.embed_tokens", "language_model.lm_head")
 _POSITIONS = "vision_model.embeddings.position_embedding"
 _DECODER_LAYERS = "language_model.layers."
 _SKIPPED = "skipped by"
+_VECTORS = "it makes the vectors, and is small"
 
 
 def part_of(path: str) -> str:
     """The part of the model that a layer belongs to, one of PARTS; the head counts as embeddings."""
     if path.startswith(_EMBEDDINGS):
         return "embeddings"
-    return {"language_model": "decoder", "connector": "connector"}.get(path.split(".")[0], "vision")
+    parts = {"language_model": "decoder", "connector": "connector", "linear": "linear"}
+    return parts.get(path.split(".")[0], "vision")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def plan_quantization(layers: Mapping[str, Sequence[int]], options: Quantization
         wanted = options.format_for(path, num_layers)
         skipped_by = next((pattern for pattern in options.skip if fnmatchcase(path, pattern)), None)
         if wanted is None:
-            reason = "its part was not asked for"
+            reason = _VECTORS if part_of(path) == "linear" else "its part was not asked for"
         elif skipped_by is not None:
             reason = f"{_SKIPPED} {skipped_by}"
         elif path == _POSITIONS:

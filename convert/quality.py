@@ -93,9 +93,25 @@ def quality_text(quality: dict[str, Any]) -> str:
         "",
         f"worst layer: {quality['worst_layer']}, {quality['worst_layer_error']:.1%} off",
     ]
+    if "mini_score" in quality:
+        lines[-2:-2] = ["", *_mini_lines(quality)]
     others = list(quality["layer_errors"].items())[1:_SHOWN_LAYERS]
     lines += [f"       then: {path}, {error:.1%} off" for path, error in others if error > 0]
     return "\n".join(lines)
+
+
+def _mini_lines(quality: dict[str, Any]) -> list[str]:
+    """Scores on the mini suite, with their intervals, and which answers changed."""
+    scores = [
+        f"{quality[prefix + 'mini_score']:.1f} ({low:.0f}-{high:.0f})"
+        for prefix in ("reference_", "")
+        for low, high in [quality[prefix + "mini_interval"]]
+    ]
+    return [
+        f"{'mini suite, of 100':<22}" + "".join(f"{score:>16}" for score in scores),
+        f"{'':<22}{quality['mini_rows']} rows: {quality['mini_same_answers']:.0%} of answers the same, "
+        f"{quality['mini_lost']} right ones lost, {quality['mini_won']} won (p {quality['mini_p']:.2g})",
+    ]
 
 
 def _by_position(kl: list[float]) -> list[str]:

@@ -10,15 +10,19 @@ from ..command_line.adapter_arguments import adapter_sources
 from ..command_line.drawings import check_plot
 from ..command_line.progress import Progress
 from ..command_line.standard_streams import say
+from ..evaluate.mini_selection import MiniSuite
 from ..media.reporting import report
+from ..model.config import read_model_config
 from ..processor.processor import load_processor
 from .calibration import calibrate, float16_warnings, quality_data
 from .calibration_data import check_samples, read_samples
 from .card import CARD, refresh_quality
 from .compare import compare_checkpoints
+from .mini_quality import MINI_ROWS, mini_quality
 from .plan import Plan, QuantizationOptions, plan_quantization, refuse_unquantized
 from .quality import QUALITY, quality_json, quality_text, write_plot, write_quality
 from .quantize import Rounding
+from .retriever_comparison import compare_retrievers, comparison_text
 from .save import check_target
 from .source_checkpoint import Source, open_source
 
@@ -38,6 +42,12 @@ def add_quality_options(parser: argparse.ArgumentParser) -> None:
         metavar=("A", "B"),
         help="convert nothing; measure how far checkpoint B's answers are from A's, computed in --dtype or float32",
     )
+    group.add_argument(
+        "--mini-rows",
+        type=int,
+        metavar="N",
+        help=f"with --compare, rows of the mini suite to score both on (default: {MINI_ROWS}; 0 leaves it out)",
+    )
     group.add_argument("--json", action="store_true", help="with --compare, print one JSON object instead of a table")
     group.add_argument("--plot", type=Path, metavar="FILE", help="with --compare, draw it too (.png, .svg, .pdf)")
     group.add_argument(
@@ -54,8 +64,9 @@ def add_quality_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--data",
         metavar="DIR",
-        help="samples to measure and calibrate on: images, each with its question in a .txt of the same name, "
-        "or .jsonl files with a conversation per line (default: drawn on the fly)",
+        help="samples to measure and calibrate on: images, each with its question in a .txt of the same name, PDFs "
+        "(their pages), or .jsonl files with a conversation per line (default: drawn on the fly); "
+        "for ColSmol, PDFs and images",
     )
 
 
@@ -66,8 +77,9 @@ def check_quality_options(parser: argparse.ArgumentParser, arguments: argparse.N
         ValueError: such options.
     """
     if arguments.compare is None:
-        for option, value in (("--json", arguments.json), ("--plot", arguments.plot)):
-            if value:
+        given = (("--json", arguments.json or None), ("--plot", arguments.plot), ("--mini-rows", arguments.mini_rows))
+        for option, value in given:
+            if value is not None:
                 raise ValueError(f"{option} shows a comparison; add --compare A B")
     elif useless := [name for name in _FOR_CONVERSION if getattr(arguments, name) != parser.get_default(name)]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in useless)
@@ -92,10 +104,19 @@ def run_comparison(arguments: argparse.Namespace, command: str) -> None:
     if arguments.plot:
         check_plot(arguments.plot)
     reference, candidate = arguments.compare
+    if _is_retriever(reference):
+        _compare_retrievers(arguments, reference, candidate)
+        return
+    num_rows = MINI_ROWS if arguments.mini_rows is None else arguments.mini_rows
+    if num_rows:
+        MiniSuite(num_rows)  # refuses what is out of range before the work
     data = quality_data(arguments.data, calibrating=False)
     dtype = arguments.dtype or "float32"
     comparison = compare_checkpoints(reference, candidate, data.measurement, dtype=dtype)
     quality = quality_json(comparison, data.description, command, dtype)
+    if num_rows:
+        report("asking both the mini suite")
+        quality |= mini_quality(reference, candidate, num_rows, dtype)
     report("")  # the line that says what goes on
     print(json.dumps(quality) if arguments.json else quality_text(quality))
     if arguments.plot:
@@ -104,6 +125,22 @@ def run_comparison(arguments: argparse.Namespace, command: str) -> None:
         report("")
     if Path(candidate).is_dir() and open_source(candidate).formats:
         _leave(quality, Path(candidate))
+
+
+def _is_retriever(name: str) -> bool:
+    folder = find_checkpoint(name)
+    return (folder / "config.json").is_file() and read_model_config(folder).is_retriever
+
+
+def _compare_retrievers(arguments: argparse.Namespace, reference: str, candidate: str) -> None:
+    given = (("--plot", arguments.plot), ("--mini-rows", arguments.mini_rows))
+    if useless := [option for option, value in given if value is not None]:
+        raise ValueError(f"{reference} finds pages and answers nothing; leave {' and '.join(useless)} out")
+    if arguments.data is None:
+        raise ValueError(f"{reference} finds pages: name a folder of PDFs and images to compare on by --data DIR")
+    measures = compare_retrievers(reference, candidate, Path(arguments.data).expanduser(), arguments.dtype or "float32")
+    report("")
+    print(json.dumps(measures) if arguments.json else comparison_text(measures))
 
 
 def calibrated_plan(

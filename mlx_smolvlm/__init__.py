@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .api.generation import GenerationResponse, generate_text, stream_generate
     from .api.loading import DEMO_MODEL, load
     from .api.session import Session
+    from .documents.page_reading import PageReading
+    from .documents.reading import read_document
     from .engine.feature_cache import FeatureCache
     from .engine.prompt_cache import PromptCache
     from .engine.row import BatchRequest, RowEvent
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from .processor.processor import Processor
     from .processor.prompt import Inputs
     from .processor.sampled_video import SampledVideo
+    from .retrieval.retriever import Retriever
+    from .retrieval.retriever_loading import load_retriever
 
 _HOME = {
     "AdapterSet": "api.adapter_set",
@@ -40,8 +44,10 @@ _HOME = {
     "GenerationResponse": "api.generation",
     "Inputs": "processor.prompt",
     "MediaOptions": "options",
+    "PageReading": "documents.page_reading",
     "Processor": "processor.processor",
     "PromptCache": "engine.prompt_cache",
+    "Retriever": "retrieval.retriever",
     "RowEvent": "engine.row",
     "Rows": "engine.rows",
     "SampledVideo": "processor.sampled_video",
@@ -50,6 +56,8 @@ _HOME = {
     "generate_batch": "api.batching",
     "generate_text": "api.generation",
     "load": "api.loading",
+    "read_document": "documents.reading",
+    "load_retriever": "retrieval.retriever_loading",
     "stream_captions": "api.captioning",
     "stream_generate": "api.generation",
 }
@@ -70,6 +78,10 @@ __all__ = [  # noqa: RUF022 - the order in which a reader meets them
     "MediaOptions",
     "stream_captions",
     "Caption",
+    "read_document",
+    "PageReading",
+    "load_retriever",
+    "Retriever",
     "SmolVLM",
     "Processor",
     "Inputs",

@@ -20,8 +20,13 @@ COMMANDS = {
     "chat": (".chat", "talk with a model on the terminal"),
     "watch": (".watch", "caption a camera, a stream or a video window by window"),
     "batch": (".batch.__main__", "ask one question about many images, one line of JSON each"),
+    "document": (".document.__main__", "convert documents to Markdown, HTML, JSON or DocTags"),
+    "index": (".index", "make an index of the pages of PDFs and images"),
+    "search": (".search", "find the pages of an index that answer a question"),
     "server": (".server.__main__", "serve programs (OpenAI's and Ollama's interfaces) and a page"),
+    "train": (".train.__main__", "fine-tune a model on rows of questions and answers"),
     "convert": (".convert.__main__", "convert, quantize and compare checkpoints"),
+    "evaluate": (".evaluate.__main__", "score a model on local data, as VLMEvalKit does"),
     "benchmark": (".benchmark.__main__", "measure the speed of each stage on this machine"),
 }
 

@@ -3,10 +3,12 @@
 import gc
 import os
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.slow_cases import quick_and_slow
 
 from mlx_smolvlm import files
 from mlx_smolvlm.files import whole_file, whole_folder
@@ -91,8 +93,9 @@ def interrupted_at(number: int, work: Any) -> bool:
     return False
 
 
-@pytest.mark.parametrize("is_there", [False, True])
-@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize(
+    ("kind", "is_there"), quick_and_slow(product(["file", "folder"], [False, True]), [("folder", True)])
+)
 def test_ctrl_c_before_any_line_leaves_nothing_half_done(
     tmp_path: Path, kind: str, is_there: bool, pytestconfig: pytest.Config
 ) -> None:

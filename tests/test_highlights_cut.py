@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 from support.films import blinking, changes, heard, is_on, seen, turned_by_90, write_film
+from support.slow_cases import quick_and_slow
 
 from mlx_smolvlm.media.video.frames import read_frames
 from mlx_smolvlm.media.video.probing import probe
@@ -45,7 +46,7 @@ def cut_out(path: Path, output: Path, *ranges_s: tuple[float, float]):
     return spans, cut(info, spans, output, lambda second: None)
 
 
-@pytest.mark.parametrize("case", CUTS)
+@pytest.mark.parametrize("case", quick_and_slow(CUTS, ["h264 in Matroska, opus", "no clean keyframes", "no sound"]))
 def test_what_is_cut_out_is_whole_and_in_sync(tmp_path, case):
     name, video, options, audio, is_copied = CUTS[case]
     times_s = np.arange(300) / 10

@@ -9,8 +9,8 @@ from mlx_smolvlm import _HOME
 
 # From the bottom up; the rooms of one floor do not know each other.
 ORDER = """options files < model media < processor < engine < api < documents < retrieval < command_line
-    < generate chat watch batch server bridge train document index search evaluate
-    < __main__ < benchmark convert"""
+    < generate chat watch batch server bridge document index search evaluate
+    < __main__ < benchmark convert < train"""
 FLOORS = {room: floor for floor, rooms in enumerate(ORDER.split("<")) for room in rooms.split()}
 
 
@@ -20,7 +20,9 @@ def imports_of(module: tuple[str, ...]) -> set[tuple[str, ...]]:
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             base = [*("mlx_smolvlm", *module)[: -node.level if node.level else 0], *(node.module or "").split(".")]
-            for _, *names in ([name for name in (*base, alias.name) if name] for alias in node.names):
+            for top, *names in ([name for name in (*base, alias.name) if name] for alias in node.names):
+                if top != "mlx_smolvlm":  # another package may have modules of the same names
+                    continue
                 public = _HOME.get(".".join(names), "")  # `from .. import load`
                 known = (tuple(public.split(".")), tuple(names), tuple(names[:-1]))
                 found |= {name for short in known for name in (short, (*short, "__init__")) if name in MODULES}

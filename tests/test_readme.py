@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from support.server import ServerProcess, until
 
-from mlx_smolvlm import generate, watch
+from mlx_smolvlm import generate, index, search, watch
 from mlx_smolvlm.batch import __main__ as batch
 from mlx_smolvlm.benchmark import __main__ as benchmark
 from mlx_smolvlm.convert import __main__ as convert
+from mlx_smolvlm.document import __main__ as document
+from mlx_smolvlm.evaluate import __main__ as evaluate
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "examples"))
@@ -30,14 +32,14 @@ SET_UP = (
     "apt-get install libopenblas0-pthread && export LD_PRELOAD=libopenblas.so.0\n",
     "pip install '.[test]' && pytest -n auto\n",
 )
-ONLINE = "HuggingFaceTB/"
+ONLINE = ("HuggingFaceTB/", "ibm-granite/", "vidore/")
 LONG = "mlx_smolvlm.benchmark"
 SERVED = ("mlx_smolvlm.server", "curl ")  # one serves until it is stopped, the other asks it
 OFFLINE_BLOCKS = [
     # Calibrating takes as long as all the others. tests/convert/test_quality_command.py does the same with few samples.
     pytest.param(block, marks=[pytest.mark.slow] if "--calibrate" in block else [], id=block.split("\n")[0][:60])
     for block in SHELL
-    if block not in SET_UP and not any(word in block for word in (ONLINE, LONG, *SERVED))
+    if block not in SET_UP and not any(word in block for word in (*ONLINE, LONG, *SERVED))
 ]
 
 
@@ -84,12 +86,16 @@ def test_other_commands_use_options_that_exist():
     parsers = {
         "-m mlx_smolvlm.batch": batch._parser(),
         "-m mlx_smolvlm.benchmark": benchmark._parser(),
+        "-m mlx_smolvlm.document": document._parser(),
         "-m mlx_smolvlm.generate": generate._parser(),
+        "-m mlx_smolvlm.index": index._parser(),
+        "-m mlx_smolvlm.search": search._parser(),
         "-m mlx_smolvlm.watch": watch._parser(),
         "-m mlx_smolvlm.convert": convert._parser(),
+        "-m mlx_smolvlm.evaluate": evaluate._parser(),
         "examples/video_highlights.py": video_highlights._parser(),
     }
-    lines = [line for block in SHELL if ONLINE in block or LONG in block for line in block.splitlines()]
+    lines = [line for block in SHELL if any(word in block for word in (*ONLINE, LONG)) for line in block.splitlines()]
     lines += [line for block in SHELL if "--calibrate" in block for line in block.splitlines()]
     assert lines
     for line in lines:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from support.films import heard, seen, write_film
 from support.frames import pixels_of
+from support.slow_cases import slow
 
 from mlx_smolvlm import DEMO_MODEL, generate_text, load
 
@@ -52,7 +53,7 @@ def is_planted(time_s):
     return (np.asarray(time_s) // SEGMENT_S).astype(int) == PLANTED
 
 
-@pytest.fixture(scope="module", params=["keyframes at the segments", "no keyframes there"])
+@pytest.fixture(scope="module", params=["keyframes at the segments", slow("no keyframes there")])
 def planted(request, tmp_path_factory):
     """(path, whether it can be copied): the sound is loud in the planted segment alone."""
     can_copy = request.param == "keyframes at the segments"

@@ -10,7 +10,7 @@ from ..model.smolvlm import SmolVLM
 from ..options import quoted
 from ..processor.processor import Processor, load_processor
 from .finding import AdapterSource, find_checkpoint, open_adapters
-from .loading import default_dtype, load_model, with_adapters
+from .loading import default_dtype, load_model, refuse_retriever, with_adapters
 
 
 class AdapterSet:
@@ -49,6 +49,7 @@ class AdapterSet:
         self.folder = find_checkpoint(path_or_hub_id, revision=revision)
         check_folder(self.folder)
         config = read_model_config(self.folder)
+        refuse_retriever(self.folder, config)
         processor = load_processor(self.folder, config)
         model = load_model(self.folder, config, dtype or default_dtype(), fuse=fuse)
         self._base = model, processor

@@ -1,7 +1,7 @@
 """Folder or Hub id -> (model, processor). Weights load completely or not at all."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..media.reporting import report
 from ..model.adapters.adapter_files import Adapter
 from ..model.adapters.attaching import attach
 from ..model.checkpoint_folder import check_folder
-from ..model.config import ModelConfig, read_model_config
+from ..model.config import RETRIEVER, ModelConfig, read_model_config
 from ..model.smolvlm import SmolVLM
 from ..model.weights import PATCH_EMBEDDING_WEIGHT, TensorInfo, load_tensors, read_index
 from ..options import quoted
@@ -25,6 +25,7 @@ DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 """Folder of the embedded demo model: a tiny SmolVLM that knows coloured shapes, short numbers and little else."""
 
 DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
+MAX_VECTOR_SIZE = 4096  # of a retriever; ColSmol has 128
 _LM_HEAD = "language_model.lm_head.weight"
 _EMBEDDINGS = "language_model.embed_tokens.weight"
 _DECODER = "language_model.layers.0."
@@ -69,6 +70,28 @@ def load(
             understood, or do not fit.
         ConnectionError: the Hub cannot be reached or refuses.
     """
+    return load_checked(path_or_hub_id, refuse_retriever, adapters=adapters, dtype=dtype, revision=revision, fuse=fuse)
+
+
+def refuse_retriever(folder: Path, config: ModelConfig) -> None:
+    """Raise ValueError for a checkpoint that makes no text."""
+    if config.is_retriever:
+        raise ValueError(
+            f"{folder} is a {RETRIEVER} checkpoint: it finds pages and makes no text; use python -m mlx_smolvlm.index "
+            "and python -m mlx_smolvlm.search, or load_retriever in Python"
+        )
+
+
+def load_checked(
+    path_or_hub_id: str | Path,
+    check: Callable[[Path, ModelConfig], None],
+    *,
+    adapters: AdapterSource | Sequence[AdapterSource] = (),
+    dtype: str | None = None,
+    revision: str | None = None,
+    fuse: bool = True,
+) -> tuple[SmolVLM, Processor]:
+    """As `load`; `check` refuses a checkpoint that is not of the wanted kind, before its weights are read."""
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype is {quoted(dtype)}, expected one of {', '.join(DTYPES)}")
     opened = open_adapters(adapters)  # which is quick
@@ -77,6 +100,7 @@ def load(
     check_folder(folder)
     report("loading the model")
     config = read_model_config(folder)
+    check(folder, config)
     processor = load_processor(folder, config, [adapter.folder for adapter, _ in opened])
     model = load_model(folder, config, dtype or default_dtype(), fuse=fuse)
     return with_adapters(model, folder, opened), processor
@@ -128,7 +152,7 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> tuple[SmolVLM, dict[st
     """
     tensors = read_index(folder)
     _check_sizes(folder, config, tensors)
-    model = SmolVLM(config)
+    model = SmolVLM(config, _vector_size(folder, tensors) if config.is_retriever else None)
     if config.quantization:
         _quantize_structure(model, config.quantization, tensors)
     parameters: Any = tree_flatten(model.parameters())
@@ -181,6 +205,18 @@ def _check_sizes(folder: Path, config: ModelConfig, tensors: dict[str, TensorInf
     ]
     if problems:
         raise ValueError(f"{folder}: the weights do not fit the configuration: {'; '.join(problems)}")
+
+
+def _vector_size(folder: Path, tensors: dict[str, TensorInfo]) -> int:
+    """Width of the vectors of a retriever, which only the weights tell."""
+    shape = tensors["linear.weight"].shape if "linear.weight" in tensors else ()
+    if len(shape) != 2 or not 0 < shape[0] <= MAX_VECTOR_SIZE:
+        found = f"linear.weight is {shape}" if shape else "there is no linear.weight"
+        raise ValueError(
+            f"{folder}: {found}, but a {RETRIEVER} checkpoint makes its vectors with a layer of that name "
+            f"(vector size, hidden size), of at most {MAX_VECTOR_SIZE} rows"
+        )
+    return shape[0]
 
 
 def _quantize_structure(model: SmolVLM, quantization: dict[str, Any], tensors: dict[str, Any]) -> None:

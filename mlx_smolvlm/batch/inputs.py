@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..media.folders import files_below
 from ..media.signatures import is_picture_of_folder, skipped_note
 from ..media.urls import is_url
 from ..options import quoted
@@ -106,28 +107,6 @@ def _read_source(
 
 def _images_in(folder: Path, is_left_out: Callable[[Path], bool], found: LeftOut) -> Iterator[str]:
     """Images below a folder, but hidden ones; `found` counts the rest. An error if not even `folder` can be read."""
-
-    def note(error: OSError) -> None:
-        if Path(error.filename) == folder:
-            raise error
-        found.unread.append(f"{error.filename} ({error.strerror})")
-
-    seen: set[tuple[int, int]] = set()  # links may lead in a circle
-    for parent, folders, names in os.walk(folder, onerror=note, followlinks=True):
-        try:
-            status = os.stat(parent)
-        except OSError as error:
-            note(error)
-            continue
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        shown = [name for name in folders if not name.startswith(".")]
-        folders[:] = sorted(shown, key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
-        for name in names:
-            path = Path(parent, name)
-            if name.startswith(".") or is_left_out(path):
-                continue
-            if is_picture_of_folder(path, found.files):
-                yield os.path.join(parent, name)
+    for path in files_below(folder, found.unread):
+        if not is_left_out(path) and is_picture_of_folder(path, found.files):
+            yield str(path)

@@ -26,7 +26,9 @@ def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R", help="1 changes nothing")
     sampling.add_argument("--seed", type=int, metavar="S", help="fixes random choices")
     sampling.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the answer; repeatable")
-    sampling.add_argument("--keep-special-tokens", action="store_true", help="print them (SmolDocling's layout tags)")
+    sampling.add_argument(
+        "--keep-special-tokens", action="store_true", help="print them (layout tags of document models)"
+    )
     sampling.add_argument(
         "--logprobs", type=int, metavar="K", help="report log probabilities, with those of the K likeliest (0 to 20)"
     )

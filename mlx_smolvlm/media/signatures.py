@@ -135,6 +135,16 @@ def skipped_note(skipped: Counter[str]) -> str:
     return f"skipped {count} file{'s' * (count != 1)}: {', '.join(named)}" if count else ""
 
 
+def is_image(head: bytes) -> bool:
+    """Whether the first 1024 bytes of a file are those of an image or a raw photo in TIFF's form."""
+    return head.startswith(_TIFF) or _kind_of(head) is FileKind.PICTURE
+
+
+def is_pdf(head: bytes) -> bool:
+    """Whether the first 1024 bytes of a file are those of a PDF, whose signature may stand behind other bytes."""
+    return b"%PDF-" in head and not is_image(head)
+
+
 def is_text(head: bytes) -> bool:
     """Whether the first bytes of a file are text."""
     return re.search(rb"[\x00-\x08\x0e-\x1f\xf8-\xff]", head) is None  # neither ASCII nor UTF-8 has these
@@ -150,8 +160,10 @@ def other_content(head: bytes, expected: str) -> str:
         return "a raw photo of a kind that is not read; export it as JPEG or PNG"
     if kind is FileKind.VIDEO:
         return 'a video, not an image; pass it with --video (in Python videos=, in a list of batch as "video")'
-    if head.startswith((b"%PDF", b"%!PS", b"8BPS")):
-        return "a PDF, PostScript or Photoshop document, not an image; export it as PNG"
+    if is_pdf(head):
+        return "a PDF, not an image; read it with python -m mlx_smolvlm.document, or export its pages as PNG"
+    if head.startswith((b"%!PS", b"8BPS")):
+        return "a PostScript or Photoshop document, not an image; export it as PNG"
     if b"<svg" in text:
         return "an SVG drawing, not an image; render it to PNG first"
     if text.startswith((b"<!doctype html", b"<html", b"<head")):

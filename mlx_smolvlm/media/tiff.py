@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 MAX_DIRECTORIES = 10_000  # a document of more pages, or a hostile chain
+_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 MAX_PREVIEW_BYTES = 256 * 1024**2
 FULL_SIZE = 0.9  # of the sensor's sides, which include masked borders
 _SUBFILE_TYPE, _WIDTH, _HEIGHT, _PHOTOMETRIC, _ORIENTATION = 254, 256, 257, 262, 274
@@ -52,15 +53,10 @@ def select(file: BinaryIO, page: int | None) -> Selection:
     Raises:
         ValueError: no such page, or a raw photo without a full-size image in it. Without the file's name.
     """
-    file.seek(0)
-    head = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2], "<")
-    is_big = head[2:4] in (b"\x2b\x00", b"\x00\x2b")
+    head = _head(file)
     if len(head) < 16:
         return Selection()
-    (first,) = struct.unpack(f"{order}Q", head[8:16]) if is_big else struct.unpack(f"{order}L", head[4:8])
-    reader = _Reader(file, order, is_big)
-    chain = list(reader.chain(first))
+    reader, chain = _chain(file, head)
     subs = [sub for directory in chain[:16] for sub in reader.subs(directory)]
     found = [*chain, *subs]
     sensors = [directory for directory in found if directory.get(_PHOTOMETRIC, (0,))[0] in _SENSOR]
@@ -68,7 +64,7 @@ def select(file: BinaryIO, page: int | None) -> Selection:
         if page not in (None, 1):
             raise ValueError(f"page is {page}, but a raw photo has one; leave it out")
         return _preview(file, reader, chain, found, sensors)
-    pages = [place for place, directory in enumerate(chain) if not _subfile_type(directory) & _REDUCED_OR_MASK]
+    pages = _pages(chain)
     if not pages:  # the largest of them, if there is none within them that is larger
         largest = max(map(_size, chain), default=(0, 0))
         larger = max(map(_size, subs), default=(0, 0))
@@ -84,7 +80,36 @@ def select(file: BinaryIO, page: int | None) -> Selection:
     return Selection(pages[(page or 1) - 1], note=note)
 
 
+def count_pages(file: BinaryIO) -> int:
+    """Pages that `select` can choose from: of what is no TIFF file, and of a raw photo, one."""
+    head = _head(file)
+    if len(head) < 16 or head[:4] not in _SIGNATURES:
+        return 1
+    _, chain = _chain(file, head)
+    is_raw = head[8:10] == b"CR" or any(_DNG_VERSION in directory for directory in chain[:1])
+    return 1 if is_raw else max(1, len(_pages(chain)))
+
+
 _Directory = dict[int, tuple[int, ...]]
+
+
+def _head(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read(16)
+
+
+def _chain(file: BinaryIO, head: bytes) -> "tuple[_Reader, list[_Directory]]":
+    """The directories of a TIFF file that begins with `head`, and what reads more."""
+    order = {b"II": "<", b"MM": ">"}.get(head[:2], "<")
+    is_big = head[2:4] in (b"\x2b\x00", b"\x00\x2b")
+    (first,) = struct.unpack(f"{order}Q", head[8:16]) if is_big else struct.unpack(f"{order}L", head[4:8])
+    reader = _Reader(file, order, is_big)
+    return reader, list(reader.chain(first))
+
+
+def _pages(chain: list[_Directory]) -> list[int]:
+    """The places of what is no thumbnail, reduced copy or mask."""
+    return [place for place, directory in enumerate(chain) if not _subfile_type(directory) & _REDUCED_OR_MASK]
 
 
 class _Reader:

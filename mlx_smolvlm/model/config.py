@@ -13,6 +13,7 @@ from ..options import quoted
 from .json_fields import Fields, read_json
 
 MODEL_TYPES = ("smolvlm", "idefics3")
+RETRIEVER = "ColIdefics3"  # the architecture of ColSmol, as colpali-engine names it
 
 # What released files omit: SigLIP base and SO400M, and the SmolLM2 / Llama decoders, by hidden size.
 _VISION_DEFAULTS = {
@@ -82,6 +83,7 @@ class ModelConfig:
     """Everything `config.json` (and `generation_config.json`) says about one checkpoint.
 
     `quantization` is MLX's entry, `{"group_size", "bits", "mode", "<layer path>": {...} | false}`, or None.
+    `is_retriever` is true of ColIdefics3 checkpoints: no head, but a layer that makes a vector of each token.
     """
 
     model_type: str
@@ -92,6 +94,7 @@ class ModelConfig:
     tie_word_embeddings: bool
     eos_token_ids: tuple[int, ...]
     quantization: dict[str, Any] | None = None
+    is_retriever: bool = False
 
     @property
     def image_seq_len(self) -> int:
@@ -112,6 +115,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     if model_type not in MODEL_TYPES:
         raise ValueError(f"{path}: model_type is {quoted(model_type)}, supported are {' and '.join(MODEL_TYPES)}")
     fields = Fields(raw, str(path))
+    is_retriever = _is_retriever(raw, path)
     raw_text = fields.section("text_config")
     vision = _vision_config(fields.section("vision_config"), f"{path}, vision_config")
     text = _text_config(raw_text, f"{path}, text_config")
@@ -126,10 +130,26 @@ def read_model_config(folder: Path) -> ModelConfig:
         text=text,
         scale_factor=scale_factor,
         image_token_id=fields.get("image_token_id", int),
-        tie_word_embeddings=fields.get("tie_word_embeddings", bool, raw_text.get("tie_word_embeddings") or False),
+        tie_word_embeddings=not is_retriever  # which has no head
+        and fields.get("tie_word_embeddings", bool, raw_text.get("tie_word_embeddings") or False),
         eos_token_ids=_eos_token_ids(folder, raw, raw_text),
         quantization=_quantization(raw, path),
+        is_retriever=is_retriever,
     )
+
+
+def _is_retriever(raw: dict[str, Any], path: Path) -> bool:
+    """Whether `architectures` names a model that makes vectors; their tensors are not those of one that answers."""
+    names = raw.get("architectures")
+    names = names if isinstance(names, list) else []
+    if "BiIdefics3" in names:
+        raise ValueError(
+            f"{path}: BiIdefics3 makes one vector for a whole page, which is not supported; "
+            f"use a {RETRIEVER} checkpoint"
+        )
+    if RETRIEVER in names and raw.get("mask_non_image_embeddings"):
+        raise ValueError(f"{path}: mask_non_image_embeddings is not supported, which leaves out words of the prompt")
+    return RETRIEVER in names
 
 
 def _vision_config(raw: dict[str, Any], where: str) -> VisionConfig:

@@ -23,12 +23,19 @@ class SmolVLM(nn.Module):
     Attributes with parameters are named as MLX-community files name them.
     """
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, vector_size: int | None = None):
+        """
+        Args:
+            config: the checkpoint's.
+            vector_size: width of the vectors that a retriever makes, in place of logits; None for other models.
+        """
         refuse_forked_process()
         super().__init__()
         self.vision_model = VisionModel(config.vision)
         self.connector = Connector(config)
-        self.language_model = LanguageModel(config.text, config.tie_word_embeddings)
+        self.language_model = LanguageModel(config.text, config.tie_word_embeddings or vector_size is not None)
+        if vector_size is not None:
+            self.linear = nn.Linear(config.text.hidden_size, vector_size)
         self._config = config
 
     def __reduce_ex__(self, protocol: object) -> Any:
@@ -89,6 +96,22 @@ class SmolVLM(nn.Module):
         if image_features is not None:
             embeddings[mx.array(positions)] = image_features.astype(embeddings.dtype)
         return embeddings[None]
+
+    def vectors(self, inputs_embeds: mx.array, cache: list[KVCache]) -> mx.array:
+        """What a retriever makes of a prompt: a vector of length 1 for each token.
+
+        Port of colpali-engine, `models/idefics3/colidefics3/modeling_colidefics3.py`.
+
+        Args:
+            inputs_embeds: (1, num_tokens, hidden_size).
+            cache: which tokens see which (see `caches/packed_rows.py`).
+
+        Returns:
+            (num_tokens, vector_size) float32.
+        """
+        refuse_forked_process()
+        vectors = self.linear(self.language_model(inputs_embeds, cache))[0].astype(mx.float32)
+        return vectors / mx.linalg.norm(vectors, axis=-1, keepdims=True)
 
     def __call__(
         self,

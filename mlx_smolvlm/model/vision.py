@@ -127,6 +127,10 @@ class VisionModel(nn.Module):
         Returns:
             (num_tiles, num_patches, hidden_size) in the type of the weights, patches row-major.
         """
+        return self.post_layernorm(self.encoder(self.embed(pixel_values)))
+
+    def embed(self, pixel_values: mx.array) -> mx.array:
+        """What the layers read of tiles: patches with their positions, (num_tiles, num_patches, hidden_size)."""
         dtype = self.embeddings.patch_embedding.weight.dtype
         pixels = pixel_values.astype(mx.float32) / 127.5 - 1  # x / 255, then mean 0.5 and deviation 0.5
-        return self.post_layernorm(self.encoder(self.embeddings(pixels.astype(dtype))))
+        return self.embeddings(pixels.astype(dtype))

@@ -33,6 +33,8 @@ FAMILY_TEMPLATE = (
 
 
 _CONTINUED = "\ue000 continued here \ue000"  # characters for private use, which no template looks for
+_MARKS = ("generation_begins", "generation_ends")  # variables of templates that stand around `{% generation %}` blocks
+HAS_GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
 _MAKING = Lock()
 
 
@@ -42,6 +44,8 @@ def render(
     special_tokens: dict[str, str],
     *,
     continue_final_message: bool = False,
+    add_generation_prompt: bool = True,
+    generation_marks: tuple[str, str] = ("", ""),
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> str:
     """Fill in a template, with the opening of the assistant's answer at the end.
@@ -52,6 +56,8 @@ def render(
         special_tokens: template variables such as `bos_token`.
         continue_final_message: the last message, whose content ends with text, is the beginning of the answer: nothing
             follows it.
+        add_generation_prompt: False leaves out the opening of an answer.
+        generation_marks: what to write before and after what `{% generation %}` blocks write.
         check_cancelled: called while the template runs; it may raise to stop.
 
     Raises:
@@ -61,26 +67,36 @@ def render(
     if continue_final_message:
         *content, text = messages[-1]["content"]
         marked = {**messages[-1], "content": [*content, {**text, "text": text["text"] + _CONTINUED}]}
-        rendered = _rendered(template, [*messages[:-1], marked], special_tokens, False, check_cancelled)
+        variables = {**special_tokens, "messages": [*messages[:-1], marked], "add_generation_prompt": False}
+        rendered = _rendered(template, variables, check_cancelled)
         before, mark, _ = rendered.rpartition(_CONTINUED)
         if not mark:
             raise ValueError("the checkpoint's chat template does not show the last message, so it cannot be continued")
         return before
-    return _rendered(template, messages, special_tokens, True, check_cancelled)
+    variables = {**special_tokens, "messages": messages, "add_generation_prompt": add_generation_prompt}
+    return _rendered(template, {**variables, **dict(zip(_MARKS, generation_marks, strict=True))}, check_cancelled)
 
 
-def _rendered(
-    template: str,
-    messages: list[dict[str, Any]],
-    special_tokens: dict[str, str],
-    add_generation_prompt: bool,
-    check_cancelled: Callable[[], None],
-) -> str:
+def template_for(own: str | None, has_videos: bool) -> str:
+    """The template of a conversation: `own`, the checkpoint's, or with a video the family's, as in the reference.
+
+    Raises:
+        ValueError: the checkpoint has none.
+    """
+    template = FAMILY_TEMPLATE if has_videos else own
+    if template is None:
+        raise ValueError(
+            "the checkpoint has no chat template, so it is a base model; "
+            "pass the whole prompt as text, with apply_chat_template=False"
+        )
+    return template
+
+
+def _rendered(template: str, variables: dict[str, Any], check_cancelled: Callable[[], None]) -> str:
     if len(template) > MAX_TEMPLATE_CHARS:
         raise ValueError(
             f"the checkpoint's chat template has {len(template)} characters, the limit is {MAX_TEMPLATE_CHARS}"
         )
-    variables = {**special_tokens, "messages": messages, "add_generation_prompt": add_generation_prompt}
     with _environment().working(check_cancelled) as work:
         try:
             text: str = _compiled(template).render(variables)
@@ -104,6 +120,7 @@ def _environment() -> Any:
 
 @lru_cache(maxsize=1)
 def _made_environment() -> Any:
+    from jinja2 import nodes
     from jinja2.exceptions import TemplateError
     from jinja2.ext import Extension, loopcontrols
 
@@ -111,13 +128,15 @@ def _made_environment() -> Any:
     from .template_limits import TemplateLimitError
 
     class Generation(Extension):
-        """`{% generation %}` marks the assistant's words for training; here it passes them through."""
+        """`{% generation %}` marks the assistant's words for training: they pass through, between two variables."""
 
         tags = {"generation"}  # noqa: RUF012 - jinja2 reads it from the class
 
         def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            line = next(parser.stream).lineno
+            words = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            before, after = (nodes.Output([nodes.Name(name, "load")]).set_lineno(line) for name in _MARKS)
+            return [before, *words, after]
 
     def raise_exception(message: str) -> None:
         raise TemplateError(message)

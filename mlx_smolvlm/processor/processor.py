@@ -14,7 +14,7 @@ from ..media.reporting import report
 from ..model.adapters.companion_files import companion_finder
 from ..model.config import ModelConfig
 from ..options import GenerationOptions, MediaKeywords, MediaOptions, refuse_keywords, resolve_options
-from .chat_template import FAMILY_TEMPLATE, render
+from .chat_template import render, template_for
 from .content_items import OptionedSource
 from .expansion import layout_marker
 from .kept_media import KeptMedium, resolved_source
@@ -153,7 +153,7 @@ class Processor:
                 clips = open_all("video", conversation.videos, open_video)
                 text = self._prompt(conversation, continue_final_message, check_cancelled)
                 media = self._in_prompt_order(text, loaded_images, clips)
-                prompt = Prompt(text, media, self._encode, self.config, check_cancelled)
+                prompt = Prompt(text, media, self.encode, self.config, check_cancelled)
                 prompt.check_context(self.config.context_length)
                 yield prompt
             finally:
@@ -241,15 +241,8 @@ class Processor:
             return conversation.text
         texts = (item.get("text", "") for message in conversation.messages for item in message["content"])
         check_chars(sum(map(len, texts)))
-        # As in the reference: a conversation with a video takes the family's template, whatever the checkpoint's is.
-        template = FAMILY_TEMPLATE if conversation.videos else self.config.chat_template
-        if template is None:
-            raise ValueError(
-                "the checkpoint has no chat template, so it is a base model; "
-                "pass the whole prompt as text, with apply_chat_template=False"
-            )
         return render(
-            template,
+            template_for(self.config.chat_template, bool(conversation.videos)),
             conversation.messages,
             self.config.special_tokens,
             continue_final_message=continue_final_message,
@@ -270,10 +263,15 @@ class Processor:
                 )
         return [next(sources[marker]) for marker in markers]
 
-    def _encode(self, text: str) -> list[int]:
+    def encode(self, text: str, is_beginning: bool = True) -> list[int]:
+        """The tokens of a prompt, markers expanded; or those of a part that does not begin it.
+
+        Raises:
+            ValueError: text that is too long or no valid Unicode.
+        """
         # As in the reference: a post-processor's tokens, unless the template wrote the first of them itself.
         opening = self.config.special_tokens.get("bos_token")
-        add_special_tokens = opening is None or not text.startswith(opening)
+        add_special_tokens = is_beginning and (opening is None or not text.startswith(opening))
         check_chars(len(text))
         try:
             with tokenizer_errors("the checkpoint's tokenizer.json cannot encode this prompt"):

@@ -2,8 +2,9 @@
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -37,7 +38,11 @@ class Inputs:
 
 
 class ContextLengthError(ValueError):
-    """A prompt leaves no room for an answer in the model's context."""
+    """A prompt of `length` tokens leaves no room for an answer in the model's context."""
+
+    def __init__(self, message: str, length: int):
+        super().__init__(message)
+        self.length = length
 
 
 class Prompt:
@@ -52,7 +57,7 @@ class Prompt:
         self,
         text: str,
         media: list[PromptMedium],
-        encode: Callable[[str], list[int]],
+        encode: Callable[[str, bool], list[int]],
         config: ProcessorConfig,
         check_cancelled: Callable[[], None],
     ):
@@ -90,6 +95,32 @@ class Prompt:
             first = last + 1
         return spans
 
+    def tokens_within(self, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Which tokens stand for some parts of the prompt's text.
+
+        Args:
+            spans: where the parts begin and end, in characters of the text before its markers are expanded; ascending,
+                and none within a marker.
+
+        Returns:
+            (number of tokens,) bool.
+
+        Raises:
+            ValueError: a part begins or ends within a token.
+        """
+        texts = iter([medium.expansion(self.image_seq_len) for medium in self.media])
+        edges = [0, *chain.from_iterable(spans), len(self._text)]
+        ids: list[int] = []
+        within: list[bool] = []
+        for number, (start, end) in enumerate(pairwise(edges)):
+            piece = MARKER.sub(lambda _: next(texts), self._text[start:end])
+            piece_ids = self._encode(piece, number == 0)
+            ids += piece_ids
+            within += [number % 2 == 1] * len(piece_ids)
+        if ids != self.input_ids:
+            raise ValueError("what the assistant says begins or ends within a token")
+        return np.array(within, dtype=bool)
+
     def check_context(self, context_length: int) -> None:
         """Refuse, before any image is cut or encoded, a prompt that leaves no room for an answer.
 
@@ -106,7 +137,8 @@ class Prompt:
             advice = "Send fewer images or frames, do not split images, or choose a smaller longest edge"
         raise ContextLengthError(
             f"the prompt has {length} tokens and the model's context is {context_length}: "
-            f"{spent or 'text alone'}. {advice}"
+            f"{spent or 'text alone'}. {advice}",
+            length,
         )
 
     def tiles(self, first_medium: int = 0) -> Iterator[np.ndarray]:
@@ -143,4 +175,4 @@ class Prompt:
 
     def _expanded(self) -> list[int]:
         texts = iter([medium.expansion(self.image_seq_len) for medium in self.media])
-        return self._encode(MARKER.sub(lambda _: next(texts), self._text))
+        return self._encode(MARKER.sub(lambda _: next(texts), self._text), True)

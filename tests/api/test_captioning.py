@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from support.live_servers import http, nothing_left_behind, serving, stall, transport_stream
 from support.media import video_path
+from support.slow_cases import slow
 
 from mlx_smolvlm import stream_captions
 from mlx_smolvlm.api import caption_steps
@@ -185,15 +186,18 @@ def test_closing_ends_it(captions):
     assert time.monotonic() - began < 4
 
 
-def test_a_source_that_gives_bytes_but_no_frames_is_given_up(captions):
-    def trickle(connection):
-        while True:
-            connection.sendall(b"x")
-            time.sleep(0.05)
+def trickle(connection):
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.05)
 
-    for treatment, scheme in ((trickle, "tcp"), (http(trickle), "http"), (trickle, "http")):
-        with nothing_left_behind(4), serving(treatment) as port, pytest.raises(ValueError, match="no frame came"):
-            next(captions(f"{scheme}://127.0.0.1:{port}", stall_timeout_s=0.4))
+
+@pytest.mark.parametrize(
+    ("treatment", "scheme"), [slow((trickle, "tcp")), (http(trickle), "http"), slow((trickle, "http"))]
+)
+def test_a_source_that_gives_bytes_but_no_frames_is_given_up(captions, treatment, scheme):
+    with nothing_left_behind(4), serving(treatment) as port, pytest.raises(ValueError, match="no frame came"):
+        next(captions(f"{scheme}://127.0.0.1:{port}", stall_timeout_s=0.4))
 
 
 def test_a_source_without_frames_is_given_up(captions):

@@ -222,7 +222,7 @@ def test_what_is_skipped_in_a_folder_is_named_and_counted(tmp_path):
 def test_a_folder_that_holds_no_pictures_says_what_it_holds(tmp_path):
     (tmp_path / "clip.jpg").write_bytes((DEMO / "clip.mp4").read_bytes())
     (tmp_path / "README").write_text("A text.")
-    with pytest.raises(ValueError, match=r"no images in .*; skipped 2 files: 1 video, 1 unknown"):
+    with pytest.raises(ValueError, match=r"no images in .*; skipped 2 files: 1 unknown, 1 video"):
         read_items([str(tmp_path)])
 
 

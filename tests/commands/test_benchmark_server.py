@@ -4,6 +4,7 @@ import json
 import sys
 import textwrap
 
+import pytest
 from support.command_lines import run
 
 QUICK = ["--geometry", "tiny", "--runs", "1", "--image-size", "300x200", "--new-tokens", "6", "--quiet"]
@@ -50,6 +51,7 @@ def test_first_texts_gaps_and_answers_a_second_are_measured(monkeypatch, capsys,
     assert "text beside a picture, 1 client: first text" in named
 
 
+@pytest.mark.slow
 def test_another_server_gets_the_same_load(monkeypatch, capsys, tmp_path):
     package = tmp_path / "peer" / "mlx_vlm"
     package.mkdir(parents=True)

@@ -62,7 +62,7 @@ def test_without_a_command_the_help_goes_to_stderr_and_the_status_is_2(monkeypat
     [
         ("genrate", "did you mean 'generate'?"),
         ("Chat", "did you mean 'chat'?"),
-        ("--image", "expected one of generate, chat, watch, batch, server, convert, benchmark"),
+        ("--image", f"expected one of {', '.join(program.COMMANDS)}"),
         ("", "expected one of generate"),
     ],
 )
@@ -73,7 +73,6 @@ def test_an_unknown_command_is_refused_in_one_line(monkeypatch, capsys, word, ad
 
 
 def test_every_command_is_there():
-    assert list(program.COMMANDS) == ["generate", "chat", "watch", "batch", "server", "convert", "benchmark"]
     assert {name: f"mlx_smolvlm{module}" for name, (module, _) in program.COMMANDS.items()} == MODULES
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlx_smolvlm.convert import calibration, synthetic_samples
+from mlx_smolvlm.convert import calibration, quality_command, synthetic_samples
 
 
 @pytest.fixture
@@ -15,4 +15,5 @@ def out(tmp_path):
 def few_samples(monkeypatch):
     """Two pictures and two texts of the built-in samples: enough for what does not depend on how many there are."""
     original = synthetic_samples.built_in_samples
+    monkeypatch.setattr(quality_command, "MINI_ROWS", 2)
     monkeypatch.setattr(calibration, "built_in_samples", lambda seed, *_: original(seed, 2, 2))

@@ -1,12 +1,15 @@
 """What quality is measured on: the built-in samples, a user's folder, and the answers that are scored."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.document_checkpoint import write_document_checkpoint
+from support.made_pdfs import MadePage, write_pdf
 
-from mlx_smolvlm import generate_text
+from mlx_smolvlm import generate_text, load
 from mlx_smolvlm.convert.calibration_data import (
     DEFAULT_QUESTION,
     MAX_TEXT_TOKENS,
@@ -130,3 +133,18 @@ def test_a_picture_that_cannot_be_read_is_named(trained, folder):
     (folder / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"^broken\.jpg: "):
         score_samples(*trained, read_samples(folder))
+
+
+def test_pages_of_a_pdf_are_samples(tmp_path):
+    """A model for documents is asked what it was made for, and its answers end with its own token."""
+    write_pdf(tmp_path / "report.pdf", [MadePage(["one"], width=60, height=40), MadePage(["two"], width=40, height=60)])
+    samples = read_samples(tmp_path)
+    assert [sample.name for sample in samples] == ["report.pdf, page 1", "report.pdf, page 2"]
+    assert texts_of(samples) == ["Convert this page to docling."] * 2
+    assert [image.shape for image in pictures_of(samples)] == [(80, 120, 3), (120, 80, 3)]
+    pair = load(write_document_checkpoint(tmp_path / "model"), dtype="float32")
+    greedy, given = score_samples(*pair, [samples[0], replace(samples[1], answer="<doctag></doctag>")])
+    assert greedy.answer_ids and greedy.pixel_values is not None
+    assert pair[1].decode(given.answer_ids, skip_special_tokens=False) == "<doctag></doctag><|end_of_text|>"
+    (tmp_path / "report.txt").write_text("Convert table to OTSL.")
+    assert texts_of(read_samples(tmp_path)) == ["Convert table to OTSL."] * 2

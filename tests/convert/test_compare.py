@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support.editing import change_weights, copied, set_field
+from support.slow_cases import slow
 
 from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
 from mlx_smolvlm.convert.calibration_data import ScoredSample
@@ -46,10 +47,10 @@ def test_a_quantized_checkpoint_is_near_and_smaller(trained_checkpoint, samples,
     "path",
     [
         "model.text_model.layers.2.mlp.down_proj",
-        "model.text_model.layers.0.input_layernorm",
+        slow("model.text_model.layers.0.input_layernorm"),
         "model.vision_model.encoder.layers.1.self_attn.v_proj",
-        "model.vision_model.embeddings.position_embedding",
-        "model.connector.modality_projection.proj",
+        slow("model.vision_model.embeddings.position_embedding"),
+        slow("model.connector.modality_projection.proj"),
         "lm_head",
     ],
 )

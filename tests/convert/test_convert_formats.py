@@ -7,6 +7,7 @@ import pytest
 from mlx.utils import tree_flatten
 from support.editing import WEIGHTS, copied, read_config, set_field
 from support.golden_cases import golden_cases, with_media
+from support.slow_cases import quick_and_slow
 
 from mlx_smolvlm import load, stream_generate
 from mlx_smolvlm.convert import (
@@ -52,7 +53,7 @@ def layers(num_layers=24, width=64):
     return shapes
 
 
-@pytest.mark.parametrize("layer_format", EVERY_FORMAT, ids=str)
+@pytest.mark.parametrize("layer_format", quick_and_slow(EVERY_FORMAT, 3), ids=str)
 def test_every_format_of_every_part_loads_and_runs(out, layer_format):
     """On the demo model, whose encoder is 128 wide and whose decoder is 192 wide."""
     parts = dict.fromkeys(("embeddings", "connector", "vision"), layer_format)

@@ -40,6 +40,8 @@ def test_a_checkpoint_compared_with_itself_is_equal(convert, trained_checkpoint)
     assert (result.status, result.err) == (0, "")
     assert (quality["kl_mean"], quality["top_1_agreement"], quality["greedy_agreement"]) == (0, 1, 1)
     assert quality["measured_on"] == "built-in samples"
+    assert (quality["mini_rows"], quality["mini_same_answers"], quality["mini_p"]) == (2, 1, 1)
+    assert quality["mini_score"] == quality["reference_mini_score"] == 100
     assert not (trained_checkpoint / "quality.json").exists()  # not quantized, nothing to report
 
 
@@ -50,16 +52,18 @@ def test_a_damaged_layer_is_named_in_the_table(convert, trained_checkpoint, tmp_
     mx.save_safetensors(str(damaged / WEIGHTS), weights | {name: mx.zeros_like(weights[name])}, {"format": "pt"})
     result = convert("--compare", trained_checkpoint, damaged)
     assert "worst layer: language_model.layers.1.self_attn.o_proj, 100.0% off" in result.out
+    assert re.search(r"mini suite, of 100 +100.0 \(34-100\)", result.out)
 
 
 def test_the_report_stays_with_the_quantized_folder(convert, trained_checkpoint, tmp_path, pictures):
     out = tmp_path / "out"
     assert convert("--hf-path", trained_checkpoint, "--mlx-path", out, "-q").status == 0
     assert not (out / "quality.json").exists()
-    result = convert("--compare", trained_checkpoint, out, "--data", pictures)
+    result = convert("--compare", trained_checkpoint, out, "--data", pictures, "--mini-rows", "0")
     assert result.status == 0
     quality = json.loads((out / "quality.json").read_text(encoding="utf-8"))
     assert (quality["measured_on"], quality["num_samples"]) == ("pictures", 5)
+    assert "mini suite" not in result.out and "mini_rows" not in quality
     assert f"{quality['kl_mean']:.4g}" in (out / "README.md").read_text(encoding="utf-8")
     assert str(tmp_path) not in (out / "quality.json").read_text(encoding="utf-8")  # no paths of this machine
 

@@ -4,6 +4,7 @@ from math import prod
 
 import mlx.core as mx
 import pytest
+from support.slow_cases import slow
 
 from mlx_smolvlm import load
 from mlx_smolvlm.convert import LayerFormat
@@ -16,7 +17,7 @@ from mlx_smolvlm.convert.synthetic_samples import built_in_samples
 FACTS = CheckpointFacts("test", 0, 0)
 
 
-@pytest.mark.parametrize("name", ["demo", "tied"])
+@pytest.mark.parametrize("name", [slow("demo"), "tied"])
 def test_costs_foretell_the_divergence_of_rounding_one_layer(trained, checkpoint, trained_checkpoint, name):
     folder = trained_checkpoint if name == "demo" else checkpoint("tied")
     (model, processor), (other, _) = (load(folder, dtype="float32", fuse=False) for _ in range(2))

@@ -4,11 +4,13 @@ import threading
 import time
 import warnings
 from functools import cached_property
+from itertools import product
 
 import av
 import numpy as np
 import pytest
 from support.media import picture, video_path
+from support.slow_cases import quick_and_slow
 
 import mlx_smolvlm.engine.prefill
 from mlx_smolvlm import PromptCache, SampledVideo, SmolVLM, stream_generate
@@ -38,8 +40,9 @@ def all_at_once(pair, inputs) -> list[int]:
     return ids
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 512])
-@pytest.mark.parametrize("tiles_per_step", [1, 3, 100])
+@pytest.mark.parametrize(
+    ("chunk", "tiles_per_step"), quick_and_slow(product([1, 7, 512], [1, 3, 100]), [(7, 3), (512, 1)])
+)
 def test_reading_bit_by_bit_gives_the_tokens_of_reading_at_once(pair, monkeypatch, chunk, tiles_per_step):
     monkeypatch.setattr(mlx_smolvlm.engine.prefill, "tiles_per_step", lambda _: tiles_per_step)
     media = {"images": [picture("landscape"), picture("tiny")], "videos": [str(video_path("clip"))]}

@@ -26,6 +26,7 @@ from mlx_smolvlm.model.adapters.adapter_files import read_adapter
 from mlx_smolvlm.processor.chat_template import FAMILY_TEMPLATE, render
 
 from . import given
+from .doctags import DocTags
 from .entry_points import EntryPoints
 from .mutators import json_bytes, mutated_bytes, mutated_json
 from .templates import template
@@ -68,7 +69,7 @@ def image_seeds() -> list[bytes]:
     return seeds
 
 
-class Workplace(EntryPoints, Videos):
+class Workplace(DocTags, EntryPoints, Videos):
     """Seeds of every kind, and a folder in which examples are tried."""
 
     def __init__(self, folder: Path):

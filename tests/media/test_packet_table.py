@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.slow_cases import slow
 
 from mlx_smolvlm.media.video.packet_table import packet_table
 from mlx_smolvlm.media.video.probing import VideoInfo, choose_frames
@@ -44,7 +45,7 @@ def table_of(packets, **options):
     return packet_table(packets, "mpegts", "h264", **settings)
 
 
-@pytest.mark.parametrize("rate", [Fraction(30), Fraction(7)], ids=["constant rate", "variable rate"])
+@pytest.mark.parametrize("rate", [slow(Fraction(30)), Fraction(7)], ids=["constant rate", "variable rate"])
 def test_choosing_frames_takes_at_most_16_bytes_a_frame(monkeypatch, rate):
     monkeypatch.setattr("mlx_smolvlm.media.video.packet_table.crc32", lambda packet: 1)
     source = packets(MANY)

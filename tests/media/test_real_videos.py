@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.real_videos import REAL_VIDEOS
+from support.slow_cases import quick_and_slow
 from support.video_encoding import pixels
 
 from mlx_smolvlm.media.video.frames import read_frames
@@ -13,7 +14,7 @@ SIZES = [(64, 48), (128, 96), (128, 80)]  # of pictures other than the usual one
 SMALL = (24, 16)  # pictures are compared at this size: what codecs change is averaged out
 
 
-@pytest.fixture(scope="module", params=REAL_VIDEOS)
+@pytest.fixture(scope="module", params=quick_and_slow(REAL_VIDEOS, 2))
 def real(request, tmp_path_factory):
     expected = REAL_VIDEOS[request.param]
     path = tmp_path_factory.mktemp("real") / f"clip{expected.suffix}"

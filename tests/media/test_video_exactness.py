@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 from support.frames import pixels_of
+from support.slow_cases import quick_and_slow
 from support.video_encoding import FPS, NUM_FRAMES, UNEVEN_MS
 from support.video_files import DAMAGES, VIDEO_FILES, turned, write_video_file
 
@@ -54,7 +55,7 @@ class Case:
         assert not wrong, f"of {indices}, {wrong} differ"
 
 
-@pytest.fixture(scope="module", params=VIDEO_FILES)
+@pytest.fixture(scope="module", params=quick_and_slow(VIDEO_FILES, 2))
 def case(request, tmp_path_factory):
     return full_decode(request.param, write_video_file(request.param, tmp_path_factory.mktemp("video")))
 

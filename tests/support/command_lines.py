@@ -7,11 +7,16 @@ from typing import NamedTuple
 MODULES = {
     "batch": "mlx_smolvlm.batch.__main__",
     "benchmark": "mlx_smolvlm.benchmark.__main__",
+    "evaluate": "mlx_smolvlm.evaluate.__main__",
     "convert": "mlx_smolvlm.convert.__main__",
+    "train": "mlx_smolvlm.train.__main__",
+    "index": "mlx_smolvlm.index",
+    "search": "mlx_smolvlm.search",
     "server": "mlx_smolvlm.server.__main__",
     "generate": "mlx_smolvlm.generate",
     "chat": "mlx_smolvlm.chat",
     "watch": "mlx_smolvlm.watch",
+    "document": "mlx_smolvlm.document.__main__",
 }
 
 

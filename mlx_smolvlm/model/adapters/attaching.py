@@ -34,21 +34,22 @@ def attach(model: SmolVLM, adapters: Sequence[tuple[Adapter, float]]) -> SmolVLM
     if any(isinstance(layer, AdaptedLinear | AdaptedEmbedding) for layer in layers.values()):
         raise ValueError("the model has adapters already; attach all of them to its base at once")
     config = model.config
-    changes = Changes(adapters, _shapes(layers), not hasattr(model.language_model, "lm_head"))
+    is_tied = not config.is_retriever and not hasattr(model.language_model, "lm_head")
+    changes = Changes(adapters, layer_shapes(layers), is_tied)
     adapted: SmolVLM = _copied(model)
     dtype = model.language_model.norm.weight.dtype
     places = {path: layer for path, layer in adapted.named_modules() if path}
-    if not changes.tie_word_embeddings and HEAD not in places:
-        places[HEAD] = adapted.language_model["lm_head"] = _head_of(places[EMBEDDINGS])
+    if is_tied and not changes.tie_word_embeddings:
+        places[HEAD] = adapted.language_model["lm_head"] = head_of(places[EMBEDDINGS])
     for name in sorted(changes.names, key=lambda name: name.endswith(".weight")):  # biases before what is around them
         path, _, key = name.rpartition(".")
         layer, parts = places[path], changes.parts(name)
         if _is_dense(layer, parts):
             array = changes.merge(name, dense_weight(layer) if key == "weight" else layer[key]).astype(dtype)
             mx.eval(array)
-            _replace_array(adapted, path, layer, key, array)
+            replace_array(adapted, path, layer, key, array)
         else:
-            _put(adapted, path, _around(layer, parts, dtype))
+            put_layer(adapted, path, _around(layer, parts, dtype))
     text = replace(config.text, vocab_size=changes.vocab_size)
     adapted._config = replace(config, text=text, tie_word_embeddings=changes.tie_word_embeddings)
     mx.eval(adapted.parameters())
@@ -66,7 +67,7 @@ def dense_weight(layer: nn.Module) -> mx.array:
     return mx.dequantize(*stored, layer.group_size, layer.bits, layer.mode, dtype=mx.float32)
 
 
-def _shapes(layers: dict[str, nn.Module]) -> dict[str, tuple[int, ...]]:
+def layer_shapes(layers: dict[str, nn.Module]) -> dict[str, tuple[int, ...]]:
     """Of all arrays by name; a quantized weight has that of what its codes stand for."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path, layer in layers.items():
@@ -94,7 +95,7 @@ def _copied(value: Any) -> Any:
     return {key: _copied(item) for key, item in value.items()} if type(value) is dict else value
 
 
-def _head_of(embeddings: nn.Module) -> nn.Module:
+def head_of(embeddings: nn.Module) -> nn.Module:
     """The embeddings as a linear layer."""
     head: nn.Module
     if isinstance(embeddings, nn.QuantizedEmbedding):
@@ -142,7 +143,7 @@ def _around(layer: nn.Module, parts: Sequence[Part], dtype: mx.Dtype) -> nn.Modu
     return AdaptedLinear(layer, lora_a, lora_b, total)
 
 
-def _replace_array(model: nn.Module, path: str, layer: nn.Module, key: str, array: mx.array) -> None:
+def replace_array(model: nn.Module, path: str, layer: nn.Module, key: str, array: mx.array) -> None:
     """Put a whole tensor in its place; a quantized layer becomes a plain one."""
     if key != "weight" or not isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
         layer[key] = array
@@ -156,10 +157,10 @@ def _replace_array(model: nn.Module, path: str, layer: nn.Module, key: str, arra
         if "bias" in layer:
             plain["bias"] = layer["bias"]
     plain["weight"] = array
-    _put(model, path, plain)
+    put_layer(model, path, plain)
 
 
-def _put(model: nn.Module, path: str, layer: nn.Module) -> None:
+def put_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
     """Put a layer in the place of the one that has this path."""
     place: Any = model
     *parents, last = path.split(".")

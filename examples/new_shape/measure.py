@@ -1,0 +1,48 @@
+"""How often a model is right about hearts, and about what it knew before, with an adapter or without.
+
+    python examples/new_shape/measure.py --model examples/demo_model/checkpoint --adapter hearts
+
+An answer counts if it equals the true one to the letter.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from random import Random
+
+sys.path.append(str(Path(__file__).parents[1] / "demo_model"))
+
+import evaluate as demo
+import make_rows
+import scenes
+
+import mlx_smolvlm
+
+HEARTS = ("shape", "describe", "label")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="the base")
+    parser.add_argument("--adapter", help="folder of the adapter")
+    parser.add_argument("--samples", type=int, default=100, help="scenes per task")
+    arguments = parser.parse_args()
+    adapters = [arguments.adapter] if arguments.adapter else []
+    model, processor = mlx_smolvlm.load(arguments.model, adapters=adapters, dtype="float32")
+    tasks = [(f"heart, {task}", make_rows.heart_scene, task) for task in HEARTS]
+    tasks += [("known, label", make_rows.known_scene, "label")]
+    tasks += [(f"known, {task}", scenes.scene_for, task) for task in scenes.QUESTIONS]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, make_scene, task in tasks:
+            made = [make_scene(Random(f"evaluation/{name}/{number}"), task) for number in range(arguments.samples)]
+            asked = (demo.with_media(scene, Path(folder)) for scene in made)
+            answers = [
+                mlx_smolvlm.generate_text(model, processor, messages, max_tokens=48).strip() for messages in asked
+            ]
+            right = sum(answer == scene.turns[0][2] for answer, scene in zip(answers, made, strict=True))
+            print(f"{name:18} {right / arguments.samples:.0%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

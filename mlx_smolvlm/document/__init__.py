@@ -1,0 +1,1 @@
+"""The command `document`: PDFs, images and DocTags -> Markdown, HTML, JSON or DocTags."""

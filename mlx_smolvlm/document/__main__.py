@@ -1,0 +1,210 @@
+"""`python -m mlx_smolvlm.document`: arguments and printing."""
+
+from ..command_line import starting  # first: Ctrl-C may come while the rest is imported
+
+# isort: split
+import argparse
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..command_line.adapter_arguments import add_adapter_argument, loading_options, model_name, names_model
+from ..command_line.progress import Progress
+from ..command_line.runner import BAD_INPUT, CommandLine, one_line, refuse_tracebacks
+from ..command_line.signals import Interruption, end_process, handled_by
+from ..command_line.standard_streams import say
+from ..command_line.waiting import Waiting
+from .from_doctags import convert_doctags
+from .telling import PageTeller, summary
+
+if TYPE_CHECKING:
+    from ..documents.document_job import DocumentSettings
+    from ..documents.page_images import LeftOutFiles
+
+_FORMATS = ("md", "html", "json", "doctags")
+_SOME_FAILED = 1  # exit status
+MODELS = (
+    "ibm-granite/granite-docling-258M (or its MLX build, ibm-granite/granite-docling-258M-mlx) or "
+    "docling-project/SmolDocling-256M-preview"
+)
+_TASKS = ("page", "table", "chart", "formula", "code", "ocr", "identify", "headers", "footers")
+# What only reading has a use for, with its defaults.
+_READING: dict[str, Any] = {
+    "model": None,
+    "adapter_path": [],
+    "task": "page",
+    "region": None,
+    "show": False,
+    "scale": 2.0,
+    "no_split": False,
+    "max_edge": None,
+    "max_pixels": None,
+    "max_tokens": 8192,
+    "batch_size": 4,
+    "dtype": None,
+}
+
+
+def main() -> None:
+    """Run the command line; exits with 1 if a page was cut or not read, with 2 and one line on bad input, with 130 or
+    143 when interrupted."""
+    with refuse_tracebacks(), handled_by(end_process):
+        arguments = _parser().parse_args()
+        if arguments.from_doctags is not None:
+            convert_doctags(arguments, _READING)
+        elif (status := _read_documents(arguments)) != 0:
+            sys.exit(status)
+
+
+def _read_documents(arguments: argparse.Namespace) -> int:
+    """Read pages and write documents; returns the exit status."""
+    if not arguments.input:
+        raise ValueError(
+            "nothing to convert; name PDFs, images or folders, or name a file of DocTags: --from-doctags FILE"
+        )
+    if arguments.out is None:
+        raise ValueError("no place for the results; name a folder: --out DIR")
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise NotADirectoryError(f"--out {arguments.out} is a file; name a folder")
+    if arguments.batch_size < 1:
+        raise ValueError(f"--batch-size is {arguments.batch_size}, expected at least 1")
+    if not names_model(arguments):
+        raise ValueError(
+            f"no model is given, and the embedded demo model cannot read documents; name one with --model: {MODELS}"
+        )
+    from ..documents.page_images import LeftOutFiles
+
+    left_out = LeftOutFiles()
+    sources, missing = _sources(arguments, left_out)
+    with starting.importing():
+        from ..api.loading import load
+        from ..api.session_file import model_fingerprint
+        from ..documents.document_job import DocumentJob, survey
+        from ..documents.page_records import PageRecords
+        from ..documents.reading import check_reading
+    settings = _settings(arguments)
+    documents, errors = survey(sources, settings)
+    for error in [*missing, *errors]:
+        say(f"error: {one_line(error)}")
+    for note in left_out.notes():
+        say(f"note: {note}")
+    if not documents:
+        return BAD_INPUT
+    with Waiting(not arguments.quiet) as waiting:
+        waiting.tell("loading the model")
+        loading = loading_options(arguments)  # which may name the model
+        model, processor = load(arguments.model, **loading)
+    check_reading(model, processor, settings.options, settings.media_options, arguments.batch_size)
+    with closing(PageRecords(arguments.out)) as records:
+        job = DocumentJob(documents, arguments.input, records, arguments.out)
+        job.begin(settings, model_name(arguments), model_fingerprint(model))
+        for source in job.changed:
+            say(f"note: {source} has changed since it was read; its pages are read again")
+        start, teller = time.monotonic(), PageTeller(arguments.max_tokens, MODELS)
+        with Interruption() as interruption, Progress(not arguments.quiet) as progress:
+            progress.stage(total=len(job.todo), unit="pages")
+            for reading in job.readings(model, processor, arguments.batch_size, interruption.cancel):
+                teller.tell(reading)
+                progress.advance(note=f"{teller.num_errors} errors" if teller.num_errors else "")
+        if interruption.received is not None:
+            say(f"stopped; the pages that are done are kept in {arguments.out}. Run the same command again to go on")
+        interruption.conclude()
+    if not arguments.quiet:
+        say(summary(job, documents, teller.num_errors, time.monotonic() - start))
+    is_failed = missing or errors or teller.num_errors or job.partial or left_out.unread
+    return _SOME_FAILED if is_failed else 0
+
+
+def _sources(arguments: argparse.Namespace, left_out: "LeftOutFiles") -> tuple[list[str], list[Exception]]:
+    """Documents, and why there are none behind some names."""
+    from ..documents.page_images import find_documents
+    from ..documents.shown_pages import is_shown_page
+
+    sources: dict[str, None] = {}
+    errors: list[Exception] = []
+    for given in arguments.input:
+        try:
+            sources.update(dict.fromkeys(find_documents([given], left_out, skipped=is_shown_page)))
+        except (ValueError, OSError) as error:
+            errors.append(error)
+    return list(sources), errors
+
+
+def _settings(arguments: argparse.Namespace) -> "DocumentSettings":
+    """How documents are read. What is wrong is said before a model is downloaded."""
+    from ..documents.document_job import DocumentSettings
+    from ..documents.page_files import check_scale
+    from ..documents.tasks import PageTask, parse_region
+    from ..options import GenerationOptions, MediaOptions
+
+    check_scale(arguments.scale)
+    return DocumentSettings(
+        task=PageTask(arguments.task, None if arguments.region is None else parse_region(arguments.region)),
+        scale=arguments.scale,
+        options=GenerationOptions(max_tokens=arguments.max_tokens),
+        media_options=MediaOptions(
+            do_image_splitting=False if arguments.no_split else None,
+            longest_edge=arguments.max_edge,
+            max_pixels=arguments.max_pixels,
+        ),
+        to=arguments.to,
+        shows=arguments.show,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandLine(
+        prog="python -m mlx_smolvlm.document",
+        description="Convert PDFs and images to Markdown, HTML, JSON or DocTags with a model made for documents, such "
+        "as granite-docling. Run the same command again to go on after an interruption: no page is read twice.",
+        epilog="Exit status: 0 if all was read, 1 if a page was cut or something was not read (each says why), 2 if "
+        "the run could not be done, 130 or 143 if it was stopped.",
+    )
+    parser.add_argument(
+        "input", nargs="*", metavar="INPUT", help="PDF, image, TIFF of several pages, address, or folder of these"
+    )
+    parser.add_argument(
+        "--from-doctags",
+        metavar="FILE",
+        help="convert DocTags that are already there, without a model; - is standard input",
+    )
+    parser.add_argument("--to", choices=_FORMATS, default="md", help="what to write (default: md, Markdown)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for the results, made if it is not there. With --from-doctags, a folder that is there or a file "
+        "(default: standard output)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="nothing on stderr but errors and notes")
+
+    reading = parser.add_argument_group("how INPUT is read")
+    reading.add_argument("--model", metavar="PATH_OR_HUB_ID", help=f"{MODELS}")
+    add_adapter_argument(reading)
+    reading.add_argument("--task", choices=_TASKS, default="page", help="what to ask about each page (default: page)")
+    reading.add_argument(
+        "--region",
+        metavar="L,T,R,B",
+        help="part of each page, 0 to 500 from its top left corner: for ocr, identify, table, chart, formula and code",
+    )
+    reading.add_argument("--show", action="store_true", help="also write page images with the boxes that were found")
+    reading.add_argument("--scale", type=float, default=2.0, metavar="S", help="pixels per point (default: 2, 144 dpi)")
+    reading.add_argument("--no-split", action="store_true", help="one tile per page: quick and coarse")
+    reading.add_argument("--max-edge", type=int, metavar="N", help="pixels of a page's longest side after resizing")
+    reading.add_argument("--max-pixels", type=int, metavar="N", help="most pixels that an image may have")
+    reading.add_argument("--max-tokens", type=int, default=8192, metavar="N", help="most per page (default: 8192)")
+    reading.add_argument(
+        "--batch-size",
+        type=int,
+        default=4,
+        metavar="N",
+        help="pages read at a time, as far as 2 GiB hold them (default: 4)",
+    )
+    reading.add_argument("--dtype", choices=("bfloat16", "float32"), help="default: bfloat16, CPU float32")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

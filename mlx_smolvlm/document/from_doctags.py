@@ -1,0 +1,62 @@
+"""DocTags that are already there -> another format, without a model."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..command_line import starting
+from ..command_line.standard_streams import say
+
+_STANDARD_INPUT = "-"
+
+
+def convert_doctags(arguments: argparse.Namespace, reading: Mapping[str, Any]) -> None:
+    """Convert a file, or standard input; `reading` are the options that only reading has a use for, with defaults."""
+    if arguments.input:
+        raise ValueError("INPUT and --from-doctags are both given; convert DocTags without INPUT, or read INPUT alone")
+    for name, default in reading.items():
+        if getattr(arguments, name) != default:
+            raise ValueError(f"--{name.replace('_', '-')} has no effect with --from-doctags; leave it out")
+    target = _target(arguments.out, arguments.from_doctags, arguments.to)
+    text = _read(arguments.from_doctags)
+    with starting.importing():
+        from ..documents.doctags import DocTagsParser
+        from ..documents.export import export
+    parser = DocTagsParser()
+    parser.feed(text)
+    if open_tags := parser.open_tags:
+        say(f"the DocTags end within {', '.join(open_tags)}: closed, with all text there is")
+    exported = export(parser.close(), arguments.to) + "\n"
+    if target is None:
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+        print(exported, end="", flush=True)
+        return
+    from ..files import refuse_to_replace, whole_file
+
+    with whole_file(target, refuse_to_replace) as file:
+        file.write_text(exported, encoding="utf-8", newline="")
+
+
+def _read(name: str) -> str:
+    """The content of a file, or of standard input."""
+    shown = "standard input" if name == _STANDARD_INPUT else name
+    content = sys.stdin.buffer.read() if name == _STANDARD_INPUT else Path(name).read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{shown}: byte {error.start} is not UTF-8 text; expected DocTags, as a model writes them, saved as UTF-8"
+        ) from None
+    if not text.strip():
+        raise ValueError(f"{shown} is empty; expected DocTags, as a model writes them")
+    return text
+
+
+def _target(out: Path | None, source: str, to: str) -> Path | None:
+    """The file to write; one of the source's name in a folder that is there."""
+    if out is None or not out.is_dir():
+        return out
+    stem = "document" if source == _STANDARD_INPUT else Path(source).stem
+    return out / f"{stem}.{to}"

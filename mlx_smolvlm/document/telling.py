@@ -1,0 +1,61 @@
+"""What the command says about pages."""
+
+from typing import TYPE_CHECKING
+
+from ..command_line.progress import duration, per_second
+from ..command_line.runner import one_line
+from ..command_line.standard_streams import line_start, say
+
+if TYPE_CHECKING:
+    from ..documents.document_job import DocumentJob, FoundDocument
+    from ..documents.page_reading import PageReading
+
+
+class PageTeller:
+    """Says what went wrong with a page, each in a line; `num_errors` counts the pages that were not read."""
+
+    def __init__(self, max_tokens: int, models: str) -> None:
+        """`models` names those that are made for documents."""
+        self.num_errors = 0
+        self._max_tokens = max_tokens
+        self._models = models
+        self._has_tags = False
+
+    def tell(self, reading: "PageReading") -> None:
+        """A page is done."""
+        from ..documents.tags import TAG
+
+        place = f"{reading.source}, page {reading.number}"
+        if reading.error is not None:
+            self.num_errors += 1
+            self._say(f"error: {place}: {one_line(reading.error).removeprefix(f'{reading.source}: ')}")
+        elif reading.finish_reason == "length":
+            why = "the end of the model's context" if reading.completion_tokens < self._max_tokens else "--max-tokens"
+            self._say(f"{place}: cut after {reading.completion_tokens} tokens, {why}; what was read is kept")
+        elif reading.finish_reason == "loop":
+            self._say(f"{place}: the model repeated itself and was stopped; what was read is kept")
+        if reading.error is None and not self._has_tags:
+            self._has_tags = True
+            if TAG.search(reading.doctags) is None:
+                self._say(f"note: {place}: no DocTags in the answer; use a model made for documents: {self._models}")
+
+    def _say(self, line: str) -> None:
+        say(f"{line_start()}{line}")
+
+
+def summary(job: "DocumentJob", documents: "list[FoundDocument]", num_errors: int, seconds: float) -> str:
+    """One line."""
+    line = f"{_plural(job.num_pages, 'page')} of {_plural(len(documents), 'document')}"
+    if job.partial:
+        line += f", {len(job.partial)} of them cut"
+    if num_errors:
+        line += f", {num_errors} not read"
+    if not job.todo:
+        return f"{line}; nothing was left to read"
+    if len(job.todo) < job.num_pages:
+        line += f"; {job.num_pages - len(job.todo)} were read before"
+    return f"{line}; {duration(seconds)}, {per_second(len(job.todo) / seconds, 'pages')}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

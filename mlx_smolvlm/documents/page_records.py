@@ -1,0 +1,163 @@
+"""The pages that have been read, kept in the output folder, so that a run that was ended goes on where it was.
+
+A hidden folder has a file for each page, written whole: a page is there or it is not, whatever ends the process. Pages
+are known by the content of their document, so a file that was renamed is not read again, and one that has changed is.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Container, Mapping
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from ..files import refuse_foreign, whole_file, write_json
+from .page_reading import PageReading
+
+FOLDER = ".pages"  # within the output folder
+_RUN, _OUTPUTS, _DOCUMENT = "run.json", "outputs.json", "document.json"
+_MADE_BY = "mlx-smolvlm document"
+_FIELDS = ("doctags", "finish_reason", "prompt_tokens", "completion_tokens", "seconds")
+
+
+class PageRecords:
+    """The records of one output folder, which one process at a time may write. Close it when done."""
+
+    def __init__(self, out: Path):
+        """Open the records in `out`; both are made if they are not there.
+
+        Raises:
+            FileExistsError: another program's folder has their name.
+            ValueError: another process writes there.
+            OSError: nothing can be written there, or it is no folder.
+        """
+        self._out = out
+        folder = out / FOLDER
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        if not is_new and any(folder.iterdir()) and _read(folder / _RUN).get("made_by") != _MADE_BY:
+            raise FileExistsError(f"{folder} is not a folder of this program; name another folder with --out")
+        self._folder = folder
+        self._lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise ValueError(
+                f"another process is writing to {out}; wait for it to end, or name another folder"
+            ) from None
+        except OSError:  # no locks on this file system
+            pass
+        self._outputs: dict[str, list[str]] = _read(folder / _OUTPUTS)
+
+    def close(self) -> None:
+        """Let others write there."""
+        os.close(self._lock)
+
+    def begin(self, model: str, settings: Mapping[str, Any]) -> None:
+        """Note what the pages are read with.
+
+        Args:
+            model: its name, for people.
+            settings: what pages depend on, such as options and the model's fingerprint; of plain types.
+
+        Raises:
+            ValueError: the folder holds pages that were read with something else.
+        """
+        run = {"made_by": _MADE_BY, "model": model, **json.loads(json.dumps(settings))}
+        held = _read(self._folder / _RUN)
+        if held:
+            others = [name for name in run if name != "model" and run[name] != held.get(name)]
+            if others:
+                shown = f" ({held.get('model')})" if "fingerprint" in others else ""
+                what = "another model" if "fingerprint" in others else f"other options ({', '.join(others)})"
+                raise ValueError(
+                    f"{self._out} holds pages that were read with {what}{shown}; name another folder with --out, or "
+                    "remove this one"
+                )
+            return
+        with whole_file(self._folder / _RUN) as file:
+            write_json(file, run)
+
+    def note_document(self, digest: str, source: str, num_pages: int, in_use: Container[str]) -> bool:
+        """Note a document.
+
+        Args:
+            digest, source, num_pages: of the document.
+            in_use: digests of all documents of this run.
+
+        Returns:
+            Whether the same source had another content before. Pages of that are dropped if nothing else has it.
+        """
+        folder = self._folder / digest
+        has_changed = False
+        for other in self._folder.iterdir():
+            if other.name == digest or not other.is_dir() or _read(other / _DOCUMENT).get("source") != source:
+                continue
+            has_changed = True
+            if other.name not in in_use:
+                for file in other.iterdir():
+                    file.unlink()
+                other.rmdir()
+        record = {"source": source, "num_pages": num_pages}
+        if _read(folder / _DOCUMENT) != record:
+            folder.mkdir(exist_ok=True)
+            with whole_file(folder / _DOCUMENT) as file:
+                write_json(file, record)
+        return has_changed
+
+    def numbers(self, digest: str) -> set[int]:
+        """The pages of a document that are there."""
+        with suppress(OSError):
+            return {int(path.stem) for path in (self._folder / digest).iterdir() if path.stem.isdigit()}
+        return set()
+
+    def get(self, digest: str, number: int, source: str) -> PageReading:
+        """A page that is there. Raises ValueError if its record is damaged."""
+        path = self._folder / digest / f"{number:05d}.json"
+        record = _read(path)
+        try:
+            width, height = record["size"]
+            return PageReading(source, number, size=(width, height), **{name: record[name] for name in _FIELDS})
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{path} is damaged; remove it, and run the same command again") from None
+
+    def put(self, digest: str, reading: PageReading) -> None:
+        """Keep a page, whole or not at all."""
+        record = {name: getattr(reading, name) for name in _FIELDS} | {"size": list(reading.size)}
+        with whole_file(self._folder / digest / f"{reading.number:05d}.json") as file:
+            file.write_text(json.dumps(record), encoding="utf-8")  # escapes: text may hold half a surrogate pair
+
+    def check_output(self, target: Path) -> None:
+        """Raise FileExistsError if a file is there that this program has not written, or that was changed since."""
+        known = self._outputs.get(target.relative_to(self._out).as_posix(), [])
+        what = "file that this command has written and nobody has changed"
+        refuse_foreign(target, lambda path: _digest(path.read_bytes()) in known, what)
+
+    def write_output(self, target: Path, content: bytes) -> None:
+        """Write a file of the output folder, whole or not at all; see `check_output`."""
+        if target.is_file() and target.read_bytes() == content:
+            return
+        self.check_output(target)
+        name = target.relative_to(self._out).as_posix()
+        self._outputs[name] = [*self._outputs.get(name, [])[-1:], _digest(content)]
+        with whole_file(self._folder / _OUTPUTS) as file:  # before the file itself: a kill between harms nothing
+            write_json(file, self._outputs)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(target, self.check_output) as file:
+            file.write_bytes(content)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if there is none."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _digest(content: bytes) -> str:
+    return blake2b(content, digest_size=16).hexdigest()

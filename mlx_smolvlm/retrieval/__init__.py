@@ -1,0 +1,1 @@
+"""Finding pages: ColSmol's vectors of pages and queries, and indexes of them."""

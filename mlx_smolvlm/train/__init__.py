@@ -1,0 +1,1 @@
+"""Fine-tuning: `python -m mlx_smolvlm.train`."""

@@ -1,0 +1,82 @@
+"""What a run leaves: an adapter in PEFT's format, or with full training a checkpoint like the one it began with."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from ..convert.save import copy_companions, find_companions
+from ..files import refuse_to_replace, whole_folder, write_json
+from ..model.adapters.adapter_export import peft_files
+from ..model.adapters.changes import EMBEDDINGS, HEAD
+from ..model.adapters.companion_files import COMPANIONS
+from ..model.checkpoint_folder import ADAPTER_CONFIG, PEFT_WEIGHTS
+from ..model.weights import INDEX, PATCH_EMBEDDING_WEIGHT, load_tensors, read_index
+from .run_folder import RECORD, RunFolder, save_arrays
+from .trainable import Trainable
+
+
+def write_output(run: RunFolder, trainable: Trainable, base: Path, base_name: str, record: Mapping[str, Any]) -> None:
+    """Write the folder that the run is for, with its record, metrics and report, whole or not at all.
+
+    Args:
+        run: the run.
+        trainable: what was trained.
+        base: folder of the base model.
+        base_name: what the adapter's configuration calls it.
+        record: of the run, for `training.json`.
+
+    Raises:
+        FileExistsError: the folder is there by now, and not empty.
+        OSError: it cannot be written.
+    """
+    with _output(run.out) as folder:
+        if trainable.method == "full":
+            _write_checkpoint(folder, trainable, base)
+        else:
+            _write_adapter(folder, trainable, base_name, record["options"]["dropout"])
+        write_json(folder / RECORD, record)
+        for file in (run.metrics, run.report):
+            if file.is_file():
+                shutil.copyfile(file, folder / file.name)
+
+
+@contextmanager
+def _output(out: Path) -> Iterator[Path]:
+    with whole_folder(out, refuse_to_replace) as folder:
+        yield folder
+
+
+def _write_adapter(folder: Path, trainable: Trainable, base_name: str, dropout: float) -> None:
+    config, tensors = peft_files(trainable.adapter(base_name), base_name)
+    settings = {name: value for name, value in trainable.settings.items() if name in config}
+    write_json(folder / ADAPTER_CONFIG, config | settings | {"lora_dropout": dropout})
+    save_arrays(folder / PEFT_WEIGHTS, tensors, {"format": "pt"})
+    for name in COMPANIONS if trainable.init_folder else ():
+        if (trainable.init_folder / name).is_file():  # type: ignore[operator]
+            shutil.copyfile(trainable.init_folder / name, folder / name)  # type: ignore[operator]
+
+
+def _write_checkpoint(folder: Path, trainable: Trainable, base: Path) -> None:
+    """The base's files again, under its names, in its layout and types, with the trained values."""
+    index = read_index(base)
+    parameters = dict(trainable.parameters)
+    if f"{HEAD}.weight" in index and f"{HEAD}.weight" not in parameters:  # a copy of the tied embeddings
+        parameters[f"{HEAD}.weight"] = parameters[f"{EMBEDDINGS}.weight"]
+    stored = load_tensors(index.items())
+    by_file: dict[Path, dict[str, mx.array]] = {}
+    for name, info in index.items():
+        array = parameters.get(name, stored[name]).astype(stored[name].dtype)
+        if name == PATCH_EMBEDDING_WEIGHT and info.is_huggingface:
+            array = array.transpose(0, 3, 1, 2)  # (out, height, width, in) -> (out, in, height, width)
+        by_file.setdefault(info.file, {})[info.name_in_file] = array
+    is_huggingface = any(info.is_huggingface for info in index.values())
+    for file, arrays in by_file.items():
+        save_arrays(folder / file.name, arrays, {"format": "pt" if is_huggingface else "mlx"})
+    copy_companions(find_companions(base), folder)
+    for name in ("config.json", INDEX):
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)

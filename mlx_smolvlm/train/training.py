@@ -1,0 +1,203 @@
+"""The loop of a run: rows -> gradients -> steps, with the state kept so that it can go on."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import mlx.core as mx
+
+from .batches import StepPlan
+from .forward import MicroBatch
+from .metrics_log import MetricsLog, Record
+from .micro_batches import MicroBatches
+from .optimization import Gradients, Optimization, gradients_of
+from .recipe import Recipe
+from .run_data import RunData
+from .run_folder import RunFolder
+from .step_memory import MemoryPlan
+from .trainable import Trainable
+from .validation import Validation, best_step, is_over, losses_of
+
+_STEPS_PER_CLEANING = 16
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """A step that is done.
+
+    Attributes:
+        step: its number, from 1.
+        loss: the mean over the trained tokens; None if there were none.
+        num_tokens: of all rows, of this process.
+        seconds: that it took.
+    """
+
+    step: int
+    loss: float | None
+    num_tokens: int
+    seconds: float
+
+
+class TrainingRun:
+    """One run, from where it is to its end.
+
+    Attributes:
+        optimization: the optimizer, which knows how many steps are done.
+    """
+
+    def __init__(
+        self,
+        trainable: Trainable,
+        recipe: Recipe,
+        data: RunData,
+        batches: MicroBatches,
+        plan: StepPlan,
+        memory: MemoryPlan,
+        folder: RunFolder | None,
+        *,
+        num_steps: int,
+        validation: Validation | None = None,
+        on_validated: Callable[[], None] = lambda: None,
+        save_every: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ):
+        """
+        Args:
+            trainable, recipe, data, batches, plan, memory: what is trained, how, and on what.
+            folder: where states and metrics are kept; None for processes other than the first.
+            num_steps: of the run.
+            validation: of the first process; None without one.
+            on_validated: called after each validation.
+            save_every: steps between two states.
+            rank, num_ranks: this process among those of `mlx.launch`.
+        """
+        self.optimization = Optimization(trainable, recipe, num_steps)
+        self._trainable = trainable
+        self._recipe = recipe
+        self._data = data
+        self._batches = batches
+        self._losses = losses_of(recipe)
+        self._plan = plan
+        self._memory = memory
+        self._folder = folder
+        self._validation = validation
+        self._log: MetricsLog | None = None
+        self._lengths = data.lengths
+        self._on_validated = on_validated
+        self._save_every = save_every
+        self._rank, self._num_ranks = rank, num_ranks
+        self._saved = -1  # step of the newest state
+
+    @property
+    def warmup(self) -> int:
+        """Steps in which the rate rises."""
+        return self._recipe.warmup
+
+    def restore(self, step: int, arrays: dict[str, mx.array]) -> None:
+        """Go on from a state. Raises ValueError if it is that of another run."""
+        self.optimization.restore(step, arrays)
+        self._saved = step
+
+    def steps(self, cancel: Event, share_cancel: Callable[[bool], bool]) -> Iterator[StepReport]:
+        """Train until the end, or until `cancel` is set: then the state is kept.
+
+        Args:
+            cancel: ends the run after the step under way.
+            share_cancel: tells whether any process is to end.
+
+        Raises:
+            ValueError: a loss or gradients that are not finite, or an image that has changed. The state before is kept.
+            OSError: the state cannot be kept.
+        """
+        optimization = self.optimization
+        if self._folder is not None:
+            self._log = MetricsLog(self._folder.metrics, optimization.step)
+        try:
+            self._validate()
+            while optimization.step < optimization.num_steps:
+                if share_cancel(cancel.is_set() or self.has_converged):
+                    break
+                start = time.monotonic()
+                rate = optimization.learning_rate
+                units = self._plan.rows(optimization.step)
+                gradients = gradients_of(
+                    self._trainable,
+                    self._micro_batches(optimization.step),
+                    self._losses,
+                    checkpoint=self._memory.checkpoint,
+                    is_shared=self._num_ranks > 1,
+                )
+                self._check(gradients)
+                optimization.update(gradients)
+                seconds = time.monotonic() - start
+                num_tokens = sum(self._lengths[unit] for unit in units)
+                if self._log is not None:
+                    self._log.add(self._metrics(gradients, rate, num_tokens, seconds))
+                if optimization.step % self._save_every == 0:
+                    self.save()
+                if optimization.step % _STEPS_PER_CLEANING == 0:
+                    mx.clear_cache()  # buffers of lengths that may not come again
+                self._validate()
+                yield StepReport(optimization.step, gradients.loss, num_tokens, seconds)
+        finally:
+            self.save()
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """What the metrics say so far; empty in processes other than the first."""
+        return self._log.records if self._log is not None else []
+
+    @property
+    def has_converged(self) -> bool:
+        """Whether validation got no better for as long as the recipe has patience."""
+        return is_over(self.records, self._recipe.patience)
+
+    def _validate(self) -> None:
+        """Look at held rows, if it is time to."""
+        step, validation = self.optimization.step, self._validation
+        if validation is None or self._log is None or self._folder is None:
+            return
+        if not validation.is_due(step, self.optimization.num_steps, self.records):
+            return
+        self._log.add(validation.record(step))
+        if best_step(self.records) == step:
+            self._folder.save_best(step, self._trainable.parameters)
+        self._on_validated()
+
+    def save(self) -> None:
+        """Keep the state, if it is not kept already."""
+        if self._folder is not None and self._saved != self.optimization.step > 0:
+            self._folder.save(self.optimization.step, self.optimization.state())
+            self._saved = self.optimization.step
+
+    def _micro_batches(self, step: int) -> Iterator[MicroBatch]:
+        """Those of this process."""
+        at_once = self._memory.max_tokens
+        for units in self._plan.batches(step, at_once, self._rank, self._num_ranks):
+            rows = [row for unit in units for row in self._data.members(unit)]
+            yield self._batches.of(rows, f"{self._recipe.seed} {step}")
+
+    def _check(self, gradients: Gradients) -> None:
+        if gradients.are_finite:
+            return
+        what = f"the loss is {gradients.loss}" if gradients.loss != gradients.loss else "the gradients are not finite"
+        raise ValueError(
+            f"step {self.optimization.step + 1}: {what}; the learning rate may be too high, or the type too narrow "
+            "(--dtype bfloat16 or float32)"
+        )
+
+    def _metrics(self, gradients: Gradients, rate: float, num_tokens: int, seconds: float) -> dict[str, Any]:
+        return {
+            "step": self.optimization.step,
+            "epoch": self.optimization.step / self._plan.steps_per_epoch,
+            "loss": gradients.loss,
+            "learning_rate": rate,
+            "gradient_norm": gradients.norm,
+            "losses": gradients.num_losses,
+            "tokens": num_tokens,
+            "seconds": seconds,
+            "peak_memory_bytes": mx.get_peak_memory(),
+        }

@@ -1,0 +1,264 @@
+"""`train` without `--check`: everything from the arguments to the folder that is made."""
+
+import argparse
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from ..api.finding import check_utf8, find_checkpoint
+from ..api.loading import DEMO_MODEL, DTYPES, default_dtype, load_model, refuse_retriever
+from ..batch.ranks import Ranks
+from ..command_line.arguments import media_options
+from ..command_line.drawings import check_plot
+from ..command_line.progress import Progress, duration, per_second
+from ..command_line.signals import Interruption
+from ..command_line.standard_streams import say
+from ..command_line.waiting import Waiting
+from ..convert.checkpoint import convert_checkpoint
+from ..files import refuse_to_replace
+from ..model.checkpoint_folder import ADAPTER_CONFIG, PEFT_WEIGHTS, check_folder
+from ..model.config import read_model_config
+from ..model.json_fields import read_json
+from ..processor.processor import load_processor
+from .batches import StepPlan
+from .group import begin_alike, check_alike, shared_cancel
+from .identity import folder_digest
+from .loss_plot import write_plot
+from .micro_batches import MicroBatches
+from .outputs import write_output
+from .recipe import Recipe
+from .run_data import RunData, read_data
+from .run_folder import RECORD, RunFolder, refuse_changes
+from .step_memory import MemoryNeeds, MemoryPlan, plan_memory
+from .stored_features import StoredFeatures
+from .trainable import Trainable
+from .training import TrainingRun
+from .training_report import write_report
+from .validation import Validation, best_step
+
+_WORTH_SAYING = 10**8  # bytes of disk
+
+
+def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) -> None:
+    """Train, and write the output.
+
+    Raises:
+        ValueError, FileNotFoundError, FileExistsError, OSError: what is wrong with arguments, rows, model or disk.
+        SystemExit: a signal ended the run; its state is kept.
+    """
+    out, merged = _targets(arguments, recipe)
+    if arguments.plot is not None:
+        check_plot(Path(arguments.plot).expanduser())
+    base = find_checkpoint(arguments.model or DEMO_MODEL)
+    check_folder(base)
+    config = read_model_config(base)
+    refuse_retriever(base, config)
+    if merged is not None and config.quantization:
+        raise ValueError(f"--merge cannot merge into {base}, which is quantized; use the adapter with --adapter-path")
+    init = [] if recipe.init_adapter is None else [find_checkpoint(recipe.init_adapter)]
+    processor = load_processor(base, config, init)
+    with ExitStack() as opened:
+        waiting = opened.enter_context(Waiting(not arguments.quiet and ranks.rank == 0))
+        waiting.tell("reading the rows")
+        data = read_data(arguments, recipe, processor)
+        record: dict[str, Any] = {
+            "options": recipe.as_json() | {"processes": ranks.size},
+            "model": folder_digest(base, ["config.json", "*.safetensors"]),
+            "init_adapter": folder_digest(init[0], [ADAPTER_CONFIG, PEFT_WEIGHTS]) if init else None,
+            "data": data.digest,
+        }
+        check_alike(ranks, record)
+        if arguments.resume and (out / RECORD).is_file():
+            refuse_changes(read_json(out / RECORD), record, out)
+            if ranks.rank == 0 and RunFolder(out).path.is_dir():  # it was killed just before the end
+                opened.enter_context(RunFolder(out)).remove()
+            if merged is None or merged.exists():
+                say(f"{out} is finished: nothing is left to do")
+                return
+            waiting.stop()
+            _merge(base, out, merged, ranks)
+            return
+        refuse_to_replace(out)
+        folder = opened.enter_context(RunFolder(out)) if ranks.rank == 0 else None
+        if folder is not None and folder.has_state and not arguments.resume:
+            raise ValueError(
+                f"{folder.path} holds a run that was stopped; add --resume to go on, or remove that folder"
+            )
+        waiting.tell("loading the model")
+        model = load_model(base, config, recipe.dtype or default_dtype(), fuse=False)
+        trainable = Trainable(model, recipe, init[0] if init else None)
+        memory = _memory(trainable, recipe, processor.config.image_seq_len, data)
+        plan = StepPlan(
+            data.lengths[: data.num_trained],
+            recipe.batch_size * recipe.accumulate * ranks.size,
+            seed=recipe.seed,
+            shuffle=recipe.shuffle,
+        )
+        epochs = recipe.run_epochs
+        num_steps = recipe.steps or (epochs or 1) * plan.steps_per_epoch
+        features = _features(arguments, trainable, folder, data)
+        batches = MicroBatches(trainable, data.examples, features, are_pairs=recipe.preference)
+        validation = None
+        if folder is not None and data.num_held:
+            options = media_options(arguments)
+            validation = Validation(trainable, recipe, processor, data, batches, memory, num_steps, options)
+        given = {name: value for name, value in recipe.as_json().items() if value != getattr(Recipe, name)}
+        facts = {"model": arguments.model or DEMO_MODEL, "rows": arguments.data, "method": trainable.method} | given
+        run = TrainingRun(
+            trainable,
+            recipe,
+            data,
+            batches,
+            plan,
+            memory,
+            folder,
+            num_steps=num_steps,
+            validation=validation,
+            on_validated=lambda: _write_report(folder, facts, run, validation, arguments.plot),
+            save_every=arguments.save_every,
+            rank=ranks.rank,
+            num_ranks=ranks.size,
+        )
+        if folder is not None:
+            if folder.has_state:
+                folder.check_same(record)
+                run.restore(*folder.load())
+            else:
+                folder.begin(record)
+        begin_alike(ranks, run.optimization)
+        waiting.stop()
+        is_shown = ranks.rank == 0 and not arguments.quiet
+        if is_shown:
+            _say_plan(trainable, data, run, memory, arguments.resume)
+            if features is not None and (size := features.bytes_of(data.examples)) > _WORTH_SAYING:
+                say(f"image features take at most {size / 1e9:.1f} GB of disk while it trains")
+        _train(run, ranks, out, is_shown)
+        if folder is not None:
+            _write_report(folder, facts, run, validation, arguments.plot)
+            if validation is not None and (best := best_step(run.records)) is not None:
+                trainable.parameters |= folder.load_best(best)
+                record["best_step"] = best
+            write_output(folder, trainable, base, str(arguments.model or DEMO_MODEL), record)
+            folder.remove()
+    if is_shown:
+        say(f"wrote {out}")
+    if merged is not None:
+        _merge(base, out, merged, ranks)
+
+
+def _merge(base: Path, out: Path, merged: Path, ranks: Ranks) -> None:
+    if ranks.rank == 0:
+        convert_checkpoint(base, merged, adapter_path=out)
+        say(f"wrote {merged}, which is merged")
+
+
+def _write_report(
+    folder: RunFolder | None, facts: dict[str, Any], run: TrainingRun, validation: Validation | None, plot: str | None
+) -> None:
+    """The page about the run, and its drawing, so far."""
+    if folder is None:
+        return
+    title = f"Training {folder.out.name}"
+    answers = validation.held_answers(run.records) if validation is not None else ()
+    write_report(folder.report, title, facts, run.records, answers)
+    if plot is not None:
+        write_plot(Path(plot).expanduser(), title, run.records)
+
+
+def _targets(arguments: argparse.Namespace, recipe: Recipe) -> tuple[Path, Path | None]:
+    """The folder to make, and the merged one, if they can be made."""
+    if not arguments.adapter_out:
+        raise ValueError("--adapter-out is missing; name the folder to make")
+    out = Path(arguments.adapter_out).expanduser().absolute()
+    check_utf8(out)
+    if not (arguments.resume and (out / RECORD).is_file()):
+        refuse_to_replace(out)
+    if arguments.merge is None:
+        return out, None
+    if recipe.method == "full":
+        raise ValueError("--merge merges an adapter; --method full writes a whole checkpoint already")
+    merged = Path(arguments.merge).expanduser().absolute() if arguments.merge else out.with_name(f"{out.name}-merged")
+    check_utf8(merged)
+    if merged == out:
+        raise ValueError(f"--merge {merged} is the adapter's own folder; choose another one")
+    if not (arguments.resume and (out / RECORD).is_file()):
+        refuse_to_replace(merged)
+    return out, merged
+
+
+def _memory(trainable: Trainable, recipe: Recipe, image_seq_len: int, data: RunData) -> MemoryPlan:
+    arrays: Any = tree_flatten(trainable.model.parameters())
+    needs = MemoryNeeds(
+        trainable.model.config,
+        image_seq_len,
+        DTYPES[recipe.dtype or default_dtype()].size,
+        sum(array.nbytes for _, array in arrays),
+        trainable.num_parameters,
+        not trainable.encoder_is_frozen,
+        max(data.lengths),
+        max(int(row.trained.sum()) for row in data.examples) * data.rows_per_unit,
+        max(row.num_tiles for row in data.examples) * data.rows_per_unit,
+    )
+    max_bytes = None if recipe.max_memory_gb is None else recipe.max_memory_gb * 1e9
+    return plan_memory(needs, recipe.grad_checkpoint, max_bytes)
+
+
+def _features(
+    arguments: argparse.Namespace, trainable: Trainable, folder: RunFolder | None, data: RunData
+) -> StoredFeatures | None:
+    """Where image features come from; None if they change while it trains."""
+    if not trainable.encoder_is_frozen:
+        if arguments.feature_cache is not None:
+            raise ValueError("--feature-cache: the encoder or the connector is trained, so its features change")
+        return None
+    if not any(example.num_tiles for example in data.examples):
+        return None
+    own = folder.path / "features" if folder is not None else None
+    return StoredFeatures(
+        trainable.model, Path(arguments.feature_cache).expanduser() if arguments.feature_cache else own
+    )
+
+
+def _say_plan(trainable: Trainable, data: RunData, run: TrainingRun, memory: MemoryPlan, resume: bool) -> None:
+    """Two lines before it begins."""
+    done, num_steps = run.optimization.step, run.optimization.num_steps
+    examples = data.examples[: data.num_trained * data.rows_per_unit]
+    counts = sum(int(example.trained.sum()) for example in examples), sum(len(row.input_ids) for row in examples)
+    held = f"{data.num_held} are held, " if data.num_held else ""
+    say(
+        f"{trainable.method}: {trainable.num_parameters:,} parameters, {data.num_trained} rows, {held}"
+        f"{counts[0]:,} of {counts[1]:,} tokens are trained"
+    )
+    if run.warmup > num_steps:
+        say(f"note: --warmup {run.warmup} is longer than the run, so the rate stays below --learning-rate")
+    again = ", activations computed again" if memory.checkpoint else ""
+    where = f"from step {done + 1} on" if done else "nothing was saved, so from the beginning" if resume else ""
+    steps = ", ".join(filter(None, [f"{num_steps} steps", where]))
+    say(f"{steps}; {memory.max_tokens:,} tokens at a time{again}, at most {memory.bound_bytes / 1e9:.2f} GB of memory")
+
+
+def _train(run: TrainingRun, ranks: Ranks, out: Path, is_shown: bool) -> None:
+    optimization, start, num_tokens = run.optimization, time.monotonic(), 0
+    first = optimization.step
+    with Interruption() as interruption, Progress(is_shown) as progress:
+        progress.stage(total=optimization.num_steps - first, unit="steps")
+        for report in run.steps(interruption.cancel, lambda is_set: shared_cancel(ranks, is_set)):
+            num_tokens += report.num_tokens
+            rate = per_second(report.num_tokens / max(report.seconds, 1e-9), "tokens")
+            loss = "no trained tokens" if report.loss is None else f"loss {report.loss:.4f}"
+            progress.advance(note=f"{loss}, {rate}, {mx.get_peak_memory() / 1e9:.2f} GB")
+    if run.has_converged:
+        if is_shown:
+            say(f"validation got no better; ended after step {optimization.step}")
+    elif optimization.step < optimization.num_steps:
+        if ranks.rank == 0:
+            say(f"stopped after step {optimization.step}, which is kept; run the same command with --resume to go on")
+        interruption.conclude()
+        raise SystemExit(0)
+    if is_shown and optimization.step > first:
+        seconds = time.monotonic() - start
+        say(f"{optimization.step - first} steps in {duration(seconds)}, {per_second(num_tokens / seconds, 'tokens')}")

@@ -1,0 +1,176 @@
+"""`train`: the folder that it makes, going on after a stop, and what it refuses."""
+
+import json
+
+import mlx.core as mx
+import pytest
+from safetensors.numpy import load_file, save_file
+from support.command_lines import assert_refused, run
+from support.training import write_rows
+
+import mlx_smolvlm
+from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
+from mlx_smolvlm.train.optimization import Optimization
+from mlx_smolvlm.train.stored_features import StoredFeatures
+
+SPLIT = ("--no-split",)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return write_rows(tmp_path)
+
+
+@pytest.fixture
+def train(monkeypatch, capsys, checkpoint, rows, tmp_path):
+    """A function that trains into a folder, five rows in each step unless told otherwise."""
+
+    def call(out, *options, model=None):
+        given = ("--model", model or checkpoint("smolvlm_256m"), "--data", rows, "--adapter-out", tmp_path / out)
+        plain = ("--rank", 2, "--learning-rate", 0.01, *SPLIT)
+        return run(monkeypatch, capsys, "train", *given, *plain, *options)
+
+    return call
+
+
+def adapter(folder):
+    return (folder / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_run_leaves_an_adapter_of_pefts(train, tmp_path, checkpoint):
+    result = train("out", "--steps", 2, "--batch-size", 5, "--merge")
+    assert (result.status, result.out) == (0, ""), result
+    out = tmp_path / "out"
+    names = {"adapter_model.safetensors", "adapter_config.json", "metrics.jsonl", "training.json", "report.html"}
+    assert {path.name for path in out.iterdir()} == names
+    assert not (tmp_path / "out.training").exists()
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["use_dora"]) == (2, 2, False)
+    assert config["base_model_name_or_path"] == str(checkpoint("smolvlm_256m"))
+    shapes = {name: array.shape for name, array in load_file(out / "adapter_model.safetensors").items()}
+    assert shapes["base_model.model.model.text_model.layers.0.self_attn.q_proj.lora_A.weight"] == (2, 96)
+    assert len(shapes) == 2 * len(config["target_modules"])
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2]
+    assert records[1]["loss"] < records[0]["loss"]
+    assert records[0]["learning_rate"] == 0.01
+    ids = [1, 5, 9, 12]
+    unmerged = mlx_smolvlm.load(checkpoint("smolvlm_256m"), adapters=out, dtype="float32")[0](ids)
+    merged = mlx_smolvlm.load(tmp_path / "out-merged", dtype="float32")[0](ids)
+    assert mx.abs(unmerged - merged).max().item() < 1e-4
+
+
+def test_accumulating_is_a_large_batch_to_the_byte(train, tmp_path):
+    for out, options in (("large", (5, 1)), ("small", (1, 5)), ("again", (5, 1, "--grad-checkpoint"))):
+        batch_size, accumulate, *others = options
+        train(out, "--steps", 2, "--batch-size", batch_size, "--accumulate", accumulate, "--dropout", 0.2, *others)
+    assert adapter(tmp_path / "large") == adapter(tmp_path / "small") == adapter(tmp_path / "again")
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(train, rows, tmp_path, monkeypatch):
+    options = ("--steps", 4, "--batch-size", 2, "--dropout", 0.2, "--schedule", "cosine", "--warmup", 1)
+    assert train("whole", *options).status == 0
+    update = Optimization.update
+
+    def stopped(self, gradients):
+        if self.step == 2:
+            raise OSError(28, "No space left on device", "somewhere")
+        update(self, gradients)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Optimization, "update", stopped)
+        result = train("out", *options)
+    assert result.status == 2
+    assert "No space left" in result.err
+    assert not (tmp_path / "out").exists()
+    assert_refused(train("out", *options), "add --resume to go on")
+    assert_refused(train("out", *options, "--resume", "--seed", 3), "--seed is 3, but the run in")
+    content = rows.read_text()
+    rows.write_text(content.replace("A red dot", "A red cat"))
+    assert_refused(train("out", *options, "--resume"), "rows, images, or how they are read changed")
+    rows.write_text(content)
+    result = train("out", *options, "--resume", "--save-every", 1)
+    assert result.status == 0, result
+    assert "from step 3 on" in result.err
+    assert adapter(tmp_path / "out") == adapter(tmp_path / "whole")
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+    result = train("out", *options, "--resume")
+    assert (result.status, "nothing is left to do" in result.err) == (0, True)
+    assert_refused(train("out", *options, "--resume", "--epochs", 2), "exclude each other")
+    assert_refused(train("out", *options), "exists already")
+
+
+def test_features_are_computed_once(train, tmp_path, monkeypatch):
+    computed = []
+    compute = StoredFeatures._compute
+    monkeypatch.setattr(StoredFeatures, "_compute", lambda self, tiles: computed.append(1) or compute(self, tiles))
+    cache = tmp_path / "features"
+    for out in ("first", "second"):
+        assert train(out, "--epochs", 2, "--feature-cache", cache).status == 0
+    assert len(computed) == len(list(cache.iterdir())) == 2
+    assert adapter(tmp_path / "first") == adapter(tmp_path / "second")
+    assert_refused(train("third", "--train-vision", "--feature-cache", cache), "so its features change")
+    for file in cache.iterdir():
+        file.write_bytes(b"damaged")
+    assert train("fourth", "--epochs", 2, "--feature-cache", cache).status == 0
+    assert adapter(tmp_path / "fourth") == adapter(tmp_path / "first")
+
+
+def test_full_training_writes_a_checkpoint_like_its_base(train, tmp_path, checkpoint, rows, monkeypatch, capsys):
+    base = checkpoint("smolvlm_256m")
+    paths = ("--model", base, "--data", rows, "--adapter-out", tmp_path / "full")
+    result = run(monkeypatch, capsys, "train", *paths, "--method", "full", "--steps", 1, *SPLIT, "--train-connector")
+    assert result.status == 0, result
+    before, after = load_file(base / "model.safetensors"), load_file(tmp_path / "full" / "model.safetensors")
+    assert {name: array.shape for name, array in before.items()} == {name: a.shape for name, a in after.items()}
+    changed = {name for name in before if (before[name] != after[name]).any()}
+    assert not any("vision_model" in name for name in changed)
+    assert {"lm_head.weight", "model.text_model.norm.weight"} <= changed
+    assert any("connector" in name for name in changed)
+    mlx_smolvlm.load(tmp_path / "full")
+    convert_checkpoint(tmp_path / "full", tmp_path / "mlx", quantization=QuantizationOptions(bits=8, group_size=32))
+
+
+@pytest.mark.parametrize(
+    "options, problem",
+    [
+        (("--rank", 0), "--rank is 0"),
+        (("--alpha", 0), "--alpha is 0"),
+        (("--dropout", 1), "--dropout is 1"),
+        (("--learning-rate", "nan"), "--learning-rate is nan"),
+        (("--method", "full"), "--rank is for adapters"),
+        (("--target", "q_proj", "--train-vision"), "--target and --train-vision exclude each other"),
+        (("--steps", 2, "--epochs", 2), "--steps and --epochs exclude each other"),
+        (("--save-every", 0), "--save-every is 0"),
+        (("--max-memory", 0.001), "one row at a time can take"),
+        (("--target", "norm"), "has no low-rank change"),
+        (("--init-adapter", "."), "not an adapter"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_any_step(train, tmp_path, options, problem):
+    assert_refused(train("out", *options), problem)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_folders_that_hold_something_are_left_alone(train, tmp_path):
+    for name in ("out", "out-merged"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine")
+        assert_refused(train("out", "--merge"), f"{tmp_path / name} exists already")
+        (tmp_path / name / "notes.txt").unlink()
+    assert train("out", "--steps", 1).status == 0
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_state(train, tmp_path, checkpoint):
+    weights = load_file(checkpoint("smolvlm_256m") / "model.safetensors")
+    base = tmp_path / "base"
+    base.mkdir()
+    for file in checkpoint("smolvlm_256m").iterdir():
+        (base / file.name).write_bytes(file.read_bytes())
+    weights["lm_head.weight"][3, 3] = float("nan")
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    result = train("out", "--steps", 2, model=base)
+    assert result.status == 2
+    assert "step 1: the loss is nan" in result.err
+    assert not (tmp_path / "out").exists()
