@@ -65,9 +65,8 @@ def add_quality_options(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="DIR",
         help="samples to measure and calibrate on: images, each with its question in a .txt of the same name, PDFs "
-        "(their pages), or .jsonl files with a conversation per line (default: drawn on the fly)",
-        help="samples to measure and calibrate on: images, each with its question in a .txt of the same name, "
-        "or .jsonl files with a conversation per line (default: drawn on the fly); for ColSmol, PDFs and images",
+        "(their pages), or .jsonl files with a conversation per line (default: drawn on the fly); "
+        "for ColSmol, PDFs and images",
     )
 
 

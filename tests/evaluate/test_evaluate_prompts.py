@@ -95,6 +95,12 @@ def test_an_unknown_set_has_the_default_builder_and_says_so(monkeypatch, capsys,
     assert row["prompt"].endswith("Answer with the letter.<end_of_utterance>\nAssistant: Answer:")
 
 
+def test_what_a_message_does_not_show_is_named(monkeypatch, capsys, tmp_path):
+    row = {"question": "Q", "images": ["1.png"], "hint": "H", "source": "somewhere", "A": "only one"}
+    result = run(monkeypatch, capsys, "evaluate", as_jsonl(tmp_path, "POPE", [row]), "--print-prompts")
+    assert result.err == "note: not used in prompts or scores: hint, options, source\n"
+
+
 def test_numbers_in_tables_come_out_as_pandas_writes_them(monkeypatch, capsys, tmp_path):
     rows = [{"index": 1, "question": "Q", "image_path": "1.png", "A": "007", "B": "1", "C": "None"}]
     rows.append({"index": 2, "question": "Q", "image_path": "1.png", "A": "2", "B": "", "C": "x"})
@@ -125,6 +131,7 @@ def test_tables_that_are_not_understood(monkeypatch, capsys, tmp_path, text, pro
     ("record", "problem"),
     [
         ({"question": "Q"}, "has no image and no video"),
+        ({"question": "Q", "images": ["1.png"], "frames": 2}, "has images and frames; expected one of them"),
         ({"images": ["1.png"]}, "has no question"),
         ({"question": "Q", "video": "gone.mp4"}, "gone.mp4: no such video"),
         ({"question": "Q", "candidates": "one", "frames": 2}, "is no list"),
