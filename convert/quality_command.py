@@ -12,6 +12,7 @@ from ..command_line.progress import Progress
 from ..command_line.standard_streams import say
 from ..evaluate.mini_selection import MiniSuite
 from ..media.reporting import report
+from ..model.config import read_model_config
 from ..processor.processor import load_processor
 from .calibration import calibrate, float16_warnings, quality_data
 from .calibration_data import check_samples, read_samples
@@ -21,6 +22,7 @@ from .mini_quality import MINI_ROWS, mini_quality
 from .plan import Plan, QuantizationOptions, plan_quantization, refuse_unquantized
 from .quality import QUALITY, quality_json, quality_text, write_plot, write_quality
 from .quantize import Rounding
+from .retriever_comparison import compare_retrievers, comparison_text
 from .save import check_target
 from .source_checkpoint import Source, open_source
 
@@ -63,7 +65,8 @@ def add_quality_options(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="DIR",
         help="samples to measure and calibrate on: images, each with its question in a .txt of the same name, PDFs "
-        "(their pages), or .jsonl files with a conversation per line (default: drawn on the fly)",
+        "(their pages), or .jsonl files with a conversation per line (default: drawn on the fly); "
+        "for ColSmol, PDFs and images",
     )
 
 
@@ -101,6 +104,9 @@ def run_comparison(arguments: argparse.Namespace, command: str) -> None:
     if arguments.plot:
         check_plot(arguments.plot)
     reference, candidate = arguments.compare
+    if _is_retriever(reference):
+        _compare_retrievers(arguments, reference, candidate)
+        return
     num_rows = MINI_ROWS if arguments.mini_rows is None else arguments.mini_rows
     if num_rows:
         MiniSuite(num_rows)  # refuses what is out of range before the work
@@ -119,6 +125,22 @@ def run_comparison(arguments: argparse.Namespace, command: str) -> None:
         report("")
     if Path(candidate).is_dir() and open_source(candidate).formats:
         _leave(quality, Path(candidate))
+
+
+def _is_retriever(name: str) -> bool:
+    folder = find_checkpoint(name)
+    return (folder / "config.json").is_file() and read_model_config(folder).is_retriever
+
+
+def _compare_retrievers(arguments: argparse.Namespace, reference: str, candidate: str) -> None:
+    given = (("--plot", arguments.plot), ("--mini-rows", arguments.mini_rows))
+    if useless := [option for option, value in given if value is not None]:
+        raise ValueError(f"{reference} finds pages and answers nothing; leave {' and '.join(useless)} out")
+    if arguments.data is None:
+        raise ValueError(f"{reference} finds pages: name a folder of PDFs and images to compare on by --data DIR")
+    measures = compare_retrievers(reference, candidate, Path(arguments.data).expanduser(), arguments.dtype or "float32")
+    report("")
+    print(json.dumps(measures) if arguments.json else comparison_text(measures))
 
 
 def calibrated_plan(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .command_line.adapter_arguments import add_adapter_argument, loading_options
+from .command_line.adapter_arguments import add_adapter_argument
 from .command_line.arguments import (
     add_answer_arguments,
     add_media_arguments,
@@ -20,16 +20,16 @@ from .command_line.arguments import (
 )
 from .command_line.chat_help import HELP
 from .command_line.runner import REPORTED, CommandLine, explain_call, one_line, refuse_tracebacks
-from .command_line.shown_media import ShownMedia, typed_path
+from .command_line.shown_media import ShownMedia, open_medium, typed_path
 from .command_line.signals import Interruption, SingleInterrupts, Stopping, if_held_up
-from .command_line.standard_input import STANDARD_INPUT, check_standard_input, read_pipes
+from .command_line.standard_input import check_standard_input
 from .command_line.standard_streams import say
-from .media.urls import is_url
 from .options import refuse_options
 
 if TYPE_CHECKING:
     from .api.generation import GenerationResponse
     from .api.session import Session
+    from .command_line.chat_models import ChatModels
     from .command_line.waiting import Waiting
 
 
@@ -53,18 +53,17 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
         raise ValueError("--quiet and --verbose exclude each other; leave one out")
     waiting.tell("loading the model")
     with starting.importing():
-        from .api.loading import DEMO_MODEL, load
         from .api.session import Session, check_session_options
+        from .command_line.chat_models import ChatModels
 
     check_session_options(options)
-    loading = loading_options(arguments)
-    model, processor = load(DEMO_MODEL if arguments.model is None else arguments.model, **loading)
+    models = ChatModels(arguments)
     from .command_line.notes import show_demo_note, show_speed_note, with_short_steps
 
     options = with_short_steps(options)
-    session = Session(model, processor, system=arguments.system, options=options, media_options=media)
+    session = Session(*models.pair, system=arguments.system, options=options, media_options=media)
     waiting.stop()
-    chat = _Chat(session, arguments.verbose, waiting, None if arguments.no_history else "chat-history")
+    chat = _Chat(session, arguments.verbose, waiting, None if arguments.no_history else "chat-history", models)
     if arguments.load is not None:
         chat.load(arguments.load, arguments.system)
     for kind in ("image", "video"):
@@ -80,8 +79,16 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
 class _Chat:
     """One conversation on the terminal, or with lines from a pipe."""
 
-    def __init__(self, session: "Session", verbose: bool, waiting: "Waiting", history_name: str | None = None):
+    def __init__(
+        self,
+        session: "Session",
+        verbose: bool,
+        waiting: "Waiting",
+        history_name: str | None = None,
+        models: "ChatModels | None" = None,
+    ):
         self._session = session
+        self._models = models
         self._verbose = verbose
         self._waiting = waiting
         self._shown = ShownMedia()
@@ -90,6 +97,7 @@ class _Chat:
             "/video": lambda source: self.show("video", source),
             "/media": lambda text: say(self._shown.obey(text)),
             "/system": self._set_system,
+            "/adapter": self._use_adapter,
             "/undo": self._undo,
             "/retry": lambda _: self._answer(self._session.regenerate),
             "/save": self._save,
@@ -144,32 +152,10 @@ class _Chat:
         from .media.images import describe_source
 
         source = typed_path(source)
-        if kind == "image":
-            from .command_line.inline_images import show_inline
-            from .media.image_files import MAX_IMAGE_PIXELS
-            from .media.images import load_image
-            from .media.reporting import named_source
-
-            if source in STANDARD_INPUT:
-                raise ValueError("the chat reads standard input itself; save the image to a file first")
-            (content,) = read_pipes([source])
-            self._waiting.tell("opening the image")
-            with named_source(source[:100]):
-                options = self._session.media_options
-                image = load_image(content, max_pixels=options.max_pixels or MAX_IMAGE_PIXELS, page=options.page)
-            self._waiting.stop()
-            if self._is_interactive:
-                show_inline(image)
-            # Only a file can be opened again; what came from elsewhere is kept.
-            self._shown.add(kind, image if is_url(source) or content is not source else source, describe_source(source))
-        else:
-            if not is_url(source):  # those are downloaded with the question
-                from .media.video.probing import probe
-
-                self._waiting.tell("opening the video")
-                probe(Path(source))
-                self._waiting.stop()
-            self._shown.add(kind, source, describe_source(source))
+        self._waiting.tell(f"opening the {kind}")
+        opened = open_medium(kind, source, self._session.media_options, self._is_interactive and self._waiting.stop)
+        self._waiting.stop()
+        self._shown.add(kind, opened, describe_source(source))
         if self._is_interactive:
             say(f"(goes with the next question: {Path(source).name[:100]})")
 
@@ -265,6 +251,14 @@ class _Chat:
 
     def _set_system(self, text: str) -> None:
         self._session.system = text or None
+
+    def _use_adapter(self, text: str) -> None:
+        assert self._models is not None
+        self._waiting.tell("loading the adapter")
+        said = self._models.obey(text)
+        self._session.use(*self._models.pair)
+        self._waiting.stop()
+        say(f"({said})")
 
     def _undo(self, _: str) -> None:
         undone = self._session.undo()

@@ -37,7 +37,7 @@ class GenerationOptions:
             ones are multiplied); 1 changes nothing.
         seed: fixes the random choices, 0 to 2**64 - 1; None takes fresh entropy.
         stop: strings that end the answer; they are not part of the text.
-        skip_special_tokens: False keeps special tokens in the text (SmolDocling's layout tags are such).
+        skip_special_tokens: False keeps special tokens in the text; most layout tags of document models are such.
         json_schema: the answer is JSON that is valid under this schema, given as an object or as JSON text.
         regex: the answer, as a whole, matches this regular expression (the syntax of Rust's `regex` crate). A
             first space is taken for the one that models begin with, and left out.

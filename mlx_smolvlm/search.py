@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .processor.processor import Processor
     from .retrieval.page_index import SearchResult
 
+_MAX_TOKENS = 256
 _MAX_PATH = 1000  # characters that are shown
 _ANSWER_PAGES = 3  # more would not fit into the context of these models, cut into tiles
 
@@ -32,11 +33,13 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
-    for option, value in (("--top-k", arguments.top_k), ("--answer-pages", arguments.answer_pages)):
+    for option in ("--top-k", "--answer-pages", "--max-tokens"):
+        value = getattr(arguments, option[2:].replace("-", "_"))
         if value is not None and value < 1:
             raise ValueError(f"{option} is {value}, expected at least 1")
-    if arguments.answer_pages is not None and not arguments.answer:
-        raise ValueError("--answer-pages is about --answer MODEL; add it")
+    if (arguments.answer_pages or arguments.max_tokens) and not arguments.answer:
+        option = "--answer-pages" if arguments.answer_pages else "--max-tokens"
+        raise ValueError(f"{option} is about --answer MODEL; add it")
     if arguments.answer and not arguments.query.strip():
         raise ValueError("--answer needs a question, and this one is empty")
     folder = Path(arguments.index).expanduser().absolute()
@@ -89,7 +92,9 @@ def _answer(
     waiting.tell("reading the pages")
     images = [page_image(result) for result in shown]
     pieces: list[str] = []
-    for step in stream_generate(model, processor, arguments.query, images=images, max_tokens=arguments.max_tokens):
+    for step in stream_generate(
+        model, processor, arguments.query, images=images, max_tokens=arguments.max_tokens or _MAX_TOKENS
+    ):
         if not pieces:
             waiting.stop()
             if not arguments.json:
@@ -141,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         help="ask this SmolVLM model (a folder or Hub id; demo for the embedded one) the question about the best pages",
     )
     answer.add_argument("--answer-pages", type=int, metavar="N", help=f"show it so many (default: {_ANSWER_PAGES})")
-    answer.add_argument("--max-tokens", type=int, default=256, metavar="N", help="most tokens (default: 256)")
+    answer.add_argument("--max-tokens", type=int, metavar="N", help=f"most tokens of it (default: {_MAX_TOKENS})")
     output = parser.add_argument_group("what is printed")
     output.add_argument(
         "--json",

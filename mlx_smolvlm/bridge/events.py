@@ -12,6 +12,9 @@ MAX_MESSAGE = 2000  # characters; whatever an error quotes, it is read by a pers
 LOST_MEMORY = ("Insufficient Memory", "SubmissionsIgnored")  # of Metal: only a new process can use the GPU again
 OUT_OF_MEMORY = (*LOST_MEMORY, "[malloc", "Unable to allocate", "bad_alloc")
 
+# Made once, as they are used for each token.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=asdict)
+
 
 @dataclass(frozen=True)
 class AnswerStatistics:
@@ -38,7 +41,7 @@ class BridgeEvent:
 
     def json(self) -> str:
         """The event as one line."""
-        text = json.dumps({"event": self.name, **asdict(self)}, ensure_ascii=False, separators=(",", ":"))
+        text = _ENCODER.encode({"event": self.name, **vars(self)})
         return text.encode("utf-8", "replace").decode()  # names of files may have bytes that are no characters
 
 

@@ -21,13 +21,25 @@ class HelloRequest:
 
 
 @dataclass(frozen=True)
+class AdapterInput:
+    """An adapter: a folder or a Hub id, and its weight."""
+
+    path: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class LoadRequest:
-    """Load a model: a folder, a Hub id, or the demo model (null). Its number in later requests is this `id`."""
+    """Load a model: a folder, a Hub id, or the demo model (null). Its number in later requests is this `id`.
+
+    With adapters it is a model of its own; the same base may be loaded with others, or without, beside it.
+    """
 
     id: int
     model: str | None = None
     dtype: str | None = None
     revision: str | None = None
+    adapters: tuple[AdapterInput, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -223,7 +235,7 @@ WIRE_REQUESTS: dict[str, type] = {"frame": FrameRequest, "cancel": CancelRequest
 def parse_json(message: str) -> Any:
     """The JSON value of a message. Raises ValueError."""
     try:
-        return json.loads(message, parse_constant=_refuse_constant)
+        return _DECODER.decode(message)
     except RecursionError:
         raise ValueError("the request is nested too deep") from None
     except ValueError as error:
@@ -264,3 +276,6 @@ def sources(inputs: Sequence[ImageInput | VideoInput], attachments: Sequence[byt
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..media.urls import is_url
 from ..options import GenerationOptions, MediaOptions, refuse_options
+from .notes import show_unused_sampling
 
 DEMO_QUESTION = "Describe the picture."
 DEFAULT_QUESTION = "Describe this image in detail."
@@ -25,7 +26,9 @@ def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R", help="1 changes nothing")
     sampling.add_argument("--seed", type=int, metavar="S", help="fixes random choices")
     sampling.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the answer; repeatable")
-    sampling.add_argument("--keep-special-tokens", action="store_true", help="print them (SmolDocling's layout tags)")
+    sampling.add_argument(
+        "--keep-special-tokens", action="store_true", help="print them (layout tags of document models)"
+    )
     sampling.add_argument(
         "--logprobs", type=int, metavar="K", help="report log probabilities, with those of the K likeliest (0 to 20)"
     )
@@ -114,6 +117,8 @@ def generation_options(arguments: argparse.Namespace) -> GenerationOptions:
         apply_chat_template=not arguments.ignore_chat_template,
         continue_final_message=arguments.continue_final_message,
     )
+    if not getattr(arguments, "quiet", False):
+        show_unused_sampling(options)
     if options.is_structured:
         from ..engine.structured import read_grammar  # imports MLX
 

@@ -4,6 +4,7 @@ HELP = """\
 /image FILE_OR_URL   show an image with the next question
 /video FILE_OR_URL   show a video with the next question
 /system TEXT         set the system prompt; without TEXT, remove it
+/adapter PATH[=W]    use an adapter, or several; none: the base alone; without PATH, say which
 /media               list what goes with the next question; /media remove N (or all) removes
 /undo                take back the last question; its media go with the next one
 /retry               regenerate the last answer (a different one needs --temperature above 0)

@@ -29,6 +29,23 @@ def show_demo_note(example: str = "") -> None:
         say(DEMO_NOTE.format(example=example))
 
 
+def show_unused_sampling(options: GenerationOptions) -> None:
+    """On stderr: options that choose among tokens, where the likeliest is always taken."""
+    if options.temperature:
+        return
+    given = [
+        flag
+        for flag, is_given in (
+            ("--top-p", options.top_p != 1),
+            ("--top-k", options.top_k != 0),
+            ("--min-p", options.min_p != 0),
+        )
+        if is_given
+    ]
+    if given:
+        say(f"note: without effect at --temperature 0, where the likeliest token is taken: {', '.join(given)}")
+
+
 def show_speed_note() -> None:
     """On stderr, the first time that products are slow. Imports MLX."""
     if are_products_slow() and is_first("slow-products"):

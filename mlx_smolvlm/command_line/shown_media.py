@@ -1,12 +1,14 @@
 """The images and videos that go with the next question of a chat."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..media.urls import is_url
+from ..options import MediaOptions
+from .standard_input import STANDARD_INPUT, read_pipes
 
 
 class ShownMedium(NamedTuple):
@@ -100,3 +102,40 @@ def typed_path(text: str) -> str:
         if len(words) == 1 and "\\" not in words[0]:
             return words[0]
     return text
+
+
+def open_medium(
+    kind: str, source: str, options: MediaOptions, before_showing: Callable[[], None] | Literal[False]
+) -> Any:
+    """What is kept of an image or video until it is asked about: its source if it is a file or a video's address.
+
+    Args:
+        kind: "image" or "video".
+        source: path or address.
+        options: how large an image may be, and which page of it is read.
+        before_showing: called before an image is drawn on the terminal; False draws none.
+
+    Raises:
+        ValueError, OSError: it cannot be opened.
+    """
+    if kind == "video":
+        if not is_url(source):  # those are downloaded with the question
+            from ..media.video.probing import probe
+
+            probe(Path(source))
+        return source
+    from ..media.image_files import MAX_IMAGE_PIXELS
+    from ..media.images import load_image
+    from ..media.reporting import named_source
+    from .inline_images import show_inline
+
+    if source in STANDARD_INPUT:
+        raise ValueError("the chat reads standard input itself; save the image to a file first")
+    (content,) = read_pipes([source])
+    with named_source(source[:100]):
+        image = load_image(content, max_pixels=options.max_pixels or MAX_IMAGE_PIXELS, page=options.page)
+    if before_showing:
+        before_showing()
+        show_inline(image)
+    # Only a file can be opened again; what came from elsewhere is kept.
+    return image if is_url(source) or content is not source else source

@@ -195,7 +195,13 @@ def _parser() -> argparse.ArgumentParser:
     reading.add_argument("--max-edge", type=int, metavar="N", help="pixels of a page's longest side after resizing")
     reading.add_argument("--max-pixels", type=int, metavar="N", help="most pixels that an image may have")
     reading.add_argument("--max-tokens", type=int, default=8192, metavar="N", help="most per page (default: 8192)")
-    reading.add_argument("--batch-size", type=int, default=4, metavar="N", help="pages read at a time (default: 4)")
+    reading.add_argument(
+        "--batch-size",
+        type=int,
+        default=4,
+        metavar="N",
+        help="pages read at a time, as far as 2 GiB hold them (default: 4)",
+    )
     reading.add_argument("--dtype", choices=("bfloat16", "float32"), help="default: bfloat16, CPU float32")
     return parser
 

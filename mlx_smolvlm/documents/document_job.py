@@ -132,13 +132,14 @@ class DocumentJob:
         """Look what is left. Raises ValueError, FileExistsError where the output folder is of something else."""
         self._settings = settings
         self._records.begin(model_name, {"fingerprint": fingerprint, **settings.of_pages()})
+        in_use = {document.digest for document in self._documents}
         for document in self._documents:
             self._records.check_output(self._target(document))
             if settings.shows:
                 check_shown_pages(self._out / f"{self._stems[document.source]}{SUFFIX}")
             if document.digest in self._left:
                 continue
-            if self._records.note_document(document.digest, document.source, document.num_pages):
+            if self._records.note_document(document.digest, document.source, document.num_pages, in_use):
                 self.changed.append(document.source)
             known = self._records.numbers(document.digest)
             missing = [number for number in range(1, document.num_pages + 1) if number not in known]

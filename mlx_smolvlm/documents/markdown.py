@@ -96,11 +96,14 @@ def list_items(element: DocumentElement) -> Iterator[DocumentElement]:
 
 def _pairs(region: DocumentElement) -> Iterator[str]:
     """Keys, each with its values; then what belongs to none."""
-    values = {child.number: child for child in region.children if child.kind == "value"}
+    values: dict[int | None, list[DocumentElement]] = {}
+    for child in region.children:
+        if child.kind == "value":
+            values.setdefault(child.number, []).append(child)
     named = {number for child in region.children if child.kind == "key" for number in child.links}
     for child in region.children:
         if child.kind == "key":
-            own = [values.pop(number) for number in child.links if number in values]  # each value once
+            own = [value for number in child.links for value in values.pop(number, [])]  # each once
             belonging = ", ".join(_lines(value.text) for value in own)
             yield f"{_lines(child.text)}: {belonging}" if belonging else _lines(child.text)
         elif child.kind != "value":

@@ -1,5 +1,7 @@
 """A page before and after a model reads it."""
 
+import os
+import warnings
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +11,7 @@ from PIL import Image
 from ..media.images import describe_source
 from ..options import MediaOptions
 from .page_files import DEFAULT_SCALE, PageSource, open_pages
+from .page_images import LeftOutFiles, find_documents
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ def pages_of(
     if media_options is not None and media_options.max_pixels is not None:
         limits["max_pixels"] = media_options.max_pixels
     for source in sources:
+        if isinstance(source, str | os.PathLike) and os.path.isdir(os.path.expanduser(source)):
+            yield from _pages_of_folder(os.fsdecode(source), scale, media_options)
+            continue
         try:
             pages = open_pages(source, **limits)
         except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
@@ -82,3 +88,17 @@ def pages_of(
                     yield PageToRead(pages.name, number, error=error)
                 else:
                     yield PageToRead(pages.name, number, image)
+
+
+def _pages_of_folder(
+    folder: str, scale: float, media_options: MediaOptions | None
+) -> Generator[PageToRead, None, None]:
+    left_out = LeftOutFiles()
+    try:
+        documents = find_documents([folder], left_out)
+    except (ValueError, OSError) as error:
+        yield PageToRead(describe_source(folder), 0, error=error)
+        return
+    for note in left_out.notes():
+        warnings.warn(f"{describe_source(folder)}: {note}", stacklevel=2)
+    yield from pages_of(documents, scale, media_options)

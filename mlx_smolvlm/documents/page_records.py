@@ -7,7 +7,7 @@ are known by the content of their document, so a file that was renamed is not re
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -81,13 +81,23 @@ class PageRecords:
         with whole_file(self._folder / _RUN) as file:
             write_json(file, run)
 
-    def note_document(self, digest: str, source: str, num_pages: int) -> bool:
-        """Note a document. Returns whether the same source had another content before, whose pages are dropped."""
+    def note_document(self, digest: str, source: str, num_pages: int, in_use: Container[str]) -> bool:
+        """Note a document.
+
+        Args:
+            digest, source, num_pages: of the document.
+            in_use: digests of all documents of this run.
+
+        Returns:
+            Whether the same source had another content before. Pages of that are dropped if nothing else has it.
+        """
         folder = self._folder / digest
         has_changed = False
         for other in self._folder.iterdir():
-            if other.name != digest and other.is_dir() and _read(other / _DOCUMENT).get("source") == source:
-                has_changed = True
+            if other.name == digest or not other.is_dir() or _read(other / _DOCUMENT).get("source") != source:
+                continue
+            has_changed = True
+            if other.name not in in_use:
                 for file in other.iterdir():
                     file.unlink()
                 other.rmdir()

@@ -48,14 +48,15 @@ def read_document(
     Args:
         model, processor: from `load`.
         sources: a PDF, image or TIFF of several pages, or a list of them: path, address, bytes, open file, PIL image
-            or array, each.
+            or array, each; or a folder of such files.
         task: what to ask: "page" (all of it), "table", "chart", "formula", "code", "ocr", "identify", "headers" or
             "footers".
         region: left, top, right, bottom, 0 to 500 each, for the tasks that take one (see `PageTask`).
         scale: pixels per point at which PDF pages are rendered; 2 are 144 dpi, as docling does.
         batch_size: most pages to read at a time.
-        options, media_options, keywords: as in `stream_generate`. `max_tokens` is 8192 if it is not given. What a
-            page's answer must have is fixed: special tokens are kept, and it ends with `</doctag>`.
+        options, media_options, keywords: as in `stream_generate`. `max_tokens` is 8192 where neither `options` nor the
+            keyword is given. What a page's answer must have is fixed: special tokens are kept, and it ends with
+            `</doctag>`.
         cancel: when set, no more pages come.
 
     Yields:
@@ -152,9 +153,11 @@ def read_pages(
                 if page.image is None:
                     done.append((index, PageReading(page.source, page.number, error=page.error)))
                 else:
-                    image = task.shown(page.image)
-                    rows.add(BatchRequest(task.prompt, [image]), options, media_options, key=index, cancel=cancel)
-                    answers[index] = _Answering(page.source, page.number, image.size)
+                    images = [task.shown(page.image)]
+                    answers[index] = _Answering(page.source, page.number, images[0].size)
+                    request = BatchRequest(task.prompt, images)
+                    # Once the model begins, it has the tiles, and no row holds a page that may be large.
+                    rows.add(request, options, media_options, key=index, cancel=cancel, on_begin=images.clear)
                 index += 1
 
         while not (cancel is not None and cancel.is_set()):

@@ -20,7 +20,16 @@ from .judge import KEY_VARIABLE, Judge
 from .mini_arguments import add_mini_arguments, data_files, set_defaults
 from .other_modes import add_other_modes, run_other_mode
 from .row_files import RowFiles, read_rows
-from .row_prompts import CHAT, MAX_TOKENS, PROTOCOLS, VLMEVALKIT, WrapperChoice, listed_prompts, row_rule, wrapper_for
+from .row_notes import say_notes
+from .row_prompts import (
+    CHAT,
+    MAX_TOKENS,
+    PROTOCOLS,
+    VLMEVALKIT,
+    WrapperChoice,
+    listed_prompts,
+    wrapper_for,
+)
 from .scorers import SCORERS
 from .wrapper_prompts import WRAPPERS
 
@@ -103,7 +112,7 @@ def _print_prompts(arguments: argparse.Namespace, found: RowFiles) -> None:
         return
     for listed in listed_prompts(found.rows, wrapper_for(arguments.model, arguments.wrapper)):
         print_json(listed)
-    _say_notes(found)
+    say_notes(found)
 
 
 def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path]) -> int:
@@ -147,7 +156,7 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
             folder = opened.enter_context(EvaluationFolder(arguments.out, settings, keys))
             folder.note_places(paths, arguments.image_root)
         if arguments.protocol == VLMEVALKIT:
-            _say_notes(found)
+            say_notes(found)
         asking = Asking(
             arguments.protocol,
             choice,
@@ -207,19 +216,6 @@ def _choice(arguments: argparse.Namespace, folder: str) -> WrapperChoice:
 def _end_at_once(number: int, _: object) -> None:
     """Threads may be in the middle of a video, and Python would wait for them. The next run mends half a line."""
     os._exit(128 + number)
-
-
-def _say_notes(found: RowFiles) -> None:
-    """What is not as a reader might think: sets without rules of their own, and columns that are not used."""
-    for dataset in sorted({row.dataset for row in found.rows if not row_rule(row).is_known}):
-        rule = next(row_rule(row) for row in found.rows if row.dataset == dataset)
-        kind = "a question with options" if rule.message == "mcq" else "a plain question"
-        say(
-            f"note: {dataset} is no set whose prompts SmolVLM's wrappers treat in their own way; it has the default "
-            f"builder, as {kind} (--dataset NAME says which set it is)"
-        )
-    if found.unused:
-        say(f"note: not used: {', '.join(sorted(found.unused))}")
 
 
 def _parser() -> argparse.ArgumentParser:

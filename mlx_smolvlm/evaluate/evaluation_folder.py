@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -57,7 +58,10 @@ class EvaluationFolder:
                 _check_same(found, settings, path)
             self.done = self._mend(keys)
             self._timings = _opened(path / TIMINGS)
-            self._timings.seek(0, os.SEEK_END)
+            with open(path / TIMINGS, "rb") as file:
+                end = sum(map(len, islice(file, self.done)))
+            self._timings.seek(end)
+            self._timings.truncate()
         except BaseException:
             self._results.close()
             raise
@@ -73,8 +77,8 @@ class EvaluationFolder:
 
     def add(self, result: Result, timing: Result) -> None:
         """The next row's line."""
-        self._timings.write(_line(timing))
         self._results.write(_line(result))
+        self._timings.write(_line(timing))
         self.done += 1
 
     def note_places(self, paths: Sequence[Path], image_root: Path | None) -> None:
@@ -87,21 +91,22 @@ class EvaluationFolder:
     def _mend(self, keys: Sequence[tuple[str, str]]) -> int:
         """Count the lines, and cut off half a line at the end."""
         position = number = 0
-        for line in self._results:
-            try:
-                result = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                result = None
-            if not isinstance(result, dict):
-                break
-            key = (str(result.get("dataset")), str(result.get("index")))
-            if number >= len(keys) or key != keys[number]:
-                raise ValueError(
-                    f"{self.path / RESULTS}, line {number + 1} is of the row {key[1]} of {key[0]}, which has another "
-                    "place in the data; name another folder by --out"
-                )
-            position += len(line)
-            number += 1
+        with open(self.path / RESULTS, "rb") as file:
+            for line in file:
+                try:
+                    result = json.loads(line) if line.endswith(b"\n") else None
+                except ValueError:
+                    result = None
+                if not isinstance(result, dict):
+                    break
+                key = (str(result.get("dataset")), str(result.get("index")))
+                if number >= len(keys) or key != keys[number]:
+                    raise ValueError(
+                        f"{self.path / RESULTS}, line {number + 1} is of the row {key[1]} of {key[0]}, which has "
+                        "another place in the data; name another folder by --out"
+                    )
+                position += len(line)
+                number += 1
         self._results.seek(position)
         self._results.truncate()
         return number

@@ -21,7 +21,8 @@ th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd } .numbe
 .rows { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: 1rem }
 .row { border: 1px solid #ccc; border-left: 6px solid #999; border-radius: 4px; padding: .6rem; overflow: hidden }
 .right { border-left-color: #2a7d3f } .wrong { border-left-color: #b3372f } .failed { border-left-color: #8a6d00 }
-.row img { max-height: 10rem; margin: 0 .3rem .3rem 0 } pre { white-space: pre-wrap; overflow-wrap: anywhere }
+.row img { max-height: 10rem; margin: 0 .3rem .3rem 0; border: 1px solid #ddd }
+pre { white-space: pre-wrap; overflow-wrap: anywhere }
 .row pre { background: #f4f4f4; padding: .4rem; max-height: 12rem; overflow: auto; font-size: 13px }
 svg { margin: 1rem 0 }
 """

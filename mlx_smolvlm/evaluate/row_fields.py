@@ -69,6 +69,9 @@ def read_row(record: Record, set_name: SetName, root: Path, unused: set[str]) ->
     images = attempt(_images, record, index, root) or []
     if not (images or video or frames or faults):
         faults.append("has no image and no video")
+    given = {"images": bool(images), "a video": video is not None, "frames": frames is not None}
+    if sum(given.values()) > 1:
+        faults.append(f"has {' and '.join(name for name, is_given in given.items() if is_given)}; expected one of them")
     known = _MEDIA | _READ | set(LETTERS) | {"fault", SUB_SET_FIELD}
     fields = {name: text for name in record.keys() - known if (text := _plain_text(record[name])) is not None}
     unused |= fields.keys() - _USED

@@ -50,7 +50,7 @@ def read_rows(paths: Sequence[Path], dataset: str | None = None, image_root: Pat
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; expected rows as .tsv, .csv or .jsonl")
-        set_name = read_set_name(dataset or path.name.partition(".")[0])
+        set_name = read_set_name(dataset or path.stem)
         for number, record in _records(path):
             where = f"{path}, row {number}"
             try:

@@ -70,6 +70,19 @@ def row_rule(row: EvalRow) -> SetRule:
     return rule_of(row.dataset, has_options={"A", "B"} <= row.options.keys(), is_video=row.is_video)
 
 
+def left_out(row: EvalRow) -> list[str]:
+    """What a row has that its set's message does not show."""
+    kind = row_rule(row).message
+    shows_options = kind in ("mcq", "mmmu")
+    shows_candidates = kind in ("longvideo", "mlvu", "mvbench", "tempcompass", "video_mme", "worldsense")
+    given = {
+        "hint": row.hint is not None and not shows_options,
+        "options": bool(row.options) and not shows_options,
+        "candidates": row.candidates is not None and not shows_candidates,
+    }
+    return [name for name, is_left_out in given.items() if is_left_out]
+
+
 def row_prompt(row: EvalRow, choice: WrapperChoice, check_cancelled: Callable[[], None] = lambda: None) -> RowPrompt:
     """The prompt of a row.
 

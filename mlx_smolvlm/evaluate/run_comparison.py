@@ -143,7 +143,7 @@ def _line(found: Mapping[str, Any]) -> str:
     flips = found["first_only"] + found["second_only"]
     tokens = f"tokens identical in {found['tokens']['identical']:.1%} of rows"
     if found["tokens"]["identical"] < 1:
-        tokens += f", the first {found['tokens']['agreement']:.1%} of an answer alike"
+        tokens += f", {found['tokens']['agreement']:.1%} of tokens before the first difference"
     return (
         f"{a:.2f} and {b:.2f}, {found['difference']:+.2f} (95 %: {low:+.1f} to {high:+.1f}); {tokens}; {flips} flips "
         f"({found['first_only']} only A right, {found['second_only']} only B right), p = {found['p']:.3g}"

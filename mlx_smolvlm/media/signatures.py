@@ -160,8 +160,10 @@ def other_content(head: bytes, expected: str) -> str:
         return "a raw photo of a kind that is not read; export it as JPEG or PNG"
     if kind is FileKind.VIDEO:
         return 'a video, not an image; pass it with --video (in Python videos=, in a list of batch as "video")'
-    if head.startswith((b"%PDF", b"%!PS", b"8BPS")):
-        return "a PDF, PostScript or Photoshop document, not an image; export it as PNG"
+    if is_pdf(head):
+        return "a PDF, not an image; read it with python -m mlx_smolvlm.document, or export its pages as PNG"
+    if head.startswith((b"%!PS", b"8BPS")):
+        return "a PostScript or Photoshop document, not an image; export it as PNG"
     if b"<svg" in text:
         return "an SVG drawing, not an image; render it to PNG first"
     if text.startswith((b"<!doctype html", b"<html", b"<head")):

@@ -28,6 +28,7 @@ from .manifest import (
 CHUNK_BYTES = 128 * 1024**2  # of a file of vectors; small ones are joined up to this
 COMMIT_PAGES = 32  # a kill costs at most so many pages
 COMMIT_S = 20.0  # or those of so long a time
+_REWRITTEN_AT_ONCE = 8  # files, that are on the disk twice meanwhile
 _HEADER_BYTES = 128  # of a .npy file, as numpy pads it
 
 
@@ -126,6 +127,9 @@ class IndexWriter:
             self.manifest.write(self.folder)
         self._stored |= self._pending.keys()
         self._pending, self._waiting = {}, []
+        small = self._small_chunks()
+        if sum(map(self._num_bytes, small)) >= CHUNK_BYTES:  # not at the end alone: that would take the disk twice
+            self._rewrite(small, set(self._stored))
         self._committed_at = time.monotonic()
 
     def prune(self) -> list[str]:
@@ -141,24 +145,33 @@ class IndexWriter:
         """Commit, release the vectors of pages that no document has any more, and join small files."""
         self.commit()
         needed = {page for document in self.manifest.documents.values() for page in document.pages}
-        row_bytes = 2 * self.manifest.settings.vector_size
-        is_small = {chunk.file: 2 * chunk.num_vectors * row_bytes < CHUNK_BYTES for chunk in self.manifest.chunks}
-        joins = sum(is_small.values()) > 1
+        small = self._small_chunks()
+        joined = {chunk.file for chunk in small} if len(small) > 1 else set()
         old = [
             chunk
             for chunk in self.manifest.chunks
-            if (joins and is_small[chunk.file]) or any(digest not in needed for digest, _ in chunk.pages)
+            if chunk.file in joined or any(digest not in needed for digest, _ in chunk.pages)
         ]
-        if not old:
-            return
-        kept = [chunk for chunk in self.manifest.chunks if chunk not in old]
+        for start in range(0, len(old), _REWRITTEN_AT_ONCE):
+            self._rewrite(old[start : start + _REWRITTEN_AT_ONCE], needed)
+
+    def _small_chunks(self) -> list[VectorChunk]:
+        return [chunk for chunk in self.manifest.chunks if 2 * self._num_bytes(chunk) < CHUNK_BYTES]
+
+    def _num_bytes(self, chunk: VectorChunk) -> int:
+        return 2 * self.manifest.settings.vector_size * chunk.num_vectors
+
+    def _rewrite(self, old: Sequence[VectorChunk], needed: set[str | None]) -> None:
+        """Put the needed pages of some chunks into new ones."""
+        files = {chunk.file for chunk in old}
+        kept = [chunk for chunk in self.manifest.chunks if chunk.file not in files]
         for pages in self._full_groups(old, needed):
             kept.append(self._write_chunk(pages))
         self.manifest.chunks = kept
         self.manifest.write(self.folder)
         self._stored = set(self.manifest.stored)
-        for chunk in old:
-            (self.folder / chunk.file).unlink(missing_ok=True)
+        for file in files:
+            (self.folder / file).unlink(missing_ok=True)
 
     def _full_groups(
         self, chunks: Sequence[VectorChunk], needed: set[str | None]

@@ -101,6 +101,7 @@ def plan_update(
 ) -> UpdatePlan:
     """Which documents are not in the index as they are now. Files are read for their digests; nothing is rendered."""
     plan = UpdatePlan()
+    sources = list({document_key(source): source for source in sources}.values())  # which may be named twice
     for number, source in enumerate(sources, 1):
         if is_cancelled():
             break

@@ -14,7 +14,7 @@ import numpy as np
 from ..files import whole_folder, write_json
 from .index_writer import read_chunk
 from .manifest import Manifest, read_checked, read_manifest, read_settings, settings_as_json
-from .maxsim import maxsim
+from .maxsim import check_vectors, maxsim
 from .page_index import SearchResult, best_of
 
 SETTINGS_FILE = "mlx_smolvlm.json"
@@ -97,7 +97,7 @@ class LanceIndex:
         """As `PageIndex.search`. LanceDB's best pages are scored once more, exactly."""
         asked = self._table.search(query.astype(np.float16)).metric("cosine").limit(top_k + _MORE)
         found: list[dict[str, Any]] = asked.to_list()
-        pages = [np.array(row["vectors"], np.float32) for row in found]
+        pages = check_vectors("vectors of the database", [np.array(row["vectors"]) for row in found])
         scores = maxsim([query.astype(np.float32)], pages)[0].tolist()
         rows = zip(found, scores, strict=True)
         return best_of((SearchResult(row["path"], row["page"], score, row["digest"]) for row, score in rows), top_k)

@@ -132,7 +132,9 @@ def read_manifest(folder: Path) -> Manifest:
     content = read_checked(path)
     try:
         return _parsed(content, str(path))
-    except (TypeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
+            raise
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); make the index again") from None
 
 

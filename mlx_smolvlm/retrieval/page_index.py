@@ -1,14 +1,17 @@
 """An index that is searched: every page is scored, with memory for a few pages at a time."""
 
 import heapq
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
+from ..model.layers.streams import each_side_by_side
 from .index_writer import read_chunk
 from .manifest import IndexSettings, Manifest, read_manifest
 from .maxsim import best_products
@@ -117,18 +120,22 @@ def best_of(results: Iterable[SearchResult], top_k: int) -> list[SearchResult]:
 def _totals(query_rows: mx.array, part: mx.array, lengths: Sequence[int]) -> mx.array:
     """The scores of the pages of a part, (num_vectors, vector_size) float16, lazily: (num_pages,) float32."""
     most_rows = _CPU_BLOCK_BYTES // (2 * part.shape[1]) if mx.default_device() == mx.cpu else part.shape[0]
-    totals = []
-    for start, pages in _groups([("", length) for length in lengths], most_rows):
-        own = [count for _, count in pages]
+
+    def block_totals(start: int, own: Sequence[int]) -> mx.array:
         block = part[start : start + sum(own)].astype(mx.float32)
-        totals.append(best_products(query_rows, block, own).sum(axis=0))
-    return mx.concatenate(totals)
+        return best_products(query_rows, block, own).sum(axis=0)
+
+    groups = _groups([("", length) for length in lengths], most_rows)
+    blocks = [partial(block_totals, start, [count for _, count in pages]) for start, pages in groups]
+    return mx.concatenate(each_side_by_side(blocks))
 
 
 def _collect(scores: dict[str, float], found: tuple[list[tuple[str, int]], mx.array] | None) -> None:
     if found is not None:
         pages, totals = found
         values: Any = totals.tolist()
+        if not all(map(math.isfinite, values)):
+            raise ValueError("the index holds vectors that are not finite (NaN or infinity); make it again")
         scores.update(zip((digest for digest, _ in pages), values, strict=True))
 
 

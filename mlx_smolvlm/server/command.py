@@ -14,6 +14,7 @@ from .settings import LOG_LEVELS, MIB, ServerSettings
 
 KEY_VARIABLE = "SMOLVLM_API_KEY"
 GIB = 1024**3
+SWITCH_S = 0.001  # after which a thread hands over Python's lock: the event loop takes it many times for each response
 EXTRA = "the server needs starlette and uvicorn; install them with: pip install 'mlx-smolvlm[server]'"
 
 
@@ -29,6 +30,7 @@ def main() -> None:
                 if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "h11", "anyio"):
                     raise
                 raise ImportError(EXTRA) from None
+        sys.setswitchinterval(SWITCH_S)
         with _logged(settings.log_level):
             status = ServerRun(settings, opens_page=arguments.open).serve()
     sys.stdout.flush()

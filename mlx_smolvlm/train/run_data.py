@@ -9,7 +9,7 @@ from hashlib import blake2b
 from ..command_line.arguments import media_options
 from ..processor.processor import Processor
 from .check import LeftOutRows
-from .data_arguments import rows_of
+from .data_arguments import media_options_of, rows_of
 from .examples import Example, make_examples
 from .identity import data_digest
 from .recipe import Recipe
@@ -84,6 +84,8 @@ def _units(
     """The rows of a file that are used, one by one or by two."""
     left_out = LeftOutRows()
     rows = rows_of(arguments, path, left_out)
+    is_main = path == arguments.data  # held rows need not have what the options are for
+    options = media_options_of(arguments, rows) if is_main else media_options(arguments)
     examples = {
         example.name: example
         for example in make_examples(
@@ -91,7 +93,7 @@ def _units(
             rows,
             arguments.train_on_prompt,
             max_length=arguments.max_length,
-            media_options=media_options(arguments),
+            media_options=options,
             on_left_out=left_out,
             skip_bad_rows=arguments.skip_bad_rows,
         )

@@ -53,6 +53,24 @@ def test_generate_uses_adapters_with_their_weights(command, adapter, expected):
     assert json.loads(result.out)["model"].endswith(f" + {adapter}=0.4 + {adapter}=0.6")
 
 
+def test_a_chat_goes_on_with_another_adapter(monkeypatch, command, adapter, expected):
+    lines = [
+        "/adapter",
+        f"/adapter '{adapter}'=-0.5",
+        "/new",
+        QUESTION,
+        "/adapter no-such",
+        "/adapter none",
+        "/new",
+        QUESTION,
+    ]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    result = command("chat", "--adapter-path", adapter)
+    assert [line for line in result.out.splitlines() if line] == [expected(-0.5), expected()]
+    assert f"(adapter: {adapter})\n" in result.err and f"(adapter: {adapter}=-0.5)\n" in result.err
+    assert "error: " in result.err and "no-such" in result.err and "(no adapter)\n" in result.err
+
+
 def test_chat_batch_and_watch_use_them(monkeypatch, tmp_path, command, adapter, expected):
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{QUESTION}\n"))
     assert expected(1) in command("chat", "--adapter-path", adapter).out

@@ -184,6 +184,7 @@ def test_an_answer_from_the_best_pages(command, index):
     assert last["answer"]
     assert last["pages"] == [{"path": first["path"], "page": first["page"]}]
     assert_refused(command("search", index, question, "--answer-pages", 1), "--answer-pages is about --answer MODEL")
+    assert_refused(command("search", index, question, "--max-tokens", 1), "--max-tokens is about --answer MODEL")
     assert_refused(command("search", index, " ", "--answer", "demo"), "--answer needs a question")
     assert_refused(command("search", index, question, "--answer", "demo", "--answer-pages", 0), "expected at least 1")
 

@@ -135,3 +135,11 @@ def test_warnings_of_pillow_name_the_file(generate, image, tmp_path):
     warned = [line for line in result.err.splitlines() if line.startswith("warning: ")]
     assert len(warned) == 2
     assert all(str(path) in line and "EXIF" in line for path, line in zip(paths, warned, strict=True))
+
+
+def test_sampling_that_changes_nothing_is_named(generate):
+    words = ("--prompt", "Hello", "--max-tokens", 1, "--top-p", 0.9, "--min-p", 0.1)
+    note = "note: without effect at --temperature 0, where the likeliest token is taken: --top-p, --min-p\n"
+    assert note in generate(*words).err
+    for more in (("--temperature", 1), ("--quiet",)):
+        assert "without effect" not in generate(*words, *more).err

@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -11,9 +13,15 @@ from support.forced import force_tokens
 from support.made_pdfs import ENCRYPTED, MadePage, pdf_bytes, write_pdf
 
 from mlx_smolvlm.document.__main__ import _TASKS
+from mlx_smolvlm.documents.doctags import parse_doctags
 from mlx_smolvlm.documents.document_job import output_stems
+from mlx_smolvlm.documents.export import export
 from mlx_smolvlm.documents.page_records import PageRecords
 from mlx_smolvlm.documents.tasks import PROMPTS
+
+sys.path.append(str(Path(__file__).parents[2] / "examples"))
+
+import demo_documents
 
 PAGE = "<doctag><title><loc_50><loc_50><loc_450><loc_90>Page {}</title>\n</doctag>"
 SMALL = MadePage(width=60, height=60)
@@ -123,9 +131,13 @@ def test_other_options_are_refused_and_other_content_is_read_again(document, beg
     result = document("a.pdf", "--scale", "0.5")
     assert result.status == 0 and "note: a.pdf has changed since it was read; its pages are read again" in result.err
     assert (tmp_path / "out" / "a.md").read_text() == "# Page 1\n\n# Page 2\n"
-    os.rename(tmp_path / "a.pdf", tmp_path / "b.pdf")
+    copy = write_pdf(tmp_path / "copy.pdf", [SMALL, SMALL])
+    write_pdf(tmp_path / "a.pdf", [MadePage(width=50, height=50)])
+    result = document("a.pdf", "copy.pdf", "--scale", "0.5")  # what a.pdf was is still needed
+    assert "a.pdf has changed" in result.err and "3 pages of 2 documents; 2 were read before; " in result.err
+    os.replace(copy, tmp_path / "b.pdf")
     assert "nothing was left to read" in document("b.pdf", "--scale", "0.5").err
-    assert len(begun) == 3
+    assert len(begun) == 4
     (record,) = (tmp_path / "out" / ".pages").glob("*/00002.json")
     record.write_text("{")
     assert_refused_late(document("b.pdf", "--scale", "0.5"), "00002.json is damaged; remove it")
@@ -191,6 +203,26 @@ def test_a_model_of_another_kind_is_named(document, monkeypatch, tmp_path):
     force_tokens(monkeypatch, lambda key: tokens("A red square.<|end_of_text|>"))
     write_pdf(tmp_path / "a.pdf", [SMALL, SMALL])
     assert document("a.pdf").err.count("no DocTags in the answer; use a model made for documents") == 1
+
+
+@pytest.mark.slow
+def test_the_demo_documents_are_converted(document, monkeypatch, tmp_path):
+    """Read by a model that says what a perfect one would, they are what their DocTags are without a model."""
+    (tmp_path / "in").mkdir()
+    demo_documents.make_documents(tmp_path / "in")
+    for name in ("paper", "manual", "report"):
+        (tmp_path / "in" / f"{name}.pdf").unlink()
+    texts = [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "in").glob("[ft]*.doctags"))]
+    pages = [
+        part.removeprefix("<doctag>").removesuffix("</doctag>")
+        for text in texts
+        for part in text.strip().split("<page_break>")
+    ]
+    force_tokens(monkeypatch, lambda key: tokens(f"<doctag>{pages[key]}</doctag>"))
+    result = document("in", "--scale", "0.5")
+    assert result.status == 0, result.err  # no page is taken for a loop
+    for name, text in zip(("figures", "tables"), texts, strict=True):
+        assert (tmp_path / "out" / f"{name}.md").read_text(encoding="utf-8") == export(parse_doctags(text), "md") + "\n"
 
 
 def test_names_of_results():

@@ -44,6 +44,15 @@ def test_prompts_are_the_references(processor, name):
         assert prompt.input_ids == expected
 
 
+def test_a_rendered_prompt_is_known_by_its_first_token(processor):
+    case = CASES["text"]
+    rendered = (
+        f"<|start_of_role|>user<|end_of_role|>{case['text']}<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>"
+    )
+    with processor.prepare(rendered) as prompt:
+        assert prompt.input_ids == [token for token, count in case["input_ids"] for _ in range(count)]
+
+
 @pytest.mark.parametrize("name", ["strip", *(pytest.param(n, marks=pytest.mark.slow) for n in ("letter", "two"))])
 def test_pixels_are_the_references(processor, name):
     case = CASES[name]

@@ -80,6 +80,15 @@ def test_what_cannot_be_read_loses_nothing_else(document_pair, monkeypatch, tmp_
     assert found[3].doctags == PAGE.format(3)
 
 
+def test_folders_are_read_too(document_pair, monkeypatch, tmp_path):
+    force_tokens(monkeypatch, lambda key: tokens(PAGE.format(key)))
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    (tmp_path / "notes.txt").touch()
+    with pytest.warns(UserWarning, match="skipped 1 file: 1 TXT"):
+        (page,) = pages_read(document_pair, tmp_path)
+    assert page.source == str(tmp_path / "a.png")
+
+
 def test_a_batch_gives_what_each_page_gives_alone(document_pair):
     """Pages of different sizes, so of different numbers of tiles: without forced tokens, in float32."""
     sizes, colors = [(90, 60), (30, 90), (60, 60), (500, 120)], ["red", "blue", "white", "gray"]

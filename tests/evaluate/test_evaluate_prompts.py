@@ -12,6 +12,9 @@ GOLDEN = json.loads(gzip.decompress((ROOT / "tests" / "goldens" / "vlmeval_promp
 SETS = {**GOLDEN["stills"], **GOLDEN["videos"]}
 
 
+MADE = json.loads(gzip.decompress((ROOT / "tests" / "goldens" / "vlmeval_made_prompts.json.gz").read_bytes()))["rows"]
+
+
 def as_jsonl(folder, name, records):
     path = folder / f"{name}.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
@@ -53,6 +56,19 @@ def test_prompts_equal_the_suites(monkeypatch, capsys, tmp_path, write, wrapper)
                 assert {field: row[field] for field in expected} == expected
 
 
+@pytest.mark.parametrize("wrapper", ["SmolVLM", "SmolVLM2"])
+def test_prompts_of_made_up_rows_equal_the_suites(monkeypatch, capsys, tmp_path, wrapper):
+    """Rows of odd texts: marks, words of the builders, letters with gaps, subtitles."""
+    records = [{**case["row"], "index": number, "dataset": case["dataset"]} for number, case in enumerate(MADE)]
+    path = as_jsonl(tmp_path, "made", records)
+    for case, row in zip(MADE, listed(monkeypatch, capsys, path, "--wrapper", wrapper.lower()), strict=True):
+        if "error" in case[wrapper]:
+            assert "prompt" not in row, case
+        else:
+            images = row["images"] if "images" in row else [f"F{number}" for number in row["frames"]]
+            assert {"prompt": row["prompt"], "images": images} == case[wrapper]
+
+
 def test_the_model_chooses_the_wrapper(monkeypatch, capsys, tmp_path):
     cases = SETS["Video-MME"][:1]
     path = as_jsonl(tmp_path, "Video-MME", [case["row"] for case in cases])
@@ -77,6 +93,12 @@ def test_an_unknown_set_has_the_default_builder_and_says_so(monkeypatch, capsys,
     )
     (row,) = listed(monkeypatch, capsys, path, "--dataset", "MMStar")
     assert row["prompt"].endswith("Answer with the letter.<end_of_utterance>\nAssistant: Answer:")
+
+
+def test_what_a_message_does_not_show_is_named(monkeypatch, capsys, tmp_path):
+    row = {"question": "Q", "images": ["1.png"], "hint": "H", "source": "somewhere", "A": "only one"}
+    result = run(monkeypatch, capsys, "evaluate", as_jsonl(tmp_path, "POPE", [row]), "--print-prompts")
+    assert result.err == "note: not used in prompts or scores: hint, options, source\n"
 
 
 def test_numbers_in_tables_come_out_as_pandas_writes_them(monkeypatch, capsys, tmp_path):
@@ -109,6 +131,7 @@ def test_tables_that_are_not_understood(monkeypatch, capsys, tmp_path, text, pro
     ("record", "problem"),
     [
         ({"question": "Q"}, "has no image and no video"),
+        ({"question": "Q", "images": ["1.png"], "frames": 2}, "has images and frames; expected one of them"),
         ({"images": ["1.png"]}, "has no question"),
         ({"question": "Q", "video": "gone.mp4"}, "gone.mp4: no such video"),
         ({"question": "Q", "candidates": "one", "frames": 2}, "is no list"),

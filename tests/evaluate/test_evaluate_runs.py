@@ -175,3 +175,20 @@ def test_the_chat_protocol_uses_the_models_template(monkeypatch, capsys, data, t
 )
 def test_options_that_have_no_meaning(monkeypatch, capsys, data, arguments, problem):
     assert_refused(run(monkeypatch, capsys, "evaluate", data, *arguments), problem)
+
+
+def test_the_order_of_rows_changes_no_answer(monkeypatch, capsys, data, whole, tmp_path):
+    rows = [{**json.loads(line), "index": place} for place, line in enumerate(data.read_text().splitlines()[:10], 1)]
+    backwards = data.parent / "backwards.jsonl"
+    text = "".join(json.dumps({**row, "dataset": "shapes"}) + "\n" for row in reversed(rows))
+    backwards.write_text(text, encoding="utf-8")
+    assert evaluate(monkeypatch, capsys, backwards, "--out", tmp_path / "out").status == 0
+    assert lines(tmp_path / "out") == lines(whole)[9::-1]
+
+
+def test_tables_with_commas_and_paths(monkeypatch, capsys, data, tmp_path):
+    table = data.parent / "list.csv"
+    table.write_text('index,image,question,answer\na,0.png,"What shape is it?",A square.\n', encoding="utf-8")
+    evaluate(monkeypatch, capsys, table, "--out", tmp_path / "out")
+    (result,) = lines(tmp_path / "out")
+    assert (result["index"], result["images"], result["score"]) == ("a", ["0.png"], 1)

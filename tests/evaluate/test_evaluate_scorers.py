@@ -1,11 +1,26 @@
 """Scores equal those of VLMEvalKit's functions: cases from a comparison of 5,000 fuzzed pairs for each scorer."""
 
+import gzip
+import json
+
 import pytest
+from support.layout import ROOT
 
 from mlx_smolvlm.evaluate.eval_rows import EvalRow
 from mlx_smolvlm.evaluate.intervals import interval, mcnemar, wilson
+from mlx_smolvlm.evaluate.option_scorers import (
+    first_letter,
+    inferred_option,
+    is_mlvu_answer,
+    is_mvbench_answer,
+    tempcompass_caption,
+    tempcompass_option,
+    tempcompass_yes_no,
+)
 from mlx_smolvlm.evaluate.scorers import score_answer
-from mlx_smolvlm.evaluate.text_scorers import edit_distance, plain_words
+from mlx_smolvlm.evaluate.text_scorers import edit_distance, plain_words, yes_or_no
+
+SUITE = json.loads(gzip.decompress((ROOT / "tests" / "goldens" / "vlmeval_scores.json.gz").read_bytes()))["cases"]
 
 
 def scored(scorer, answer, prediction, **fields):
@@ -13,6 +28,39 @@ def scored(scorer, answer, prediction, **fields):
         index=1, dataset=fields.pop("dataset", "x"), question=fields.pop("question", "Q"), answer=answer, **fields
     )
     return score_answer(scorer, row, prediction)
+
+
+def of_answers(scorer, **fields):
+    return lambda answer, prediction: scored(scorer, answer, prediction, **fields).score
+
+
+def or_fail(right):
+    return "fail" if right is None else int(right)
+
+
+OWN = {
+    "relaxed": of_answers("relaxed"),
+    "anls": of_answers("anls"),
+    "vqa": of_answers("vqa"),
+    "exact": of_answers("exact"),
+    "ocrbench": of_answers("ocrbench"),
+    "hand": of_answers("ocrbench", category="Handwritten Mathematical Expression Recognition"),
+    "yes_no": lambda prediction: yes_or_no(prediction) or "Unknown",
+    "letter": lambda options, prediction: inferred_option(prediction, options) or False,
+    "video": lambda question, prediction: first_letter(prediction, "ABCD", question, {}) or "Z",
+    "long": lambda question, prediction: first_letter(prediction, "ABCDE", question, {}) or "Z",
+    "mvbench": lambda candidates, answer, prediction: is_mvbench_answer(prediction, answer, candidates)[0],
+    "mlvu": lambda candidates, answer, prediction: is_mlvu_answer(prediction, answer, candidates)[0],
+    "temp_mc": lambda answer, prediction: or_fail(tempcompass_option(prediction, answer)),
+    "temp_cap": lambda options, answer, prediction: or_fail(tempcompass_caption(prediction, answer, options)),
+    "temp_yn": lambda prediction: tempcompass_yes_no(prediction) or False,
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_scores_of_made_up_answers_equal_the_suites(name):
+    assert len(SUITE[name]) > 100
+    assert [case for case in SUITE[name] if OWN[name](*case[:-1]) != case[-1]] == []
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def test_wherever_a_run_ends_the_next_one_completes_it(tmp_path, monkeypatch, st
     run_index(tmp_path / "clean", paths[1:])
     expected = scores_of(tmp_path / "clean")
     monkeypatch.setattr(index_writer, "COMMIT_PAGES", 3)
+    monkeypatch.setattr(index_writer, "CHUNK_BYTES", 600)  # some 8 pages: files are joined on the way, too
     run_index(tmp_path / "begun", paths[:2], finish=False)
     paths[0].unlink()
     steps = last_step = 0

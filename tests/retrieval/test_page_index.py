@@ -36,6 +36,22 @@ def test_a_search_finds_what_brute_force_finds(tmp_path, monkeypatch):
     assert_same(scores_of(tmp_path / "index", 4), expected[:4])
 
 
+def test_files_of_vectors_stay_few(tmp_path, monkeypatch):
+    """Small ones are joined while the index grows, and what is full is left alone."""
+    monkeypatch.setattr(index_writer, "COMMIT_PAGES", 2)
+    monkeypatch.setattr(index_writer, "CHUNK_BYTES", 1000)  # some 14 pages
+    counts = [50, 3, 27]
+    paths = write_documents(tmp_path / "in", counts)
+    run_index(tmp_path / "index", paths, finish=False)
+    chunks = read_manifest(tmp_path / "index").chunks
+    assert len(list((tmp_path / "index").glob("*.npy"))) == len(chunks) <= 20
+    assert max(16 * chunk.num_vectors for chunk in chunks) <= 1000
+    assert_same(scores_of(tmp_path / "index"), brute_force(paths, counts))
+    run_index(tmp_path / "index", paths)
+    assert len(read_manifest(tmp_path / "index").chunks) <= 10
+    assert_same(scores_of(tmp_path / "index"), brute_force(paths, counts))
+
+
 def test_a_page_of_several_documents_is_read_once_and_found_in_each(tmp_path):
     (first,) = write_documents(tmp_path, [2])
     second = shutil.copy(first, tmp_path / "copy.tif")
@@ -62,6 +78,13 @@ def test_only_what_is_new_or_changed_is_read(tmp_path):
     assert (plan.num_changed, plan.num_unchanged, plan.num_pages, embedded) == (1, 1, 2, 1)
     assert len(read_manifest(index).stored) == 5  # the page that is gone is released
     assert len([file for file in index.iterdir() if file.suffix == ".npy"]) == 1
+
+
+def test_a_document_that_is_named_twice_counts_once(tmp_path, monkeypatch):
+    paths = write_documents(tmp_path / "in", [2])
+    monkeypatch.chdir(tmp_path / "in")
+    plan, _, embedded = run_index(tmp_path / "index", [paths[0], "document0.tif", "./document0.tif"])
+    assert (plan.num_new, plan.num_pages, embedded) == (1, 2, 2)
 
 
 def test_vanished_documents_go_if_that_is_asked_for(tmp_path):
@@ -115,6 +138,17 @@ def test_damaged_files_are_refused_and_made_again(tmp_path):
     assert scores_of(index) == expected
 
 
+def test_vectors_that_are_not_finite_are_refused(tmp_path):
+    index = tmp_path / "index"
+    run_index(index, write_documents(tmp_path / "in", [2]))
+    (chunk,) = index.glob("*.npy")
+    vectors = np.load(chunk)
+    vectors[1, 2] = np.nan
+    np.save(chunk, vectors)
+    with pytest.raises(ValueError, match="holds vectors that are not finite"):
+        PageIndex(index).search(QUERY, 1)
+
+
 def test_two_processes_do_not_write_one_index(tmp_path):
     with (
         IndexWriter(tmp_path / "index", SETTINGS),
@@ -144,6 +178,8 @@ def test_a_search_goes_on_while_files_are_joined(tmp_path, monkeypatch):
         ({"chunks": [{"file": "../secret.npy", "pages": []}]}, "names the file '../secret.npy', which no index has"),
         ({"chunks": [{"file": "vectors-000001.npy", "pages": [["x", 1]]}]}, "has pages that are none"),
         ({"documents": [{"path": "a"}]}, "is damaged"),
+        ({"adapters": [["a"]]}, "is damaged"),
+        ({"chunks": [1]}, "is damaged"),
         ({"vector_size": 0}, "'vector_size' is 0, expected a positive number"),
     ],
 )

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import threading
+import time
 
 import pytest
 from PIL import Image
@@ -11,7 +12,7 @@ from support.server import image_part, question, running_server, until
 from mlx_smolvlm import BatchRequest, GenerationOptions
 from mlx_smolvlm.media import leaving
 from mlx_smolvlm.media.images import load_image
-from mlx_smolvlm.server import strict_json
+from mlx_smolvlm.server.http import strict_json
 
 
 def test_answers_cancelled_in_the_queue_leave_it_at_once(server):
@@ -55,6 +56,25 @@ def test_strings_with_escapes_end_where_they_do(monkeypatch, block):
     monkeypatch.setattr(strict_json, "BLOCK", block)
     for text in (b'{"a": "\\\\\\"x\\n"}', b'{"a\\\\": "\\"\\"\\""}', b'["\\u00e9\\/", "\\\\"]'):
         assert strict_json.parse(b'{"x": ' + text + b"}")
+
+
+def test_counting_tokens_has_a_time_limit(demo):
+    with running_server(demo, request_timeout_s=0.3) as server:
+        prepare = server.engine.processor.prepare
+
+        def slow(*arguments, check_cancelled, **options):
+            for _ in range(200):
+                check_cancelled()
+                time.sleep(0.02)
+            return prepare(*arguments, check_cancelled=check_cancelled, **options)
+
+        server.engine.processor.prepare = slow
+        try:
+            response = server.post("Hello", path="/v1/chat/completions/input_tokens")
+        finally:
+            del server.engine.processor.prepare
+        assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
+        server.wait_idle()
 
 
 def test_decoders_that_nobody_waits_for_are_few(monkeypatch):

@@ -1,10 +1,12 @@
 """`python -m mlx_smolvlm.server`: start, what it prints, how it stops, and how it refuses."""
 
 import json
+import os
 import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -68,10 +70,13 @@ def test_a_second_signal_ends_it_at_once():
 
 def test_health_answers_soon_after_the_start():
     with ServerProcess() as server:
-        until(lambda: httpx.get(f"{server.url}/health", trust_env=False).status_code in (200, 503))
-        listens_s = time.monotonic() - server.started_s
         until(server.is_ready)
-    assert listens_s < 10  # 1.5 s on an idle machine
+        ready_s = time.monotonic() - server.started_s
+        times = Path(f"/proc/{server.process.pid}/stat")
+        if times.exists():  # the processor's time, which does not count what else the machine does: 0.55 s
+            user, system = times.read_text().rpartition(")")[2].split()[11:13]
+            assert (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") < 1.2
+    assert ready_s < 15  # 1.5 s on an idle machine
 
 
 @pytest.mark.parametrize(

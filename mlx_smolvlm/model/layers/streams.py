@@ -7,9 +7,10 @@ computes for all others. A program with a thread for each request then grows by 
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
+from functools import cache, partial
+from itertools import pairwise
 from typing import TypeVar
 
 import mlx.core as mx
@@ -25,13 +26,25 @@ def side_by_side(function: Callable[[mx.array], mx.array], rows: mx.array) -> mx
     the rows are shared among streams there: in the main thread, and within `with_side_streams`.
     """
     count = min(rows.shape[0], os.cpu_count() or 1)
-    if count == 1 or mx.default_device() == mx.gpu or not _may_use_streams():
+    if count == 1 or not _has_streams():
         return function(rows)
-    results = []
-    for number, stream in enumerate(_streams()[:count]):
-        with mx.stream(stream):
-            results.append(function(rows[number * rows.shape[0] // count : (number + 1) * rows.shape[0] // count]))
-    return mx.concatenate(results)
+    ends = [number * rows.shape[0] // count for number in range(count + 1)]
+
+    def part(start: int, end: int) -> mx.array:
+        return function(rows[start:end])
+
+    return mx.concatenate(each_side_by_side([partial(part, start, end) for start, end in pairwise(ends)]))
+
+
+def each_side_by_side(functions: Sequence[Callable[[], mx.array]]) -> list[mx.array]:
+    """The lazy results of some functions, each computed in the next of the side streams where there are any."""
+    if len(functions) < 2 or not _has_streams():
+        return [function() for function in functions]
+    results, streams = [], _streams()
+    for number, function in enumerate(functions):
+        with mx.stream(streams[number % len(streams)]):
+            results.append(function())
+    return results
 
 
 def with_side_streams(function: Callable[[], T], num_rows: int, check_cancelled: Callable[[], None]) -> T:
@@ -62,6 +75,10 @@ def with_side_streams(function: Callable[[], T], num_rows: int, check_cancelled:
 
 _WORKER_NAME = "side streams of mlx_smolvlm"
 _BEGINNING = threading.Lock()
+
+
+def _has_streams() -> bool:
+    return mx.default_device() == mx.cpu and (os.cpu_count() or 1) > 1 and _may_use_streams()
 
 
 def _may_use_streams() -> bool:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..options import quoted
-from .errors import bad_request
+from ...options import quoted
+from ..errors import bad_request
 from .fields import BodyFields
 from .translation import Rename, renaming
 
@@ -152,7 +152,7 @@ def _request(fields: BodyFields, messages: list[Any], rename: Rename) -> OllamaR
     model = fields.text("model") or ""
     stream = fields.flag("stream")
     keep_alive = fields.get("keep_alive")
-    _refuse(fields, REFUSED, "")
+    fields.refuse(REFUSED, ADVICE)
     # An empty request is checked as any other.
     asked = messages or [{"role": "user", "content": ""}]
     chat: dict[str, Any] = {"messages": asked, **_options(fields), **_format(fields)}
@@ -173,7 +173,7 @@ def _request(fields: BodyFields, messages: list[Any], rename: Rename) -> OllamaR
 
 def _options(fields: BodyFields) -> dict[str, Any]:
     options = BodyFields(fields.object("options"))
-    _refuse(options, REFUSED_OPTIONS, "options.")
+    options.refuse(REFUSED_OPTIONS, ADVICE, "options.")
     values = {name: options.get(name) for name in SAMPLING}
     values["max_completion_tokens"] = _limit(options)
     values["repetition_penalty"] = options.get("repeat_penalty")
@@ -203,13 +203,3 @@ def _format(fields: BodyFields) -> dict[str, Any]:
     if not isinstance(wanted, dict):
         raise fields.wrong("format", '"json" or a JSON schema')
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "format", "schema": wanted}}}
-
-
-def _refuse(fields: BodyFields, refused: Mapping[str, tuple[Any, ...]], prefix: str) -> None:
-    for name, harmless in refused.items():
-        value = fields.get(name)
-        if value is not None and (isinstance(value, bool), value) not in [
-            (isinstance(one, bool), one) for one in harmless
-        ]:
-            advice = ADVICE.get(name, "leave it out")
-            raise bad_request(f"{prefix}{name} is not supported: {advice}", f"{prefix}{name}", "unsupported_parameter")

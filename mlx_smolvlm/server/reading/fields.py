@@ -1,11 +1,11 @@
 """BodyFields of a request's body, each read with its type and range; null is as absent."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ..options import did_you_mean, is_between, is_whole, quoted
-from .errors import ApiError, bad_request
+from ...options import did_you_mean, is_between, is_whole, quoted
+from ..errors import ApiError, bad_request
 
 
 class BodyFields:
@@ -64,6 +64,26 @@ class BodyFields:
     def wrong(self, name: str, expected: str) -> ApiError:
         """The error for a field of another type or range."""
         return bad_request(f"{name} is {quoted(self._body.get(name))}, expected {expected}", name)
+
+    def refuse(self, refused: Mapping[str, Sequence[Any]], advice: Mapping[str, str], prefix: str = "") -> None:
+        """Refuse fields that would change the answer.
+
+        Args:
+            refused: their names, and the values of each that change nothing.
+            advice: what to do instead, by name; else they are to be left out.
+            prefix: of the names in errors.
+
+        Raises:
+            ApiError: 400 `unsupported_parameter`.
+        """
+        for name, harmless in refused.items():
+            value = self.get(name)
+            if value is None or any(
+                isinstance(value, bool) == isinstance(one, bool) and value == one for one in harmless
+            ):
+                continue
+            message = f"{prefix}{name} is not supported: {advice.get(name, 'leave it out')}"
+            raise bad_request(message, f"{prefix}{name}", "unsupported_parameter")
 
     def unknown(self, ignored: Collection[str]) -> list[str]:
         """Names of fields that were not read, but for those that are known to change nothing."""

@@ -9,18 +9,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..options import quoted
+from ...options import quoted
+from ..errors import ApiError, bad_request
+from ..http.streaming import KEEP_ALIVE, StreamedAnswer, held_while_connected, json_bytes, while_connected
+from ..http.strict_json import read_body
+from ..reading.fields import BodyFields
+from ..reading.translation import Rename, in_words, read_translated, renaming
 from .answers import AnswerTexts, finish_reason, new_id, timings, usage
 from .chat_completions import begun
-from .errors import ApiError, bad_request
-from .fields import BodyFields
-from .streaming import KEEP_ALIVE, StreamedAnswer, json_bytes, while_connected
-from .strict_json import read_json
-from .translation import Rename, in_words, read_translated, renaming
 
 if TYPE_CHECKING:
+    from ..reading.chat_request import ChatRequest
     from .answering import Generation
-    from .chat_request import ChatRequest
 
 LOGPROBS = "message.output_text.logprobs"  # of `include`
 # Field of the chat interface -> that of this one.
@@ -61,19 +61,19 @@ def responses_routes() -> list[Route]:
 async def create_response(request: Request) -> Response:
     """`POST /v1/responses`."""
     state = request.app.state
-    body = await read_json(request)
-    translated, rename = chat_body(body)
+
+    def read(body: dict[str, Any]) -> tuple[Rename, "ChatRequest", _Response]:
+        translated, rename = chat_body(body)
+        with in_words(rename):
+            chat = read_translated(state, translated)
+        return rename, chat, _Response(state.model.id, body, chat)
+
+    rename, chat, response = await read_body(request, read)
+    state.engine.check_ready()
     with in_words(rename):
-        chat = read_translated(state, translated)
-        response = _Response(state.model.id, body, chat)
         if not chat.answer.stream:
             return JSONResponse(await while_connected(request, _answered(request, chat, response)))
-        held = AsyncExitStack()
-        try:
-            generation = await while_connected(request, begun(request, chat, held))
-        except BaseException:
-            await held.aclose()
-            raise
+        generation, held = await held_while_connected(request, lambda held: begun(request, chat, held))
     events = _Events()
     return StreamedAnswer(_parts(request, generation, response, events), held, events.error)
 
@@ -89,11 +89,7 @@ def chat_body(body: Mapping[str, Any]) -> tuple[dict[str, Any], Rename]:
     for name, other in NAMES.items():
         if name in given:
             raise bad_request(f"{name} is a field of /v1/chat/completions; here it is {other}", name, "unknown_field")
-    for name, harmless in REFUSED.items():
-        value = fields.get(name)
-        if value is not None and not any(type(value) is type(one) and value == one for one in harmless):
-            message = f"{name} {quoted(value)} is not supported: {ADVICE[name]}"
-            raise bad_request(message, name, "unsupported_parameter")
+    fields.refuse(REFUSED, ADVICE)
     instructions = fields.text("instructions")
     messages: list[Any] = [] if instructions is None else [{"role": "system", "content": instructions}]
     num_added = len(messages)

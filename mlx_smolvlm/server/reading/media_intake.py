@@ -11,19 +11,18 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from ..options import FetchPolicy, MediaOptions
-from .errors import ApiError, bad_request
+from ...options import FetchPolicy, MediaOptions
+from ..errors import ApiError, bad_request
+from ..settings import ServerSettings
 from .message_parts import MediaPart
-from .scratch import scratch_folder
-from .settings import ServerSettings
+from .scratch import ScratchFiles
 
 if TYPE_CHECKING:
-    from ..processor.processor import Processor
+    from ...processor.processor import Processor
 
 T = TypeVar("T")
 LOG = logging.getLogger("mlx_smolvlm.server")
@@ -58,7 +57,7 @@ class Intake:
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def open_all(
-        self, parts: Sequence[MediaPart], options: MediaOptions, processor: "Processor", files: ExitStack
+        self, parts: Sequence[MediaPart], options: MediaOptions, processor: "Processor", files: ScratchFiles
     ) -> list[Any]:
         """Open the media of a request, to be passed to `Processor.prepare`.
 
@@ -66,14 +65,14 @@ class Intake:
             parts: the media, in order.
             options: how videos are sampled.
             processor: of the model.
-            files: closed when the media are no longer needed.
+            files: has a folder for videos.
 
         Raises:
             ApiError: something cannot be read, or is not allowed; `param` names the part.
         """
         folder: Path | None = None
         if any(part.kind == "video" for part in parts):
-            folder = files.enter_context(scratch_folder())
+            folder = await self._in(self._fetching, lambda _: files.open())
         return [await self._open(part, options, processor, folder) for part in parts]
 
     async def plan(self, work: Callable[[Callable[[], None]], T]) -> T:
@@ -85,7 +84,7 @@ class Intake:
         try:
             kind = part.url[:8].lower()
             if kind.startswith("data:"):
-                source = _tolerant(part.url)
+                source = part.url
             elif kind.startswith(("http:", "https:")):
                 source = await self._fetched(part, folder)
             else:
@@ -105,7 +104,7 @@ class Intake:
             max_pixels=settings.max_image_pixels,
             fetch_policy=FetchPolicy(max_bytes=settings.max_image_bytes),
         )
-        image = processor.open_image(source, options, check)
+        image = processor.open_image(_tolerant(source), options, check)
         image.cut()
         return image
 
@@ -118,6 +117,7 @@ class Intake:
         check: Callable[[], None],
     ) -> Any:
         assert folder is not None
+        source = _tolerant(source)
         if isinstance(source, str) and FRAMES_URL.match(source) and "," in source[source.index(",") + 1 :]:
             source = self._frames(source, options, processor, check)
         policy = FetchPolicy(max_bytes=self._settings.max_video_bytes)
@@ -128,9 +128,9 @@ class Intake:
 
     def _frames(self, url: str, options: MediaOptions, processor: "Processor", check: Callable[[], None]) -> Any:
         """`data:video/jpeg;base64,FRAME,FRAME`: frames in turn, `fps` of them a second."""
-        from ..media.images import load_image
-        from ..media.urls import decode_data_url
-        from ..processor.sampled_video import SampledVideo
+        from ...media.images import load_image
+        from ...media.urls import decode_data_url
+        from ...processor.sampled_video import SampledVideo
 
         texts = url.partition(",")[2].split(",")
         if len(texts) > MAX_FRAMES:
@@ -155,8 +155,8 @@ class Intake:
 
     async def _fetched(self, part: MediaPart, folder: Path | None) -> Any:
         """What is at an address: bytes of an image, or the path of a video."""
-        from ..media.fetch import fetch, stream
-        from ..media.urls import FetchError
+        from ...media.fetch import fetch, stream
+        from ...media.urls import FetchError
 
         settings = self._settings
         limit = settings.max_image_bytes if part.kind == "image" else settings.max_fetched_video_bytes
@@ -179,7 +179,7 @@ class Intake:
 
     def _policy(self, part: MediaPart, max_bytes: int) -> FetchPolicy:
         """The rules for an address. Raises ApiError for one that is not fetched at all."""
-        from ..media.fetch import refuse_private_addresses
+        from ...media.fetch import refuse_private_addresses
 
         settings = self._settings
         if not settings.fetches:
@@ -263,12 +263,16 @@ def _not_allowed(part: MediaPart, reason: str) -> ApiError:
     return bad_request(f"{part.where}: {reason}", part.where, "url_not_allowed")
 
 
-def _tolerant(url: str) -> str:
-    """A data URL whose base64 may be of the alphabet for URLs, which some programs send."""
-    header, comma, text = url.partition(",")
-    if header.lower().rstrip().endswith(";base64") and ("-" in text or "_" in text):
-        text = text.replace("-", "+").replace("_", "/")
-    return f"{header}{comma}{text}"
+def _tolerant(source: Any) -> Any:
+    """A data URL whose base64 may be of the alphabet for URLs, which some programs send; other sources as they are."""
+    if not isinstance(source, str):
+        return source
+    start = source.find(",") + 1
+    if source[: max(start - 1, 0)].lower().rstrip().endswith(";base64") and (
+        source.find("-", start) >= 0 or source.find("_", start) >= 0
+    ):
+        return source[:start] + source[start:].replace("-", "+").replace("_", "/")
+    return source
 
 
 def _reason(error: Exception, folder: Path | None) -> str:

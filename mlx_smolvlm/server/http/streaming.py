@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .errors import ApiError, internal_error
+from ..errors import ApiError, internal_error
 
 T = TypeVar("T")
 LOG = logging.getLogger("mlx_smolvlm.server")
@@ -37,6 +37,22 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         for task in (doing, watching):
             task.cancel()
         await asyncio.gather(doing, watching, return_exceptions=True)  # their media are released in the end
+
+
+async def held_while_connected(
+    request: Request, begin: Callable[[AsyncExitStack], Coroutine[Any, Any, T]]
+) -> tuple[T, AsyncExitStack]:
+    """What `begin` returns, and what it holds, which is to be closed in the end. It is closed here if that fails.
+
+    Raises:
+        ClientDisconnect: the client has left.
+    """
+    held = AsyncExitStack()
+    try:
+        return await while_connected(request, begin(held)), held
+    except BaseException:
+        await held.aclose()
+        raise
 
 
 async def _gone(receive: Receive) -> None:

@@ -10,13 +10,15 @@ import math
 import re
 import secrets
 from collections import Counter
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 from starlette.requests import Request
 
-from ..options import quoted
-from .errors import ApiError, bad_request
+from ...options import quoted
+from ..errors import ApiError, bad_request
 
+T = TypeVar("T")
 MAX_VALUES = 100_000  # a Python object each: a body of many empty lists would take twenty times its size
 THREAD_BYTES = 64 * 1024  # a larger body is parsed in a thread, so that the event loop goes on
 LONG_STRING = 64 * 1024  # longer ones, which are media, do not go through the parser
@@ -28,21 +30,30 @@ ESCAPED = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
-async def read_json(request: Request) -> dict[str, Any]:
-    """The JSON object that is the body of a request.
+async def read_body(request: Request, read: Callable[[dict[str, Any]], T]) -> T:
+    """What `read` makes of the JSON object that is the body of a request. A large one is read in a thread.
 
     Raises:
-        ApiError: the body is no such object, too large or too slow.
+        ApiError: the body is no such object, too large or too slow; and what `read` raises.
         ClientDisconnect: the client left before all of it had come.
     """
-    data = b"".join([chunk async for chunk in request.stream()])  # unlike body(), the request does not keep it
+    data = bytearray()  # to join chunks at the end would stop the event loop
+    async for chunk in request.stream():  # unlike body(), the request does not keep it
+        data += chunk
     max_depth = request.app.state.settings.max_json_depth
-    if len(data) > THREAD_BYTES:
-        return await asyncio.to_thread(parse, data, max_depth)
-    return parse(data, max_depth)
+    if len(data) <= THREAD_BYTES:
+        return read(parse(data, max_depth))
+
+    def work() -> T:
+        nonlocal data
+        body = parse(data, max_depth)
+        data = bytearray()
+        return read(body)
+
+    return await asyncio.to_thread(work)
 
 
-def parse(data: bytes, max_depth: int = 64) -> dict[str, Any]:
+def parse(data: bytes | bytearray, max_depth: int = 64) -> dict[str, Any]:
     """The JSON object in `data`.
 
     Raises:
@@ -81,7 +92,7 @@ class _Scan:
         long_strings: start and end of each, in bytes, without the quotes.
     """
 
-    def __init__(self, data: bytes, max_depth: int):
+    def __init__(self, data: bytes | bytearray, max_depth: int):
         self.mark = secrets.token_hex(16)  # nobody can guess it, so no other string of the body begins with it
         self.pieces: list[bytes | memoryview] = []
         self.long_strings: list[tuple[int, int]] = []
@@ -112,7 +123,7 @@ class _Scan:
         self.pieces.append(memoryview(data)[copied:])
 
 
-def _end_of_plain(data: bytes, position: int) -> int:
+def _end_of_plain(data: bytes | bytearray, position: int) -> int:
     """Where the first quote, backslash or control character from `position` on is."""
     while True:
         match = PLAIN.match(data, position, position + BLOCK)
@@ -122,7 +133,7 @@ def _end_of_plain(data: bytes, position: int) -> int:
         position = end
 
 
-def _end_of_escaped(data: bytes, position: int) -> int:
+def _end_of_escaped(data: bytes | bytearray, position: int) -> int:
     """Where the first quote from `position` on is that no backslash escapes; the end of the data if there is none."""
     while True:
         match = ESCAPED.match(data, position, position + BLOCK)

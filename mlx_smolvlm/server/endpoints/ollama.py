@@ -16,17 +16,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..options import quoted
+from ...options import quoted
+from ..errors import ApiError, bad_request
+from ..http.streaming import StreamedAnswer, held_while_connected, json_bytes, while_connected
+from ..http.strict_json import read_body
+from ..models import STARTED_S
+from ..reading.ollama_request import OllamaRequest, read_chat, read_generate, served_name
+from ..reading.translation import in_words, read_translated
 from .answers import AnswerTexts, finish_reason, usage
 from .chat_completions import begun
-from .errors import ApiError, bad_request
-from .models import STARTED_S
-from .ollama_request import OllamaRequest, read_chat, read_generate, served_name
-from .streaming import StreamedAnswer, json_bytes, while_connected
-from .strict_json import read_json
-from .translation import in_words, read_translated
 
 if TYPE_CHECKING:
+    from ..reading.chat_request import ChatRequest
     from .answering import Generation
 
 VERSION = "0.12.0"  # of Ollama, whose interface this is; editors ask for a recent one
@@ -58,7 +59,7 @@ async def tags(request: Request) -> Response:
 async def show(request: Request) -> Response:
     """`POST /api/show`: what the model is and can do."""
     state = request.app.state
-    body = await read_json(request)
+    body = await read_body(request, dict)
     name = body.get("model") or body.get("name")
     if not isinstance(name, str) or not name:
         raise bad_request(f"model is {quoted(name)}, expected a name", "model")
@@ -99,10 +100,16 @@ async def _answer(
 ) -> Response:
     """Answer in the form of one of the two endpoints."""
     state = request.app.state
-    asked = read(await read_json(request))
+
+    def checked_body(body: dict[str, Any]) -> tuple[OllamaRequest, "ChatRequest"]:
+        asked = read(body)
+        with in_words(asked.rename):
+            return asked, read_translated(state, asked.chat)
+
+    asked, checked = await read_body(request, checked_body)
+    state.engine.check_ready()
     answer = _Answer(asked.model or state.model.id, form)
     with in_words(asked.rename):
-        checked = read_translated(state, asked.chat)
         if asked.is_empty:  # which asks to load the model, or to unload it
             done = {**answer.line(""), "done": True, "done_reason": asked.load_reason}
             return Response(json_bytes(done) + b"\n", media_type=NDJSON if asked.stream else "application/json")
@@ -118,12 +125,7 @@ async def _answer(
                     return answer.last(generation, answers.texts[0], answers.logprobs[0])
 
             return JSONResponse(await while_connected(request, whole()))
-        held = AsyncExitStack()
-        try:
-            generation = await while_connected(request, begun(request, checked, held))
-        except BaseException:
-            await held.aclose()
-            raise
+        generation, held = await held_while_connected(request, lambda held: begun(request, checked, held))
     return StreamedAnswer(_lines(state, generation, answer), held, _error_line, NDJSON)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..http.streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, held_while_connected, while_connected
+from ..http.strict_json import read_body
+from ..reading.chat_request import AnswerRequest, ChatRequest, read_chat_request
+from ..reading.planning import Plan, planned_chat
 from .answering import Generation, generated, too_late
 from .answers import AnswerTexts, finish_reason, new_id, now_s, timings, usage
-from .chat_request import AnswerRequest, ChatRequest, read_chat_request
-from .planning import Plan, planned_chat
-from .streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, while_connected
-from .strict_json import read_json
 
 
 async def chat_completions(request: Request) -> Response:
@@ -22,12 +22,7 @@ async def chat_completions(request: Request) -> Response:
     chat = await read_chat(request)
     if not chat.answer.stream:
         return JSONResponse(await while_connected(request, _answered(request, chat)))
-    held = AsyncExitStack()
-    try:
-        generation = await while_connected(request, begun(request, chat, held))
-    except BaseException:
-        await held.aclose()
-        raise
+    generation, held = await held_while_connected(request, lambda held: begun(request, chat, held))
     return StreamedAnswer(_chunks(request, generation), held)
 
 
@@ -37,7 +32,9 @@ async def input_tokens(request: Request) -> Response:
     chat = await read_chat(request)
 
     async def count() -> dict[str, Any]:
-        async with planned_chat(chat.messages, chat.answer, state.engine, state.intake) as plan:
+        async with AsyncExitStack() as held:
+            planning = planned_chat(chat.messages, chat.answer, state.engine, state.intake)
+            plan = await _planned_in_time(request, planning, held)
             context = state.engine.processor.config.context_length
             return {
                 "object": "chat.completion.input_tokens",
@@ -57,9 +54,12 @@ async def read_chat(request: Request) -> ChatRequest:
         ApiError: it is refused.
     """
     state = request.app.state
-    body = await read_json(request)
-    state.model.check(body)
-    chat = read_chat_request(body, state.settings)
+
+    def read(body: dict[str, Any]) -> ChatRequest:
+        state.model.check(body)
+        return read_chat_request(body, state.settings)
+
+    chat = await read_body(request, read)
     state.engine.check_ready()
     return chat
 
@@ -86,13 +86,17 @@ async def begun_with(
     """The same with a plan that is about to be made."""
     engine, started_s = request.app.state.engine, time.perf_counter()
     held.enter_context(engine.places(answer.n))
-    limit_s = engine.settings.request_timeout_s
+    planned = await _planned_in_time(request, plan, held)
+    return await held.enter_async_context(generated(planned, engine, started_s))
+
+
+async def _planned_in_time(request: Request, plan: AbstractAsyncContextManager[Plan], held: AsyncExitStack) -> Plan:
+    limit_s = request.app.state.settings.request_timeout_s
     try:
         async with asyncio.timeout(limit_s):
-            planned = await held.enter_async_context(plan)
+            return await held.enter_async_context(plan)
     except TimeoutError:
         raise too_late(limit_s) from None
-    return await held.enter_async_context(generated(planned, engine, started_s))
 
 
 async def _answered(request: Request, chat: ChatRequest) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from starlette.datastructures import State
 
+from ..errors import ApiError
 from .chat_request import ChatRequest, read_chat_request
-from .errors import ApiError
 
 Rename = Callable[[str], str]
 PLACE = re.compile(r"messages\[(?P<message>[0-9]+)\](?:\.content\[(?P<part>[0-9]+)\])?")
@@ -18,12 +18,10 @@ def read_translated(state: State, body: Mapping[str, Any]) -> ChatRequest:
     """Check a chat request's body that stands for another one.
 
     Raises:
-        ApiError: it is refused, or there is no engine.
+        ApiError: it is refused.
     """
     state.model.check(body)
-    chat = read_chat_request(body, state.settings)
-    state.engine.check_ready()
-    return chat
+    return read_chat_request(body, state.settings)
 
 
 @contextmanager

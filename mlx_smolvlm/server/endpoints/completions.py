@@ -8,18 +8,18 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..options import MAX_LOGPROBS, quoted
+from ...options import MAX_LOGPROBS, quoted
+from ..errors import bad_request
+from ..http.streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, held_while_connected, while_connected
+from ..http.strict_json import read_body
+from ..reading.chat_request import AnswerRequest, read_answer_request
+from ..reading.fields import BodyFields
+from ..reading.message_parts import MediaPart, check_counts, read_part
+from ..reading.planning import planned_prompt
+from ..settings import ServerSettings
 from .answering import Generation
 from .answers import AnswerTexts, completion_logprobs, finish_reason, new_id, now_s, timings, usage
 from .chat_completions import begun_with
-from .chat_request import AnswerRequest, read_answer_request
-from .errors import bad_request
-from .fields import BodyFields
-from .message_parts import MediaPart, check_counts, read_part
-from .planning import planned_prompt
-from .settings import ServerSettings
-from .streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, while_connected
-from .strict_json import read_json
 
 
 @dataclass(frozen=True)
@@ -77,19 +77,16 @@ def _parts(fields: BodyFields, name: str, kind: str) -> list[MediaPart]:
 async def completions(request: Request) -> Response:
     """`POST /v1/completions`."""
     state = request.app.state
-    body = await read_json(request)
-    state.model.check(body)
-    asked = read_completion_request(body, state.settings)
-    del body
+
+    def read(body: dict[str, Any]) -> CompletionRequest:
+        state.model.check(body)
+        return read_completion_request(body, state.settings)
+
+    asked = await read_body(request, read)
     state.engine.check_ready()
     if not asked.answer.stream:
         return JSONResponse(await while_connected(request, _answered(request, asked)))
-    held = AsyncExitStack()
-    try:
-        generation = await while_connected(request, _begun(request, asked, held))
-    except BaseException:
-        await held.aclose()
-        raise
+    generation, held = await held_while_connected(request, lambda held: _begun(request, asked, held))
     return StreamedAnswer(_chunks(request, asked, generation), held)
 
 

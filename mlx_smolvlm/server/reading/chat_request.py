@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..options import MAX_FPS, MAX_LOGPROBS, GenerationOptions, quoted
-from .errors import ApiError, bad_request
+from ...options import MAX_FPS, MAX_LOGPROBS, GenerationOptions, quoted
+from ..errors import ApiError, bad_request
+from ..settings import MAX_CHOICES, MAX_STOPS, ServerSettings
 from .fields import BodyFields
 from .message_parts import ChatMessage, read_messages
-from .settings import MAX_CHOICES, MAX_STOPS, ServerSettings
 
 LOG = logging.getLogger("mlx_smolvlm.server")
 MAX_LOGGED_NAMES = 100
@@ -31,8 +31,8 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
     "logit_bias": ({}, []),
-    "presence_penalty": (0, 0.0),
-    "frequency_penalty": (0, 0.0),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
     "modalities": (["text"], []),
     "audio": (),
     "prediction": (),
@@ -54,10 +54,10 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "mm_processor_kwargs": ({},),
 }
 ADVICE = {
-    "guided_regex": "; write structured_outputs.regex",
-    "guided_json": "; write response_format",
-    "presence_penalty": "; repetition_penalty is supported",
-    "frequency_penalty": "; repetition_penalty is supported",
+    "guided_regex": "write structured_outputs.regex",
+    "guided_json": "write response_format",
+    "presence_penalty": "repetition_penalty is",
+    "frequency_penalty": "repetition_penalty is",
 }
 
 
@@ -145,7 +145,7 @@ def read_answer_request(fields: BodyFields, settings: ServerSettings, **given: A
     if not isinstance(include_usage, bool):
         raise bad_request("include_usage is no boolean, expected true or false", "stream_options.include_usage")
     num_frames, fps = _video(fields)
-    _check_refused(fields)
+    fields.refuse(REFUSED, ADVICE)
     _check_unknown(fields, settings)
     try:
         options = GenerationOptions(**values)
@@ -246,14 +246,6 @@ def _video(fields: BodyFields) -> tuple[int | None, float | None]:
         raise bad_request(f"media_io_kwargs.video.{unknown[0]} is not supported", "media_io_kwargs.video")
     # -1 and 0 are vLLM's words for all, which the checkpoint bounds.
     return (num_frames if num_frames and num_frames > 0 else None), (fps if fps and fps > 0 else None)
-
-
-def _check_refused(fields: BodyFields) -> None:
-    for name, harmless in REFUSED.items():
-        value = fields.get(name)
-        if value is not None and not any(type(value) is type(one) and value == one for one in harmless):
-            advice = ADVICE.get(name, "; leave it out")
-            raise bad_request(f"{name} is not supported by this server{advice}", name, "unsupported_parameter")
 
 
 _logged: set[str] = set()

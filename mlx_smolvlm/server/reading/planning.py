@@ -1,18 +1,20 @@
 """A checked request -> a prompt whose tokens are known and whose media are open, or the reason why there is none."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..options import MediaOptions
+from ...options import MediaOptions
+from ..errors import refusal
 from .chat_request import AnswerRequest
-from .errors import refusal
 from .message_parts import ChatMessage, MediaPart
+from .scratch import ScratchFiles
 
 if TYPE_CHECKING:
-    from ..engine.row import BatchRequest
-    from .engine_thread import Engine
+    from ...engine.row import BatchRequest
+    from ..engine_thread import Engine
     from .media_intake import Intake
 
 
@@ -41,23 +43,30 @@ async def planned_chat(
     Raises:
         ApiError: media that cannot be read, a prompt that does not fit, or a schema that cannot be enforced.
     """
+    from ...processor.messages import check_chars
+
     processor = engine.processor
     parts = [part for message in messages for part in message.content if isinstance(part, MediaPart)]
-    with ExitStack() as files:
-        media = iter(await intake.open_all(parts, _media_options(answer), processor, files))
-        content = [
-            {
-                "role": message.role,
-                "content": [
-                    {"type": "text", "text": processor.literal(part)}
-                    if isinstance(part, str)
-                    else {"type": part.kind, part.kind: next(media)}
-                    for part in message.content
-                ],
-            }
-            for message in messages
-        ]
-        yield await _planned(content, (), (), answer, engine, intake)
+    async with _files() as files:
+        media = await intake.open_all(parts, _media_options(answer), processor, files)
+
+        def content() -> list[dict[str, Any]]:
+            left = iter(media)
+            check_chars(sum(len(part) for message in messages for part in message.content if isinstance(part, str)))
+            return [
+                {
+                    "role": message.role,
+                    "content": [
+                        {"type": "text", "text": processor.literal(part)}
+                        if isinstance(part, str)
+                        else {"type": part.kind, part.kind: next(left)}
+                        for part in message.content
+                    ],
+                }
+                for message in messages
+            ]
+
+        yield await _planned(content, "messages", (), (), answer, engine, intake)
 
 
 @asynccontextmanager
@@ -65,11 +74,22 @@ async def planned_prompt(
     prompt: str, parts: Sequence[MediaPart], answer: AnswerRequest, engine: "Engine", intake: "Intake"
 ) -> AsyncIterator[Plan]:
     """The same for a prompt that is taken as it is, with a medium for each marker in it."""
-    with ExitStack() as files:
+    async with _files() as files:
         media = await intake.open_all(parts, _media_options(answer), engine.processor, files)
         images = [medium for part, medium in zip(parts, media, strict=True) if part.kind == "image"]
         videos = [medium for part, medium in zip(parts, media, strict=True) if part.kind == "video"]
-        yield await _planned(prompt, images, videos, answer, engine, intake)
+        yield await _planned(lambda: prompt, "prompt", images, videos, answer, engine, intake)
+
+
+@asynccontextmanager
+async def _files() -> AsyncIterator[ScratchFiles]:
+    """Files that are removed at the end, by a thread: large ones take their time."""
+    files = ScratchFiles()
+    try:
+        yield files
+    finally:
+        if files.folder is not None:
+            await asyncio.shield(asyncio.to_thread(files.close))
 
 
 def _media_options(answer: AnswerRequest) -> MediaOptions:
@@ -77,20 +97,23 @@ def _media_options(answer: AnswerRequest) -> MediaOptions:
 
 
 async def _planned(
-    messages_or_prompt: Any,
+    asked: Callable[[], Any],
+    field: str,
     images: Sequence[Any],
     videos: Sequence[Any],
     answer: AnswerRequest,
     engine: "Engine",
     intake: "Intake",
 ) -> Plan:
-    from ..engine.answer import Answer
-    from ..engine.row import BatchRequest, check_row_options
+    """Plan what `asked` returns, messages or a prompt; it is called in a thread, as texts may be long."""
+    from ...engine.answer import Answer
+    from ...engine.row import BatchRequest, check_row_options
 
     options = answer.options
 
     def plan(check: Callable[[], None]) -> Plan:
         check_row_options(engine.model, options)
+        messages_or_prompt = asked()
         with engine.processor.prepare(
             messages_or_prompt,
             list(images),
@@ -109,8 +132,7 @@ async def _planned(
         return await intake.plan(plan)
     except Exception as error:
         is_structure = options.is_structured and ("schema" in str(error) or "regex" in str(error))
-        asked = "prompt" if isinstance(messages_or_prompt, str) else "messages"
         if is_structure:
-            asked = "structured_outputs" if options.regex is not None else "response_format"
-            asked = "max_tokens" if "raise max_tokens" in str(error) else asked
-        raise refusal(error, asked) from None
+            field = "structured_outputs" if options.regex is not None else "response_format"
+            field = "max_tokens" if "raise max_tokens" in str(error) else field
+        raise refusal(error, field) from None
