@@ -98,6 +98,9 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
             seed=recipe.seed,
             shuffle=recipe.shuffle,
         )
+        if recipe.max_memory_gb is not None:  # buffers that MLX keeps for later count as well
+            spare = int(recipe.max_memory_gb * 1e9) - memory.bound_bytes
+            opened.callback(mx.set_cache_limit, mx.set_cache_limit(spare))
         epochs = recipe.run_epochs
         num_steps = recipe.steps or (epochs or 1) * plan.steps_per_epoch
         features = _features(arguments, trainable, folder, data)

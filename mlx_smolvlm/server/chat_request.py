@@ -1,0 +1,260 @@
+"""The body of a chat request -> what is asked and how it is answered. Each field is honoured, refused or ignored."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..options import MAX_FPS, MAX_LOGPROBS, GenerationOptions, quoted
+from .errors import ApiError, bad_request
+from .fields import BodyFields
+from .message_parts import ChatMessage, read_messages
+from .settings import MAX_CHOICES, MAX_STOPS, ServerSettings
+
+LOG = logging.getLogger("mlx_smolvlm.server")
+MAX_LOGGED_NAMES = 100
+
+# They change nothing, or nothing that this server could do.
+IGNORED = frozenset(
+    {
+        *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "request_id"),
+        *("prompt_cache_retention", "parallel_tool_calls", "reasoning_effort", "reasoning", "reasoning_format"),
+        *("verbosity", "thinking", "keep_alive", "chat_template_kwargs", "cache_prompt", "cache_salt", "id_slot"),
+        *("timings_per_token", "return_progress", "priority", "add_special_tokens", "spaces_between_special_tokens"),
+    }
+)
+# They would change the answer. Name -> the values that change nothing.
+REFUSED: dict[str, tuple[Any, ...]] = {
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "logit_bias": ({}, []),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "modalities": (["text"], []),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+    "best_of": (1,),
+    "min_tokens": (0,),
+    "ignore_eos": (False,),
+    "stop_token_ids": ([],),
+    "bad_words": ([],),
+    "use_beam_search": (False,),
+    "prompt_logprobs": (0,),
+    "chat_template": (),
+    "documents": ([],),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "grammar": ("",),
+    "mm_processor_kwargs": ({},),
+}
+ADVICE = {
+    "guided_regex": "write structured_outputs.regex",
+    "guided_json": "write response_format",
+    "presence_penalty": "repetition_penalty is",
+    "frequency_penalty": "repetition_penalty is",
+}
+
+
+@dataclass(frozen=True)
+class AnswerRequest:
+    """How a request is answered.
+
+    Attributes:
+        options: of every answer; the seed is that of the first.
+        n: how many answers.
+        stream: whether they come as they are made.
+        include_usage: whether a stream ends with a chunk of usage.
+        fps, num_frames: how videos are sampled; None as the checkpoint says.
+    """
+
+    options: GenerationOptions
+    n: int = 1
+    stream: bool = False
+    include_usage: bool = False
+    fps: float | None = None
+    num_frames: int | None = None
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """Messages, and how they are answered."""
+
+    messages: tuple[ChatMessage, ...]
+    answer: AnswerRequest
+
+
+def read_chat_request(body: Mapping[str, Any], settings: ServerSettings) -> ChatRequest:
+    """Check the body of a chat request. `model` is checked elsewhere.
+
+    Raises:
+        ApiError: a field of another type or range, or one that would change the answer and is not supported.
+    """
+    fields = BodyFields(body)
+    fields.get("model")
+    continues = _continues(fields)
+    messages = read_messages(fields.get("messages"), settings, continues=continues)
+    logprobs = _chat_logprobs(fields)
+    answer = read_answer_request(fields, settings, continue_final_message=continues, logprobs=logprobs)
+    return ChatRequest(messages, answer)
+
+
+def read_answer_request(fields: BodyFields, settings: ServerSettings, **given: Any) -> AnswerRequest:
+    """Read all fields that say how an answer is made, and refuse or ignore what is left.
+
+    Args:
+        fields: of the body; those that say what is asked have been read.
+        settings: of the server.
+        given: fields of `GenerationOptions` that the caller has read.
+
+    Raises:
+        ApiError: as `read_chat_request`.
+    """
+    values = {name: value for name, value in given.items() if value is not None}
+    old_limit = fields.whole("max_tokens", 1)
+    limit = fields.whole("max_completion_tokens", 1)
+    values["max_tokens"] = limit or old_limit or settings.default_max_tokens
+    for name, value in (
+        ("temperature", fields.number("temperature", 0, 2)),
+        ("top_p", fields.number("top_p", 0, 1)),
+        ("top_k", fields.whole("top_k", -1)),
+        ("min_p", fields.number("min_p", 0, 1)),
+        ("repetition_penalty", fields.number("repetition_penalty", 0)),
+        ("skip_special_tokens", fields.flag("skip_special_tokens")),
+    ):
+        if value is not None:
+            values[name] = max(value, 0) if name == "top_k" else value  # -1 is vLLM's word for all
+    seed = fields.whole("seed", -(2**63), 2**64 - 1)
+    values["seed"] = None if seed is None else seed % 2**64
+    values["stop"] = _stop(fields)
+    structure, param = _structure(fields, settings)
+    if structure and values["stop"]:
+        raise bad_request(f"stop cannot be combined with {param}: it could cut the output; leave one out", "stop")
+    values |= structure
+    n = fields.whole("n", 1, MAX_CHOICES) or 1
+    stream = fields.flag("stream") or False
+    stream_options = fields.object("stream_options")
+    if stream_options and not stream:
+        raise bad_request("stream_options needs stream: true", "stream_options")
+    include_usage = stream_options.get("include_usage", False)
+    if not isinstance(include_usage, bool):
+        raise bad_request("include_usage is no boolean, expected true or false", "stream_options.include_usage")
+    num_frames, fps = _video(fields)
+    fields.refuse(REFUSED, ADVICE)
+    _check_unknown(fields, settings)
+    try:
+        options = GenerationOptions(**values)
+    except ValueError as error:
+        raise bad_request(str(error), str(error).partition(" ")[0]) from None
+    return AnswerRequest(options, n, stream, include_usage, fps, num_frames)
+
+
+def _continues(fields: BodyFields) -> bool:
+    continues = fields.flag("continue_final_message") or False
+    opens = fields.flag("add_generation_prompt")
+    if opens is not None and opens == continues:
+        advice = "it is false exactly where continue_final_message is true"
+        raise bad_request(f"add_generation_prompt is {json.dumps(opens)}; {advice}", "add_generation_prompt")
+    return continues
+
+
+def _chat_logprobs(fields: BodyFields) -> int | None:
+    wanted = fields.flag("logprobs") or False
+    top = fields.whole("top_logprobs", 0, MAX_LOGPROBS)
+    if top is not None and not wanted and top:
+        raise bad_request("top_logprobs needs logprobs: true", "top_logprobs")
+    return (top or 0) if wanted else None
+
+
+def _stop(fields: BodyFields) -> tuple[str, ...]:
+    stop = fields.get("stop")
+    if stop is None:
+        return ()
+    strings = [stop] if isinstance(stop, str) else stop
+    if (
+        not isinstance(strings, list)
+        or len(strings) > MAX_STOPS
+        or not all(isinstance(string, str) and string for string in strings)
+    ):
+        raise fields.wrong("stop", f"a string or a list of at most {MAX_STOPS}, none of them empty")
+    return tuple(strings)
+
+
+def _structure(fields: BodyFields, settings: ServerSettings) -> tuple[dict[str, Any], str]:
+    """`json_schema` or `regex` as options, and the field that asks for it."""
+    found: list[tuple[str, str, Any]] = []
+    wanted = fields.object("response_format")
+    kind = "text" if fields.get("response_format") is None else wanted.get("type")
+    if kind == "json_object":
+        found.append(("json_schema", "response_format", wanted.get("schema", {"type": "object"})))
+    elif kind == "json_schema":
+        if "json_schema" in wanted and "schema" in wanted:
+            raise bad_request(
+                "response_format has a schema within json_schema and beside it; send one", "response_format"
+            )
+        inner = wanted.get("json_schema", wanted)
+        if not isinstance(inner, dict):
+            raise fields.wrong("response_format", "a json_schema object with name and schema")
+        schema = inner.get("schema")
+        found.append(("json_schema", "response_format", {"type": "object"} if schema is None else schema))
+    elif kind != "text":
+        raise bad_request(
+            f"response_format has type {quoted(kind)}, expected text, json_object or json_schema",
+            "response_format.type",
+        )
+    outputs = fields.object("structured_outputs")
+    for name, option in (("regex", "regex"), ("json", "json_schema")):
+        if name in outputs:
+            found.append((option, f"structured_outputs.{name}", outputs.pop(name)))
+    for name, value in outputs.items():
+        if value not in (False, [], ""):
+            raise bad_request(f"structured_outputs.{name} is not supported; use regex or json", "structured_outputs")
+    if len(found) > 1:
+        raise bad_request(f"{found[0][1]} and {found[1][1]} are both given; an answer follows one", found[1][1])
+    for option, param, value in found:
+        if option == "regex" and not isinstance(value, str):
+            raise bad_request(f"{param} is {quoted(value)}, expected text", param)
+        if option == "json_schema" and not isinstance(value, dict | str):
+            raise bad_request(f"{param} has schema {quoted(value)}, expected an object", param)
+        size = len(value if isinstance(value, str) else json.dumps(value))
+        if size > settings.max_schema_bytes:
+            raise bad_request(f"{param} has {size} bytes, the limit is {settings.max_schema_bytes}", param)
+        return {option: value}, param
+    return {}, ""
+
+
+def _video(fields: BodyFields) -> tuple[int | None, float | None]:
+    """`media_io_kwargs.video`: num_frames and fps."""
+    kinds = fields.object("media_io_kwargs")
+    video = kinds.pop("video", {})
+    if kinds:
+        raise bad_request(f"media_io_kwargs.{next(iter(kinds))} is not supported; only video is", "media_io_kwargs")
+    if not isinstance(video, dict):
+        raise bad_request(f"media_io_kwargs.video is {quoted(video)}, expected an object", "media_io_kwargs.video")
+    inner = BodyFields(video)
+    try:
+        num_frames, fps = inner.whole("num_frames", -1), inner.number("fps", -1, MAX_FPS)
+    except ApiError as error:
+        raise bad_request(f"media_io_kwargs.video: {error.message}", "media_io_kwargs.video") from None
+    unknown = inner.unknown(())
+    if unknown:
+        raise bad_request(f"media_io_kwargs.video.{unknown[0]} is not supported", "media_io_kwargs.video")
+    # -1 and 0 are vLLM's words for all, which the checkpoint bounds.
+    return (num_frames if num_frames and num_frames > 0 else None), (fps if fps and fps > 0 else None)
+
+
+_logged: set[str] = set()
+
+
+def _check_unknown(fields: BodyFields, settings: ServerSettings) -> None:
+    for name in fields.unknown(IGNORED):
+        if settings.strict:
+            raise bad_request(f"there is no field {quoted(name)}; {fields.advice(name)}", name[:100], "unknown_field")
+        if name not in _logged and len(_logged) < MAX_LOGGED_NAMES:
+            _logged.add(name)
+            LOG.info("ignored the unknown field %s of a request", quoted(name))

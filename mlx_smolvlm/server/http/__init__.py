@@ -1,1 +1,0 @@
-"""What every request and response passes: connections, guards, bodies, streams."""
