@@ -17,18 +17,9 @@ from ..intake.fields import BodyFields
 from ..intake.message_parts import MediaPart, check_counts, read_part
 from ..intake.planning import planned_prompt
 from ..settings import ServerSettings
-from ..options import MAX_LOGPROBS, quoted
 from .answering import Generation
 from .answers import AnswerTexts, completion_logprobs, finish_reason, new_id, now_s, timings, usage
 from .chat_completions import begun_with
-from .chat_request import AnswerRequest, read_answer_request
-from .errors import bad_request
-from .fields import BodyFields
-from .message_parts import MediaPart, check_counts, read_part
-from .planning import planned_prompt
-from .settings import ServerSettings
-from .streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, held_while_connected, while_connected
-from .strict_json import read_body
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,8 @@ are not listed are ignored, or refused with `--strict`.
 from ...options import MAX_FPS, MAX_LOGPROBS
 from ..intake.message_parts import ONE_TILE, WHOLE
 from ..settings import MAX_CHOICES, MAX_STOPS, ServerSettings
-from ..options import MAX_FPS, MAX_LOGPROBS
-from .message_parts import ONE_TILE, WHOLE
 from .openapi_ollama import ollama_schemas
 from .openapi_parts import FLAG, SEED, TEXT, Schema, array, either, given, nothing, number, ref, whole
-from .settings import MAX_CHOICES, MAX_STOPS, ServerSettings
 
 SCHEMA: Schema = {"description": "A JSON schema, or its text.", "type": ["object", "string"]}
 
