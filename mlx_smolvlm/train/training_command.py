@@ -259,7 +259,8 @@ def _train(run: TrainingRun, ranks: Ranks, out: Path, is_shown: bool) -> None:
             say(f"validation got no better; ended after step {optimization.step}")
     elif optimization.step < optimization.num_steps:
         if ranks.rank == 0:
-            say(f"stopped after step {optimization.step}, which is kept; run the same command with --resume to go on")
+            where = f"after step {optimization.step}, which is kept" if optimization.step else "before the first step"
+            say(f"stopped {where}; run the same command with --resume to go on")
         interruption.conclude()
         raise SystemExit(0)
     if is_shown and optimization.step > first:
