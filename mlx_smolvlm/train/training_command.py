@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from .stored_features import StoredFeatures
 from .trainable import Trainable
 from .training import TrainingRun
 from .training_report import write_report
-from .validation import Validation, best_step
+from .validation import LOSS, Validation, best_step
 
 _WORTH_SAYING = 10**8  # bytes of disk
 
@@ -148,7 +149,7 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
             write_output(folder, trainable, base, str(arguments.model or DEMO_MODEL), record)
             folder.remove()
     if is_shown:
-        say(f"wrote {out}")
+        say(f"wrote {out}; report.html in it shows how it went")
     if merged is not None:
         _merge(base, out, merged, ranks)
 
@@ -266,3 +267,15 @@ def _train(run: TrainingRun, ranks: Ranks, out: Path, is_shown: bool) -> None:
     if is_shown and optimization.step > first:
         seconds = time.monotonic() - start
         say(f"{optimization.step - first} steps in {duration(seconds)}, {per_second(num_tokens / seconds, 'tokens')}")
+        for line in _what_was_learned(run):
+            say(line)
+
+
+def _what_was_learned(run: TrainingRun) -> Iterator[str]:
+    """The losses at the beginning and the end of the whole run: of rows that are trained, and of held ones."""
+    losses = [record["loss"] for record in run.records if record.get("loss") is not None]
+    if len(losses) > 1:
+        yield f"loss: {losses[0]:.4f} in the first step, {losses[-1]:.4f} in the last"
+    held = {record["step"]: record[LOSS] for record in run.records if LOSS in record}
+    if (best := best_step(run.records)) is not None:
+        yield f"loss on held rows: {held[min(held)]:.4f} before, {held[best]:.4f} after step {best}, which is kept"
