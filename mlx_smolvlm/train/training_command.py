@@ -32,7 +32,7 @@ from .micro_batches import MicroBatches
 from .outputs import write_output
 from .recipe import Recipe
 from .run_data import RunData, read_data
-from .run_folder import RECORD, RunFolder, refuse_changes
+from .run_folder import FEATURES, RECORD, RunFolder, refuse_changes
 from .step_memory import MemoryNeeds, MemoryPlan, plan_memory
 from .stored_features import StoredFeatures
 from .trainable import Trainable
@@ -98,6 +98,9 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
             seed=recipe.seed,
             shuffle=recipe.shuffle,
         )
+        if recipe.max_memory_gb is not None:  # buffers that MLX keeps for later count as well
+            spare = int(recipe.max_memory_gb * 1e9) - memory.bound_bytes
+            opened.callback(mx.set_cache_limit, mx.set_cache_limit(spare))
         epochs = recipe.run_epochs
         num_steps = recipe.steps or (epochs or 1) * plan.steps_per_epoch
         features = _features(arguments, trainable, folder, data)
@@ -217,7 +220,7 @@ def _features(
         return None
     if not any(example.num_tiles for example in data.examples):
         return None
-    own = folder.path / "features" if folder is not None else None
+    own = folder.path / FEATURES if folder is not None else None
     return StoredFeatures(
         trainable.model, Path(arguments.feature_cache).expanduser() if arguments.feature_cache else own
     )
