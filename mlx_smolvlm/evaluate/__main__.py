@@ -1,7 +1,6 @@
 """`python -m mlx_smolvlm.evaluate`: arguments, signals and printing."""
 
 import argparse
-import os
 import sys
 import time
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ from ..command_line import starting
 from ..command_line.adapter_arguments import add_adapter_argument, loading_options, model_name
 from ..command_line.progress import Progress, duration, per_second
 from ..command_line.runner import CommandLine, print_json, refuse_tracebacks
-from ..command_line.signals import Interruption
+from ..command_line.signals import Interruption, leave_threads
 from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
 from .judge import KEY_VARIABLE, Judge
@@ -153,7 +152,7 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
         import mlx.core as mx
 
         todo, start, failed = found.rows[folder.done :], time.monotonic(), 0
-        with Interruption(second=_end_at_once) as interruption, Progress(not arguments.quiet) as progress:
+        with Interruption(second=leave_threads) as interruption, Progress(not arguments.quiet) as progress:
             progress.stage(total=len(todo), unit="rows")
             run = EvalRun(model, processor, asking, interruption.cancel)
             for number, (result, timing) in enumerate(run.results(todo), 1):
@@ -196,11 +195,6 @@ def _choice(arguments: argparse.Namespace, folder: str) -> WrapperChoice:
     by_name = wrapper_for(arguments.model, arguments.wrapper)
     by_folder = wrapper_for(folder, arguments.wrapper)
     return WrapperChoice(by_folder.wrapper, min(by_name.frame_edge, by_folder.frame_edge))
-
-
-def _end_at_once(number: int, _: object) -> None:
-    """Threads may be in the middle of a video, and Python would wait for them. The next run mends half a line."""
-    os._exit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:
