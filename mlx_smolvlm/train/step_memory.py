@@ -51,6 +51,7 @@ class MemoryNeeds:
         longest_row: most tokens of a row.
         most_trained: most tokens of a row that count in the loss.
         most_tiles: most tiles of a row.
+        most_tokens: most tokens of a step.
     """
 
     config: ModelConfig
@@ -62,6 +63,7 @@ class MemoryNeeds:
     longest_row: int
     most_trained: int
     most_tiles: int
+    most_tokens: int
 
     def bound(self, max_tokens: int, checkpoint: bool) -> int:
         """Bytes, with micro-batches of so many tokens."""
@@ -103,7 +105,7 @@ def plan_memory(needs: MemoryNeeds, checkpoint: bool, max_bytes: float | None) -
     Raises:
         ValueError: not even one row at a time fits.
     """
-    sizes = [max(MICRO_BATCH_TOKENS, needs.longest_row), needs.longest_row]
+    sizes = [max(min(MICRO_BATCH_TOKENS, needs.most_tokens), needs.longest_row), needs.longest_row]
     if max_bytes is None:
         return MemoryPlan(sizes[0], checkpoint, needs.bound(sizes[0], checkpoint))
     for again in (False, True)[checkpoint:]:

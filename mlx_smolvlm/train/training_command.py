@@ -1,6 +1,7 @@
 """`train` without `--check`: everything from the arguments to the folder that is made."""
 
 import argparse
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -206,6 +207,7 @@ def _memory(trainable: Trainable, recipe: Recipe, image_seq_len: int, data: RunD
         max(data.lengths),
         max(int(row.trained.sum()) for row in data.examples) * data.rows_per_unit,
         max(row.num_tiles for row in data.examples) * data.rows_per_unit,
+        sum(sorted(data.lengths[: data.num_trained])[-recipe.batch_size * recipe.accumulate :]),
     )
     max_bytes = None if recipe.max_memory_gb is None else recipe.max_memory_gb * 1e9
     return plan_memory(needs, recipe.grad_checkpoint, max_bytes)
@@ -243,6 +245,11 @@ def _say_plan(trainable: Trainable, data: RunData, run: TrainingRun, memory: Mem
     where = f"from step {done + 1} on" if done else "nothing was saved, so from the beginning" if resume else ""
     steps = ", ".join(filter(None, [f"{num_steps} steps", where]))
     say(f"{steps}; {memory.max_tokens:,} tokens at a time{again}, at most {memory.bound_bytes / 1e9:.2f} GB of memory")
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if memory.bound_bytes > installed:
+        say(
+            f"note: this machine has {installed / 1e9:.0f} GB; --grad-checkpoint takes less, --max-memory keeps a bound"
+        )
 
 
 def _train(run: TrainingRun, ranks: Ranks, out: Path, is_shown: bool) -> None:
