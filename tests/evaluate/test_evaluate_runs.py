@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw
 from support.command_lines import MODULES, assert_refused, run
 from support.layout import ROOT
 
+from mlx_smolvlm.evaluate.evaluation_folder import read_run
+
 DEMO = ROOT / "mlx_smolvlm" / "demo"
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 160, 60)}
 
@@ -125,6 +127,8 @@ def test_a_folder_of_another_run_is_refused_by_name(monkeypatch, capsys, data, w
         assert_refused(evaluate(monkeypatch, capsys, *arguments, "--out", whole), problem)
     strange = tmp_path / "strange"
     strange.mkdir()
+    (strange / "results.jsonl").touch()  # of a run that was killed before it had written anything else
+    assert read_run(strange, is_new_allowed=True) is None
     (strange / "notes.txt").write_text("mine", encoding="utf-8")
     assert_refused(evaluate(monkeypatch, capsys, data, "--out", strange), "holds something else")
 
