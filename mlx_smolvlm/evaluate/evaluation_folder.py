@@ -22,6 +22,7 @@ SUMMARY, REPORT = "summary.json", "report.html"
 MADE_DATA = "mini-suite"  # a folder in it that is made before the run is
 FORMAT = "mlx-smolvlm evaluation 1"
 _BLOCK = 1024**2
+_COMPARED = {"dataset", "index", "row", "category", "prompt", "token_ids", "answer", "expected", "score"}
 Result = dict[str, Any]
 
 
@@ -145,7 +146,7 @@ def read_results(path: Path) -> list[Result]:
                 result = json.loads(line)
             except ValueError:
                 result = None
-            if not isinstance(result, dict):
+            if not isinstance(result, dict) or not result.keys() >= _COMPARED:
                 raise ValueError(f"{path / RESULTS}, line {number} is damaged; run the evaluation again to mend it")
             results.append(result)
     return results

@@ -32,8 +32,10 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
         FileNotFoundError: no run.
         ValueError: runs of other rows, of rows in another order, or of which one is not complete.
     """
-    runs = [read_run(path) for path in (first, second)]
+    runs = [read_run(path) or {} for path in (first, second)]
     a, b = _paired(first, second)
+    if len(a) != (rows := runs[0].get("rows", len(a))):
+        raise ValueError(f"{first} and {second} have {len(a)} of {rows} rows; run their commands again to do the rest")
     pairs = list(zip(a, b, strict=True))
     sets = list(dict.fromkeys(result["dataset"] for result in a))
     categories = sorted({(result["dataset"], result["category"]) for result in a if result["category"] is not None})

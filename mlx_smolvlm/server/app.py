@@ -17,10 +17,10 @@ from .endpoints.responses import responses_routes
 from .engine_thread import Engine
 from .http.guards import middleware
 from .http.origins import HostCheck, OriginCheck
+from .intake.media_intake import Intake
+from .intake.scratch import scratch_folder
 from .models import ServedModel, list_models, one_model
 from .page import page_routes
-from .reading.media_intake import Intake
-from .reading.scratch import scratch_folder
 from .settings import ServerSettings
 
 HEALTH = "/health"

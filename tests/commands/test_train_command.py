@@ -55,6 +55,8 @@ def test_a_run_leaves_an_adapter_of_pefts(train, tmp_path, checkpoint):
     assert [record["step"] for record in records] == [1, 2]
     assert records[1]["loss"] < records[0]["loss"]
     assert records[0]["learning_rate"] == 0.01
+    assert f"loss: {records[0]['loss']:.4f} in the first step, {records[1]['loss']:.4f} in the last\n" in result.err
+    assert f"wrote {out}; report.html in it shows how it went\n" in result.err
     ids = [1, 5, 9, 12]
     unmerged = mlx_smolvlm.load(checkpoint("smolvlm_256m"), adapters=out, dtype="float32")[0](ids)
     merged = mlx_smolvlm.load(tmp_path / "out-merged", dtype="float32")[0](ids)

@@ -32,7 +32,7 @@ def train(monkeypatch, capsys, rows, trained_checkpoint, tmp_path):
 
     def train(name, *options):
         words = ["--model", trained_checkpoint, "--data", rows, "--adapter-out", tmp_path / name, "--batch-size", 2]
-        words += ["--rank", 4, "--save-every", 2, "--quiet", "--no-split", "--validate-every", 2, *options]
+        words += ["--rank", 4, "--save-every", 2, "--no-split", "--validate-every", 2, *options]
         return run(monkeypatch, capsys, "train", *words), tmp_path / name
 
     return train
@@ -56,6 +56,8 @@ def test_the_best_step_is_kept_and_a_run_that_got_no_better_ends(train, tmp_path
     losses = [record["validation_loss"] for record in validations]
     best = json.loads((folder / "training.json").read_text())["best_step"]
     assert best == validations[losses.index(min(losses))]["step"]
+    told = f"loss on held rows: {losses[0]:.4f} before, {min(losses):.4f} after step {best}, which is kept\n"
+    assert told in shown.err
     assert validations[-1]["step"] == best + 2 < 20  # a rate of 0.5 leads astray at once
     trained = load_file(folder / "adapter_model.safetensors")
     assert best > 0 or all(not array.any() for name, array in trained.items() if "lora_B" in name)

@@ -5,7 +5,7 @@ are not listed are ignored, or refused with `--strict`.
 """
 
 from ...options import MAX_FPS, MAX_LOGPROBS
-from ..reading.message_parts import ONE_TILE, WHOLE
+from ..intake.message_parts import ONE_TILE, WHOLE
 from ..settings import MAX_CHOICES, MAX_STOPS, ServerSettings
 from .openapi_ollama import ollama_schemas
 from .openapi_parts import FLAG, SEED, TEXT, Schema, array, either, given, nothing, number, ref, whole

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import NO_RETRY, ApiError, server_busy
-from ..reading.planning import Plan
+from ..intake.planning import Plan
 
 if TYPE_CHECKING:
     from ...engine.row import RowEvent

@@ -12,10 +12,10 @@ from ...options import MAX_LOGPROBS, quoted
 from ..errors import bad_request
 from ..http.streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, held_while_connected, while_connected
 from ..http.strict_json import read_body
-from ..reading.chat_request import AnswerRequest, read_answer_request
-from ..reading.fields import BodyFields
-from ..reading.message_parts import MediaPart, check_counts, read_part
-from ..reading.planning import planned_prompt
+from ..intake.chat_request import AnswerRequest, read_answer_request
+from ..intake.fields import BodyFields
+from ..intake.message_parts import MediaPart, check_counts, read_part
+from ..intake.planning import planned_prompt
 from ..settings import ServerSettings
 from .answering import Generation
 from .answers import AnswerTexts, completion_logprobs, finish_reason, new_id, now_s, timings, usage

@@ -20,14 +20,14 @@ from ...options import quoted
 from ..errors import ApiError, bad_request
 from ..http.streaming import StreamedAnswer, held_while_connected, json_bytes, while_connected
 from ..http.strict_json import read_body
+from ..intake.ollama_request import OllamaRequest, read_chat, read_generate, served_name
+from ..intake.translation import in_words, read_translated
 from ..models import STARTED_S
-from ..reading.ollama_request import OllamaRequest, read_chat, read_generate, served_name
-from ..reading.translation import in_words, read_translated
 from .answers import AnswerTexts, finish_reason, usage
 from .chat_completions import begun
 
 if TYPE_CHECKING:
-    from ..reading.chat_request import ChatRequest
+    from ..intake.chat_request import ChatRequest
     from .answering import Generation
 
 VERSION = "0.12.0"  # of Ollama, whose interface this is; editors ask for a recent one

@@ -13,13 +13,13 @@ from ...options import quoted
 from ..errors import ApiError, bad_request
 from ..http.streaming import KEEP_ALIVE, StreamedAnswer, held_while_connected, json_bytes, while_connected
 from ..http.strict_json import read_body
-from ..reading.fields import BodyFields
-from ..reading.translation import Rename, in_words, read_translated, renaming
+from ..intake.fields import BodyFields
+from ..intake.translation import Rename, in_words, read_translated, renaming
 from .answers import AnswerTexts, finish_reason, new_id, timings, usage
 from .chat_completions import begun
 
 if TYPE_CHECKING:
-    from ..reading.chat_request import ChatRequest
+    from ..intake.chat_request import ChatRequest
     from .answering import Generation
 
 LOGPROBS = "message.output_text.logprobs"  # of `include`
