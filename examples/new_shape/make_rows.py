@@ -3,7 +3,8 @@
     python examples/new_shape/make_rows.py ROWS
 
 writes into the folder ROWS: `train.jsonl` with 200 pictures of hearts and 400 of the world that the model knows, so
-that it does not forget it; `held.jsonl` with 100 other hearts; and the pictures.
+that it does not forget it; `held.jsonl` with 100 other hearts; and the pictures. With `--labels 20`, there are 20
+pictures of known shapes to train on, and 10 to hold, all with the new style of answer, which is learned quickly.
 """
 
 import argparse
@@ -84,8 +85,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where rows and pictures are written")
     parser.add_argument("--hearts", type=int, default=200, help="pictures of hearts to train on")
     parser.add_argument("--known", type=int, default=400, help="pictures of what the model knows")
+    parser.add_argument("--labels", type=int, help="known shapes in the new style, in the place of all others")
     arguments = parser.parse_args()
     (arguments.folder / "images").mkdir(parents=True, exist_ok=True)
+    if arguments.labels:
+        for name, count in (("train", arguments.labels), ("held", 10)):
+            made = [known_scene(Random(f"label {name} {number}"), "label") for number in range(count)]
+            write(name, made, arguments.folder)
+        return
     hearts = [heart_scene(Random(f"heart {n}"), ("shape", "describe", "label")[n % 3]) for n in range(arguments.hearts)]
     tasks = (*KNOWN_TASKS, "label")
     known = [known_scene(Random(f"known {n}"), tasks[n % len(tasks)]) for n in range(arguments.known)]
