@@ -71,6 +71,13 @@ def test_the_set_up_commands_are_there():
     assert [block for block in SHELL if block in SET_UP] == list(SET_UP)
 
 
+def test_the_list_of_tasks_names_every_section_in_order():
+    named = re.findall(r"\]\(#([\w-]+)\)", README.split("\n## ")[0])
+    titles = re.findall(r"^## (.+)$", README, re.MULTILINE)
+    anchors = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+    assert anchors == ["set-up", *named, "more"]
+
+
 @pytest.mark.parametrize("block", OFFLINE_BLOCKS)
 def test_commands_that_need_no_download_work_as_pasted(checkout, block):
     printed = run(["bash", "-euc", block], checkout)
