@@ -14,7 +14,7 @@ from ..command_line import starting
 from ..command_line.adapter_arguments import add_adapter_argument, loading_options, model_name
 from ..command_line.progress import Progress, duration, per_second
 from ..command_line.runner import CommandLine, print_json, refuse_tracebacks
-from ..command_line.signals import Interruption
+from ..command_line.signals import Interruption, leave_threads
 from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
 from .judge import KEY_VARIABLE, Judge
@@ -155,7 +155,7 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
         import mlx.core as mx
 
         todo, start, failed = found.rows[folder.done :], time.monotonic(), 0
-        with Interruption(second=_end_at_once) as interruption, Progress(not arguments.quiet) as progress:
+        with Interruption(second=leave_threads) as interruption, Progress(not arguments.quiet) as progress:
             progress.stage(total=len(todo), unit="rows")
             run = EvalRun(model, processor, asking, interruption.cancel)
             for number, (result, timing) in enumerate(run.results(todo), 1):
@@ -193,6 +193,11 @@ def _judged(arguments: argparse.Namespace, folder: Path, found: RowFiles) -> dic
         return judge_run(folder, judge, found.rows, read_results(folder), advance)
 
 
+def _choice(arguments: argparse.Namespace, folder: str) -> WrapperChoice:
+    """By the name that was given, and by the folder that it stands for."""
+    by_name = wrapper_for(arguments.model, arguments.wrapper)
+    by_folder = wrapper_for(folder, arguments.wrapper)
+    return WrapperChoice(by_folder.wrapper, min(by_name.frame_edge, by_folder.frame_edge))
 def _end_at_once(number: int, _: object) -> None:
     """Threads may be in the middle of a video, and Python would wait for them. The next run mends half a line."""
     os._exit(128 + number)

@@ -12,6 +12,10 @@ def say_notes(found: RowFiles, protocol: str) -> None:
     is_chat = protocol == CHAT
     for dataset in sorted({row.dataset for row in found.rows if not (is_chat or row_rule(row).is_known)}):
         rule = next(row_rule(row) for row in found.rows if row.dataset == dataset)
+        kind = "questions with options" if rule.message == "mcq" else "plain questions"
+        say(
+            f"note: {dataset} is not the name of a set with prompts of its own, so its rows are asked as {kind} "
+            "(if it is one under another name, add --dataset NAME)"
         kind = "a question with options" if rule.message == "mcq" else "a plain question"
         near = f"{advice} " if (advice := did_you_mean(dataset, list(SETS))) else ""
         say(
