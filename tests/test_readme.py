@@ -28,13 +28,20 @@ SHELL = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SET_UP = (
     "python3 -m venv .venv && source .venv/bin/activate\n",
-    "pip install . && python -m mlx_smolvlm.generate\n",
     "apt-get install libopenblas0-pthread && export LD_PRELOAD=libopenblas.so.0\n",
+    "pip install . && python -m mlx_smolvlm.generate\n",
     "pip install '.[test]' && pytest -n auto\n",
 )
 ONLINE = ("HuggingFaceTB/", "ibm-granite/", "vidore/")
 LONG = "mlx_smolvlm.benchmark"
 SERVED = ("mlx_smolvlm.server", "curl ")  # one serves until it is stopped, the other asks it
+SHOWN = {  # what the output of a block must have, by an option in it
+    "--json-schema": '{"shape": "circle", "color": "red"}\nRed.\n',
+    "--kv-bits": "A large red circle at the top left.\n",
+    "--adapter-out": "circle, blue, large\n",
+    "--q-bits 2": "2 flips (2 only A right, 0 only B right)",
+    "--speculate": '"drafted_tokens": 7, "accepted_tokens": 7}',
+}
 OFFLINE_BLOCKS = [
     # Calibrating takes as long as all the others. tests/convert/test_quality_command.py does the same with few samples.
     pytest.param(block, marks=[pytest.mark.slow] if "--calibrate" in block else [], id=block.split("\n")[0][:60])
@@ -64,22 +71,24 @@ def test_the_set_up_commands_are_there():
     assert [block for block in SHELL if block in SET_UP] == list(SET_UP)
 
 
-@pytest.mark.parametrize(
-    ("option", "answer"),
-    [
-        ("--json-schema", '{"shape": "circle", "color": "red"}\nRed.\n'),
-        ("--kv-bits", "A large red circle at the top left.\n"),
-        ("--speculate", '"drafted_tokens": 7, "accepted_tokens": 7}'),
-    ],
-)
-def test_examples_show_what_the_options_are_good_for(checkout, option, answer):
-    block = next(block for block in SHELL if option in block)
-    assert answer in run(["bash", "-euc", block], checkout)
+def test_the_list_of_tasks_names_every_section_in_order():
+    named = re.findall(r"\]\(#([\w-]+)\)", README.split("\n## ")[0])
+    titles = re.findall(r"^## (.+)$", README, re.MULTILINE)
+    anchors = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+    assert anchors == ["set-up", *named, "more"]
 
 
 @pytest.mark.parametrize("block", OFFLINE_BLOCKS)
 def test_commands_that_need_no_download_work_as_pasted(checkout, block):
-    assert run(["bash", "-euc", block], checkout).strip()
+    printed = run(["bash", "-euc", block], checkout)
+    assert printed.strip()
+    for option, answer in SHOWN.items():
+        assert option not in block or answer in printed
+
+
+@pytest.mark.parametrize("option", SHOWN)
+def test_examples_show_what_the_options_are_good_for(option):
+    assert len([block for block in SHELL if option in block and not any(word in block for word in ONLINE)]) == 1
 
 
 def test_other_commands_use_options_that_exist():

@@ -102,9 +102,9 @@ class LoadedModel:
 
 
 def loading(request: LoadRequest, cancel: Event, models: dict[int, LoadedModel]) -> Job:
-    """Load a model into `models`. A thread finds its folder, which may be downloaded; the weights are loaded here."""
+    """Load a model into `models`. A thread finds the folders, which may be downloaded; weights are loaded here."""
     name: str | Path = DEMO_MODEL if request.model is None else request.model
-    reports: SimpleQueue[ProgressEvent | Path | BaseException] = SimpleQueue()
+    reports: SimpleQueue[ProgressEvent | list[Path] | BaseException] = SimpleQueue()
 
     def report(what: str, number: int = 0, total: int = 0) -> None:
         if what:
@@ -113,7 +113,8 @@ def loading(request: LoadRequest, cancel: Event, models: dict[int, LoadedModel])
     def find() -> None:
         try:
             with reported_to(report):
-                reports.put(find_checkpoint(name, revision=request.revision))
+                folder = find_checkpoint(name, revision=request.revision)
+                reports.put([folder, *(find_checkpoint(adapter.path) for adapter in request.adapters)])
         except BaseException as error:  # whatever it is, it belongs to the request
             reports.put(error)
 
@@ -128,12 +129,14 @@ def loading(request: LoadRequest, cancel: Event, models: dict[int, LoadedModel])
             continue
         if isinstance(found, ProgressEvent):
             yield (found,)
-        elif isinstance(found, Path):
+        elif isinstance(found, list):
             break
         else:
             raise found
     yield (ProgressEvent(request.id, "loading the model", None),)
-    model, processor = load(found, dtype=request.dtype)
+    folder, *adapters = found
+    weights = [adapter.weight for adapter in request.adapters]
+    model, processor = load(folder, dtype=request.dtype, adapters=list(zip(adapters, weights, strict=True)))
     models[request.id] = LoadedModel(model, processor)
     dtype = str(model.vision_model.post_layernorm.weight.dtype).removeprefix("mlx.core.")
     return LoadedEvent(request.id, request.id, processor.config.context_length, dtype)

@@ -21,13 +21,25 @@ class HelloRequest:
 
 
 @dataclass(frozen=True)
+class AdapterInput:
+    """An adapter: a folder or a Hub id, and its weight."""
+
+    path: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class LoadRequest:
-    """Load a model: a folder, a Hub id, or the demo model (null). Its number in later requests is this `id`."""
+    """Load a model: a folder, a Hub id, or the demo model (null). Its number in later requests is this `id`.
+
+    With adapters it is a model of its own; the same base may be loaded with others, or without, beside it.
+    """
 
     id: int
     model: str | None = None
     dtype: str | None = None
     revision: str | None = None
+    adapters: tuple[AdapterInput, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ from collections.abc import Collection, Sequence
 # What mlx-lm, mlx-vlm and transformers call options of ours. `_` for `-` within a name is understood everywhere.
 ALIASES = {
     "-p": "--prompt",
+    "-v": "--verbose",
     "--adapter": "--adapter-path",
     "--lora": "--adapter-path",
+    "--lora-rank": "--rank",
+    "--lr": "--learning-rate",
     "--images": "--image",
     "--max-new-tokens": "--max-tokens",
     "--prefill-step-size": "--prefill-chunk",
@@ -20,6 +23,7 @@ ELSEWHERE = {
     "--audio": "the models of this family do not hear; leave it out",
     "--chat": "write python -m mlx_smolvlm.chat",
     "--chat-template-config": "the checkpoint's own template is used; leave it out",
+    "--do-sample": "--temperature T above 0 samples",
     "--draft-model": "--speculate N drafts from the text itself",
     "--eos-tokens": "write --stop TEXT",
     "--extra-eos-token": "write --stop TEXT",

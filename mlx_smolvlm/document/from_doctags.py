@@ -43,7 +43,12 @@ def convert_doctags(arguments: argparse.Namespace, reading: Mapping[str, Any]) -
 def _read(name: str) -> str:
     """The content of a file, or of standard input."""
     shown = "standard input" if name == _STANDARD_INPUT else name
-    content = sys.stdin.buffer.read() if name == _STANDARD_INPUT else Path(name).expanduser().read_bytes()
+    path = Path(name).expanduser()
+    if name != _STANDARD_INPUT and path.is_dir():
+        raise IsADirectoryError(f"{name} is a folder; name a file of DocTags")
+    content = sys.stdin.buffer.read() if name == _STANDARD_INPUT else path.read_bytes()
+    if content.lstrip().startswith(b"%PDF-"):  # which may be plain ASCII
+        raise ValueError(f"{shown} is a PDF, not DocTags; read it with a model: INPUT in the place of --from-doctags")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -8,7 +8,7 @@ from typing import Any
 from ..model.json_fields import read_json
 from .eval_rows import EvalRow
 from .frame_choice import ChosenFrames, choose, names_of, row_media
-from .option_scorers import lettered
+from .option_scorers import options_of
 from .set_messages import Message, MessageMedia, listed_message, set_message
 from .sets import SetRule, rule_of
 from .wrapper_prompts import WRAPPERS, WrappedPrompt, build_prompt, frame_edge
@@ -46,6 +46,12 @@ def wrapper_for(model: str | None, chosen: str | None) -> WrapperChoice:
     return WrapperChoice(chosen or wrapper, edge)
 
 
+def wrapper_of_checkpoint(model: str | None, folder: Path, chosen: str | None) -> WrapperChoice:
+    """The wrapper of a model that is there: by the name that was given, and by the folder that it stands for."""
+    by_name, by_folder = wrapper_for(model, chosen), wrapper_for(str(folder), chosen)
+    return WrapperChoice(by_folder.wrapper, min(by_name.frame_edge, by_folder.frame_edge))
+
+
 @dataclass(frozen=True)
 class RowPrompt:
     """A row as the suite asks it.
@@ -68,6 +74,19 @@ class RowPrompt:
 def row_rule(row: EvalRow) -> SetRule:
     """The rule of a row's set."""
     return rule_of(row.dataset, has_options={"A", "B"} <= row.options.keys(), is_video=row.is_video)
+
+
+def left_out(row: EvalRow) -> list[str]:
+    """What a row has that its set's message does not show."""
+    kind = row_rule(row).message
+    shows_options = kind in ("mcq", "mmmu")
+    shows_candidates = kind in ("longvideo", "mlvu", "mvbench", "tempcompass", "video_mme", "worldsense")
+    given = {
+        "hint": row.hint is not None and not shows_options,
+        "options": bool(row.options) and not shows_options,
+        "candidates": row.candidates is not None and not shows_candidates,
+    }
+    return [name for name, is_left_out in given.items() if is_left_out]
 
 
 def row_prompt(row: EvalRow, choice: WrapperChoice, check_cancelled: Callable[[], None] = lambda: None) -> RowPrompt:
@@ -103,7 +122,7 @@ def chat_message(row: EvalRow) -> tuple[list[dict[str, Any]], SetRule]:
     images = row.frames if row.frames is not None else row.images
     kind = rule.message
     if row.is_video:  # the sets' own texts speak of frames
-        row = replace(row, options=dict(row.options) or lettered(row.candidates or []))
+        row = replace(row, options=options_of(row))
         kind = "mcq" if row.options else "plain"
     content: list[dict[str, Any]] = [{"type": "video"}] if row.video is not None else []
     for part in set_message(kind, row, MessageMedia(0 if row.video is not None else len(images))):

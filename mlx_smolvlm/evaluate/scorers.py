@@ -18,6 +18,7 @@ from .option_scorers import (
     is_mvbench_answer,
     letter_of,
     lettered,
+    options_of,
     tempcompass_caption,
     tempcompass_option,
     tempcompass_yes_no,
@@ -76,7 +77,7 @@ def _python_list(text: str) -> list[Any] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of texts that are nearly Python
             values = ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return None
     return values if isinstance(values, list) else None
 
@@ -96,10 +97,6 @@ def _ocrbench(row: EvalRow, prediction: str) -> RowScore:
     return RowScore(ocrbench(answers_of(row), prediction, row.category), bool(prediction.strip()))
 
 
-def _options(row: EvalRow) -> dict[str, str]:
-    return dict(row.options) or lettered(row.candidates or [])
-
-
 def _named(named: str | None, answer: str) -> RowScore:
     is_matched = named is not None and named != NONE
     return RowScore(float((named or NONE) == answer), is_matched, named if is_matched else None)
@@ -107,7 +104,7 @@ def _named(named: str | None, answer: str) -> RowScore:
 
 def _letter(row: EvalRow, prediction: str) -> RowScore:
     """The answer of a row is a letter; rows of one's own may have the option's text there."""
-    options, answer = _options(row), _answer(row)
+    options, answer = options_of(row), _answer(row)
     if answer not in options:
         texts = {text.strip(): letter for letter, text in options.items()}
         if answer.strip() not in texts:
@@ -119,7 +116,7 @@ def _letter(row: EvalRow, prediction: str) -> RowScore:
 def _mmmu(row: EvalRow, prediction: str) -> RowScore:
     """Open questions of MMMU have two options: A, their answer, and B, any other."""
     answer = _answer(row)
-    options = _options(row) if "A" in row.options else {**row.options, "A": answer, "B": "Other Answers"}
+    options = options_of(row) if "A" in row.options else {**row.options, "A": answer, "B": "Other Answers"}
     is_letter = len(answer) == 1 and "A" <= answer <= "Z"
     return _named(inferred_option(prediction, options), answer if is_letter else "A")
 
@@ -179,10 +176,21 @@ def _tempcompass_yorn(row: EvalRow, prediction: str) -> RowScore:
 
 def _choice(row: EvalRow, prediction: str) -> RowScore:
     """The mini suite's: each thing that is asked is named, see `named_choice`."""
-    groups = json.loads(row.fields.get("choices", "[]"))
+    groups = _choice_groups(row.fields.get("choices", "[]"))
     named = [named_choice(prediction, names) for names in groups]
     is_matched = bool(named) and all(named)
     return RowScore(float(is_matched and named == answers_of(row)), is_matched, ", ".join(filter(None, named)) or None)
+
+
+def _choice_groups(text: str) -> list[dict[str, list[str]]]:
+    try:
+        groups = json.loads(text)
+        lists = [names for group in groups for names in group.values()]
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        lists = [text]
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
+        raise ValueError(f"choices is {quoted(text)}, expected a list of objects such as {{'left': ['left']}}")
+    return groups  # type: ignore[no-any-return]  # as was just seen
 
 
 SCORERS: dict[str, Callable[[EvalRow, str], RowScore]] = {

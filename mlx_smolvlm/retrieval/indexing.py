@@ -100,6 +100,7 @@ def plan_update(
         ImportError: a PDF, and what reads PDFs is not installed.
     """
     plan = UpdatePlan()
+    sources = list({document_key(source): source for source in sources}.values())  # which may be named twice
     for number, source in enumerate(sources, 1):
         if is_cancelled():
             break

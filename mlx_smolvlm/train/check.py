@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from ..command_line.arguments import media_options
 from ..command_line.runner import print_json
 from ..command_line.standard_streams import say
 from ..media.urls import printable
 from ..processor.processor import Processor
-from .data_arguments import rows_of
+from .data_arguments import media_options_of, rows_of
 from .examples import Example, make_examples
 from .shown_example import as_record, shown
 from .training_row import RowError, RowTooLong
@@ -44,12 +43,13 @@ def examples_of(
     Raises:
         FileNotFoundError, ValueError, ImportError: what `read_rows` and `make_examples` raise.
     """
+    rows = rows_of(arguments, path, left_out)
     return make_examples(
         processor,
-        rows_of(arguments, path, left_out),
+        rows,
         arguments.train_on_prompt,
         max_length=arguments.max_length,
-        media_options=media_options(arguments),
+        media_options=media_options_of(arguments, rows),
         on_left_out=left_out,
         skip_bad_rows=arguments.skip_bad_rows,
     )

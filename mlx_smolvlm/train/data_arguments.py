@@ -1,10 +1,11 @@
 """The arguments of `train` that name the rows and how they are read."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..command_line.arguments import add_media_arguments
+from ..command_line.arguments import add_media_arguments, media_options, refuse_unused
+from ..options import MediaOptions
 from .training_row import RowError, TrainingRow
 
 
@@ -72,3 +73,13 @@ def rows_of(arguments: argparse.Namespace, path: str, on_left_out: Callable[[Row
     if arguments.preference:
         return [row for pair in rows_as(read_preference, *how) for row in (pair.chosen, pair.rejected)]
     return rows_as(read_row, *how)
+
+
+def media_options_of(arguments: argparse.Namespace, rows: Sequence[TrainingRow]) -> MediaOptions:
+    """How images and videos of rows are read. Raises ValueError for options of what no row has."""
+    options = media_options(arguments)
+    items = (item for row in rows for message in row.messages for item in message["content"])
+    kinds = {str(item.get("type")) for item in items if isinstance(item, dict)}  # what is no item is refused by row
+    has_images = bool(kinds & {"image", "image_url"}) or any(row.images for row in rows)
+    refuse_unused(options, has_images=has_images, has_videos="video" in kinds)
+    return options

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from ..command_line.arguments import media_options
 from ..processor.processor import Processor
 from .check import LeftOutRows
-from .data_arguments import rows_of
+from .data_arguments import media_options_of, rows_of
 from .examples import Example, make_examples
 from .identity import data_digest
 from .recipe import Recipe
@@ -66,7 +66,8 @@ def read_data(arguments: argparse.Namespace, recipe: Recipe, processor: Processo
         units = [unit for number, unit in enumerate(units) if number not in set(numbers)]
     pairs = [pair for unit in (*units, *held) for pair in unit]
     rows, examples = [row for row, _ in pairs], [example for _, example in pairs]
-    return RunData(examples, rows, 2 if recipe.preference else 1, len(units), len(held), data_digest(examples, rows))
+    digest = data_digest(examples, rows, media_options(arguments))
+    return RunData(examples, rows, 2 if recipe.preference else 1, len(units), len(held), digest)
 
 
 def held_out(num_units: int, share: float, seed: int) -> list[int]:
@@ -84,6 +85,8 @@ def _units(
     """The rows of a file that are used, one by one or by two."""
     left_out = LeftOutRows()
     rows = rows_of(arguments, path, left_out)
+    is_main = path == arguments.data  # held rows need not have what the options are for
+    options = media_options_of(arguments, rows) if is_main else media_options(arguments)
     examples = {
         example.name: example
         for example in make_examples(
@@ -91,7 +94,7 @@ def _units(
             rows,
             arguments.train_on_prompt,
             max_length=arguments.max_length,
-            media_options=media_options(arguments),
+            media_options=options,
             on_left_out=left_out,
             skip_bad_rows=arguments.skip_bad_rows,
         )

@@ -97,6 +97,8 @@ def _files(path: Path) -> list[Path]:
         files = [Path(name) for name in sorted(glob.glob(str(path))) if Path(name).is_file()]
         if not files:
             raise FileNotFoundError(f"no file {quoted(str(path), 300)} with rows to train on")
+    if len({file.name for file in files}) < len(files):
+        raise ValueError(f"{path} names files of one name in several folders, whose rows could not be told apart")
     for file in files:
         if file.suffix.lower() not in _READERS:
             raise ValueError(f"{file} is no file of rows; expected {', '.join(_READERS)}")

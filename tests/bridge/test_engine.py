@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from support.bridge import Program, answer_of, bgra, text_of
 from support.layout import PACKAGE
+from support.made_adapters import write_peft
 
-from mlx_smolvlm import SampledVideo, Session
+from mlx_smolvlm import DEMO_MODEL, SampledVideo, Session, load, stream_generate
 from mlx_smolvlm.bridge import Engine
 
 PICTURE = PACKAGE / "demo" / "picture.png"
@@ -55,6 +56,27 @@ def test_transparent_pixels_are_those_of_the_same_png(program, expected):
     image = {"attachment": 0, **layout}
     events = program.ask("respond", pixels.tobytes(), model=1, prompt=QUESTION, images=[image])
     assert answer_of(events) == expected(QUESTION, images=[Image.fromarray(pixels)])
+
+
+def test_a_model_with_adapters_is_one_of_its_own(program, expected, tmp_path):
+    demo = load(DEMO_MODEL, dtype="float32")
+    text = demo[0].config.text
+    shapes = {"model.text_model.layers.0.mlp.down_proj": (text.hidden_size, text.intermediate_size)}
+    adapter = write_peft(tmp_path / "adapter", shapes, seed=3, lora_alpha=40)
+    given = {"adapters": [{"path": str(adapter), "weight": 0.5}], "dtype": "float32"}
+    loaded = program.ask("load", id=500, **given)[-1]
+    assert (loaded["event"], loaded["model"]) == ("loaded", 500)
+    images, options = [{"path": str(PICTURE)}], {"max_tokens": 6}
+    asked = {number: {"model": number, "prompt": QUESTION, "images": images} for number in (1, 500)}
+    numbers = [program.send("respond", **fields, options=options) for fields in asked.values()]
+    adapted = load(DEMO_MODEL, dtype="float32", adapters=(adapter, 0.5))
+    steps = list(stream_generate(*adapted, QUESTION, images=[PICTURE], max_tokens=6))
+    wanted = "".join(step.text for step in steps), [step.token_id for step in steps]
+    assert answer_of(program.events(numbers[0])) == expected(QUESTION, images=[PICTURE], max_tokens=6) != wanted
+    assert answer_of(program.events(numbers[1])) == wanted
+    assert program.ask("unload", model=500)[-1]["event"] == "end"
+    assert program.error("load", adapters=[{"path": "/no/such"}])[0] == "file_not_found"
+    assert "expected a number" in program.error("load", adapters=[{"path": "x", "weight": "1"}])[1]
 
 
 def test_two_images_a_video_and_frames(program, expected):

@@ -50,9 +50,14 @@ def test_no_file_is_replaced(monkeypatch, capsys, file, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(b"\xff\xfe<", "byte 0 is not UTF-8 text"), (b" \n", "is empty"), (None, "No such file or directory")],
+    [
+        (b"\xff\xfe<", "byte 0 is not UTF-8 text"),
+        (b" \n", "is empty"),
+        (b"%PDF-1.4\n1 0 obj\n", "is a PDF, not DocTags; read it with a model: INPUT in the place of --from-doctags"),
+        (None, "No such file or directory"),
+    ],
 )
-def test_what_is_no_text_is_refused(monkeypatch, capsys, tmp_path, content, problem):
+def test_what_is_no_doctags_is_refused(monkeypatch, capsys, tmp_path, content, problem):
     if content is not None:
         (tmp_path / "bad").write_bytes(content)
     assert_refused(convert(monkeypatch, capsys, "--from-doctags", tmp_path / "bad"), problem)
@@ -67,3 +72,7 @@ def test_a_folder_with_a_slash_is_made(monkeypatch, capsys, file, tmp_path):
 
 def test_nothing_to_convert_is_refused(monkeypatch, capsys):
     assert_refused(convert(monkeypatch, capsys), "name a file of DocTags: --from-doctags FILE")
+
+
+def test_a_folder_is_refused(monkeypatch, capsys, tmp_path):
+    assert_refused(convert(monkeypatch, capsys, "--from-doctags", tmp_path), "is a folder; name a file of DocTags")

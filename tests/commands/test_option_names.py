@@ -35,6 +35,7 @@ def parsed(words):
         ("--temp 0.5", "--temperature 0.5"),
         ("--temp=0.5", "--temperature=0.5"),
         ("-p hi", "--prompt hi"),
+        ("-v", "--verbose"),
         ("-m 7", "--max-tokens 7"),
         ("-m some/model", "--model some/model"),
         ("--max_tokens 7 --top_p 0.5", "--max-tokens 7 --top-p 0.5"),
@@ -50,6 +51,12 @@ def parsed(words):
 )
 def test_other_names_mean_the_same(typed, own):
     assert parsed(typed) == parsed(own)
+
+
+def test_other_names_of_training_mean_the_same():
+    assert own_words(["--lr", "1e-4", "--lora_rank=8"], ["--learning-rate", "--rank"]) == [
+        *("--learning-rate", "1e-4", "--rank=8")
+    ]
 
 
 def test_values_are_left_as_they_are():

@@ -4,6 +4,7 @@ import json
 
 import mlx.core as mx
 import pytest
+from mlx.optimizers import AdamW
 from safetensors.numpy import load_file, save_file
 from support.command_lines import assert_refused, run
 from support.training import write_rows
@@ -54,6 +55,8 @@ def test_a_run_leaves_an_adapter_of_pefts(train, tmp_path, checkpoint):
     assert [record["step"] for record in records] == [1, 2]
     assert records[1]["loss"] < records[0]["loss"]
     assert records[0]["learning_rate"] == 0.01
+    assert f"loss: {records[0]['loss']:.4f} in the first step, {records[1]['loss']:.4f} in the last\n" in result.err
+    assert f"wrote {out}; report.html in it shows how it went\n" in result.err
     ids = [1, 5, 9, 12]
     unmerged = mlx_smolvlm.load(checkpoint("smolvlm_256m"), adapters=out, dtype="float32")[0](ids)
     merged = mlx_smolvlm.load(tmp_path / "out-merged", dtype="float32")[0](ids)
@@ -85,6 +88,8 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(train, rows, tmp_path, monkeypa
     assert not (tmp_path / "out").exists()
     assert_refused(train("out", *options), "add --resume to go on")
     assert_refused(train("out", *options, "--resume", "--seed", 3), "--seed is 3, but the run in")
+    assert_refused(train("out", *options, "--resume", "--no-shuffle"), "--no-shuffle is given, but the run in")
+    assert_refused(train("out", *options[:-2], "--resume", "--alpha", 3), "--alpha is 3.0, but the run in")
     content = rows.read_text()
     rows.write_text(content.replace("A red dot", "A red cat"))
     assert_refused(train("out", *options, "--resume"), "rows, images, or how they are read changed")
@@ -143,6 +148,7 @@ def test_full_training_writes_a_checkpoint_like_its_base(train, tmp_path, checkp
         (("--target", "q_proj", "--train-vision"), "--target and --train-vision exclude each other"),
         (("--steps", 2, "--epochs", 2), "--steps and --epochs exclude each other"),
         (("--save-every", 0), "--save-every is 0"),
+        (("--vision-learning-rate", 1e-3), "--vision-learning-rate has no effect"),
         (("--max-memory", 0.001), "one row at a time can take"),
         (("--target", "norm"), "has no low-rank change"),
         (("--init-adapter", "."), "not an adapter"),
@@ -160,6 +166,33 @@ def test_folders_that_hold_something_are_left_alone(train, tmp_path):
         assert_refused(train("out", "--merge"), f"{tmp_path / name} exists already")
         (tmp_path / name / "notes.txt").unlink()
     assert train("out", "--steps", 1).status == 0
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "metrics.jsonl"])
+def test_a_folder_where_the_state_would_be_is_left_alone(train, tmp_path, name):
+    (tmp_path / "out.training").mkdir()
+    (tmp_path / "out.training" / name).write_text("mine")
+    assert_refused(train("out", "--steps", 1), f"it holds {name!r}, which is of no run")
+    assert (tmp_path / "out.training" / name).read_text() == "mine"
+
+
+def test_a_step_that_is_broken_off_is_not_kept(train, tmp_path, monkeypatch):
+    options = ("--steps", 3, "--batch-size", 2, "--train-connector")
+    assert train("whole", *options).status == 0
+    apply, calls = AdamW.apply_gradients, []
+
+    def broken_off(self, gradients, parameters):
+        changed = apply(self, gradients, parameters)
+        calls.append(changed)
+        if len(calls) == 3:  # the first part of the second step: a second Ctrl-C ends the process at once
+            raise SystemExit(130)
+        return changed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AdamW, "apply_gradients", broken_off)
+        assert train("out", *options).status == 130
+    assert train("out", *options, "--resume").status == 0
+    assert adapter(tmp_path / "out") == adapter(tmp_path / "whole")
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_state(train, tmp_path, checkpoint):

@@ -80,6 +80,13 @@ def test_only_what_is_new_or_changed_is_read(tmp_path):
     assert len([file for file in index.iterdir() if file.suffix == ".npy"]) == 1
 
 
+def test_a_document_that_is_named_twice_counts_once(tmp_path, monkeypatch):
+    paths = write_documents(tmp_path / "in", [2])
+    monkeypatch.chdir(tmp_path / "in")
+    plan, _, embedded = run_index(tmp_path / "index", [paths[0], "document0.tif", "./document0.tif"])
+    assert (plan.num_new, plan.num_pages, embedded) == (1, 2, 2)
+
+
 def test_vanished_documents_go_if_that_is_asked_for(tmp_path):
     paths, index = write_documents(tmp_path, [2, 3]), tmp_path / "index"
     run_index(index, paths)

@@ -33,7 +33,9 @@ def pairs(trained_checkpoint, tmp_path):
         {"question": "How many shapes are there?", "chosen": "One, I think.", "rejected": "Two."},
     ]
     rows = [read_preference(entry, str(number), RowMedia(tmp_path)) for number, entry in enumerate(entries)]
-    examples = [make_example(processor, row) for pair in rows for row in (pair.chosen, pair.rejected)]
+    options = mlx_smolvlm.MediaOptions(do_image_splitting=False)
+    both = [row for pair in rows for row in (pair.chosen, pair.rejected)]
+    examples = [make_example(processor, row, media_options=options) for row in both]
     batches = MicroBatches(trainable, examples, StoredFeatures(model, None), are_pairs=True)
     trainable.noise.rate = 0.0
     return trainable, examples, batches

@@ -160,6 +160,14 @@ def test_files_that_are_none_are_refused(read, content, name, problem):
         read(content, name)
 
 
+def test_files_of_one_name_are_refused(read, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.jsonl").write_text(json.dumps(GOOD))
+    with pytest.raises(ValueError, match="files of one name in several folders"):
+        read_rows(tmp_path / "*" / "rows.jsonl")
+
+
 def test_fields_can_be_ignored_and_images_lie_elsewhere(read, tmp_path):
     entry = {**GOOD, "difficulty": 3, "image": "a.png"}
     (tmp_path / "images").mkdir()

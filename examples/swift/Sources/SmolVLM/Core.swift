@@ -5,15 +5,21 @@ final class ModelReference: Sendable {
     let key = nextRequestID()
     let source: ModelSource
     let dtype: DType?
+    let adapters: [AdapterSource]
     let isUnloaded = Locked(false)
 
-    init(source: ModelSource, dtype: DType?) {
+    init(source: ModelSource, dtype: DType?, adapters: [AdapterSource]) {
         self.source = source
         self.dtype = dtype
+        self.adapters = adapters
     }
 
     var fields: [String: JSONValue] {
         var fields: [String: JSONValue] = ["dtype": JSONValue(dtype?.rawValue)]
+        if !adapters.isEmpty {
+            fields["adapters"] = .array(
+                adapters.map { .object(["path": .string($0.path), "weight": .number($0.weight)]) })
+        }
         switch source {
         case .demo: break
         case .folder(let url): fields["model"] = .string(url.path)

@@ -39,12 +39,14 @@ public final class Runtime: Sendable {
     /// Loads a model. It takes seconds, and minutes if it is downloaded; cancelling the task ends it.
     ///
     /// - Parameters:
+    ///   - adapters: used with it from now on; load the model again for others, or for none.
     ///   - dtype: nil is bfloat16 on a GPU and float32 on a CPU.
     ///   - progress: called with the share that is done, from 0 to 1, where it is known.
     public func loadModel(
-        _ source: ModelSource, dtype: DType? = nil, progress: (@Sendable (Double) -> Void)? = nil
+        _ source: ModelSource, adapters: [AdapterSource] = [], dtype: DType? = nil,
+        progress: (@Sendable (Double) -> Void)? = nil
     ) async throws -> Model {
-        let reference = ModelReference(source: source, dtype: dtype)
+        let reference = ModelReference(source: source, dtype: dtype, adapters: adapters)
         try await core.load(reference, progress: progress)
         return Model(core: core, reference: reference)
     }

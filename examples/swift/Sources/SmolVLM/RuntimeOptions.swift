@@ -82,6 +82,19 @@ public enum ModelSource: Sendable, Hashable {
     case hub(String, revision: String? = nil)
 }
 
+/// An adapter (LoRA, DoRA; of PEFT, mlx-lm or mlx-vlm) to use with a model, without merging.
+public struct AdapterSource: Sendable, Hashable {
+    /// Path of a folder, or name of a repository of the Hugging Face Hub.
+    public var path: String
+    /// What its change of the model is multiplied by.
+    public var weight: Double
+
+    public init(_ path: String, weight: Double = 1) {
+        self.path = path
+        self.weight = weight
+    }
+}
+
 /// The type that a model computes in.
 public enum DType: String, Sendable, Hashable {
     case bfloat16, float16, float32

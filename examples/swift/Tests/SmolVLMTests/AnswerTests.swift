@@ -30,6 +30,20 @@ extension AllTests {
             #expect(try await read(json) == Reference.answer("schema"))
         }
 
+        @Test(arguments: Place.allCases) func aModelWithAnAdapterBesideOneWithout(_ place: Place) async throws {
+            let (runtime, model) = try await Shared.shared.pair(place)
+            let adapted = try await runtime.loadModel(.demo, adapters: [Reference.made.get().adapter])
+            let options = GenerationOptions(maxTokens: 8)
+            let answer = try await read(adapted.respond(to: color, images: [.file(picture)], options: options))
+            #expect(try answer == Reference.answer("adapted"))
+            #expect(try await read(model.respond(to: color, images: [.file(picture)])) == Reference.answer("picture"))
+            #expect(try answer != Reference.answer("picture"))
+            try await adapted.unload()
+            await #expect(throws: SmolVLMError.self) {
+                try await runtime.loadModel(.demo, adapters: [AdapterSource("/no/such/adapter")])
+            }
+        }
+
         @Test(arguments: Place.allCases) func theLastTokenHasStatistics(_ place: Place) async throws {
             let model = try await sharedModel(place)
             var tokens: [Token] = []

@@ -33,18 +33,6 @@ extension AllTests {
             if place == .inProcess {
                 native = (0..<rounds).map { _ in ContinuousClock().measure { cpr_python_cancel(-1) } }
             }
-            let request = Request(name: "ping", id: 5, fields: [:])
-            let line = Data("{\"event\":\"end\",\"id\":5,\"result\":null}".utf8)
-            let enc = median((0..<rounds).map { _ in ContinuousClock().measure { _ = request.line(describesAttachments: true) } })
-            let dec = median((0..<rounds).map { _ in ContinuousClock().measure { _ = try? JSONDecoder().decode(Event.self, from: line) } })
-            let q = DispatchQueue(label: "x")
-            var hops: [Duration] = []
-            for _ in 0..<rounds {
-                let began = ContinuousClock.now
-                await withCheckedContinuation { c in q.async { c.resume() } }
-                hops.append(ContinuousClock.now - began)
-            }
-            print("enc \(enc) dec \(dec) hop \(median(hops))")
             let (call, push) = (median(calls), median(frames))
             print("\(place): a call \(call), a frame of 1280 x 720 \(push), Python alone \(median(native))")
             #expect(call < .milliseconds(20) && push < .milliseconds(200))

@@ -12,6 +12,7 @@ let isSlow = ProcessInfo.processInfo.environment["SMOLVLM_SLOW_TESTS"] != nil
 let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
     .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
 let demo = checkout.appendingPathComponent("mlx_smolvlm/demo")
+let faults = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("faults")
 let picture = demo.appendingPathComponent("picture.png")
 let second = demo.appendingPathComponent("second.png")
 let clip = demo.appendingPathComponent("clip.mp4")
@@ -22,7 +23,7 @@ let endless = GenerationOptions(maxTokens: 900, temperature: 1000, seed: 3)
 
 /// The Python of the tests, with the package of this checkout.
 var environment: PythonEnvironment {
-    PythonEnvironment(executable: python ?? URL(fileURLWithPath: "/none"), extraSearchPaths: [checkout])
+    PythonEnvironment(executable: python ?? URL(fileURLWithPath: "/none"), extraSearchPaths: [checkout, faults])
 }
 
 enum Place: String, CaseIterable, Sendable {
@@ -61,6 +62,7 @@ struct Answer: Codable, Equatable, Sendable {
 struct Reference: Sendable {
     var answers: [String: Answer]
     var pixels: Data
+    var adapter: AdapterSource
 
     static let made = Result {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("smolvlm-\(UUID()).rgb")
@@ -77,7 +79,8 @@ struct Reference: Sendable {
         try process.run()
         let data = output.fileHandleForReading.readDataToEndOfFile()
         return Reference(
-            answers: try JSONDecoder().decode([String: Answer].self, from: data), pixels: try Data(contentsOf: file))
+            answers: try JSONDecoder().decode([String: Answer].self, from: data), pixels: try Data(contentsOf: file),
+            adapter: AdapterSource(file.path + ".adapter", weight: 0.5))
     }
 
     static func answer(_ name: String) throws -> Answer {
