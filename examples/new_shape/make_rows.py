@@ -3,10 +3,8 @@
     python examples/new_shape/make_rows.py ROWS
 
 writes into the folder ROWS: `train.jsonl` with 200 pictures of hearts and 1,000 of the world that the model knows, so
-that it does not forget it; `held.jsonl` with 100 other hearts; and the pictures and clips.
-writes into the folder ROWS: `train.jsonl` with 200 pictures of hearts and 400 of the world that the model knows, so
-that it does not forget it; `held.jsonl` with 100 other hearts; and the pictures. With `--labels 20`, there are 20
-pictures of known shapes to train on, and 10 to hold, all with the new style of answer, which is learned quickly.
+that it does not forget it; `held.jsonl` with 100 other hearts; and the pictures and clips. With `--labels 20`, there
+are 20 pictures of known shapes to train on, and 10 to hold, all with the new style of answer, which is learned quickly.
 """
 
 import argparse
@@ -104,31 +102,19 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where rows and pictures are written")
     parser.add_argument("--hearts", type=int, default=200, help="pictures of hearts to train on")
     parser.add_argument("--known", type=int, default=1000, help="pictures and clips of what the model knows")
-    arguments = parser.parse_args()
-    (arguments.folder / "media").mkdir(parents=True, exist_ok=True)
-    train = [to_train(number, "heart") for number in range(arguments.hearts)]
-    train += [to_train(number, "known") for number in range(arguments.known)]
-    write("train", train, arguments.folder)
-    held = [heart_scene(Random(f"held {number}"), HEART_TASKS[number % 3]) for number in range(100)]
-    write("held", held, arguments.folder)
-    parser.add_argument("--known", type=int, default=400, help="pictures of what the model knows")
     parser.add_argument("--labels", type=int, help="known shapes in the new style, in the place of all others")
     arguments = parser.parse_args()
-    (arguments.folder / "images").mkdir(parents=True, exist_ok=True)
+    (arguments.folder / "media").mkdir(parents=True, exist_ok=True)
     if arguments.labels:
         for name, count in (("train", arguments.labels), ("held", 10)):
             made = [known_scene(Random(f"label {name} {number}"), "label") for number in range(count)]
             write(name, made, arguments.folder)
         return
-    hearts = [heart_scene(Random(f"heart {n}"), ("shape", "describe", "label")[n % 3]) for n in range(arguments.hearts)]
-    tasks = (*KNOWN_TASKS, "label")
-    known = [known_scene(Random(f"known {n}"), tasks[n % len(tasks)]) for n in range(arguments.known)]
-    write("train", hearts + known, arguments.folder)
-    write(
-        "held",
-        [heart_scene(Random(f"held {n}"), ("shape", "describe", "label")[n % 3]) for n in range(100)],
-        arguments.folder,
-    )
+    train = [to_train(number, "heart") for number in range(arguments.hearts)]
+    train += [to_train(number, "known") for number in range(arguments.known)]
+    write("train", train, arguments.folder)
+    held = [heart_scene(Random(f"held {number}"), HEART_TASKS[number % 3]) for number in range(100)]
+    write("held", held, arguments.folder)
 
 
 if __name__ == "__main__":
