@@ -36,13 +36,15 @@ def _run(arguments: argparse.Namespace) -> int:
     if not arguments.out:
         raise ValueError("--out is empty; name the folder of the index")
     folder = Path(arguments.out).expanduser().absolute()
+    if arguments.export_lancedb == "":
+        raise ValueError("--export-lancedb is empty; name a folder")
     if not (arguments.input or arguments.prune or arguments.export_lancedb):
         raise ValueError("nothing to do: name PDFs, images or folders, or give --prune or --export-lancedb")
     target = Path(arguments.export_lancedb).expanduser().absolute() if arguments.export_lancedb else None
     with Waiting(not arguments.quiet) as waiting:
         waiting.tell("looking through the input")
         with starting.importing():
-            from .documents.page_images import LeftOutFiles, find_documents
+            from .documents.page_images import LeftOutFiles, find_each
             from .documents.shown_pages import is_shown_page
             from .retrieval.index_writer import IndexWriter, check_target
             from .retrieval.lance_index import check_lancedb_target, export_lancedb
@@ -51,6 +53,8 @@ def _run(arguments: argparse.Namespace) -> int:
         check_target(folder)
         if target is not None:
             check_lancedb_target(target)
+            if target == folder or folder in target.parents:
+                raise ValueError(f"{target} is the index or within it; name another folder with --export-lancedb")
         factor = arguments.pool_factor
         if factor is not None and not 1 <= factor <= MAX_POOL_FACTOR:
             raise ValueError(f"--pool-factor is {factor}, expected 1 (none) to {MAX_POOL_FACTOR}")
@@ -59,12 +63,18 @@ def _run(arguments: argparse.Namespace) -> int:
         def is_own(path: Path) -> bool:
             return folder in path.absolute().parents
 
-        sources = find_documents(arguments.input, left_out, skipped=lambda path: is_own(path) or is_shown_page(path))
+        sources, missing = find_each(
+            arguments.input, left_out, skipped=lambda path: is_own(path) or is_shown_page(path)
+        )
+        if missing and not sources:
+            raise missing[0]
         waiting.tell("loading the model")
         index = read_manifest(folder).settings if is_index(folder) else None
         retriever, settings = open_retriever(arguments, folder, index, factor)
         writer = IndexWriter(folder, settings)
     with writer:
+        for error in missing:
+            say(f"error: {one_line(error)}")
         for note in [*writer.notes, *left_out.notes()]:
             say(f"note: {note}")
         num_failed = _update(arguments, writer, retriever, sources)
@@ -74,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 num_pages = export_lancedb(folder, target)
             if not arguments.quiet:
                 print(f"{target}: {num_pages} pages, for LanceDB")
-        return _SOME_FAILED if num_failed or left_out.unread else 0
+        return _SOME_FAILED if num_failed or missing or left_out.unread else 0
 
 
 def _update(arguments: argparse.Namespace, writer: "IndexWriter", retriever: "Retriever", sources: list[str]) -> int:

@@ -40,8 +40,8 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
     if (arguments.answer_pages or arguments.max_tokens) and not arguments.answer:
         option = "--answer-pages" if arguments.answer_pages else "--max-tokens"
         raise ValueError(f"{option} is about --answer MODEL; add it")
-    if arguments.answer and not arguments.query.strip():
-        raise ValueError("--answer needs a question, and this one is empty")
+    if not arguments.query.strip():
+        raise ValueError("the question is empty; name words to look for")
     folder = Path(arguments.index).expanduser().absolute()
     page = Path(arguments.html).expanduser() if arguments.html else None
     waiting.tell("opening the index")

@@ -102,9 +102,14 @@ def explain_call(module: str, instead: str) -> None:
 
 
 def print_json(record: Any) -> None:
-    """Print an object as one line, in ASCII where the output is not UTF-8."""
+    """Print an object as one line, in ASCII where the output is not UTF-8, or a name of a file in it is not."""
     encoding = (sys.stdout.encoding or "utf-8").lower().replace("-", "")
-    print(json.dumps(record, ensure_ascii=encoding != "utf8"), flush=True)
+    line = json.dumps(record, ensure_ascii=encoding != "utf8")
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        line = json.dumps(record)
+    print(line, flush=True)
 
 
 def one_line(error: BaseException) -> str:

@@ -22,7 +22,6 @@ from .telling import PageTeller, summary
 
 if TYPE_CHECKING:
     from ..documents.document_job import DocumentSettings
-    from ..documents.page_images import LeftOutFiles
 
 _FORMATS = ("md", "html", "json", "doctags")
 _SOME_FAILED = 1  # exit status
@@ -79,10 +78,11 @@ def _read_documents(arguments: argparse.Namespace) -> int:
         raise ValueError(
             f"no model is given, and the embedded demo model cannot read documents; name one with --model: {MODELS}"
         )
-    from ..documents.page_images import LeftOutFiles
+    from ..documents.page_images import LeftOutFiles, find_each
+    from ..documents.shown_pages import is_shown_page
 
     left_out = LeftOutFiles()
-    sources, missing = _sources(arguments, left_out)
+    sources, missing = find_each(arguments.input, left_out, skipped=is_shown_page)
     with starting.importing():
         from ..api.loading import load
         from ..api.session_file import model_fingerprint
@@ -121,21 +121,6 @@ def _read_documents(arguments: argparse.Namespace) -> int:
         say(summary(job, documents, teller.num_errors, time.monotonic() - start))
     is_failed = missing or errors or teller.num_errors or job.partial or left_out.unread
     return _SOME_FAILED if is_failed else 0
-
-
-def _sources(arguments: argparse.Namespace, left_out: "LeftOutFiles") -> tuple[list[str], list[Exception]]:
-    """Documents, and why there are none behind some names."""
-    from ..documents.page_images import find_documents
-    from ..documents.shown_pages import is_shown_page
-
-    sources: dict[str, None] = {}
-    errors: list[Exception] = []
-    for given in arguments.input:
-        try:
-            sources.update(dict.fromkeys(find_documents([given], left_out, skipped=is_shown_page)))
-        except (ValueError, OSError) as error:
-            errors.append(error)
-    return list(sources), errors
 
 
 def _settings(arguments: argparse.Namespace) -> "DocumentSettings":

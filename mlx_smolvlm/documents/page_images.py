@@ -91,6 +91,20 @@ def find_documents(
     return list(found)
 
 
+def find_each(
+    inputs: Sequence[str], left_out: LeftOutFiles, *, skipped: Callable[[Path], bool]
+) -> tuple[list[str], list[Exception]]:
+    """As `find_documents`, and why there is nothing behind some of the inputs: one bad one loses none of the others."""
+    sources: dict[str, None] = {}
+    errors: list[Exception] = []
+    for given in inputs:
+        try:
+            sources.update(dict.fromkeys(find_documents([given], left_out, skipped=skipped)))
+        except (ValueError, OSError) as error:
+            errors.append(error)
+    return list(sources), errors
+
+
 def document_key(source: str) -> str:
     """What a document is called in records that outlast a run: its absolute path, or its address."""
     return source if is_url(source) else os.path.abspath(os.path.expanduser(source))

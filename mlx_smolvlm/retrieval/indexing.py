@@ -94,7 +94,11 @@ def plan_update(
     on_error: OnError,
     is_cancelled: Callable[[], bool] = lambda: False,
 ) -> UpdatePlan:
-    """Which documents are not in the index as they are now. Files are read for their digests; nothing is rendered."""
+    """Which documents are not in the index as they are now. Files are read for their digests; nothing is rendered.
+
+    Raises:
+        ImportError: a PDF, and what reads PDFs is not installed.
+    """
     plan = UpdatePlan()
     sources = list({document_key(source): source for source in sources}.values())  # which may be named twice
     for number, source in enumerate(sources, 1):
@@ -106,7 +110,7 @@ def plan_update(
             with open_pages(source) as pages:
                 is_known = writer.is_complete(key, pages.digest)
                 num_pages = pages.num_pages
-        except (ValueError, OSError, ImportError) as error:
+        except (ValueError, OSError, MemoryError) as error:
             on_error(source, None, error)
             continue
         if is_known:
@@ -169,7 +173,7 @@ def _read_pages(todo: Sequence[str], on_error: OnError) -> Iterator[_Read]:
     for source in todo:
         try:
             pages = open_pages(source)
-        except (ValueError, OSError, ImportError) as error:  # it could be opened a moment ago
+        except (ValueError, OSError, MemoryError) as error:  # it could be opened a moment ago
             on_error(source, None, error)
             continue
         with pages:
@@ -177,7 +181,7 @@ def _read_pages(todo: Sequence[str], on_error: OnError) -> Iterator[_Read]:
                 image = reason = None
                 try:
                     image = pages.image(number)
-                except (ValueError, OSError) as error:
+                except (ValueError, OSError, MemoryError) as error:
                     reason = error
                 yield _Read(source, pages.digest, number, image, reason, number == pages.num_pages)
 

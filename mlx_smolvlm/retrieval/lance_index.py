@@ -34,12 +34,17 @@ def export_lancedb(folder: Path, target: Path) -> int:
     Raises:
         ModuleNotFoundError: lancedb is not installed.
         FileExistsError: something else has the name `target`.
-        ValueError: the index is damaged, or has no pages.
+        ValueError: the index is damaged, or has no pages, or a document whose name is not UTF-8.
     """
-    lancedb, arrow = _libraries()
     manifest = read_manifest(folder)
     if not manifest.num_pages:
         raise ValueError(f"{folder} has no pages to export")
+    for path in manifest.documents:
+        try:
+            path.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError(f"{path}: the name is not UTF-8, and LanceDB holds no other; rename the file") from None
+    lancedb, arrow = _libraries()
     vectors = arrow.list_(arrow.list_(arrow.float16(), manifest.settings.vector_size))
     texts = [(name, arrow.string()) for name in ("path", "digest")]
     schema = arrow.schema([*texts, ("page", arrow.int32()), ("vectors", vectors)])

@@ -84,7 +84,7 @@ def write_results_page(target: Path, retriever: Retriever, question: str, result
         FileExistsError: another program's file has the name.
         OSError: it cannot be written.
     """
-    title = html.escape(question or "(empty question)")
+    title = html.escape(question)
     with whole_file(target, check_results_page) as file, file.open("w", encoding="utf-8", errors="replace") as out:
         out.write(
             f'<!DOCTYPE html>\n<html>\n<head>\n<meta charset="utf-8">\n{_GENERATOR}\n<title>{title}</title>\n'

@@ -158,6 +158,37 @@ def test_html_shows_the_pages_and_where_words_matched(command, index, documents,
     assert_refused(command("search", index, "costs", "--html", tmp_path / "no" / "a.html"), "no folder")
 
 
+def test_names_that_are_not_utf_8_are_given_whole(command, model, tmp_path):
+    name = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    try:
+        Image.new("RGB", (30, 30), "red").save(os.fsdecode(name), "PNG")
+    except OSError:
+        pytest.skip("the file system takes UTF-8 only")
+    out, target = tmp_path / "pages", tmp_path / "lance"
+    assert command("index", tmp_path, tmp_path / "missing", "--out", out, "--model", model, "--quiet").status == 1
+    found = command("search", out, "costs", "--json").out
+    assert found.isascii() and os.fsencode(json.loads(found)["path"]) == name
+    pytest.importorskip("lancedb")
+    exported = command("index", "--out", out, "--export-lancedb", target, "--quiet")
+    assert (exported.status, target.exists()) == (2, False)
+    assert "is not UTF-8, and LanceDB holds no other; rename the file" in exported.err
+    inside = command("index", "--out", out, "--export-lancedb", out / "lance")
+    assert_refused(inside, "is the index or within it")
+
+
+def test_one_input_that_is_missing_loses_none_of_the_others(command, model, documents, tmp_path):
+    done = command("index", tmp_path / "no", documents / "photo.png", "--out", tmp_path / "pages", "--model", model)
+    assert done.status == 1
+    assert "error: no folder or file" in done.err and "1 page" in done.out
+
+
+def test_pdfs_without_their_reader_are_one_line(command, model, documents, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pypdfium2", None)
+    refused = command("index", documents, "--out", tmp_path / "pages", "--model", model)
+    assert refused.status == 2
+    assert refused.err.count("PDFs are read by pypdfium2: pip install") == 1
+
+
 def test_html_says_which_documents_have_changed(command, model, tmp_path):
     image = tmp_path / "in" / "one.png"
     image.parent.mkdir()
@@ -185,7 +216,7 @@ def test_an_answer_from_the_best_pages(command, index):
     assert last["pages"] == [{"path": first["path"], "page": first["page"]}]
     assert_refused(command("search", index, question, "--answer-pages", 1), "--answer-pages is about --answer MODEL")
     assert_refused(command("search", index, question, "--max-tokens", 1), "--max-tokens is about --answer MODEL")
-    assert_refused(command("search", index, " ", "--answer", "demo"), "--answer needs a question")
+    assert_refused(command("search", index, " ", "--answer", "demo"), "the question is empty")
     assert_refused(command("search", index, question, "--answer", "demo", "--answer-pages", 0), "expected at least 1")
 
 
