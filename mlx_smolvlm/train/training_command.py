@@ -221,6 +221,8 @@ def _features(
         if arguments.feature_cache is not None:
             raise ValueError("--feature-cache: the encoder or the connector is trained, so its features change")
         return None
+    if arguments.feature_cache is not None and Path(arguments.feature_cache).expanduser().is_file():
+        raise ValueError(f"--feature-cache {arguments.feature_cache} is a file; name a folder")
     if not any(example.num_tiles for example in data.examples):
         return None
     own = folder.path / FEATURES if folder is not None else None

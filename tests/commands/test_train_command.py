@@ -116,6 +116,7 @@ def test_features_are_computed_once(train, tmp_path, monkeypatch):
     assert len(computed) == len(list(cache.iterdir())) == 2
     assert adapter(tmp_path / "first") == adapter(tmp_path / "second")
     assert_refused(train("third", "--train-vision", "--feature-cache", cache), "so its features change")
+    assert_refused(train("third", "--feature-cache", tmp_path / "rows.jsonl"), "rows.jsonl is a file; name a folder")
     for file in cache.iterdir():
         file.write_bytes(b"damaged")
     assert train("fourth", "--epochs", 2, "--feature-cache", cache).status == 0
