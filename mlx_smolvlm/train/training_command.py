@@ -76,7 +76,7 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         check_alike(ranks, record)
         if arguments.resume and (out / RECORD).is_file():
             refuse_changes(read_json(out / RECORD), record, out)
-            if ranks.rank == 0 and RunFolder(out).path.is_dir():  # it was killed just before the end
+            if ranks.rank == 0 and (RunFolder(out).path / RECORD).is_file():  # it was killed just before the end
                 opened.enter_context(RunFolder(out)).remove()
             if merged is None or merged.exists():
                 say(f"{out} is finished: nothing is left to do")
