@@ -47,7 +47,8 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
 
     folder = find_checkpoint(arguments.model or DEMO_MODEL)
     check_folder(folder)
-    run_check(arguments, load_processor(folder, read_model_config(folder)))
+    init = [] if recipe.init_adapter is None else [find_checkpoint(recipe.init_adapter)]  # which may have a template
+    run_check(arguments, load_processor(folder, read_model_config(folder), init))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,18 +2,19 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from ..command_line.runner import print_json
 from ..command_line.standard_streams import say
 from ..media.urls import printable
+from ..options import MediaOptions
 from ..processor.processor import Processor
 from .data_arguments import media_options_of, rows_of
 from .examples import Example, make_examples
 from .shown_example import as_record, shown
-from .training_row import RowError, RowTooLong
+from .training_row import RowError, RowTooLong, TrainingRow
 
 
 class LeftOutRows:
@@ -36,20 +37,19 @@ class LeftOutRows:
 
 
 def examples_of(
-    arguments: argparse.Namespace, processor: Processor, path: str, left_out: LeftOutRows
+    arguments: argparse.Namespace,
+    processor: Processor,
+    rows: Sequence[TrainingRow],
+    options: MediaOptions,
+    left_out: LeftOutRows,
 ) -> Iterator[Example]:
-    """The examples of the rows of a file, read as the arguments say.
-
-    Raises:
-        FileNotFoundError, ValueError, ImportError: what `read_rows` and `make_examples` raise.
-    """
-    rows = rows_of(arguments, path, left_out)
+    """The examples of rows, made as the arguments say. Raises RowError, as `make_examples` does."""
     return make_examples(
         processor,
         rows,
         arguments.train_on_prompt,
         max_length=arguments.max_length,
-        media_options=media_options_of(arguments, rows),
+        media_options=options,
         on_left_out=left_out,
         skip_bad_rows=arguments.skip_bad_rows,
     )
@@ -59,7 +59,7 @@ def run_check(arguments: argparse.Namespace, processor: Processor) -> None:
     """Print each row of `--data`, and write `--html`.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: no rows, and what `examples_of` raises.
+        FileNotFoundError, ValueError, ImportError: no rows, or what is wrong with files or rows.
         OSError: the page cannot be written.
     """
     left_out = LeftOutRows()
@@ -71,7 +71,8 @@ def run_check(arguments: argparse.Namespace, processor: Processor) -> None:
             from .check_page import CheckPage
 
             page = opened.enter_context(CheckPage(Path(arguments.html).expanduser(), arguments.data, processor))
-        for example in examples_of(arguments, processor, arguments.data, left_out):
+        rows = rows_of(arguments, arguments.data, left_out)
+        for example in examples_of(arguments, processor, rows, media_options_of(arguments, rows), left_out):
             num_rows += 1
             num_trained += int(example.trained.sum())
             if arguments.json:

@@ -37,7 +37,7 @@ def read_preference(fields: dict[str, Any], name: str, media: RowMedia, ignored:
     Raises:
         ValueError: fields that are missing, unknown or contradictory, or answers that do not differ.
     """
-    fields = {key: value for key, value in fields.items() if value is not None}
+    fields = {key: value for key, value in fields.items() if value is not None and key not in ignored}
     for what in ANSWERS:
         if what not in fields:
             raise ValueError(f"has no {what}; a row of preferences has chosen and rejected")
@@ -45,7 +45,9 @@ def read_preference(fields: dict[str, Any], name: str, media: RowMedia, ignored:
     if chosen == rejected:
         raise ValueError(f"chosen and rejected are the same, {quoted(chosen)}; there is nothing to prefer")
     field = "answer" if "question" in fields else "completion" if "prompt" in fields else "messages"
-    rows = [read_row({**fields, field: answer}, name, media, ignored) for answer in (chosen, rejected)]
+    if field in fields:
+        raise ValueError(f"has {field} beside chosen and rejected, which take its place; leave it out")
+    rows = [read_row({**fields, field: answer}, name, media) for answer in (chosen, rejected)]
     if field == "messages":
         shared = _num_shared(rows[0].messages, rows[1].messages)
         if not shared:

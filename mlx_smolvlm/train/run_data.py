@@ -8,9 +8,9 @@ from hashlib import blake2b
 
 from ..command_line.arguments import media_options
 from ..processor.processor import Processor
-from .check import LeftOutRows
+from .check import LeftOutRows, examples_of
 from .data_arguments import media_options_of, rows_of
-from .examples import Example, make_examples
+from .examples import Example
 from .identity import data_digest
 from .recipe import Recipe
 from .training_row import TrainingRow
@@ -87,18 +87,7 @@ def _units(
     rows = rows_of(arguments, path, left_out)
     is_main = path == arguments.data  # held rows need not have what the options are for
     options = media_options_of(arguments, rows) if is_main else media_options(arguments)
-    examples = {
-        example.name: example
-        for example in make_examples(
-            processor,
-            rows,
-            arguments.train_on_prompt,
-            max_length=arguments.max_length,
-            media_options=options,
-            on_left_out=left_out,
-            skip_bad_rows=arguments.skip_bad_rows,
-        )
-    }
+    examples = {example.name: example for example in examples_of(arguments, processor, rows, options, left_out)}
     left_out.say_count()
     step = 2 if are_pairs else 1
     grouped = [rows[start : start + step] for start in range(0, len(rows), step)]

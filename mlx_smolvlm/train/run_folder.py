@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ class RunFolder:
             self.path.rmdir()
 
     def _refuse_foreign(self) -> None:
-        """Raise FileExistsError if the folder holds what no run has put there: all in it is removed at the end."""
-        names = {path.name for path in self.path.iterdir() if not _is_partial(path.name)}
+        """Raise FileExistsError if the folder holds what no run has put there, which might be written over."""
+        names = {path.name for path in self.path.iterdir() if not _is_by_the_way(path.name)}
         foreign = sorted(names - set(_OWN)) or (sorted(names) if names and RECORD not in names else [])
         if foreign:
             raise FileExistsError(
@@ -142,16 +143,19 @@ class RunFolder:
     def remove(self) -> None:
         """The output is there: nothing of this is needed any more. The record goes last, by which this is a run's."""
         for path in sorted(self.path.iterdir(), key=lambda path: path.name == RECORD):
+            if path.name not in _OWN and not _is_by_the_way(path.name):  # what somebody has put there meanwhile stays
+                continue
             if path.is_dir():
                 shutil.rmtree(path)
             else:
-                path.unlink()
-        self.path.rmdir()
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
 
-def _is_partial(name: str) -> bool:
-    """Whether a killed process may have left this, see `files.py` and `metrics_log.py`."""
-    return any(name.startswith(f".{own}.partial.") or name == f"{own}.partial" for own in _OWN)
+def _is_by_the_way(name: str) -> bool:
+    """Whether macOS or a killed process may have left this, see `files.py` and `metrics_log.py`."""
+    return name == ".DS_Store" or any(name.startswith(f".{own}.partial.") or name == f"{own}.partial" for own in _OWN)
 
 
 def refuse_changes(began: Record, record: Record, out: Path) -> None:

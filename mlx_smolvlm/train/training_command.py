@@ -76,7 +76,7 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         check_alike(ranks, record)
         if arguments.resume and (out / RECORD).is_file():
             refuse_changes(read_json(out / RECORD), record, out)
-            if ranks.rank == 0 and RunFolder(out).path.is_dir():  # it was killed just before the end
+            if ranks.rank == 0 and (RunFolder(out).path / RECORD).is_file():  # it was killed just before the end
                 opened.enter_context(RunFolder(out)).remove()
             if merged is None or merged.exists():
                 say(f"{out} is finished: nothing is left to do")
@@ -221,6 +221,8 @@ def _features(
         if arguments.feature_cache is not None:
             raise ValueError("--feature-cache: the encoder or the connector is trained, so its features change")
         return None
+    if arguments.feature_cache is not None and Path(arguments.feature_cache).expanduser().is_file():
+        raise ValueError(f"--feature-cache {arguments.feature_cache} is a file; name a folder")
     if not any(example.num_tiles for example in data.examples):
         return None
     own = folder.path / FEATURES if folder is not None else None

@@ -5,6 +5,7 @@ import json
 import pytest
 from PIL import Image
 from support.command_lines import assert_refused, run
+from support.made_adapters import write_peft
 
 ROWS = [
     {"question": "What shape is it?", "answer": "A square.", "image": "a.png"},
@@ -38,6 +39,14 @@ def test_a_line_of_json_for_each_row(monkeypatch, capsys, rows, demo):
     assert (shown.status, shown.err) == (0, f"rows: 2, trained tokens: {number}\n")
     whole = check(monkeypatch, capsys, rows, "--json", "--train-on-prompt").out.splitlines()
     assert sum(sum(json.loads(line)["trained"]) for line in whole) > number
+
+
+def test_the_template_of_an_adapter_that_is_continued_is_used(monkeypatch, capsys, rows, demo, tmp_path):
+    write_peft(tmp_path / "adapter", {"model.text_model.layers.0.self_attn.q_proj": (8, 8)})
+    upper = demo[1].config.chat_template.replace("| capitalize", "| upper")
+    (tmp_path / "adapter" / "chat_template.jinja").write_text(upper.replace("'Assistant:'", "'ASSISTANT:'"))
+    shown = check(monkeypatch, capsys, rows, "--init-adapter", tmp_path / "adapter")
+    assert (shown.status, "USER:" in shown.out, "User:" in shown.out) == (0, True, False), shown
 
 
 def test_people_see_text_and_ids_with_trained_parts_marked(monkeypatch, capsys, rows):

@@ -12,6 +12,7 @@ from support.training import write_rows
 import mlx_smolvlm
 from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
 from mlx_smolvlm.train.optimization import Optimization
+from mlx_smolvlm.train.run_folder import RunFolder
 from mlx_smolvlm.train.stored_features import StoredFeatures
 
 SPLIT = ("--no-split",)
@@ -116,6 +117,7 @@ def test_features_are_computed_once(train, tmp_path, monkeypatch):
     assert len(computed) == len(list(cache.iterdir())) == 2
     assert adapter(tmp_path / "first") == adapter(tmp_path / "second")
     assert_refused(train("third", "--train-vision", "--feature-cache", cache), "so its features change")
+    assert_refused(train("third", "--feature-cache", tmp_path / "rows.jsonl"), "rows.jsonl is a file; name a folder")
     for file in cache.iterdir():
         file.write_bytes(b"damaged")
     assert train("fourth", "--epochs", 2, "--feature-cache", cache).status == 0
@@ -174,6 +176,22 @@ def test_a_folder_where_the_state_would_be_is_left_alone(train, tmp_path, name):
     (tmp_path / "out.training" / name).write_text("mine")
     assert_refused(train("out", "--steps", 1), f"it holds {name!r}, which is of no run")
     assert (tmp_path / "out.training" / name).read_text() == "mine"
+
+
+def test_what_is_put_beside_the_state_meanwhile_stays(train, tmp_path, monkeypatch):
+    folder = tmp_path / "out.training"
+    folder.mkdir()
+    (folder / ".DS_Store").touch()  # of macOS
+    save = RunFolder.save
+
+    def save_and_put(self, *state):
+        save(self, *state)
+        (folder / "notes.txt").write_text("mine")
+
+    monkeypatch.setattr(RunFolder, "save", save_and_put)
+    assert train("out", "--steps", 1).status == 0
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    assert "nothing is left to do" in train("out", "--steps", 1, "--resume").err
 
 
 def test_a_step_that_is_broken_off_is_not_kept(train, tmp_path, monkeypatch):

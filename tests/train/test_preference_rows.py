@@ -34,6 +34,12 @@ def test_every_form_gives_two_conversations_with_one_prompt(tmp_path, fields):
         assert one.first <= 1
 
 
+def test_a_field_that_is_ignored_may_have_the_name_of_an_answer(tmp_path):
+    fields = {"prompt": "What?", "completion": "x", "chosen": "Red.", "rejected": "Blue."}
+    row = read_preference(fields, "rows.jsonl:1", RowMedia(tmp_path), ["completion"])
+    assert row.chosen.messages[1]["content"] == [{"type": "text", "text": "Red."}]
+
+
 def test_only_the_last_answer_of_a_conversation_counts(tmp_path):
     shared = [ASKED, BLUE, ASKED]
     assert read({"chosen": [*shared, RED], "rejected": [*shared, BLUE]}, tmp_path).chosen.first == 3
@@ -45,6 +51,7 @@ def test_only_the_last_answer_of_a_conversation_counts(tmp_path):
         ({"prompt": "What?", "chosen": "Red."}, "has no rejected"),
         ({"prompt": "What?", "chosen": "Red.", "rejected": "Red."}, "are the same"),
         ({"prompt": "What?", "chosen": "Red.", "rejected": 3}, "has the content 3"),
+        ({"prompt": "What?", "completion": "x", "chosen": "Red.", "rejected": "Blue."}, "has completion beside chosen"),
         ({"prompt": "What?", "answer": "x", "chosen": "Red.", "rejected": "Blue."}, "prompt and completion"),
         ({"chosen": [ASKED, RED], "rejected": [{**ASKED, "content": "Who?"}, BLUE]}, "no common beginning"),
     ],
