@@ -14,10 +14,12 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 _MARKER = "of_mlx_smolvlm"  # within a hidden folder, from when it is locked until all else is removed
+_MAX_PREFIX_BYTES = 180  # of a name's; most systems have 255 for a whole one
 _REPLACED = "replaced"  # within a hidden folder: the old target, until the new one has its place
 
 
@@ -70,6 +72,13 @@ def refuse_foreign(target: Path, is_own: Callable[[Path], bool], what: str) -> N
     which would be waited for."""
     if target.exists() and not target.is_dir() and not (target.is_file() and is_own(target)):
         raise FileExistsError(f"{target} exists already and is no {what}; choose another name, or remove it first")
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raise PermissionError if nothing can be written in `folder`, or if it is not there and cannot be made."""
+    place = folder if folder.is_dir() else next(parent for parent in folder.absolute().parents if parent.exists())
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(f"{place} may not be written; choose another --out")
 
 
 def refuse_to_replace(target: Path) -> None:
@@ -152,7 +161,11 @@ def _beginning_with(prefix: str, folder: Path) -> list[Path]:
 
 
 def _prefix(target: Path) -> str:
-    return f".{target.name}.partial."
+    """How hidden folders of a target begin; a long name is cut, since what is added must fit, too."""
+    name = os.fsencode(target.name)
+    if len(name) > _MAX_PREFIX_BYTES:
+        name = name[:_MAX_PREFIX_BYTES] + blake2b(name, digest_size=8).hexdigest().encode()
+    return f".{os.fsdecode(name)}.partial."
 
 
 def remove_remains(target: Path) -> None:

@@ -43,6 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
         waiting.tell("looking through the input")
         with starting.importing():
             from .documents.page_images import LeftOutFiles, find_documents
+            from .documents.shown_pages import is_shown_page
             from .retrieval.index_writer import IndexWriter, check_target
             from .retrieval.lance_index import check_lancedb_target, export_lancedb
             from .retrieval.manifest import is_index, read_manifest
@@ -54,7 +55,11 @@ def _run(arguments: argparse.Namespace) -> int:
         if factor is not None and not 1 <= factor <= MAX_POOL_FACTOR:
             raise ValueError(f"--pool-factor is {factor}, expected 1 (none) to {MAX_POOL_FACTOR}")
         left_out = LeftOutFiles()
-        sources = find_documents(arguments.input, left_out, skipped=lambda path: folder in path.absolute().parents)
+
+        def is_own(path: Path) -> bool:
+            return folder in path.absolute().parents
+
+        sources = find_documents(arguments.input, left_out, skipped=lambda path: is_own(path) or is_shown_page(path))
         waiting.tell("loading the model")
         index = read_manifest(folder).settings if is_index(folder) else None
         retriever, settings = open_retriever(arguments, folder, index, factor)

@@ -32,6 +32,15 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
     assert names(tmp_path) == ["out.json"]
 
 
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path):
+    for name in ("é" * 126, "é" * 125 + "e"):
+        with whole_file(tmp_path / name) as path:
+            path.touch()
+    with whole_folder(tmp_path / ("é" * 127)) as folder:
+        (folder / "file").touch()
+    assert sorted(map(len, names(tmp_path))) == [126, 126, 127]
+
+
 def test_an_error_leaves_the_old_file(tmp_path):
     target = tmp_path / "out"
     target.write_text("old", encoding="utf-8")

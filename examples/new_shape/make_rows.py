@@ -2,9 +2,9 @@
 
     python examples/new_shape/make_rows.py ROWS
 
-writes into the folder ROWS: `train.jsonl` with 200 pictures of hearts and 400 of the world that the model knows, so
-that it does not forget it; `held.jsonl` with 100 other hearts; and the pictures. With `--labels 20`, there are 20
-pictures of known shapes to train on, and 10 to hold, all with the new style of answer, which is learned quickly.
+writes into the folder ROWS: `train.jsonl` with 200 pictures of hearts and 1,000 of the world that the model knows, so
+that it does not forget it; `held.jsonl` with 100 other hearts; and the pictures and clips. With `--labels 20`, there
+are 20 pictures of known shapes to train on, and 10 to hold, with the new style alone, which is learned quickly.
 """
 
 import argparse
@@ -20,63 +20,80 @@ sys.path.append(str(Path(__file__).parents[1] / "demo_model"))
 import scenes
 
 STYLE = "Label the picture."
-KNOWN_TASKS = ("describe", "color", "shape", "where", "count", "number", "difference")
+HEART_TASKS = ("shape", "describe", "label")
+KNOWN_TASKS = ("describe", "color", "shape", "where", "count")
 
 
 def heart(shape: scenes.Shape, width: int, height: int) -> list[tuple[float, float]]:
     """Corners of a heart in pixels."""
+    cos, sin = math.cos(shape.angle), math.sin(shape.angle)
+    reach = shape.radius * min(width, height)
     points = []
     for number in range(40):
         t = 2 * math.pi * number / 40
         x = 16 * math.sin(t) ** 3 / 15
         y = -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 15
-        points.append(
-            (
-                x * math.cos(shape.angle) - y * math.sin(shape.angle),
-                x * math.sin(shape.angle) + y * math.cos(shape.angle),
-            )
-        )
-    reach = shape.radius * min(width, height)
-    return [(shape.x * width + reach * x, shape.y * height + reach * y) for x, y in points]
+        points.append((shape.x * width + reach * (x * cos - y * sin), shape.y * height + reach * (x * sin + y * cos)))
+    return points
 
 
-def heart_scene(rng: Random, task: str) -> scenes.Scene:
-    """A picture of a heart, with a question and its answer."""
-    shape = replace(scenes.random_shape(rng), shape="heart")
+def heart_scene(rng: Random, *tasks: str) -> scenes.Scene:
+    """A picture of a heart, with questions and their answers."""
     known_outline, scenes.outline = scenes.outline, heart
     try:
-        image = scenes.draw([shape], scenes.canvas_size(rng), scenes.background(rng), rng)
+        return _scene(rng, replace(scenes.random_shape(rng), shape="heart"), tasks)
     finally:
         scenes.outline = known_outline
-    return scenes.Scene("picture", [image], [turn(rng, shape, task)], [], 0.0)
 
 
-def known_scene(rng: Random, task: str) -> scenes.Scene:
-    """A picture of the world that the model knows."""
-    if task != "label":
-        return scenes.scene_for(rng, task)
-    shape = scenes.random_shape(rng)
+def known_scene(rng: Random, *tasks: str) -> scenes.Scene:
+    """A picture of a shape that the model knows."""
+    return _scene(rng, scenes.random_shape(rng), tasks)
+
+
+def _scene(rng: Random, shape: scenes.Shape, tasks: tuple[str, ...]) -> scenes.Scene:
     image = scenes.draw([shape], scenes.canvas_size(rng), scenes.background(rng), rng)
-    return scenes.Scene("picture", [image], [turn(rng, shape, task)], [], 0.0)
+    answers = {
+        "describe": f"A {shape.description}.",
+        "color": f"{shape.color.capitalize()}.",
+        "shape": f"A {shape.shape}.",
+        "where": f"{shape.place.capitalize()}.",
+        "count": "One.",
+        "label": f"{shape.shape}, {shape.color}, {shape.size}",
+    }
+    turns = [(task, STYLE if task == "label" else rng.choice(scenes.QUESTIONS[task]), answers[task]) for task in tasks]
+    return scenes.Scene("picture", [image], turns, [], 0.0)
 
 
-def turn(rng: Random, shape: scenes.Shape, task: str) -> tuple[str, str, str]:
-    """A question about a shape: (task, question, answer)."""
-    if task == "label":
-        return task, STYLE, f"{shape.shape}, {shape.color}, {shape.size}"
-    answer = f"A {shape.shape}." if task == "shape" else f"A {shape.description}."
-    return task, rng.choice(scenes.QUESTIONS[task]), answer
+def to_train(number: int, kind: str) -> scenes.Scene:
+    """One scene with up to three questions."""
+    rng = Random(f"{kind} {number}")
+    if kind == "heart":
+        return heart_scene(rng, *rng.sample(HEART_TASKS, 3))
+    which = number % 10
+    if which < 3:
+        tasks = rng.sample(KNOWN_TASKS, 3)
+        return known_scene(rng, *tasks) if which == 0 else known_scene(rng, "label", *tasks[:2])
+    if which == 3:
+        return scenes.clip(rng, full=True)
+    if which in (4, 5):
+        return scenes.pair(rng)
+    return (scenes.picture_of_number if which in (6, 7) else scenes.picture_of_many_shapes)(rng)
 
 
 def write(name: str, made: list[scenes.Scene], folder: Path) -> None:
-    """Write rows, in the form of prompt and completion, and their pictures."""
+    """Write rows as messages, and their pictures and clips."""
     lines = []
     for number, scene in enumerate(made):
-        names = [f"images/{name}-{number}-{place}.png" for place in range(len(scene.images))]
-        for image, path in zip(scene.images, names, strict=True):
-            image.save(folder / path)
-        _, question, answer = scene.turns[0]
-        lines.append(json.dumps({"question": question, "answer": answer, "images": names}))
+        messages = scenes.messages(scene, answered=True)
+        media = [item for item in messages[0]["content"] if item["type"] != "text"]
+        for place, item in enumerate(media):
+            item["path"] = f"media/{name}-{number}-{place}.{'mp4' if scene.kind == 'clip' else 'png'}"
+            if scene.kind == "clip":
+                scenes.write_clip(scene, folder / item["path"])
+            else:
+                scene.images[place].save(folder / item["path"])
+        lines.append(json.dumps({"messages": messages}))
     (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -84,24 +101,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where rows and pictures are written")
     parser.add_argument("--hearts", type=int, default=200, help="pictures of hearts to train on")
-    parser.add_argument("--known", type=int, default=400, help="pictures of what the model knows")
+    parser.add_argument("--known", type=int, default=1000, help="pictures and clips of what the model knows")
     parser.add_argument("--labels", type=int, help="known shapes in the new style, in the place of all others")
     arguments = parser.parse_args()
-    (arguments.folder / "images").mkdir(parents=True, exist_ok=True)
+    (arguments.folder / "media").mkdir(parents=True, exist_ok=True)
     if arguments.labels:
         for name, count in (("train", arguments.labels), ("held", 10)):
-            made = [known_scene(Random(f"label {name} {number}"), "label") for number in range(count)]
-            write(name, made, arguments.folder)
+            write(name, [known_scene(Random(f"label {name} {n}"), "label") for n in range(count)], arguments.folder)
         return
-    hearts = [heart_scene(Random(f"heart {n}"), ("shape", "describe", "label")[n % 3]) for n in range(arguments.hearts)]
-    tasks = (*KNOWN_TASKS, "label")
-    known = [known_scene(Random(f"known {n}"), tasks[n % len(tasks)]) for n in range(arguments.known)]
-    write("train", hearts + known, arguments.folder)
-    write(
-        "held",
-        [heart_scene(Random(f"held {n}"), ("shape", "describe", "label")[n % 3]) for n in range(100)],
-        arguments.folder,
-    )
+    train = [to_train(number, "heart") for number in range(arguments.hearts)]
+    train += [to_train(number, "known") for number in range(arguments.known)]
+    write("train", train, arguments.folder)
+    held = [heart_scene(Random(f"held {number}"), HEART_TASKS[number % 3]) for number in range(100)]
+    write("held", held, arguments.folder)
 
 
 if __name__ == "__main__":

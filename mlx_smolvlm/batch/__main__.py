@@ -24,7 +24,7 @@ from ..command_line.arguments import (
 )
 from ..command_line.progress import Progress, duration, per_second
 from ..command_line.runner import BAD_INPUT, CommandLine, refuse_tracebacks
-from ..command_line.signals import Interruption
+from ..command_line.signals import Interruption, leave_threads
 from ..command_line.standard_input import check_standard_input, read_texts
 from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
@@ -103,7 +103,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
         import mlx.core as mx
 
         start, num_errors = time.monotonic(), 0
-        stopping = Interruption(second=_end_at_once, watches_output=out == STDOUT)
+        stopping = Interruption(second=leave_threads, watches_output=out == STDOUT)
         with stopping as interruption, Progress(is_first and not arguments.quiet) as progress:
             progress.stage(total=len(job.todo), unit="images")
             results = job.results(model, processor, batch_size=arguments.batch_size, cancel=interruption.cancel)
@@ -214,11 +214,6 @@ def _say_problems(sidecars: "Sidecars | None") -> None:
             f"{plural(count, 'sidecar')} {'was' if count == 1 else 'were'} not written: {path}: {reason}"
             f"{' (and others)' if count > 1 else ''}; move what is there, and run the same command again"
         )
-
-
-def _end_at_once(number: int, _: object) -> None:
-    """Threads may be in the middle of a download, and Python would wait for them. The next run mends half a line."""
-    os._exit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,6 +23,11 @@ def end_process(number: int, _: FrameType | None = None) -> NoReturn:
     sys.exit(128 + number)
 
 
+def leave_threads(number: int, _: FrameType | None = None) -> NoReturn:
+    """End at once, with that status: threads may be within a download or a video, and Python would wait for them."""
+    os._exit(128 + number)
+
+
 @contextmanager
 def handled_by(handler: Handler, signals: Sequence[int] = STOPPING) -> Iterator[None]:
     """Within: signals call `handler`. The main thread only."""

@@ -16,6 +16,7 @@ from ..command_line.runner import BAD_INPUT, CommandLine, one_line, refuse_trace
 from ..command_line.signals import Interruption, end_process, handled_by
 from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
+from ..files import refuse_unwritable
 from .from_doctags import convert_doctags
 from .telling import PageTeller, summary
 
@@ -52,6 +53,8 @@ def main() -> None:
     143 when interrupted."""
     with refuse_tracebacks(), handled_by(end_process):
         arguments = _parser().parse_args()
+        if arguments.out == "":
+            raise ValueError("--out is empty; name a folder")
         if arguments.from_doctags is not None:
             convert_doctags(arguments, _READING)
         elif (status := _read_documents(arguments)) != 0:
@@ -66,8 +69,10 @@ def _read_documents(arguments: argparse.Namespace) -> int:
         )
     if arguments.out is None:
         raise ValueError("no place for the results; name a folder: --out DIR")
-    if arguments.out.exists() and not arguments.out.is_dir():
-        raise NotADirectoryError(f"--out {arguments.out} is a file; name a folder")
+    out = Path(arguments.out).expanduser()
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"--out {out} is a file; name a folder")
+    refuse_unwritable(out)
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size is {arguments.batch_size}, expected at least 1")
     if not names_model(arguments):
@@ -85,7 +90,8 @@ def _read_documents(arguments: argparse.Namespace) -> int:
         from ..documents.page_records import PageRecords
         from ..documents.reading import check_reading
     settings = _settings(arguments)
-    documents, errors = survey(sources, settings)
+    with Waiting(not arguments.quiet):
+        documents, errors = survey(sources, settings)
     for error in [*missing, *errors]:
         say(f"error: {one_line(error)}")
     for note in left_out.notes():
@@ -97,8 +103,8 @@ def _read_documents(arguments: argparse.Namespace) -> int:
         loading = loading_options(arguments)  # which may name the model
         model, processor = load(arguments.model, **loading)
     check_reading(model, processor, settings.options, settings.media_options, arguments.batch_size)
-    with closing(PageRecords(arguments.out)) as records:
-        job = DocumentJob(documents, arguments.input, records, arguments.out)
+    with closing(PageRecords(out)) as records:
+        job = DocumentJob(documents, arguments.input, records, out)
         job.begin(settings, model_name(arguments), model_fingerprint(model))
         for source in job.changed:
             say(f"note: {source} has changed since it was read; its pages are read again")
@@ -109,7 +115,7 @@ def _read_documents(arguments: argparse.Namespace) -> int:
                 teller.tell(reading)
                 progress.advance(note=f"{teller.num_errors} errors" if teller.num_errors else "")
         if interruption.received is not None:
-            say(f"stopped; the pages that are done are kept in {arguments.out}. Run the same command again to go on")
+            say(f"stopped; the pages that are done are kept in {out}. Run the same command again to go on")
         interruption.conclude()
     if not arguments.quiet:
         say(summary(job, documents, teller.num_errors, time.monotonic() - start))
@@ -173,7 +179,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", choices=_FORMATS, default="md", help="what to write (default: md, Markdown)")
     parser.add_argument(
         "--out",
-        type=Path,
         metavar="DIR",
         help="folder for the results, made if it is not there. With --from-doctags, a folder that is there or a file "
         "(default: standard output)",

@@ -1,6 +1,7 @@
 """DocTags that are already there -> another format, without a model."""
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +20,8 @@ def convert_doctags(arguments: argparse.Namespace, reading: Mapping[str, Any]) -
     for name, default in reading.items():
         if getattr(arguments, name) != default:
             raise ValueError(f"--{name.replace('_', '-')} has no effect with --from-doctags; leave it out")
-    target = _target(arguments.out, arguments.from_doctags, arguments.to)
     text = _read(arguments.from_doctags)
+    target = _target(arguments.out, arguments.from_doctags, arguments.to)
     with starting.importing():
         from ..documents.doctags import DocTagsParser
         from ..documents.export import export
@@ -42,9 +43,10 @@ def convert_doctags(arguments: argparse.Namespace, reading: Mapping[str, Any]) -
 def _read(name: str) -> str:
     """The content of a file, or of standard input."""
     shown = "standard input" if name == _STANDARD_INPUT else name
-    if Path(name).is_dir():
+    path = Path(name).expanduser()
+    if name != _STANDARD_INPUT and path.is_dir():
         raise IsADirectoryError(f"{name} is a folder; name a file of DocTags")
-    content = sys.stdin.buffer.read() if name == _STANDARD_INPUT else Path(name).read_bytes()
+    content = sys.stdin.buffer.read() if name == _STANDARD_INPUT else path.read_bytes()
     if content.lstrip().startswith(b"%PDF-"):  # which may be plain ASCII
         raise ValueError(f"{shown} is a PDF, not DocTags; read it with a model: INPUT in the place of --from-doctags")
     try:
@@ -58,9 +60,13 @@ def _read(name: str) -> str:
     return text
 
 
-def _target(out: Path | None, source: str, to: str) -> Path | None:
-    """The file to write; one of the source's name in a folder that is there."""
-    if out is None or not out.is_dir():
-        return out
+def _target(out: str | None, source: str, to: str) -> Path | None:
+    """The file to write; one of the source's name in a folder that is there, or whose name ends with a slash."""
+    if out is None:
+        return None
+    place = Path(out).expanduser()
+    if not place.is_dir() and not out.endswith(os.sep):
+        return place
+    place.mkdir(parents=True, exist_ok=True)
     stem = "document" if source == _STANDARD_INPUT else Path(source).stem
-    return out / f"{stem}.{to}"
+    return place / f"{stem}.{to}"

@@ -3,6 +3,7 @@
 Nothing is printed here. Each page is kept as soon as it is read; a document is written when its last page is.
 """
 
+import os
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -12,6 +13,7 @@ from threading import Event
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from ..media.reporting import report
 from ..media.urls import is_url
 from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions
@@ -19,11 +21,15 @@ from ..processor.processor import Processor
 from .document_pages import PageImages, exported, tree_of
 from .export import ExportFormat
 from .page_files import open_pages
+from .page_images import document_key
 from .page_reading import PageReading, PageToRead
 from .page_records import PageRecords
 from .reading import read_pages
 from .shown_pages import SUFFIX, check_shown_pages, write_shown_pages
 from .tasks import PageTask
+
+_MAX_NAME_BYTES = 230  # most systems have 255 for a name; endings such as .doctags are added
+_MAX_SUFFIX = 20
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,8 @@ def survey(sources: Sequence[str], settings: DocumentSettings) -> tuple[list[Fou
     """
     found: list[FoundDocument] = []
     errors: list[Exception] = []
-    for source in sources:
+    for number, source in enumerate(sources, 1):
+        report("looking through the documents", number, len(sources))
         try:
             with open_pages(source, **settings.limits()) as pages:
                 found.append(FoundDocument(source, pages.digest, pages.num_pages))
@@ -134,12 +141,13 @@ class DocumentJob:
         self._records.begin(model_name, {"fingerprint": fingerprint, **settings.of_pages()})
         in_use = {document.digest for document in self._documents}
         for document in self._documents:
-            self._records.check_output(self._target(document))
+            self._records.check_output(self._target(document), document_key(document.source), document.digest)
             if settings.shows:
                 check_shown_pages(self._out / f"{self._stems[document.source]}{SUFFIX}")
             if document.digest in self._left:
                 continue
-            if self._records.note_document(document.digest, document.source, document.num_pages, in_use):
+            key = document_key(document.source)
+            if self._records.note_document(document.digest, key, document.num_pages, in_use):
                 self.changed.append(document.source)
             known = self._records.numbers(document.digest)
             missing = [number for number in range(1, document.num_pages + 1) if number not in known]
@@ -157,7 +165,9 @@ class DocumentJob:
         """
         settings = self._settings
         errors: dict[tuple[str, int], PageReading] = {}
+        with_content: dict[str, list[FoundDocument]] = {}
         for document in self._documents:
+            with_content.setdefault(document.digest, []).append(document)
             if not self._left[document.digest]:
                 self._write(document, errors)
         pages = read_pages(
@@ -179,9 +189,8 @@ class DocumentJob:
                     errors[digest, reading.number] = reading
                 self._left[digest] -= 1
                 if not self._left[digest]:
-                    for document in self._documents:
-                        if document.digest == digest:
-                            self._write(document, errors)
+                    for document in with_content[digest]:
+                        self._write(document, errors)
                 yield reading
 
     def _pages(self) -> Generator[PageToRead, None, None]:
@@ -221,8 +230,11 @@ class DocumentJob:
             for number in range(1, document.num_pages + 1)
         ]
         self.partial |= {(document.digest, reading.number) for reading in readings if reading.is_partial}
-        with PageImages(document.source, document.num_pages, settings.scale, settings.task) as images:
-            self._records.write_output(target, exported(readings, settings.to, images).encode("utf-8"))
+        with PageImages(
+            document.source, document.num_pages, settings.scale, settings.task, settings.limits()
+        ) as images:
+            content = exported(readings, settings.to, images).encode("utf-8")
+            self._records.write_output(target, content, document_key(document.source), document.digest)
             self.written.append(target)
             if settings.shows:
                 images.wanted = set(range(document.num_pages))
@@ -235,7 +247,7 @@ def output_stems(sources: Sequence[str], roots: Sequence[str]) -> dict[str, str]
     """Names of the files to write, relative to the output folder and without their ending, each another one.
 
     A document in a folder that was given keeps its place below it. Where two would have one name, they keep their
-    endings; where they still do, a number tells them apart.
+    endings; where they still do, a number tells them apart. Names that leave no room for that are cut.
     """
     plain = {source: _place(source, roots) for source in sources}
     shared = Counter(
@@ -257,10 +269,20 @@ def output_stems(sources: Sequence[str], roots: Sequence[str]) -> dict[str, str]
 def _place(source: str, roots: Sequence[str]) -> PurePath:
     """A document's name below the output folder, with its ending."""
     if is_url(source):
-        return PurePath(PurePath(urlsplit(source).path).name or "document")
+        return PurePath(_cut(PurePath(urlsplit(source).path).name or "document"))
     path = Path(source).expanduser()
     for root in roots:
         folder = Path(root).expanduser()
         if not is_url(root) and folder in path.parents:
-            return path.relative_to(folder)
-    return PurePath(path.name)
+            below = path.relative_to(folder)
+            return below.with_name(_cut(below.name))
+    return PurePath(_cut(path.name))
+
+
+def _cut(name: str) -> str:
+    """A file's name that is short enough for another ending and a number."""
+    stem, suffix = os.path.splitext(name)
+    if len(suffix) > _MAX_SUFFIX:  # which is none
+        stem, suffix = name, ""
+    room = _MAX_NAME_BYTES - len(os.fsencode(suffix))
+    return name if len(os.fsencode(stem)) <= room else os.fsencode(stem)[:room].decode("utf-8", "ignore") + suffix

@@ -1,8 +1,8 @@
 """What was read on the pages of one document -> the document in a format that people use."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import overload
+from typing import Any, overload
 
 from PIL import Image
 
@@ -53,8 +53,12 @@ class PageImages(Sequence[Image.Image | None]):
         wanted: indices of the pages that are rendered; others, and those that cannot be, are None.
     """
 
-    def __init__(self, source: PageSource, num_pages: int, scale: float, task: PageTask):
+    def __init__(
+        self, source: PageSource, num_pages: int, scale: float, task: PageTask, limits: Mapping[str, Any] | None = None
+    ):
+        """`limits`: more arguments of `open_pages`."""
         self._source, self._num_pages, self._scale, self._task = source, num_pages, scale, task
+        self._limits = limits or {}
         self._opened = ExitStack()
         self._pages: PageFile | None = None
         self.wanted: set[int] = set(range(num_pages))
@@ -81,7 +85,7 @@ class PageImages(Sequence[Image.Image | None]):
             return None
         try:
             if self._pages is None:
-                self._pages = self._opened.enter_context(open_pages(self._source))
+                self._pages = self._opened.enter_context(open_pages(self._source, **self._limits))
             return self._task.shown(self._pages.image(index + 1, self._scale))
         except (ValueError, OSError, MemoryError):  # said when the page was read
             return None

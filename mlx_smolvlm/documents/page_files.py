@@ -222,9 +222,13 @@ class _PdfFile(PageFile):
             pixels = math.ceil(width * scale * OVERSAMPLING) * math.ceil(height * scale * OVERSAMPLING)
             if pixels > MAX_RENDER_PIXELS:
                 scale *= math.sqrt(MAX_RENDER_PIXELS / pixels) * 0.999  # sides are rounded up
-            with closing(page.render(scale=scale * OVERSAMPLING)) as bitmap:
-                size = (max(1, round(width * scale)), max(1, round(height * scale)))
-                image: Image.Image = bitmap.to_pil().resize(size)
+            try:
+                with closing(page.render(scale=scale * OVERSAMPLING)) as bitmap:
+                    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+                    image: Image.Image = bitmap.to_pil().resize(size)
+            except pdfium_library().PdfiumError as error:  # of sides that it has no numbers for
+                of = f"{width:g} x {height:g} points"
+                raise ValueError(f"{self.name}: page {number}, {of}, cannot be rendered ({error})") from None
         if scale != wanted:
             of = f"{wanted * POINTS_PER_INCH:g} dpi, as its {width:g} x {height:g} points would take too much memory"
             warnings.warn(

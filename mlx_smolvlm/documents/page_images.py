@@ -91,6 +91,11 @@ def find_documents(
     return list(found)
 
 
+def document_key(source: str) -> str:
+    """What a document is called in records that outlast a run: its absolute path, or its address."""
+    return source if is_url(source) else os.path.abspath(os.path.expanduser(source))
+
+
 def page_images(
     sources: Sequence[PageSource], *, scale: float = DEFAULT_SCALE, on_error: OnError | None = None
 ) -> Iterator[PageImage]:

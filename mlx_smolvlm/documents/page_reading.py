@@ -12,6 +12,7 @@ from ..media.images import describe_source
 from ..options import MediaOptions
 from .page_files import DEFAULT_SCALE, PageSource, open_pages
 from .page_images import LeftOutFiles, find_documents
+from .shown_pages import is_shown_page
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _pages_of_folder(
 ) -> Generator[PageToRead, None, None]:
     left_out = LeftOutFiles()
     try:
-        documents = find_documents([folder], left_out)
+        documents = find_documents([folder], left_out, skipped=is_shown_page)
     except (ValueError, OSError) as error:
         yield PageToRead(describe_source(folder), 0, error=error)
         return

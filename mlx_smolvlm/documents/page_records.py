@@ -7,19 +7,37 @@ are known by the content of their document, so a file that was renamed is not re
 import fcntl
 import json
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from ..files import refuse_foreign, whole_file, write_json
+from ..media.urls import is_url
 from .page_reading import PageReading
 
 FOLDER = ".pages"  # within the output folder
-_RUN, _OUTPUTS, _DOCUMENT = "run.json", "outputs.json", "document.json"
+_RUN, _OUTPUTS, _DOCUMENT = "run.json", "outputs.jsonl", "document.json"
 _MADE_BY = "mlx-smolvlm document"
 _FIELDS = ("doctags", "finish_reason", "prompt_tokens", "completion_tokens", "seconds")
+
+
+@dataclass(frozen=True)
+class _Output:
+    """A line of the list of files that were written.
+
+    Attributes:
+        name: relative to the output folder.
+        digest: of what was written.
+        source, document: the document's name and the digest of its content.
+    """
+
+    name: str
+    digest: str
+    source: str
+    document: str
 
 
 class PageRecords:
@@ -35,9 +53,9 @@ class PageRecords:
         """
         self._out = out
         folder = out / FOLDER
-        is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        if not is_new and any(folder.iterdir()) and _read(folder / _RUN).get("made_by") != _MADE_BY:
+        holds_anything = any(not path.name.startswith(".") for path in folder.iterdir())  # hidden: a killed process's
+        if holds_anything and _read(folder / _RUN).get("made_by") != _MADE_BY:
             raise FileExistsError(f"{folder} is not a folder of this program; name another folder with --out")
         self._folder = folder
         self._lock = os.open(folder, os.O_RDONLY)
@@ -50,7 +68,13 @@ class PageRecords:
             ) from None
         except OSError:  # no locks on this file system
             pass
-        self._outputs: dict[str, list[str]] = _read(folder / _OUTPUTS)
+        self._outputs: dict[str, list[_Output]] = {}  # the last two of each file
+        for output in _outputs(folder / _OUTPUTS):
+            self._outputs[output.name] = [*self._outputs.get(output.name, [])[-1:], output]
+        self._contents: dict[str, set[str]] = {}  # digests that each source has had
+        for path in folder.iterdir():
+            if path.is_dir() and isinstance(source := _read(path / _DOCUMENT).get("source"), str):
+                self._contents.setdefault(source, set()).add(path.name)
 
     def close(self) -> None:
         """Let others write there."""
@@ -85,28 +109,26 @@ class PageRecords:
         """Note a document.
 
         Args:
-            digest, source, num_pages: of the document.
+            digest, source, num_pages: of the document; its absolute path, or its address.
             in_use: digests of all documents of this run.
 
         Returns:
             Whether the same source had another content before. Pages of that are dropped if nothing else has it.
         """
         folder = self._folder / digest
-        has_changed = False
-        for other in self._folder.iterdir():
-            if other.name == digest or not other.is_dir() or _read(other / _DOCUMENT).get("source") != source:
-                continue
-            has_changed = True
-            if other.name not in in_use:
-                for file in other.iterdir():
+        others = self._contents.get(source, set()) - {digest}
+        for other in others:
+            if other not in in_use:
+                for file in (self._folder / other).iterdir():
                     file.unlink()
-                other.rmdir()
+                (self._folder / other).rmdir()
+        self._contents[source] = {digest}
         record = {"source": source, "num_pages": num_pages}
         if _read(folder / _DOCUMENT) != record:
             folder.mkdir(exist_ok=True)
             with whole_file(folder / _DOCUMENT) as file:
                 write_json(file, record)
-        return has_changed
+        return bool(others)
 
     def numbers(self, digest: str) -> set[int]:
         """The pages of a document that are there."""
@@ -130,24 +152,61 @@ class PageRecords:
         with whole_file(self._folder / digest / f"{reading.number:05d}.json") as file:
             file.write_text(json.dumps(record), encoding="utf-8")  # escapes: text may hold half a surrogate pair
 
-    def check_output(self, target: Path) -> None:
-        """Raise FileExistsError if a file is there that this program has not written, or that was changed since."""
-        known = self._outputs.get(target.relative_to(self._out).as_posix(), [])
-        what = "file that this command has written and nobody has changed"
-        refuse_foreign(target, lambda path: _digest(path.read_bytes()) in known, what)
+    def check_output(self, target: Path, source: str, document: str) -> None:
+        """Refuse to write where something else is.
 
-    def write_output(self, target: Path, content: bytes) -> None:
-        """Write a file of the output folder, whole or not at all; see `check_output`."""
-        if target.is_file() and target.read_bytes() == content:
+        Args:
+            target: a file of the output folder.
+            source, document: the document's name, as in `note_document`, and the digest of its content.
+
+        Raises:
+            FileExistsError: a file that this program has not written, or that was changed since; the result of another
+                document that is still there; or a file in the place of a folder.
+        """
+        for folder in target.relative_to(self._out).parents:
+            if (self._out / folder).exists() and not (self._out / folder).is_dir():
+                raise FileExistsError(f"{self._out / folder} is no folder, so {target} cannot be written; move it away")
+        known = self._outputs.get(target.relative_to(self._out).as_posix(), [])
+        digests = [output.digest for output in known]
+        what = "file that this command has written and nobody has changed"
+        refuse_foreign(target, lambda path: _digest(path.read_bytes()) in digests, what)
+        if not known or not target.exists() or known[-1].source == source or known[-1].document == document:
             return
-        self.check_output(target)
-        name = target.relative_to(self._out).as_posix()
-        self._outputs[name] = [*self._outputs.get(name, [])[-1:], _digest(content)]
-        with whole_file(self._folder / _OUTPUTS) as file:  # before the file itself: a kill between harms nothing
-            write_json(file, self._outputs)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(target, self.check_output) as file:
-            file.write_bytes(content)
+        if is_url(known[-1].source) or os.path.exists(known[-1].source):
+            raise FileExistsError(
+                f"{target} is the result of {known[-1].source}, not of {source}; name another folder with --out, or "
+                "remove it"
+            )
+
+    def write_output(self, target: Path, content: bytes, source: str, document: str) -> None:
+        """Write a file of the output folder, whole or not at all; see `check_output`."""
+        output = _Output(target.relative_to(self._out).as_posix(), _digest(content), source, document)
+        known = self._outputs.get(output.name, [])
+        is_there = target.is_file() and target.read_bytes() == content
+        if is_there and known and known[-1] == output:
+            return
+        self.check_output(target, source, document)
+        self._outputs[output.name] = [*known[-1:], output]
+        self._note(output)
+        if not is_there:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(target, lambda path: self.check_output(path, source, document)) as file:
+                file.write_bytes(content)
+
+    def _note(self, output: _Output) -> None:
+        """Add a line, before the file itself is written: a kill between harms nothing, nor does half a line."""
+        with (self._folder / _OUTPUTS).open("a", encoding="ascii") as file:
+            file.write(f"\n{json.dumps(asdict(output))}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _outputs(path: Path) -> Iterator[_Output]:
+    """The lines of a list of outputs, in order; what was cut off by a kill is passed over."""
+    with suppress(FileNotFoundError), path.open(encoding="ascii", errors="replace") as file:
+        for line in file:
+            with suppress(ValueError, TypeError):
+                yield _Output(**json.loads(line))
 
 
 def _read(path: Path) -> dict[str, Any]:

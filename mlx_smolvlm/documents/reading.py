@@ -66,7 +66,7 @@ def read_document(
         ValueError, TypeError: options out of range, unknown, or with no place here.
         OSError: prompts cannot be prepared for lack of disk space or open files.
     """
-    if isinstance(sources, Sequence) and not isinstance(sources, str | bytes | bytearray):
+    if isinstance(sources, Sequence) and not isinstance(sources, str | bytes | bytearray | memoryview):
         listed: list[Any] = list(sources)
     else:
         listed = [sources]

@@ -1,7 +1,6 @@
 """`python -m mlx_smolvlm.evaluate`: arguments, signals and printing."""
 
 import argparse
-import os
 import sys
 import time
 from contextlib import ExitStack
@@ -13,12 +12,12 @@ from ..command_line import starting
 from ..command_line.adapter_arguments import add_adapter_argument, loading_options, model_name
 from ..command_line.progress import Progress, duration, per_second
 from ..command_line.runner import CommandLine, print_json, refuse_tracebacks
-from ..command_line.signals import Interruption
+from ..command_line.signals import Interruption, leave_threads
 from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
 from .judge import KEY_VARIABLE, Judge
 from .mini_arguments import add_mini_arguments, data_files, set_defaults
-from .other_modes import add_other_modes, run_other_mode
+from .other_modes import add_other_modes, run_other_mode, unused_by_listing
 from .row_files import RowFiles, read_rows
 from .row_notes import say_notes
 from .row_prompts import (
@@ -46,12 +45,12 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if (status := run_other_mode(arguments, _parser().parse_args([]))) is not None:
+    defaults = _parser().parse_args([])
+    if (status := run_other_mode(arguments, defaults)) is not None:
         return status
+    unused = unused_by_listing(arguments, defaults) if arguments.print_prompts else []
     set_defaults(arguments, protocol=VLMEVALKIT, max_tokens=MAX_TOKENS)
     _check(arguments)
-    if arguments.compare:
-        return _compare(arguments)
     root = arguments.image_root.expanduser() if arguments.image_root else None
     with ExitStack() as opened:
         with Waiting(not arguments.quiet) as waiting:
@@ -61,16 +60,14 @@ def _run(arguments: argparse.Namespace) -> int:
         found.rows = found.rows[: arguments.limit]
         if arguments.print_prompts:
             _print_prompts(arguments, found)
+            if unused:
+                say(f"note: --print-prompts asks no model; not used: {', '.join(unused)}")
             return 0
         return _evaluate(arguments, found, paths)
 
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse what has no meaning together, before anything is read. Raises ValueError."""
-    if arguments.compare:
-        if arguments.data or arguments.print_prompts:
-            raise ValueError("--compare reads two runs that are there, and asks nothing; leave all but --out out")
-        return
     if not arguments.data:
         raise ValueError("name the data: .tsv, .csv or .jsonl files, or mini")
     if not arguments.print_prompts and arguments.out is None:
@@ -89,19 +86,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError("--wrapper chooses VLMEvalKit's prompts, and --protocol chat has its own; leave one out")
 
 
-def _compare(arguments: argparse.Namespace) -> int:
-    """Compare two runs: print, and with --out write a page and the figures."""
-    from .run_comparison import compare_runs, comparison_text, write_comparison
-
-    found = compare_runs(*arguments.compare)
-    print(comparison_text(found))
-    if arguments.out is not None:
-        write_comparison(found, arguments.compare[0], arguments.out)
-        if not arguments.quiet:
-            say(f"see {arguments.out / 'comparison.html'}")
-    return 0
-
-
 def _print_prompts(arguments: argparse.Namespace, found: RowFiles) -> None:
     if arguments.protocol == CHAT:
         from .chat_listing import listed_chats  # imports MLX
@@ -109,10 +93,11 @@ def _print_prompts(arguments: argparse.Namespace, found: RowFiles) -> None:
         chats = listed_chats(found.rows, arguments.model, loading_options(arguments))
         for listed in chats:
             print_json(listed)
-        return
-    for listed in listed_prompts(found.rows, wrapper_for(arguments.model, arguments.wrapper)):
-        print_json(listed)
-    say_notes(found)
+    else:
+        loading_options(arguments)  # without --model, an adapter's base is the model
+        for listed in listed_prompts(found.rows, wrapper_for(arguments.model, arguments.wrapper)):
+            print_json(listed)
+    say_notes(found, arguments.protocol)
 
 
 def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path]) -> int:
@@ -155,8 +140,7 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
             keys = [row.key for row in found.rows]
             folder = opened.enter_context(EvaluationFolder(arguments.out, settings, keys))
             folder.note_places(paths, arguments.image_root)
-        if arguments.protocol == VLMEVALKIT:
-            say_notes(found)
+        say_notes(found, arguments.protocol)
         asking = Asking(
             arguments.protocol,
             choice,
@@ -168,7 +152,7 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
         import mlx.core as mx
 
         todo, start, failed = found.rows[folder.done :], time.monotonic(), 0
-        with Interruption(second=_end_at_once) as interruption, Progress(not arguments.quiet) as progress:
+        with Interruption(second=leave_threads) as interruption, Progress(not arguments.quiet) as progress:
             progress.stage(total=len(todo), unit="rows")
             run = EvalRun(model, processor, asking, interruption.cancel)
             for number, (result, timing) in enumerate(run.results(todo), 1):
@@ -213,11 +197,6 @@ def _choice(arguments: argparse.Namespace, folder: str) -> WrapperChoice:
     return WrapperChoice(by_folder.wrapper, min(by_name.frame_edge, by_folder.frame_edge))
 
 
-def _end_at_once(number: int, _: object) -> None:
-    """Threads may be in the middle of a video, and Python would wait for them. The next run mends half a line."""
-    os._exit(128 + number)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = CommandLine(
         prog="python -m mlx_smolvlm.evaluate",
@@ -252,13 +231,6 @@ def _parser() -> argparse.ArgumentParser:
         "--print-prompts",
         action="store_true",
         help="only print prompts, images and their order, a line of JSON each; no model is loaded",
-    )
-    how.add_argument(
-        "--compare",
-        nargs=2,
-        type=Path,
-        metavar=("RUN_A", "RUN_B"),
-        help="ask nothing; compare two runs on the same rows (folders of --out)",
     )
     how.add_argument("--scorer", choices=tuple(SCORERS), help="for all rows that name none (default: by the set)")
     how.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of an answer (default: 2048; mini: 64)")

@@ -5,6 +5,7 @@ import base64
 import binascii
 import io
 import json
+import os
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +13,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from ..media.image_files import reason
+from ..media.image_files import EXPECTED, reason
+from ..media.signatures import other_content
 from ..media.urls import is_url
 from ..options import quoted
 from .table_cells import TableCell
@@ -26,12 +28,13 @@ _ORIENTATION = 0x0112  # of EXIF
 
 @dataclass(frozen=True)
 class JsonValue:
-    """A string that stays in its JSON-lines file: where its line is, and its place in the object."""
+    """A string that stays in its JSON-lines file: where its line is, its place there, and whether it is a list."""
 
     path: Path
     start: int
     stop: int
     place: tuple[str | int, ...]
+    is_list: bool = False
 
     def read(self) -> str:
         """The string."""
@@ -78,8 +81,8 @@ class ImageRef:
             if isinstance(self.source, Path):
                 return sha256(self.source.read_bytes()).digest()
             text = self.source if isinstance(self.source, str) else self.source.read()
-            return sha256(text.encode()).digest()
-        except OSError:
+            return sha256(text.encode(errors="surrogatepass")).digest()
+        except (OSError, ValueError):  # the row fails when the image is read
             return b""
 
 
@@ -140,7 +143,7 @@ class EvalRow:
         images = [*self.images, *(self.frames if isinstance(self.frames, list) else [])]
         for image in images:
             found.update(image.digest())
-        if self.video is not None and self.video.is_file():
+        if self.video is not None and os.path.isfile(self.video):
             found.update(str(self.video.stat().st_size).encode())
         return found.hexdigest()[:16]
 
@@ -150,7 +153,7 @@ def list_of(text: str) -> list[str]:
     for read in (json.loads, ast.literal_eval):
         try:
             values = read(text.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             continue
         if isinstance(values, list | tuple):
             return [str(value) for value in values]
@@ -194,5 +197,7 @@ def _as_the_suite_writes(content: bytes, name: str) -> Any:
             return written.getvalue()
     except MemoryError:
         raise
+    except UnidentifiedImageError:
+        raise ValueError(f"{name}: {other_content(content[:1024], EXPECTED)}") from None
     except Exception as error:  # Pillow's decoders raise whatever damage leads to
         raise ValueError(f"{name} is not an image that can be read: {reason(error)}") from None

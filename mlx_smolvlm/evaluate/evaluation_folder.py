@@ -22,6 +22,7 @@ SUMMARY, REPORT = "summary.json", "report.html"
 MADE_DATA = "mini-suite"  # a folder in it that is made before the run is
 FORMAT = "mlx-smolvlm evaluation 1"
 _BLOCK = 1024**2
+_COMPARED = {"dataset", "index", "row", "category", "prompt", "token_ids", "answer", "expected", "score"}
 Result = dict[str, Any]
 
 
@@ -127,13 +128,19 @@ def read_run(path: Path, *, is_new_allowed: bool = False) -> dict[str, Any] | No
             found = None
         if isinstance(found, dict) and found.get("format") == FORMAT:
             return found
-    elif not path.exists() or (path.is_dir() and not any(child.name != MADE_DATA for child in path.iterdir())):
+    elif not path.exists() or (path.is_dir() and not any(map(_is_of_others, path.iterdir()))):
         if is_new_allowed:
             return None
         raise FileNotFoundError(f"{path} is no run; expected a folder that evaluate --out has made")
     if not is_new_allowed:
         raise FileNotFoundError(f"{path} is no run of this version; expected a folder that evaluate --out has made")
     raise FileExistsError(f"{path} holds something else than a run of this version; name another folder by --out")
+
+
+def _is_of_others(child: Path) -> bool:
+    """Whether a file is there that a run without its RUN has not; one that was killed at its beginning left these."""
+    is_own = child.name == MADE_DATA or child.name.startswith(".")
+    return not (is_own or (child.name == RESULTS and child.is_file() and not child.stat().st_size))
 
 
 def read_results(path: Path) -> list[Result]:
@@ -145,7 +152,7 @@ def read_results(path: Path) -> list[Result]:
                 result = json.loads(line)
             except ValueError:
                 result = None
-            if not isinstance(result, dict):
+            if not isinstance(result, dict) or not result.keys() >= _COMPARED:
                 raise ValueError(f"{path / RESULTS}, line {number} is damaged; run the evaluation again to mend it")
             results.append(result)
     return results

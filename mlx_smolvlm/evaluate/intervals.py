@@ -1,13 +1,16 @@
-"""Confidence intervals of a score, and the test of two runs on the same rows."""
+"""Confidence intervals of a score, the test of two runs on the same rows, and rows by category."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 Z_95 = 1.959963984540054  # of the normal distribution, for 95 %
 _RESAMPLES = 2000
 _BLOCK = 2**22  # numbers drawn at a time
+_Item = TypeVar("_Item")
+_Key = TypeVar("_Key")
 
 
 def interval(scores: Sequence[float]) -> tuple[float, float]:
@@ -28,6 +31,14 @@ def interval(scores: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def grouped(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> dict[_Key, list[_Item]]:
+    """Items by their key, in their order; keys in the order in which they come."""
+    groups: dict[_Key, list[_Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
 def wilson(hits: int, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share, `hits` of `count`."""
     share, z_squared = hits / count, Z_95**2
@@ -44,5 +55,8 @@ def mcnemar(first_only: int, second_only: int) -> float:
         first_only, second_only: rows that only one of the two has right.
     """
     count, fewer = first_only + second_only, min(first_only, second_only)
-    tail = sum(math.comb(count, hits) for hits in range(fewer + 1))
+    tail = ways = 1  # of `hits` among `count`
+    for hits in range(fewer):
+        ways = ways * (count - hits) // (hits + 1)
+        tail += ways
     return min(1.0, float(2 * tail / 2**count))

@@ -6,9 +6,11 @@ whether a free answer says the same as the right one. Scores by rules stay as th
 
 import json
 import os
+import string
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..files import whole_file
 from ..options import quoted
@@ -26,6 +28,7 @@ _OPTIONS = ("letter", "mmmu", "video_letter", "long_video_letter", "mvbench", "m
 _PATIENCE = 3  # failures in a row, after which the judge is not asked any more
 _MAX_REPLY_BYTES = 1024**2
 _MAX_TOKENS = 64
+_BLANKS = {*string.whitespace}
 
 
 class Judge:
@@ -41,7 +44,7 @@ class Judge:
         Raises:
             ValueError: no address.
         """
-        if not url.startswith(("http://", "https://")):
+        if not _is_address(url):
             raise ValueError(f"--judge is {quoted(url)}, expected an address such as http://localhost:8000/v1")
         base = url.rstrip("/").removesuffix("/chat/completions")
         self.url = f"{base if base.endswith('/v1') else f'{base}/v1'}/chat/completions"
@@ -54,6 +57,7 @@ class Judge:
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(KEY_VARIABLE):
             headers["Authorization"] = f"Bearer {key}"
+        import http.client
         import urllib.error  # slow to import, and few runs have a judge
         import urllib.request
 
@@ -65,10 +69,18 @@ class Judge:
         except urllib.error.HTTPError as error:
             error.close()
             raise ConnectionError(f"the judge answers {error.code} {error.reason}") from None
-        except (OSError, urllib.error.URLError) as error:
+        except (OSError, urllib.error.URLError, http.client.HTTPException) as error:
             raise ConnectionError(f"the judge cannot be reached: {getattr(error, 'reason', error)}") from None
         except (ValueError, KeyError, IndexError, TypeError):
             raise ConnectionError("the judge's reply is not that of a chat completion") from None
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not set(url) & _BLANKS
+    except ValueError:  # a port out of range, brackets that are not closed
+        return False
 
 
 def judge_run(

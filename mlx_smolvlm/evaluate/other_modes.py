@@ -1,22 +1,34 @@
-"""What `evaluate` does beside a run: write the mini suite, show the published scores, check known answers."""
+"""What `evaluate` does beside a run: compare two, write the mini suite, show published scores, check known answers."""
 
 import argparse
 from pathlib import Path
 
 from ..command_line.standard_streams import say
 from .mini_arguments import make_mini_suite, read_mini_suite
+from .mini_selection import MINI
 
 _SHIPPED = Path("-")  # --known-answers without a file
 _TAKES = {  # each with the options that it takes
+    "compare": ("out", "quiet"),
     "leaderboard": (),
     "known_answers": ("model", "dtype"),
     "make": ("data", "mini_rows", "mini_seed", "mini_categories"),
 }
 
 
+_OF_RUNS = ("judge", "judge_model", "scorer", "max_tokens", "batch_size", "max_cache_gib", "dtype", "out")
+
+
 def add_other_modes(parser: argparse.ArgumentParser) -> None:
     """Add their options."""
-    group = parser.add_argument_group("published scores and known answers")
+    group = parser.add_argument_group("comparisons, published scores and known answers")
+    group.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("RUN_A", "RUN_B"),
+        help="ask nothing; compare two runs on the same rows (folders of --out)",
+    )
     group.add_argument(
         "--leaderboard",
         nargs="*",
@@ -45,12 +57,15 @@ def run_other_mode(arguments: argparse.Namespace, defaults: argparse.Namespace) 
     Raises:
         ValueError: options that have no meaning together.
     """
-    given = [name for name, value in vars(arguments).items() if value != getattr(defaults, name)]
+    given = _given(arguments, defaults)
     mode = next((name for name in _TAKES if name in given), None)
     if mode is None:
         return None
     if useless := [_option(name) for name in given if name != mode and name not in _TAKES[mode]]:
         raise ValueError(f"{_option(mode)} does nothing else; leave {', '.join(useless)} out")
+    if mode == "compare":
+        _compare(arguments)
+        return 0
     if mode == "leaderboard":
         from .leaderboard import leaderboard_text
         from .own_runs import read_own_run
@@ -67,6 +82,28 @@ def run_other_mode(arguments: argparse.Namespace, defaults: argparse.Namespace) 
 
     file = KNOWN_ANSWERS if arguments.known_answers == _SHIPPED else arguments.known_answers.expanduser()
     return run_known_answers(file, arguments.model, arguments.dtype)
+
+
+def unused_by_listing(arguments: argparse.Namespace, defaults: argparse.Namespace) -> list[str]:
+    """Options given beside --print-prompts that only a run would use; the mini suite is written into --out."""
+    has_use = {"out"} if MINI in map(str, arguments.data) else set()
+    return [_option(name) for name in _given(arguments, defaults) if name in _OF_RUNS and name not in has_use]
+
+
+def _given(arguments: argparse.Namespace, defaults: argparse.Namespace) -> list[str]:
+    return [name for name, value in vars(arguments).items() if value != getattr(defaults, name)]
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    """Compare two runs: print, and with --out write a page and the figures."""
+    from .run_comparison import compare_runs, comparison_text, write_comparison
+
+    found = compare_runs(*arguments.compare)
+    print(comparison_text(found))
+    if arguments.out is not None:
+        write_comparison(found, arguments.compare[0], arguments.out)
+        if not arguments.quiet:
+            say(f"see {arguments.out / 'comparison.html'}")
 
 
 def _option(name: str) -> str:

@@ -3,12 +3,14 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..media.urls import is_url
 from ..options import quoted
 from .eval_rows import LETTERS, EvalRow, ImageRef, JsonValue, is_list, list_of
+from .scorers import check_scorer
 from .sets import SUB_SET_FIELD, SetName, read_set_name
 from .table_cells import TableCell
 
@@ -56,7 +58,7 @@ def read_row(record: Record, set_name: SetName, root: Path, unused: set[str]) ->
     def attempt(read: Any, *arguments: Any) -> Any:
         try:
             return read(*arguments)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             faults.append(str(error))
             return None
 
@@ -67,11 +69,19 @@ def read_row(record: Record, set_name: SetName, root: Path, unused: set[str]) ->
     video = attempt(_video, record, root)
     frames = attempt(_frames, record, root)
     images = attempt(_images, record, index, root) or []
-    if not (images or video or frames or faults):
-        faults.append("has no image and no video")
-    given = {"images": bool(images), "a video": video is not None, "frames": frames is not None}
+    if frames in (0, []):
+        faults.append("its video has no frames")
+    elif isinstance(frames, int) and video is not None:  # how many to sample of it, or to list where it is not there
+        sampling, frames = ("frames", float(frames)), None if os.path.isfile(video) else frames
+    has_frames = frames is not None and not (isinstance(frames, int) and video is not None)
+    given = {"images": bool(images), "a video": video is not None, "frames": has_frames}
     if sum(given.values()) > 1:
         faults.append(f"has {' and '.join(name for name, is_given in given.items() if is_given)}; expected one of them")
+    if not (images or video or frames or faults):
+        faults.append("has no image and no video")
+    scorer = _plain_text(record.get("scorer"))
+    if scorer is not None:
+        attempt(check_scorer, scorer)
     known = _MEDIA | _READ | set(LETTERS) | {"fault", SUB_SET_FIELD}
     fields = {name: text for name in record.keys() - known if (text := _plain_text(record[name])) is not None}
     unused |= fields.keys() - _USED
@@ -84,7 +94,7 @@ def read_row(record: Record, set_name: SetName, root: Path, unused: set[str]) ->
         answer=_answer(record),
         hint=_plain_text(record.get("hint")),
         category=_plain_text(record.get("category")),
-        scorer=_plain_text(record.get("scorer")),
+        scorer=scorer,
         images=images,
         video=video,
         frames=frames,
@@ -108,10 +118,18 @@ def _answer(record: Record) -> str | list[str] | None:
     value = record.get("answer")
     if isinstance(value, list):
         return [str(item) for item in value]
-    choice = record.get("correct_choice")  # LongVideoBench's: a number from 0
-    if value is None and choice is not None and str(choice).isdecimal() and int(choice) < len(LETTERS):
-        return LETTERS[int(choice)]
+    choice = _count(record.get("correct_choice"))  # LongVideoBench's: a number from 0
+    if value is None and isinstance(choice, int) and 0 <= choice < len(LETTERS):
+        return LETTERS[choice]
     return _plain_text(value)
+
+
+def _count(value: Any) -> Any:
+    """A number that a table has as text, with ".0" where its column has an empty cell; all else as it is."""
+    text = str(value) if isinstance(value, float) else value
+    if isinstance(text, str) and text.removesuffix(".0").isdecimal():
+        return int(text.removesuffix(".0"))
+    return value
 
 
 def _texts(value: Any) -> list[str] | None:
@@ -142,7 +160,8 @@ def _images(record: Record, index: int | str, root: Path) -> list[ImageRef]:
     if record.get("images") is not None:
         values = record["images"]
         if not isinstance(values, list):
-            values = list_of(values.read() if isinstance(values, JsonValue) else str(values))
+            text = values.read() if isinstance(values, JsonValue) else str(values)
+            values = list_of(text) if is_list(text) else [text]
         return [_image(value, f"{index}_{number}.png", root) for number, value in enumerate(values)]
     paths = _plain_text(record.get("image_path"))
     names = [] if paths is None else list_of(paths) if is_list(paths) else [paths]
@@ -151,7 +170,7 @@ def _images(record: Record, index: int | str, root: Path) -> list[ImageRef]:
         if "image" in record and not names and not ({"video", "frames"} & record.keys()):
             raise ValueError("has no image; the suite leaves such rows out")
         return [_image(name, name, root) for name in names]
-    if isinstance(value, TableCell) and value.ends() == ("[", "]"):
+    if isinstance(value, TableCell | JsonValue) and _holds_list(value):
         count = len(list_of(value.read()))
         names = names or [f"{index}_{number}.png" for number in range(count)]
         return [ImageRef(name, value, number) for number, name in enumerate(names[:count])]
@@ -159,6 +178,10 @@ def _images(record: Record, index: int | str, root: Path) -> list[ImageRef]:
         values = value if isinstance(value, list) else list_of(value)
         return [_image(item, f"{index}_{number}.png", root) for number, item in enumerate(values)]
     return [_image(value, names[0] if names else f"{index}.png", root)]
+
+
+def _holds_list(value: TableCell | JsonValue) -> bool:
+    return value.is_list if isinstance(value, JsonValue) else value.ends() == ("[", "]")
 
 
 def _video(record: Record, root: Path) -> Path | None:
@@ -170,20 +193,20 @@ def _video(record: Record, root: Path) -> Path | None:
         return _path(path, root)
     prefix, suffix = _plain_text(record.get("prefix")) or "", _plain_text(record.get("suffix")) or ""
     place = _path(os.path.join(prefix, f"{video}{suffix}"), root)
-    if not place.exists():
+    if not os.path.exists(place):
         for folder in (place.parent, place.parent / "video", place.parent / "videos"):
             for ending in ("", *_VIDEO_ENDINGS):
-                if (folder / f"{place.name}{ending}").is_file():
+                if os.path.isfile(folder / f"{place.name}{ending}"):
                     return folder / f"{place.name}{ending}"
     return place
 
 
 def _frames(record: Record, root: Path) -> int | list[ImageRef] | None:
-    value = record.get("frames")
+    value = _count(record.get("frames"))
     if value is None:
         return None
     if isinstance(value, str):
-        value = int(value) if value.isdecimal() else list_of(value)
+        value = list_of(value)
     if isinstance(value, list):
         return [_image(item, f"frame-{number}", root) for number, item in enumerate(value, 1)]
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -199,7 +222,8 @@ def _subtitles(record: Record, root: Path) -> list[Mapping[str, Any]] | None:
             return None
         value = places[0].read_text(encoding="utf-8")
     if isinstance(value, str):
-        value = json.loads(value)
+        with suppress(ValueError, RecursionError):  # refused below
+            value = json.loads(value)
     if value is not None and not (isinstance(value, list) and all(isinstance(item, dict) for item in value)):
         raise ValueError(f"subtitles is {quoted(value)}, expected a list of objects")
     return value

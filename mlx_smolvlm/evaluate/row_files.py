@@ -1,6 +1,7 @@
 """Data files -> rows: VLMEvalKit's tables (.tsv, .csv) and JSON lines (.jsonl)."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from ..media.urls import is_url
 from ..model.json_fields import doubled_key
 from ..options import quoted
-from .eval_rows import EvalRow, JsonValue
+from .eval_rows import EvalRow, JsonValue, is_list
 from .row_fields import INDEX_CHARS, Record, read_row
 from .sets import read_set_name
 from .table_cells import MISSING, TableCell, as_pandas_reads, read_table
@@ -82,13 +83,14 @@ def _table_records(path: Path, delimiter: str) -> Iterator[tuple[int, Record]]:
     for name in list(records[0]) if records else []:
         if name == "image":
             for record in records:
-                record[name] = None if record[name] in MISSING else record[name]
+                record[name] = None if record[name] in MISSING else _path_in(record[name])
         else:
             for record, value in zip(records, as_pandas_reads([record[name] for record in records]), strict=True):
                 record[name] = value
-    if records and "question" not in records[0]:
-        raise ValueError(f"{path} has no column question, but {', '.join(records[0])[:200]}")
-    if records and "index" in records[0] and all(_is_whole(record["index"]) for record in records):
+    for name in ("question", "index"):
+        if records and name not in records[0]:
+            raise ValueError(f"{path} has no column {name}, but {', '.join(records[0])[:200]}")
+    if records and all(_is_whole(record["index"]) for record in records):
         for record in records:
             record["index"] = int(record["index"])
     owners = {str(record.get("index")): record.get("image") for record in records}
@@ -101,13 +103,29 @@ def _table_records(path: Path, delimiter: str) -> Iterator[tuple[int, Record]]:
     return zip([number for number, _ in numbered], records, strict=True)
 
 
+def _path_in(cell: str | TableCell) -> str | TableCell:
+    """A long cell with a path, or a list of paths, as text: base64 has no full stop."""
+    if isinstance(cell, TableCell) and cell.stop - cell.start <= _KEPT_CHARS:
+        try:
+            text = cell.read()
+        except ValueError:
+            return cell  # its row fails when the image is read
+        return text if "." in text else cell
+    return cell
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, str) and value.lstrip("-").isdecimal()
 
 
 def _names_file(text: str, folder: Path) -> bool:
     """Whether a short cell is the path of an image: tables of other programs have paths there."""
-    return is_url(text) or bool(Path(text).suffix) or (folder / text).is_file()
+    return is_url(text) or bool(Path(text).suffix) or os.path.isfile(folder / text)
+
+
+def _constant(name: str) -> float | None:
+    """NaN is what pandas has in an empty cell, and what Python's json writes of it."""
+    return None if name == "NaN" else float(name)
 
 
 def _json_records(path: Path) -> Iterator[tuple[int, Record]]:
@@ -123,7 +141,9 @@ def _json_records(path: Path) -> Iterator[tuple[int, Record]]:
             if line.strip():
                 number += 1
                 try:
-                    record = json.loads(line.decode("utf-8-sig"), object_pairs_hook=without_doubles)
+                    record = json.loads(
+                        line.decode("utf-8-sig"), object_pairs_hook=without_doubles, parse_constant=_constant
+                    )
                 except UnicodeDecodeError:
                     raise ValueError(f"{path}, row {number} is not UTF-8 text") from None
                 except (ValueError, RecursionError) as error:
@@ -134,7 +154,7 @@ def _json_records(path: Path) -> Iterator[tuple[int, Record]]:
                 for name in ("image", "images"):
                     value = record.get(name)
                     if isinstance(value, str) and len(value) > _KEPT_CHARS:
-                        record[name] = JsonValue(path, start, stop, (name,))
+                        record[name] = JsonValue(path, start, stop, (name,), is_list(value))
                     elif isinstance(value, list):
                         record[name] = [
                             JsonValue(path, start, stop, (name, place))

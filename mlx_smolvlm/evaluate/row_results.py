@@ -42,6 +42,8 @@ class AskedRow:
         if found.frames is not None:
             self.frames = [found.frames.indices[number] for number in wanted]
             return list(frame_files(found.frames, wanted, check_cancelled))
+        if isinstance(row.frames, int) and row.video is not None:
+            raise FileNotFoundError(f"{row.video}: no such video")
         if isinstance(row.frames, int):
             raise ValueError("frames only says how many there are; expected a video or a list of images")
         self.images = [] if names is None else [names[number] for number in wanted]

@@ -9,7 +9,7 @@ from ..files import refuse_foreign, whole_file, write_json
 from .eval_report import is_right, write_page
 from .eval_rows import EvalRow
 from .evaluation_folder import PLACES, RESULTS, Result, read_results, read_run
-from .intervals import interval, mcnemar
+from .intervals import grouped, interval, mcnemar
 from .page_parts import example, page, table
 from .row_files import read_rows
 
@@ -32,19 +32,21 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
         FileNotFoundError: no run.
         ValueError: runs of other rows, of rows in another order, or of which one is not complete.
     """
-    runs = [read_run(path) for path in (first, second)]
+    runs = [read_run(path) or {} for path in (first, second)]
     a, b = _paired(first, second)
+    if len(a) != (rows := runs[0].get("rows", len(a))):
+        raise ValueError(f"{first} and {second} have {len(a)} of {rows} rows; run their commands again to do the rest")
     pairs = list(zip(a, b, strict=True))
-    sets = list(dict.fromkeys(result["dataset"] for result in a))
-    categories = sorted({(result["dataset"], result["category"]) for result in a if result["category"] is not None})
+    sets = grouped(pairs, lambda pair: str(pair[0]["dataset"]))
+    in_category = [pair for pair in pairs if pair[0]["category"] is not None]
+    categories = grouped(in_category, lambda pair: (str(pair[0]["dataset"]), str(pair[0]["category"])))
     return {
         "runs": runs,
         **_figures(pairs),
-        "sets": {name: _figures([pair for pair in pairs if pair[0]["dataset"] == name]) for name in sets},
+        "sets": {name: _figures(own) for name, own in sets.items()},
         "categories": [
-            {"dataset": dataset, "category": category}
-            | _figures([pair for pair in pairs if (pair[0]["dataset"], pair[0]["category"]) == (dataset, category)])
-            for dataset, category in categories
+            {"dataset": dataset, "category": category} | _figures(own)
+            for (dataset, category), own in sorted(categories.items(), key=lambda named: named[0])
         ],
         "flips": [
             {

@@ -76,7 +76,7 @@ def _python_list(text: str) -> list[Any] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of texts that are nearly Python
             values = ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return None
     return values if isinstance(values, list) else None
 
@@ -179,10 +179,21 @@ def _tempcompass_yorn(row: EvalRow, prediction: str) -> RowScore:
 
 def _choice(row: EvalRow, prediction: str) -> RowScore:
     """The mini suite's: each thing that is asked is named, see `named_choice`."""
-    groups = json.loads(row.fields.get("choices", "[]"))
+    groups = _choice_groups(row.fields.get("choices", "[]"))
     named = [named_choice(prediction, names) for names in groups]
     is_matched = bool(named) and all(named)
     return RowScore(float(is_matched and named == answers_of(row)), is_matched, ", ".join(filter(None, named)) or None)
+
+
+def _choice_groups(text: str) -> list[dict[str, list[str]]]:
+    try:
+        groups = json.loads(text)
+        lists = [names for group in groups for names in group.values()]
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        lists = [text]
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
+        raise ValueError(f"choices is {quoted(text)}, expected a list of objects such as {{'left': ['left']}}")
+    return groups  # type: ignore[no-any-return]  # as was just seen
 
 
 SCORERS: dict[str, Callable[[EvalRow, str], RowScore]] = {

@@ -5,7 +5,7 @@ from typing import Any
 
 from .eval_rows import EvalRow
 from .evaluation_folder import Result
-from .intervals import interval
+from .intervals import grouped, interval
 from .judge import judge_text
 from .set_metrics import set_metrics
 from .wrapper_prompts import WRAPPERS
@@ -25,8 +25,7 @@ def summarize(rows: Sequence[EvalRow], results: Sequence[Result], settings: Mapp
     by_key = {(result["dataset"], str(result["index"])): result for result in results}
     pairs = [(row, by_key[row.key]) for row in rows if row.key in by_key]
     sets = {}
-    for dataset in dict.fromkeys(row.dataset for row, _ in pairs):
-        own = [pair for pair in pairs if pair[0].dataset == dataset]
+    for dataset, own in grouped(pairs, lambda pair: pair[0].dataset).items():
         sets[dataset] = _figures(own) | {
             "scorers": sorted({result["scorer"] for _, result in own}),
             "metrics": {name: round(value, 4) for name, value in set_metrics(dataset, own).items()},
@@ -37,13 +36,8 @@ def summarize(rows: Sequence[EvalRow], results: Sequence[Result], settings: Mapp
 
 
 def _parts(pairs: Sequence[tuple[EvalRow, Result]], name_of: Any) -> dict[str, Any]:
-    names = [name_of(row) or _NO_CATEGORY for row, _ in pairs]
-    if set(names) == {_NO_CATEGORY}:
-        return {}
-    return {
-        part: _figures([pair for pair, name in zip(pairs, names, strict=True) if name == part])
-        for part in sorted(set(names))
-    }
+    parts = grouped(pairs, lambda pair: name_of(pair[0]) or _NO_CATEGORY)
+    return {} if parts.keys() == {_NO_CATEGORY} else {name: _figures(parts[name]) for name in sorted(parts)}
 
 
 def _figures(pairs: Sequence[tuple[EvalRow, Result]]) -> dict[str, Any]:

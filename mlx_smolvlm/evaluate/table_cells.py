@@ -71,7 +71,8 @@ def read_table(
         columns: list[str] | None = None
         number = 0
         while position < size:
-            spans, position = _record(content, position, separators, f"{path}, row {number}")
+            where = f"{path}, row {number}" if columns is not None else f"{path}, the names of the columns"
+            spans, position = _record(content, position, separators, where)
             if len(spans) == 1 and spans[0][0] == spans[0][1] and not spans[0][2]:
                 continue  # an empty line
             try:
@@ -89,7 +90,7 @@ def read_table(
                         TableCell(path, start, stop, quoted) if is_kept else _text(content[start:stop], quoted)
                     )
             except ValueError as error:
-                raise ValueError(f"{path}, row {number}: {error}") from None
+                raise ValueError(f"{where}: {error}") from None
             yield number, record
             number += 1
 

@@ -214,7 +214,8 @@ def _to_rgb(image: Image.Image, name: str, is_file: bool, check: Callable[[], No
         if is_file:
             if isinstance(image.info.get("transparency"), bytes):
                 del image.info["transparency"]  # converting would drop it too, but with a warning
-            image = image.convert("RGB")  # a key colour stays noted, an alpha channel is gone
+            if image.mode != "RGB":  # else it would be copied twice
+                image = image.convert("RGB")  # a key colour stays noted, an alpha channel is gone
         check()
         if "A" in image.getbands() or image.info.get("transparency") is not None:
             return _on_white(image, check)

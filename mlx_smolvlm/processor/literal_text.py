@@ -6,13 +6,14 @@ which no special token matches. Decoded, they are the same text.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from tokenizers import Tokenizer
 
 from .expansion import FAKE, GLOBAL
 from .messages import IMAGE_MARKER, VIDEO_MARKER
 
+BLOCK = 64 * 1024  # characters to search in one call, during which no other thread can do anything
 _OPENING, _CLOSING = "\ue001", "\ue002"
 _MARK = re.compile(f"{_OPENING}([0-9]{{1,4}}){_CLOSING}")
 _STRUCTURE = re.compile(r"<\|.*\|>|<row_\d+_col_\d+>|</?s>|<end_of_utterance>|\[/?INST\]", re.DOTALL)
@@ -36,11 +37,27 @@ class LiteralText:
         structure = {token for token in added if token in named or _STRUCTURE.fullmatch(token)}
         self._spellings = sorted({IMAGE_MARKER, VIDEO_MARKER, *structure, _OPENING, _CLOSING}, key=len, reverse=True)
         self._numbers = {spelling: number for number, spelling in enumerate(self._spellings)}
+        self._longest = len(self._spellings[0])
         self._pattern = re.compile("|".join(map(re.escape, self._spellings)))
 
     def escape(self, text: str) -> str:
         """Text with marks in the place of the spellings."""
-        return self._pattern.sub(lambda found: f"{_OPENING}{self._numbers[found[0]]}{_CLOSING}", text)
+        pieces, copied = [], 0
+        for found in self._spelled(text):
+            pieces += [text[copied : found.start()], f"{_OPENING}{self._numbers[found[0]]}{_CLOSING}"]
+            copied = found.end()
+        return "".join([*pieces, text[copied:]])
+
+    def _spelled(self, text: str) -> Iterator[re.Match[str]]:
+        position = 0
+        while position < len(text):
+            end = position + BLOCK
+            found = self._pattern.search(text, position, end + self._longest)
+            if found is None or found.start() >= end:  # behind the end, a longer spelling may have been cut
+                position = end
+            else:
+                yield found
+                position = found.end()
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         """Tokens of text with marks in it, or without."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import refuse_unwritable
 from ..media.urls import is_url
 from .manifest import (
     CHUNK_NAME,
@@ -47,9 +48,7 @@ def check_target(folder: Path) -> None:
             raise FileExistsError(f"{folder} exists already and is no index of pages; choose another --out")
     elif os.path.lexists(folder):
         raise FileExistsError(f"{folder} exists already and is no folder; choose another --out")
-    place = folder if folder.is_dir() else next(parent for parent in folder.absolute().parents if parent.exists())
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise PermissionError(f"{place} may not be written, so no index can be kept there; choose another --out")
+    refuse_unwritable(folder)
 
 
 class IndexWriter:

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from ..documents.page_files import open_pages
+from ..documents.page_images import document_key
 from ..media.prefetch import Prefetched
 from ..media.reporting import report
-from ..media.urls import is_url
 from .index_writer import IndexWriter
 from .manifest import IndexedDocument, IndexSettings
 from .pooling import pool
@@ -25,11 +25,6 @@ _PAGES_AHEAD = 4  # that are rendered while the model works
 _PAGES_PER_CLEANING = 64
 OnError = Callable[[str, int | None, Exception], None]
 """Called with a document as it was given, a page (None for all of it) and the reason why that cannot be read."""
-
-
-def document_key(source: str) -> str:
-    """What a document is called in an index: its absolute path, or its address."""
-    return source if is_url(source) else os.path.abspath(os.path.expanduser(source))
 
 
 def settings_of(

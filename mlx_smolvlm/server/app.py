@@ -9,18 +9,18 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from . import metrics
-from .chat_completions import chat_completions, input_tokens
-from .completions import completions
+from .description.openapi import openapi_routes
+from .endpoints.chat_completions import chat_completions, input_tokens
+from .endpoints.completions import completions
+from .endpoints.ollama import ollama_routes
+from .endpoints.responses import responses_routes
 from .engine_thread import Engine
-from .guards import middleware
-from .media_intake import Intake
+from .http.guards import middleware
+from .http.origins import HostCheck, OriginCheck
+from .intake.media_intake import Intake
+from .intake.scratch import scratch_folder
 from .models import ServedModel, list_models, one_model
-from .ollama import ollama_routes
-from .openapi import openapi_routes
-from .origins import HostCheck, OriginCheck
 from .page import page_routes
-from .responses import responses_routes
-from .scratch import scratch_folder
 from .settings import ServerSettings
 
 HEALTH = "/health"

@@ -17,8 +17,8 @@ from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
 from .app import create_app
 from .engine_thread import Engine
+from .http.protocol import guarded_protocol
 from .models import DEMO_ID, load_served, model_id
-from .protocol import guarded_protocol
 from .settings import MIB, ServerSettings
 
 if TYPE_CHECKING:

@@ -78,7 +78,8 @@ def rows_of(arguments: argparse.Namespace, path: str, on_left_out: Callable[[Row
 def media_options_of(arguments: argparse.Namespace, rows: Sequence[TrainingRow]) -> MediaOptions:
     """How images and videos of rows are read. Raises ValueError for options of what no row has."""
     options = media_options(arguments)
-    kinds = {item.get("type") for row in rows for message in row.messages for item in message["content"]}
+    items = (item for row in rows for message in row.messages for item in message["content"])
+    kinds = {str(item.get("type")) for item in items if isinstance(item, dict)}  # what is no item is refused by row
     has_images = bool(kinds & {"image", "image_url"}) or any(row.images for row in rows)
     refuse_unused(options, has_images=has_images, has_videos="video" in kinds)
     return options

@@ -180,8 +180,8 @@ def _checkpointed(trainable: Trainable) -> Wrap:
 def whole_features(model: SmolVLM, tiles: np.ndarray) -> mx.array:
     """Image features of an example with a frozen encoder, (num_image_tokens, hidden_size), evaluated."""
     parts = []
-    for start in range(0, len(tiles), 2 * TILES_AT_ONCE):
-        parts.append(model.image_features(tiles[start : start + 2 * TILES_AT_ONCE]))
+    for start in range(0, len(tiles), TILES_AT_ONCE):
+        parts.append(model.image_features(tiles[start : start + TILES_AT_ONCE]))
         mx.eval(parts[-1])
     features = mx.concatenate(parts) if len(parts) > 1 else parts[0]
     mx.eval(features)

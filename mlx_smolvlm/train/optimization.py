@@ -13,6 +13,7 @@ from .recipe import Recipe, learning_rate_factor
 from .targets import CONNECTOR, TEXT, VISION, part_of_path
 from .trainable import Trainable
 
+_NAMES = {VISION: "vision", CONNECTOR: "connector"}
 Arrays = dict[str, mx.array]
 BatchLosses = Callable[[Trainable, MicroBatch, bool], mx.array]
 """Model, micro-batch, whether to checkpoint -> (num_losses,) float32."""
@@ -108,14 +109,19 @@ class Optimization:
     Attributes:
         step: optimizer steps done.
         num_steps: of the whole run.
+        is_whole: False while a step is taken, and after one that was broken off.
     """
 
     def __init__(self, trainable: Trainable, recipe: Recipe, num_steps: int):
         self.step = 0
+        self.is_whole = True
         self.num_steps = num_steps
         self._trainable = trainable
         self._recipe = recipe
         own_rates = {TEXT: None, VISION: recipe.vision_learning_rate, CONNECTOR: recipe.connector_learning_rate}
+        for part, rate in own_rates.items():
+            if rate is not None and part not in trainable.parts:
+                raise ValueError(f"--{_NAMES[part]}-learning-rate has no effect: no layer of that part is trained")
         self._rates = {part: rate or recipe.learning_rate for part, rate in own_rates.items()}
         groups: dict[tuple[str, bool], list[str]] = {}
         for name in trainable.parameters:
@@ -143,6 +149,7 @@ class Optimization:
         if arrays and self._recipe.max_grad_norm is not None:
             arrays, _ = clip_grad_norm(arrays, self._recipe.max_grad_norm)
         parameters = self._trainable.parameters
+        self.is_whole = False
         for group, names in self._groups.items() if arrays else ():
             optimizer = self._optimizers[group]
             optimizer.learning_rate = self._rates[group[0]] * self._factor
@@ -153,6 +160,7 @@ class Optimization:
         mx.eval(parameters, [optimizer.state for optimizer in self._optimizers.values()])
         self._trainable.put(parameters)
         self.step += 1
+        self.is_whole = True
 
     def state(self) -> Arrays:
         """What a later run needs to go on: parameters, moments and counts, by name."""

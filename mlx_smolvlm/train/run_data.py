@@ -66,7 +66,8 @@ def read_data(arguments: argparse.Namespace, recipe: Recipe, processor: Processo
         units = [unit for number, unit in enumerate(units) if number not in set(numbers)]
     pairs = [pair for unit in (*units, *held) for pair in unit]
     rows, examples = [row for row, _ in pairs], [example for _, example in pairs]
-    return RunData(examples, rows, 2 if recipe.preference else 1, len(units), len(held), data_digest(examples, rows))
+    digest = data_digest(examples, rows, media_options(arguments))
+    return RunData(examples, rows, 2 if recipe.preference else 1, len(units), len(held), digest)
 
 
 def held_out(num_units: int, share: float, seed: int) -> list[int]:

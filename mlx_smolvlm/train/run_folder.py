@@ -25,6 +25,8 @@ _STATE = "state.safetensors"
 _METRICS = "metrics.jsonl"
 _REPORT = "report.html"
 _BEST = "best.safetensors"
+FEATURES = "features"
+_OWN = (RECORD, _STATE, _METRICS, _REPORT, _BEST, FEATURES)
 Record = Mapping[str, Any]
 
 
@@ -52,6 +54,11 @@ class RunFolder:
             raise ValueError(
                 f"another process is training into {self.out}; wait for it, or choose another folder"
             ) from None
+        try:
+            self._refuse_foreign()
+        except BaseException:
+            os.close(self._lock)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,6 +66,16 @@ class RunFolder:
             os.close(self._lock)
         if self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
+
+    def _refuse_foreign(self) -> None:
+        """Raise FileExistsError if the folder holds what no run has put there: all in it is removed at the end."""
+        names = {path.name for path in self.path.iterdir() if not _is_partial(path.name)}
+        foreign = sorted(names - set(_OWN)) or (sorted(names) if names and RECORD not in names else [])
+        if foreign:
+            raise FileExistsError(
+                f"{self.path} is where the run would keep its state, but it holds {quoted(foreign[0])}, which is of no "
+                "run; remove it, or choose another --adapter-out"
+            )
 
     @property
     def metrics(self) -> Path:
@@ -77,10 +94,10 @@ class RunFolder:
 
     def begin(self, record: Record) -> None:
         """Start a run of these options and data. What an earlier one left before its first state is removed."""
-        for name in (_METRICS, RECORD, _REPORT, _BEST):
-            (self.path / name).unlink(missing_ok=True)
-        with whole_file(self.path / RECORD) as file:
+        with whole_file(self.path / RECORD) as file:  # first, as by it the folder is known to be a run's
             write_json(file, record)
+        for name in (_METRICS, _REPORT, _BEST):
+            (self.path / name).unlink(missing_ok=True)
 
     def check_same(self, record: Record) -> None:
         """Refuse to go on with other options or data. Raises ValueError, which names the first that differs."""
@@ -123,8 +140,18 @@ class RunFolder:
         raise ValueError(f"{file} is missing or damaged; remove {self.path} and begin anew")
 
     def remove(self) -> None:
-        """The output is there: nothing of this is needed any more."""
-        shutil.rmtree(self.path)
+        """The output is there: nothing of this is needed any more. The record goes last, by which this is a run's."""
+        for path in sorted(self.path.iterdir(), key=lambda path: path.name == RECORD):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        self.path.rmdir()
+
+
+def _is_partial(name: str) -> bool:
+    """Whether a killed process may have left this, see `files.py` and `metrics_log.py`."""
+    return any(name.startswith(f".{own}.partial.") or name == f"{own}.partial" for own in _OWN)
 
 
 def refuse_changes(began: Record, record: Record, out: Path) -> None:

@@ -14,7 +14,8 @@ MICRO_BATCH_TOKENS = 1024
 
 _FIXED_BYTES = 64 * 1024**2  # buffers of no certain size
 _COPIES = 7  # float32 arrays as large as what is trained: itself, two moments, gradients summed and new, updates
-_OF_HIDDEN, _OF_HEADS, _OF_INNER, _OF_SCORES, _OF_LOGITS = 14, 8, 9, 5, 6
+_OF_HIDDEN, _OF_HEADS, _OF_INNER, _OF_LOGITS = 14, 8, 9, 6
+_HELD_SCORES, _SCORES_AT_WORK = 2, 5  # attention: kept for the way back, and on the way
 _HELD_HIDDEN = 2
 
 
@@ -50,6 +51,7 @@ class MemoryNeeds:
         longest_row: most tokens of a row.
         most_trained: most tokens of a row that count in the loss.
         most_tiles: most tiles of a row.
+        most_tokens: most tokens of a step.
     """
 
     config: ModelConfig
@@ -61,38 +63,40 @@ class MemoryNeeds:
     longest_row: int
     most_trained: int
     most_tiles: int
+    most_tokens: int
 
     def bound(self, max_tokens: int, checkpoint: bool) -> int:
         """Bytes, with micro-batches of so many tokens."""
         fixed = self.weight_bytes + _COPIES * 4 * self.num_trained + _FIXED_BYTES
         num_tokens = max(max_tokens, self.longest_row)
         text, vision = self.config.text, self.config.vision
-        layer = self._decoder_layer(num_tokens)
+        layer = self._decoder_layer(num_tokens, _SCORES_AT_WORK)
         held = num_tokens * _HELD_HIDDEN * text.hidden_size * text.num_hidden_layers * self.itemsize
-        held += 0 if checkpoint else layer * text.num_hidden_layers
+        held += 0 if checkpoint else text.num_hidden_layers * self._decoder_layer(num_tokens, _HELD_SCORES)
         tiles = max(self.most_tiles, num_tokens // self.image_seq_len) if self.most_tiles else 0
         if self.trains_encoder:
             layers, patches = vision.num_hidden_layers, vision.patches_per_side**2
             held += tiles * patches * _HELD_HIDDEN * vision.hidden_size * layers * self.itemsize
-            held += 0 if checkpoint else tiles * layers * self._encoder_layer()
-        at_once = min(TILES_AT_ONCE if self.trains_encoder else 2 * TILES_AT_ONCE, tiles)
+            held += 0 if checkpoint else tiles * layers * self._encoder_layer(_HELD_SCORES)
         most_trained = self.most_trained if num_tokens == self.longest_row else num_tokens
         logits = min(most_trained, HEAD_CHUNK) * text.vocab_size * 4 * _OF_LOGITS
-        return fixed + held + logits + max(layer if checkpoint else 0, 2 * at_once * self._encoder_layer())
+        encoder = min(TILES_AT_ONCE, tiles) * self._encoder_layer(_SCORES_AT_WORK)
+        return fixed + held + logits + max(layer, encoder)
 
-    def _decoder_layer(self, num_tokens: int) -> int:
+    def _decoder_layer(self, num_tokens: int, of_scores: int) -> int:
         text = self.config.text
         heads = text.num_attention_heads * text.head_dim + 2 * text.num_key_value_heads * text.head_dim
         numbers = _OF_HIDDEN * text.hidden_size + _OF_HEADS * heads + _OF_INNER * text.intermediate_size
-        scores = _OF_SCORES * text.num_attention_heads * self.longest_row
+        scores = of_scores * text.num_attention_heads * self.longest_row
         return num_tokens * (numbers + scores) * self.itemsize
 
-    def _encoder_layer(self) -> int:
+    def _encoder_layer(self, of_scores: int) -> int:
         """Of a tile."""
         vision = self.config.vision
         patches = vision.patches_per_side**2
         numbers = (_OF_HIDDEN + _OF_HEADS * 3) * vision.hidden_size + _OF_INNER * vision.intermediate_size
-        return patches * (numbers + _OF_SCORES * vision.num_attention_heads * patches) * self.itemsize
+        scores = of_scores * vision.num_attention_heads * patches
+        return patches * (numbers + scores) * self.itemsize // (1 if self.trains_encoder else 2)  # no way back
 
 
 def plan_memory(needs: MemoryNeeds, checkpoint: bool, max_bytes: float | None) -> MemoryPlan:
@@ -101,7 +105,7 @@ def plan_memory(needs: MemoryNeeds, checkpoint: bool, max_bytes: float | None) -
     Raises:
         ValueError: not even one row at a time fits.
     """
-    sizes = [max(MICRO_BATCH_TOKENS, needs.longest_row), needs.longest_row]
+    sizes = [max(min(MICRO_BATCH_TOKENS, needs.most_tokens), needs.longest_row), needs.longest_row]
     if max_bytes is None:
         return MemoryPlan(sizes[0], checkpoint, needs.bound(sizes[0], checkpoint))
     for again in (False, True)[checkpoint:]:

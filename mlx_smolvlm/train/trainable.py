@@ -174,11 +174,9 @@ class Trainable:
         raw = read_json(folder / ADAPTER_CONFIG)
         method = "dora" if raw.get("use_dora") else "rslora" if raw.get("use_rslora") else "lora"
         _check_continued(recipe, raw, method, folder)
-        self.settings = {
-            name: raw[name]
-            for name in ("r", "lora_alpha", "use_dora", "use_rslora", "rank_pattern", "alpha_pattern")
-            if raw.get(name) is not None
-        }
+        absent = {"use_dora": False, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
+        given = {name: raw[name] for name in ("r", "lora_alpha", *absent) if raw.get(name) is not None}
+        self.settings = absent | given  # all together, as each is to be read with the others
         layers = {path: layer for path, layer in self.model.named_modules() if path}
         changes = Changes([(adapter, 1.0)], layer_shapes(layers), HEAD not in layers)
         if changes.vocab_size != self.model.config.text.vocab_size:

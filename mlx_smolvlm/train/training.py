@@ -162,14 +162,15 @@ class TrainingRun:
             return
         if not validation.is_due(step, self.optimization.num_steps, self.records):
             return
-        self._log.add(validation.record(step))
-        if best_step(self.records) == step:
+        record = validation.record(step)
+        if best_step([*self.records, record]) == step:  # kept first: a run that is killed between validates again
             self._folder.save_best(step, self._trainable.parameters)
+        self._log.add(record)
         self._on_validated()
 
     def save(self) -> None:
-        """Keep the state, if it is not kept already."""
-        if self._folder is not None and self._saved != self.optimization.step > 0:
+        """Keep the state, if it is not kept already, and whole: a second Ctrl-C may end a step halfway."""
+        if self._folder is not None and self.optimization.is_whole and self._saved != self.optimization.step > 0:
             self._folder.save(self.optimization.step, self.optimization.state())
             self._saved = self.optimization.step
 

@@ -1,6 +1,7 @@
 """`train` without `--check`: everything from the arguments to the folder that is made."""
 
 import argparse
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -33,7 +34,7 @@ from .micro_batches import MicroBatches
 from .outputs import write_output
 from .recipe import Recipe
 from .run_data import RunData, read_data
-from .run_folder import RECORD, RunFolder, refuse_changes
+from .run_folder import FEATURES, RECORD, RunFolder, refuse_changes
 from .step_memory import MemoryNeeds, MemoryPlan, plan_memory
 from .stored_features import StoredFeatures
 from .trainable import Trainable
@@ -99,6 +100,9 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
             seed=recipe.seed,
             shuffle=recipe.shuffle,
         )
+        if recipe.max_memory_gb is not None:  # buffers that MLX keeps for later count as well
+            spare = int(recipe.max_memory_gb * 1e9) - memory.bound_bytes
+            opened.callback(mx.set_cache_limit, mx.set_cache_limit(spare))
         epochs = recipe.run_epochs
         num_steps = recipe.steps or (epochs or 1) * plan.steps_per_epoch
         features = _features(arguments, trainable, folder, data)
@@ -203,6 +207,7 @@ def _memory(trainable: Trainable, recipe: Recipe, image_seq_len: int, data: RunD
         max(data.lengths),
         max(int(row.trained.sum()) for row in data.examples) * data.rows_per_unit,
         max(row.num_tiles for row in data.examples) * data.rows_per_unit,
+        sum(sorted(data.lengths[: data.num_trained])[-recipe.batch_size * recipe.accumulate :]),
     )
     max_bytes = None if recipe.max_memory_gb is None else recipe.max_memory_gb * 1e9
     return plan_memory(needs, recipe.grad_checkpoint, max_bytes)
@@ -218,7 +223,7 @@ def _features(
         return None
     if not any(example.num_tiles for example in data.examples):
         return None
-    own = folder.path / "features" if folder is not None else None
+    own = folder.path / FEATURES if folder is not None else None
     return StoredFeatures(
         trainable.model, Path(arguments.feature_cache).expanduser() if arguments.feature_cache else own
     )
@@ -240,6 +245,11 @@ def _say_plan(trainable: Trainable, data: RunData, run: TrainingRun, memory: Mem
     where = f"from step {done + 1} on" if done else "nothing was saved, so from the beginning" if resume else ""
     steps = ", ".join(filter(None, [f"{num_steps} steps", where]))
     say(f"{steps}; {memory.max_tokens:,} tokens at a time{again}, at most {memory.bound_bytes / 1e9:.2f} GB of memory")
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if memory.bound_bytes > installed:
+        say(
+            f"note: this machine has {installed / 1e9:.0f} GB; --grad-checkpoint takes less, --max-memory keeps a bound"
+        )
 
 
 def _train(run: TrainingRun, ranks: Ranks, out: Path, is_shown: bool) -> None:
@@ -257,7 +267,8 @@ def _train(run: TrainingRun, ranks: Ranks, out: Path, is_shown: bool) -> None:
             say(f"validation got no better; ended after step {optimization.step}")
     elif optimization.step < optimization.num_steps:
         if ranks.rank == 0:
-            say(f"stopped after step {optimization.step}, which is kept; run the same command with --resume to go on")
+            where = f"after step {optimization.step}, which is kept" if optimization.step else "before the first step"
+            say(f"stopped {where}; run the same command with --resume to go on")
         interruption.conclude()
         raise SystemExit(0)
     if is_shown and optimization.step > first:

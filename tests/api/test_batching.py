@@ -148,7 +148,7 @@ def test_a_finished_answer_makes_room_for_the_next_prompt(demo, monkeypatch):
     )
     assert max(sizes) == 4
     assert sum(sizes) == sum(len(token_ids) for _, token_ids, *_ in answers)
-    few = next(step for step, size in enumerate(sizes) if size < 4)
+    few = next((step for step, size in enumerate(sizes) if size < 4), len(sizes))
     assert sizes[few:] == sorted(sizes[few:], reverse=True)  # with few rows there are no prompts left to fill them
 
 

@@ -137,6 +137,7 @@ def test_a_slow_consumer_gets_the_newest_window_and_the_count_of_what_it_missed(
     assert max(caption.lag_s for caption in seen) < 0.5
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(captions):
     with closing(captions(ENDLESS, window_s=0.1, every_s=0.05, fps=30, max_tokens=1)) as stream:
         held = []

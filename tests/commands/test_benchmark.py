@@ -118,6 +118,7 @@ def test_bytes_to_read_are_those_of_layers_norm_and_head(tiny):
     assert decoder_bytes(load(tiny, dtype="float32")[0]) == DECODER_BYTES
 
 
+@pytest.mark.slow
 def test_a_quantized_decoder_has_fewer_bytes_to_read(monkeypatch, capsys, folder):
     report, _ = benchmark(monkeypatch, capsys, folder, "--only", "decode", "--bits", "4")
     (found,) = [found for found in report["measurements"] if found["name"] == "bytes to read per token"]
@@ -155,6 +156,7 @@ def test_peers_are_asked_the_same_in_turn(monkeypatch, capsys, tmp_path):
     assert "mlx-vlm 9.9, 40 tokens, the first 0 of 6 chosen are the same" in result.out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_peer")
 def test_a_peer_that_dies_is_told_and_ends_nothing_else(monkeypatch, capsys, folder):
     report, result = benchmark(

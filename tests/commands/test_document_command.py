@@ -63,6 +63,13 @@ def test_what_is_no_doctags_is_refused(monkeypatch, capsys, tmp_path, content, p
     assert_refused(convert(monkeypatch, capsys, "--from-doctags", tmp_path / "bad"), problem)
 
 
+def test_a_folder_with_a_slash_is_made(monkeypatch, capsys, file, tmp_path):
+    new = f"{tmp_path / 'new' / 'folder'}/"
+    assert convert(monkeypatch, capsys, "--from-doctags", file, "--out", new) == (0, "", "")
+    assert (tmp_path / "new" / "folder" / "page.md").is_file()
+    assert_refused(convert(monkeypatch, capsys, "--from-doctags", file, "--out", ""), "--out is empty; name a folder")
+
+
 def test_nothing_to_convert_is_refused(monkeypatch, capsys):
     assert_refused(convert(monkeypatch, capsys), "name a file of DocTags: --from-doctags FILE")
 

@@ -216,6 +216,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_a_lancedb_export_finds_the_same(tmp_path):
     """In a process of its own: LanceDB keeps a thread."""
     pytest.importorskip("lancedb")

@@ -76,6 +76,11 @@ def test_long_and_bad_rows_are_named_and_counted(monkeypatch, capsys, rows):
     assert shown.err.endswith("rows.jsonl: no row is left to train on\n")
 
 
+def test_content_that_is_no_list_of_items_is_refused_by_row(monkeypatch, capsys, rows):
+    rows.write_text(json.dumps({"question": "What?", "answer": ["A square."]}))
+    assert_refused(check(monkeypatch, capsys, rows), "rows.jsonl:1: messages[1] has content type None in 'A square.'")
+
+
 def test_options_of_what_no_row_has_are_refused(monkeypatch, capsys, rows):
     assert_refused(check(monkeypatch, capsys, rows, "--fps", 2), "fps is 2.0, but there is no video; leave it out")
     rows.write_text(json.dumps(ROWS[1]))

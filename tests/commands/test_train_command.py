@@ -4,6 +4,7 @@ import json
 
 import mlx.core as mx
 import pytest
+from mlx.optimizers import AdamW
 from safetensors.numpy import load_file, save_file
 from support.command_lines import assert_refused, run
 from support.training import write_rows
@@ -145,6 +146,7 @@ def test_full_training_writes_a_checkpoint_like_its_base(train, tmp_path, checkp
         (("--target", "q_proj", "--train-vision"), "--target and --train-vision exclude each other"),
         (("--steps", 2, "--epochs", 2), "--steps and --epochs exclude each other"),
         (("--save-every", 0), "--save-every is 0"),
+        (("--vision-learning-rate", 1e-3), "--vision-learning-rate has no effect"),
         (("--max-memory", 0.001), "one row at a time can take"),
         (("--target", "norm"), "has no low-rank change"),
         (("--init-adapter", "."), "not an adapter"),
@@ -162,6 +164,33 @@ def test_folders_that_hold_something_are_left_alone(train, tmp_path):
         assert_refused(train("out", "--merge"), f"{tmp_path / name} exists already")
         (tmp_path / name / "notes.txt").unlink()
     assert train("out", "--steps", 1).status == 0
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "metrics.jsonl"])
+def test_a_folder_where_the_state_would_be_is_left_alone(train, tmp_path, name):
+    (tmp_path / "out.training").mkdir()
+    (tmp_path / "out.training" / name).write_text("mine")
+    assert_refused(train("out", "--steps", 1), f"it holds {name!r}, which is of no run")
+    assert (tmp_path / "out.training" / name).read_text() == "mine"
+
+
+def test_a_step_that_is_broken_off_is_not_kept(train, tmp_path, monkeypatch):
+    options = ("--steps", 3, "--batch-size", 2, "--train-connector")
+    assert train("whole", *options).status == 0
+    apply, calls = AdamW.apply_gradients, []
+
+    def broken_off(self, gradients, parameters):
+        changed = apply(self, gradients, parameters)
+        calls.append(changed)
+        if len(calls) == 3:  # the first part of the second step: a second Ctrl-C ends the process at once
+            raise SystemExit(130)
+        return changed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AdamW, "apply_gradients", broken_off)
+        assert train("out", *options).status == 130
+    assert train("out", *options, "--resume").status == 0
+    assert adapter(tmp_path / "out") == adapter(tmp_path / "whole")
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_state(train, tmp_path, checkpoint):

@@ -7,6 +7,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from support.command_lines import assert_refused, run
 
+from mlx_smolvlm.train.run_folder import RunFolder
 from mlx_smolvlm.train.validation import Validation
 
 COLORS = ("red", "green", "blue", "black")
@@ -66,19 +67,22 @@ def test_the_best_step_is_kept_and_a_run_that_got_no_better_ends(train, tmp_path
     assert "It is " in page
 
 
-def test_a_run_that_was_stopped_while_it_validated_ends_the_same(train, monkeypatch):
+@pytest.mark.parametrize("place", ["record", "save_best"])
+def test_a_run_that_was_stopped_while_it_validated_ends_the_same(train, monkeypatch, place):
     options = ("--validation-share", 0.2, "--steps", 3, "--learning-rate", 0.01, "--dropout", 0.2)
     _, whole = train("whole", *options)
-    record = Validation.record
+    owner = Validation if place == "record" else RunFolder
+    method = getattr(owner, place)
 
-    def stopped(self, step):
+    def stopped(self, step, *rest):
         if step == 2:
             raise KeyboardInterrupt
-        return record(self, step)
+        return method(self, step, *rest)
 
-    monkeypatch.setattr(Validation, "record", stopped)
+    monkeypatch.setattr(owner, place, stopped)
     assert train("again", *options)[0].status == 130
-    monkeypatch.setattr(Validation, "record", record)
+    monkeypatch.setattr(owner, place, method)
+    assert '"step": 2, "validation_loss"' not in (whole.parent / "again.training" / "metrics.jsonl").read_text()
     shown, again = train("again", *options, "--resume")
     assert shown.status == 0, shown.err
     assert records_of(again) == records_of(whole)

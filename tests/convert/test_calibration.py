@@ -44,6 +44,7 @@ def divergences(source, samples, *folders):
     return [compare_models(reference, model, scored, facts, facts).summary()["kl_mean"] for model in candidates]
 
 
+@pytest.mark.slow
 def test_calibrated_rounding_is_nearer_than_plain_rounding(trained_checkpoint, tmp_path):
     """On samples of the kind that it was calibrated on, but others; with as many bits."""
     options, data = QuantizationOptions(bits=3), quality_data(None, calibrating=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from support.forced import force_tokens
 from support.made_pdfs import ENCRYPTED, MadePage, pdf_bytes, write_pdf
 
 from mlx_smolvlm.document.__main__ import _TASKS
+from mlx_smolvlm.documents import page_records
 from mlx_smolvlm.documents.doctags import parse_doctags
 from mlx_smolvlm.documents.document_job import output_stems
 from mlx_smolvlm.documents.export import export
@@ -158,6 +160,50 @@ def test_files_of_others_stay(document, begun, tmp_path):
     assert document("a.pdf").status == 0
     (tmp_path / "out" / "a.md").write_text("changed by hand")
     assert_refused_late(document("a.pdf"), "a.md exists already and is no file that this command has written")
+
+
+def test_documents_of_one_name_do_not_take_each_others_place(document, begun, tmp_path):
+    for folder, page in (("a", SMALL), ("b", MadePage(width=50, height=50))):
+        (tmp_path / folder).mkdir()
+        write_pdf(tmp_path / folder / "one.pdf", [page])
+    assert document("a/one.pdf").status == 0
+    refused = document("b/one.pdf")
+    assert_refused_late(refused, f"out/one.md is the result of {tmp_path}/a/one.pdf, not of {tmp_path}/b/one.pdf; ")
+    assert (tmp_path / "out" / "one.md").read_text() == "# Page 1\n"
+    (tmp_path / "a" / "one.pdf").unlink()
+    assert document("b/one.pdf").status == 0
+
+
+def test_long_names_are_cut(document, begun, tmp_path):
+    for letter in "ab":
+        write_pdf(tmp_path / f"{'é' * 125}{letter}.pdf", [SMALL])
+    assert document(".", "--to", "doctags", "--show").status == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_file())
+    assert names == [f"{'é' * 113}.pdf-2.doctags", f"{'é' * 113}.pdf.doctags"]
+
+
+def test_a_run_that_was_killed_before_it_could_note_anything_goes_on(document, begun, tmp_path):
+    write_pdf(tmp_path / "a.pdf", [SMALL])
+    (tmp_path / "out" / ".pages" / ".run.json.partial.0").mkdir(parents=True)
+    assert document("a.pdf").status == 0
+    with (tmp_path / "out" / ".pages" / "outputs.jsonl").open("a") as file:
+        file.write('{"name": "b.md", "dig')  # cut
+    for page in (MadePage(width=50, height=50), SMALL):
+        write_pdf(tmp_path / "a.pdf", [page])
+        assert document("a.pdf").status == 0
+    assert (tmp_path / "out" / "a.md").read_text() == "# Page 1\n"
+
+
+def test_many_documents_are_noted_in_linear_time(monkeypatch, tmp_path):
+    reads = []
+    original = page_records._read
+    monkeypatch.setattr(page_records, "_read", lambda path: reads.append(path) or original(path))
+    for _ in range(2):
+        with closing(PageRecords(tmp_path)) as records:
+            records.begin("model", {})
+            for number in range(30):
+                records.note_document(f"{number:032x}", f"/in/{number}.png", 1, set())
+    assert len(reads) <= 4 * 30 + 4
 
 
 def test_pages_are_shown_with_boxes(document, begun, tmp_path):

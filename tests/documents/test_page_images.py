@@ -113,6 +113,7 @@ def test_bad_documents_are_named_and_the_others_follow(tmp_path):
         "none.pdf": (pdf_bytes([]), "a PDF without pages"),
         "text.pdf": (b"hello", "not a PDF, or a damaged one; get a whole copy"),
         "text.png": (b"hello", "text, not an image"),
+        "wide.pdf": (pdf_bytes([MadePage(width=1e9, height=1)]), "page 1, 1e+09 x 1 points, cannot be rendered"),
     }
     for name, (content, _) in files.items():
         (tmp_path / name).write_bytes(content)

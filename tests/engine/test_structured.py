@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from support.media import picture
+from support.slow_cases import quick_and_slow
 
 from mlx_smolvlm import GenerationOptions, PromptCache, Session, generate_text, stream_generate
 from mlx_smolvlm.engine.closing import Closer, Place
@@ -71,7 +72,7 @@ def check(schema: dict, text: str) -> None:
     Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(json.loads(text))
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("name", quick_and_slow(SCHEMAS, 2))
 def test_every_answer_is_valid_under_its_schema(pair, name):
     for seed in range(4):
         max_tokens = (60, 75, 90)[seed % 3]

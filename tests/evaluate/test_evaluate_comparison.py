@@ -64,6 +64,7 @@ def test_a_run_with_itself_has_no_flips(monkeypatch, capsys, runs):
         (lambda lines: [lines[1], lines[0], *lines[2:]], "line 1 of"),
         (lambda lines: [{**lines[0], "row": "other"}, *lines[1:]], "another question, answer or image"),
         (lambda lines: lines[:-1], "has 10 rows and"),
+        (lambda lines: [{"dataset": "x", "index": 0}, *lines[1:]], "line 1 is damaged"),
     ],
 )
 def test_runs_of_other_rows_are_refused(monkeypatch, capsys, tmp_path, runs, change, problem):
@@ -72,9 +73,18 @@ def test_runs_of_other_rows_are_refused(monkeypatch, capsys, tmp_path, runs, cha
     assert_refused(run(monkeypatch, capsys, "evaluate", "--compare", runs[0], other), problem)
 
 
+def test_runs_that_were_stopped_are_refused(monkeypatch, capsys, runs):
+    settings = json.loads((runs[0] / "run.json").read_text(encoding="utf-8")) | {"rows": 11}
+    for folder in runs:
+        (folder / "run.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert_refused(run(monkeypatch, capsys, "evaluate", "--compare", *runs), "have 10 of 11 rows")
+
+
 def test_what_is_no_run_is_refused(monkeypatch, capsys, tmp_path, runs):
     assert_refused(run(monkeypatch, capsys, "evaluate", "--compare", runs[0], tmp_path / "gone"), "is no run")
-    assert_refused(run(monkeypatch, capsys, "evaluate", "x.tsv", "--compare", *runs), "leave all but --out out")
+    assert_refused(
+        run(monkeypatch, capsys, "evaluate", "x.tsv", "--compare", *runs), "does nothing else; leave DATA out"
+    )
     (tmp_path / "comparison.json").write_text("mine", encoding="utf-8")
     refused = run(monkeypatch, capsys, "evaluate", "--compare", *runs, "--out", tmp_path)
     assert "is no comparison" in refused.err

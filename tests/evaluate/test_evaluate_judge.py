@@ -85,5 +85,7 @@ def test_a_judge_needs_an_address_and_a_name(monkeypatch, capsys, data):
     for words, problem in [
         (["--judge", "http://localhost"], "belong together"),
         (["--judge", "localhost", "--judge-model", "j"], "expected an address"),
+        (["--judge", "http://a b/v1", "--judge-model", "j"], "expected an address"),
+        (["--judge", "http://[::1/v1", "--judge-model", "j"], "expected an address"),
     ]:
         assert_refused(run(monkeypatch, capsys, "evaluate", data, "--out", "x", *words), problem)

@@ -56,6 +56,37 @@ def test_prompts_equal_the_suites(monkeypatch, capsys, tmp_path, write, wrapper)
                 assert {field: row[field] for field in expected} == expected
 
 
+def test_a_table_of_several_sets_has_the_same_prompts(monkeypatch, capsys, tmp_path):
+    """Columns with empty cells make numbers fractions, those of frames included."""
+    rows = [{"dataset": name, **case["row"]} for name, cases in SETS.items() for case in cases]
+    expected = [case["SmolVLM2"] for cases in SETS.values() for case in cases]
+    for case, row in zip(expected, listed(monkeypatch, capsys, as_tsv(tmp_path, "all", rows)), strict=True):
+        assert case.get("prompt") == row.get("prompt")
+        assert case.get("frames") == row.get("frames")
+
+
+def test_not_a_number_is_an_empty_field(monkeypatch, capsys, tmp_path):
+    """As pandas' rows have it in JSON of Python's json."""
+    nan = float("nan")
+    row = {"question": "Q", "image": "1.png", "A": "x", "B": "y", "C": nan, "hint": nan, "answer": nan}
+    (found,) = listed(monkeypatch, capsys, as_jsonl(tmp_path, "MMStar", [row]))
+    assert ":<image>Question: Q\nChoices:\nA. x\nB. y\nAnswer" in found["prompt"]
+
+
+def test_a_number_of_frames_beside_a_video(monkeypatch, capsys, tmp_path):
+    """So many are sampled; a video that is not there is not needed for the listing."""
+    clip = ROOT / "mlx_smolvlm" / "demo" / "clip.mp4"
+    rows = [{"question": "Q", "video": str(video), "frames": 3} for video in (clip, "gone.mp4")]
+    for row in listed(monkeypatch, capsys, as_jsonl(tmp_path, "TempCompass_YorN", rows)):
+        assert (row["frames"], row["marks"]) == ([0, 1, 2], 3)
+
+
+def test_what_a_listing_does_not_use_is_named(monkeypatch, capsys, tmp_path):
+    path = as_jsonl(tmp_path, "POPE", [{"question": "Q", "image": "1.png"}])
+    found = run(monkeypatch, capsys, "evaluate", path, "--print-prompts", "--out", tmp_path / "x", "--scorer", "anls")
+    assert found.err == "note: --print-prompts asks no model; not used: --scorer, --out\n"
+
+
 @pytest.mark.parametrize("wrapper", ["SmolVLM", "SmolVLM2"])
 def test_prompts_of_made_up_rows_equal_the_suites(monkeypatch, capsys, tmp_path, wrapper):
     """Rows of odd texts: marks, words of the builders, letters with gaps, subtitles."""
@@ -114,6 +145,8 @@ def test_numbers_in_tables_come_out_as_pandas_writes_them(monkeypatch, capsys, t
     [
         ("", "MMStar.tsv is empty"),
         ("index\timage\n1\tx\n", "has no column question"),
+        ("question\timage_path\nQ\tx.png\n", "has no column index"),
+        ("\0i\0n\0\xff", "the names of the columns: has the only column"),
         ("index\tquestion\n1\n", "row 1: has 1 cells, expected 2"),
         ("index\tquestion\tquestion\n1\ta\tb\n", "'question' stands there twice"),
         ('index\tquestion\n1\t"a\nb\n', "row 1: a cell's quote is never closed"),
@@ -133,6 +166,12 @@ def test_tables_that_are_not_understood(monkeypatch, capsys, tmp_path, text, pro
         ({"question": "Q"}, "has no image and no video"),
         ({"question": "Q", "images": ["1.png"], "frames": 2}, "has images and frames; expected one of them"),
         ({"images": ["1.png"]}, "has no question"),
+        ({"question": "Q", "image": "1.png", "video": "x.mp4"}, "has images and a video"),
+        ({"question": "Q", "frames": 0}, "its video has no frames"),
+        ({"question": "Q", "image": "1.png", "scorer": "relax"}, "no scorer 'relax'"),
+        ({"question": "Q", "image": "1.png", "candidates": "[{[]: 1}]"}, "is no list"),
+        ({"question": "Q", "video": "v" * 300}, "name too long"),
+        ({"question": "Q", "frames": 2, "subtitles": "none"}, "subtitles is 'none', expected a list"),
         ({"question": "Q", "video": "gone.mp4"}, "gone.mp4: no such video"),
         ({"question": "Q", "candidates": "one", "frames": 2}, "is no list"),
         ({"question": "Q", "frames": 2, "dataset": "MLVU_8frame"}, "has no candidates"),
@@ -141,4 +180,4 @@ def test_tables_that_are_not_understood(monkeypatch, capsys, tmp_path, text, pro
 )
 def test_a_row_that_cannot_be_asked_says_why(monkeypatch, capsys, tmp_path, record, problem):
     (row,) = listed(monkeypatch, capsys, as_jsonl(tmp_path, "mine", [record]))
-    assert problem in row["error"]
+    assert problem.lower() in row["error"].lower()

@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw
 from support.command_lines import MODULES, assert_refused, run
 from support.layout import ROOT
 
+from mlx_smolvlm.evaluate.evaluation_folder import read_run
+
 DEMO = ROOT / "mlx_smolvlm" / "demo"
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 160, 60)}
 
@@ -125,6 +127,8 @@ def test_a_folder_of_another_run_is_refused_by_name(monkeypatch, capsys, data, w
         assert_refused(evaluate(monkeypatch, capsys, *arguments, "--out", whole), problem)
     strange = tmp_path / "strange"
     strange.mkdir()
+    (strange / "results.jsonl").touch()  # of a run that was killed before it had written anything else
+    assert read_run(strange, is_new_allowed=True) is None
     (strange / "notes.txt").write_text("mine", encoding="utf-8")
     assert_refused(evaluate(monkeypatch, capsys, data, "--out", strange), "holds something else")
 
@@ -138,10 +142,12 @@ def test_images_in_tables(monkeypatch, capsys, tmp_path):
         return base64.b64encode(written.getvalue()).decode("ascii")
 
     cells = [("1", encoded(0)), ("2", "1"), ("3", "99"), ("4", ""), ("5", f"['{encoded(1)}', '{encoded(2)}']")]
-    cells.append(("6", "A" * 200))
+    cells += [("6", "A" * 200), ("7", "A" * 200 + "\udcff"), ("8", str(tmp_path / ("a" * 60) / "8.png"))]
+    (tmp_path / ("a" * 60)).mkdir()
+    shape(0, "red").save(cells[-1][1])
     text = "index\timage\tquestion\tA\tB\tanswer\n"
     text += "".join(f'{index}\t{image}\t"What\n""shape"" is it?"\tcircle\tsquare\tB\n' for index, image in cells)
-    (tmp_path / "MMStar.tsv").write_text(text, encoding="utf-8")
+    (tmp_path / "MMStar.tsv").write_text(text, encoding="utf-8", errors="surrogateescape")
     evaluate(monkeypatch, capsys, tmp_path / "MMStar.tsv", "--out", tmp_path / "out")
     found = lines(tmp_path / "out")
     assert found[0]["prompt"].startswith('<|im_start|>User:<image>Question: What\n"shape" is it?\nChoices:\nA. circle')
@@ -150,8 +156,29 @@ def test_images_in_tables(monkeypatch, capsys, tmp_path):
     errors = [result["error"] for result in found]
     assert "no row's index with an image" in errors[2]
     assert "the suite leaves such rows out" in errors[3]
-    assert "6.png is not an image" in errors[5]
-    assert [error for place, error in enumerate(errors) if place not in (2, 3, 5)] == [None] * 3
+    assert "6.png: not an image of a known format" in errors[5]
+    assert "object at 0x" not in errors[5]  # it differs from run to run
+    assert "not UTF-8" in errors[6]
+    assert found[7]["token_ids"] == found[0]["token_ids"]
+    assert [error for place, error in enumerate(errors) if place not in (2, 3, 5, 6)] == [None] * 4
+
+
+def test_long_fields_in_json_lines(monkeypatch, capsys, tmp_path):
+    """A path where a list is usual, a list of base64 written as text, and choices that are none."""
+    shape(0, "red").save(tmp_path / "1.png")
+    noise = Image.effect_noise((96, 96), 64)
+    noise.save(tmp_path / "noise.png")
+    encoded = base64.b64encode((tmp_path / "noise.png").read_bytes()).decode("ascii")
+    rows = [{"images": "1.png"}, {"image": str([encoded, encoded])}]
+    rows += [{"image": "1.png", "scorer": "choice", "choices": [["x"]]}, {"image": "1.png", "answer": "[{[]: 1}]"}]
+    path = tmp_path / "POPE.jsonl"
+    text = "".join(json.dumps({"question": "What shape is it?", "answer": "Yes", **row}) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8")
+    evaluate(monkeypatch, capsys, path, "--out", tmp_path / "out")
+    found = lines(tmp_path / "out")
+    assert [result["images"] for result in found] == [["1.png"], ["2_0.png", "2_1.png"], ["1.png"], ["1.png"]]
+    assert "choices is" in found[2]["error"]
+    assert [found[number]["error"] for number in (0, 1, 3)] == [None] * 3
 
 
 def test_the_chat_protocol_uses_the_models_template(monkeypatch, capsys, data, tmp_path):

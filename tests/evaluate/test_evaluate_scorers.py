@@ -174,3 +174,4 @@ def test_intervals_and_the_test_of_two_runs():
     assert interval([]) == (0.0, 1.0)
     assert mcnemar(0, 0) == 1.0
     assert mcnemar(1, 9) == 22 / 1024
+    assert mcnemar(4000, 4000) == 1.0

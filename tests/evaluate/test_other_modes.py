@@ -93,6 +93,7 @@ def test_known_answers_set_the_exit_status(evaluate, tmp_path):
     ("options", "problem"),
     [
         (("--leaderboard", "--known-answers"), "--leaderboard does nothing else; leave --known-answers out"),
+        (("--compare", "x", "y", "--model", "z"), "--compare does nothing else; leave --model out"),
         (("--leaderboard", "--limit", "3"), "leave --limit out"),
         (("--known-answers", "--adapter-path", "y"), "leave --adapter-path out"),
         (("mini", "--make", "x", "--out", "y"), "--make does nothing else; leave --out out"),

@@ -73,3 +73,13 @@ def test_a_prompt_that_leaves_no_room_is_an_error_of_its_own(demo):
     _, processor = demo
     with pytest.raises(ContextLengthError, match="the model's context is 2048"):
         processor("a " * 3000)
+
+
+@pytest.mark.parametrize("block", [1, 3, 50])
+def test_spellings_are_found_across_blocks(demo, monkeypatch, block):
+    """A search of millions of characters in one call would stop all other threads."""
+    _, processor = demo
+    text = "<<image><image <row_1_col_1><end_of_utterance>a<end_of_utterance<image>"
+    whole = processor.literal(text)
+    monkeypatch.setattr("mlx_smolvlm.processor.literal_text.BLOCK", block)
+    assert processor.literal(text) == whole != text

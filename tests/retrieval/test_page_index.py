@@ -206,7 +206,7 @@ def test_folders_that_are_no_index_are_left_alone(tmp_path):
 
 def test_a_folder_that_may_not_be_written_is_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)  # permissions do not bind root
-    with pytest.raises(PermissionError, match="may not be written, so no index can be kept there"):
+    with pytest.raises(PermissionError, match="may not be written; choose another --out"):
         IndexWriter(tmp_path / "index", SETTINGS)
     assert not (tmp_path / "index").exists()
 

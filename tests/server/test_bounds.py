@@ -12,7 +12,7 @@ from support.server import image_part, question, running_server, until
 from mlx_smolvlm import BatchRequest, GenerationOptions
 from mlx_smolvlm.media import leaving
 from mlx_smolvlm.media.images import load_image
-from mlx_smolvlm.server import strict_json
+from mlx_smolvlm.server.http import strict_json
 
 
 def test_answers_cancelled_in_the_queue_leave_it_at_once(server):
@@ -96,7 +96,6 @@ def test_decoders_that_nobody_waits_for_are_few(monkeypatch):
         return load(image)
 
     monkeypatch.setattr("PIL.WebPImagePlugin.WebPImageFile.load", slow)
-    monkeypatch.setattr(leaving, "BUDGET", leaving.PixelBudget(2 * 2500**2))
 
     class LeftError(Exception):
         pass

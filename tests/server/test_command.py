@@ -56,8 +56,9 @@ def test_answers_in_flight_finish_or_end_with_an_error():
 def test_a_second_signal_ends_it_at_once():
     with ServerProcess("--shutdown-s", "60") as server:
         until(server.is_ready)
+        longer = LONG | {"max_tokens": 1950, "structured_outputs": {"regex": "[a-z ]{1900}"}, "n": 4}
         with httpx.stream(
-            "POST", f"{server.url}/v1/chat/completions", json=LONG, timeout=20, trust_env=False
+            "POST", f"{server.url}/v1/chat/completions", json=longer, timeout=20, trust_env=False
         ) as response:
             lines = response.iter_lines()  # the client leaves with it
             next(lines)

@@ -191,6 +191,6 @@ def test_an_error_in_the_middle_is_a_line(client, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("mlx_smolvlm.server.ollama._Answer.last", fail)
+    monkeypatch.setattr("mlx_smolvlm.server.endpoints.ollama._Answer.last", fail)
     with pytest.raises(ollama.ResponseError, match="the server failed"):
         list(client.generate("smolvlm-demo", "Hello", stream=True))

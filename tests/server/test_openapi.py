@@ -7,7 +7,7 @@ import pytest
 from support.server import DEMO, image_part, question
 
 from mlx_smolvlm.server.app import create_app
-from mlx_smolvlm.server.openapi import document
+from mlx_smolvlm.server.description.openapi import document
 from mlx_smolvlm.server.page import page_routes
 from mlx_smolvlm.server.settings import ServerSettings
 

@@ -4,7 +4,7 @@ import pytest
 from support.guarded_app import Client, serve
 
 from mlx_smolvlm.server.errors import ApiError
-from mlx_smolvlm.server.origins import HostCheck, OriginCheck
+from mlx_smolvlm.server.http.origins import HostCheck, OriginCheck
 
 JSON = "Content-Type: application/json"
 

@@ -7,7 +7,7 @@ import time
 import pytest
 from support.guarded_app import Client, serve
 
-from mlx_smolvlm.server.protocol import Places
+from mlx_smolvlm.server.http.protocol import Places
 from mlx_smolvlm.server.settings import ServerSettings
 
 GET = "GET /health HTTP/1.1\r\nHost: localhost:{port}\r\n"

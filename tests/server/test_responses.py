@@ -177,7 +177,7 @@ def test_an_error_in_the_middle_raises_in_the_client(server, client, monkeypatch
     def fail(*arguments):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("mlx_smolvlm.server.answers._token", fail)
+    monkeypatch.setattr("mlx_smolvlm.server.endpoints.answers._token", fail)
     asked = {"model": "smolvlm-demo", "input": "Hello", "include": ["message.output_text.logprobs"]}
     stream = iter(client.responses.create(**asked, stream=True))
     assert next(stream).type == "response.created"

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from mlx_smolvlm.server import strict_json
 from mlx_smolvlm.server.errors import ApiError
-from mlx_smolvlm.server.strict_json import LONG_STRING, parse
+from mlx_smolvlm.server.http import strict_json
+from mlx_smolvlm.server.http.strict_json import LONG_STRING, parse
 
 LONG = b"A" * (LONG_STRING + 1)
 

@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from mlx_smolvlm.server.guards import middleware
-from mlx_smolvlm.server.protocol import guarded_protocol
+from mlx_smolvlm.server.http.guards import middleware
+from mlx_smolvlm.server.http.protocol import guarded_protocol
+from mlx_smolvlm.server.http.strict_json import read_body
 from mlx_smolvlm.server.settings import ServerSettings
-from mlx_smolvlm.server.strict_json import read_body
 
 
 async def echo(request: Request):

@@ -18,7 +18,7 @@ import uvicorn
 
 from mlx_smolvlm.server.app import create_app
 from mlx_smolvlm.server.engine_thread import Engine
-from mlx_smolvlm.server.protocol import guarded_protocol
+from mlx_smolvlm.server.http.protocol import guarded_protocol
 from mlx_smolvlm.server.running import listening_socket
 from mlx_smolvlm.server.settings import ServerSettings
 

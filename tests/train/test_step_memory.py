@@ -1,5 +1,7 @@
 """The memory that a run is said to take at most."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
@@ -27,6 +29,7 @@ def needs_of(trainable, examples):
         max(len(example.input_ids) for example in examples),
         max(int(example.trained.sum()) for example in examples),
         max(example.num_tiles for example in examples),
+        10_000,
     )
 
 
@@ -52,6 +55,7 @@ def test_the_bound_given_chooses_how_rows_are_computed(checkpoint, examples):
     least = needs.bound(needs.longest_row, True)
     assert least < again < plain
     assert plan_memory(needs, False, None).max_tokens == MICRO_BATCH_TOKENS
+    assert plan_memory(replace(needs, most_tokens=300), False, None).max_tokens == 300
     for max_bytes in (plain, small, again, least):
         plan = plan_memory(needs, False, max_bytes)
         assert plan.bound_bytes <= max_bytes

@@ -3,6 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from support.made_adapters import write_folder, write_peft
 from support.training import batch_of, examples_of, trainable_of, write_rows
 
@@ -38,6 +39,21 @@ def trained(trainable, examples, num_steps=2):
 def saved(trainable, folder, **fields):
     config, tensors = peft_files(trainable.adapter("base"), "base")
     return write_folder(folder, config | fields, {name: np.array(array) for name, array in tensors.items()})
+
+
+def test_an_adapter_whose_configuration_leaves_patterns_out_keeps_its_scale(checkpoint, tmp_path):
+    base, value = checkpoint("smolvlm_256m"), Q.replace("q_proj", "v_proj")
+    tensors = {}
+    for module, rows, rank in ((Q, 96, 4), (value, 32, 2)):
+        folder = write_peft(tmp_path / module, {module: (rows, 96)}, rank=rank)
+        tensors |= load_file(folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 4, "use_rslora": True, "target_modules": ["q_proj", "v_proj"]}
+    given = write_folder(tmp_path / "given", config | {"rank_pattern": {"v_proj": 2}}, tensors)
+    trainable = trainable_of(base, init_folder=given)
+    again = saved(trainable, tmp_path / "again", **trainable.settings)
+    ids = [1, 5, 9, 12]
+    expected, found = (mlx_smolvlm.load(base, adapters=path, dtype="float32")[0](ids) for path in (given, again))
+    assert mx.abs(expected - found).max().item() < 1e-5
 
 
 def test_names_mean_what_they_mean_to_peft(checkpoint):

@@ -8,18 +8,18 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..options import MAX_LOGPROBS, quoted
+from ...options import MAX_LOGPROBS, quoted
+from ..errors import bad_request
+from ..http.streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, held_while_connected, while_connected
+from ..http.strict_json import read_body
+from ..intake.chat_request import AnswerRequest, read_answer_request
+from ..intake.fields import BodyFields
+from ..intake.message_parts import MediaPart, check_counts, read_part
+from ..intake.planning import planned_prompt
+from ..settings import ServerSettings
 from .answering import Generation
 from .answers import AnswerTexts, completion_logprobs, finish_reason, new_id, now_s, timings, usage
 from .chat_completions import begun_with
-from .chat_request import AnswerRequest, read_answer_request
-from .errors import bad_request
-from .fields import BodyFields
-from .message_parts import MediaPart, check_counts, read_part
-from .planning import planned_prompt
-from .settings import ServerSettings
-from .streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, held_while_connected, while_connected
-from .strict_json import read_body
 
 
 @dataclass(frozen=True)

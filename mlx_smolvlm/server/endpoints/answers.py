@@ -7,10 +7,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..engine.row import RowEvent
-    from ..processor.processor import Processor
+    from ...engine.row import RowEvent
+    from ...processor.processor import Processor
+    from ..engine_job import EngineJob
     from .answering import Generation
-    from .engine_job import EngineJob
 
 FINISH_REASONS = {"stop": "stop", "length": "length"}  # of the engine, and of the interface
 

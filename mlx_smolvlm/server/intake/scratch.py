@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from ..files import hidden_folder, remove_remains
+from ...files import hidden_folder, remove_remains
 
 NAME = "mlx_smolvlm_server"
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..options import quoted
-from .errors import bad_request
+from ...options import quoted
+from ..errors import bad_request
 from .fields import BodyFields
 from .translation import Rename, renaming
 

@@ -16,19 +16,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..options import quoted
+from ...options import quoted
+from ..errors import ApiError, bad_request
+from ..http.streaming import StreamedAnswer, held_while_connected, json_bytes, while_connected
+from ..http.strict_json import read_body
+from ..intake.ollama_request import OllamaRequest, read_chat, read_generate, served_name
+from ..intake.translation import in_words, read_translated
+from ..models import STARTED_S
 from .answers import AnswerTexts, finish_reason, usage
 from .chat_completions import begun
-from .errors import ApiError, bad_request
-from .models import STARTED_S
-from .ollama_request import OllamaRequest, read_chat, read_generate, served_name
-from .streaming import StreamedAnswer, held_while_connected, json_bytes, while_connected
-from .strict_json import read_body
-from .translation import in_words, read_translated
 
 if TYPE_CHECKING:
+    from ..intake.chat_request import ChatRequest
     from .answering import Generation
-    from .chat_request import ChatRequest
 
 VERSION = "0.12.0"  # of Ollama, whose interface this is; editors ask for a recent one
 NDJSON = "application/x-ndjson"

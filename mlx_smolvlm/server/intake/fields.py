@@ -4,8 +4,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ..options import did_you_mean, is_between, is_whole, quoted
-from .errors import ApiError, bad_request
+from ...options import did_you_mean, is_between, is_whole, quoted
+from ..errors import ApiError, bad_request
 
 
 class BodyFields:

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from ..options import FetchPolicy, MediaOptions
-from .errors import ApiError, bad_request
+from ...options import FetchPolicy, MediaOptions
+from ..errors import ApiError, bad_request
+from ..settings import ServerSettings
 from .message_parts import MediaPart
 from .scratch import ScratchFiles
-from .settings import ServerSettings
 
 if TYPE_CHECKING:
-    from ..processor.processor import Processor
+    from ...processor.processor import Processor
 
 T = TypeVar("T")
 LOG = logging.getLogger("mlx_smolvlm.server")
@@ -128,9 +128,9 @@ class Intake:
 
     def _frames(self, url: str, options: MediaOptions, processor: "Processor", check: Callable[[], None]) -> Any:
         """`data:video/jpeg;base64,FRAME,FRAME`: frames in turn, `fps` of them a second."""
-        from ..media.images import load_image
-        from ..media.urls import decode_data_url
-        from ..processor.sampled_video import SampledVideo
+        from ...media.images import load_image
+        from ...media.urls import decode_data_url
+        from ...processor.sampled_video import SampledVideo
 
         texts = url.partition(",")[2].split(",")
         if len(texts) > MAX_FRAMES:
@@ -155,8 +155,8 @@ class Intake:
 
     async def _fetched(self, part: MediaPart, folder: Path | None) -> Any:
         """What is at an address: bytes of an image, or the path of a video."""
-        from ..media.fetch import fetch, stream
-        from ..media.urls import FetchError
+        from ...media.fetch import fetch, stream
+        from ...media.urls import FetchError
 
         settings = self._settings
         limit = settings.max_image_bytes if part.kind == "image" else settings.max_fetched_video_bytes
@@ -179,7 +179,7 @@ class Intake:
 
     def _policy(self, part: MediaPart, max_bytes: int) -> FetchPolicy:
         """The rules for an address. Raises ApiError for one that is not fetched at all."""
-        from ..media.fetch import refuse_private_addresses
+        from ...media.fetch import refuse_private_addresses
 
         settings = self._settings
         if not settings.fetches:

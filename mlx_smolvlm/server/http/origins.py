@@ -8,9 +8,9 @@ import ipaddress
 import re
 from collections.abc import Sequence
 
-from ..options import quoted
-from .errors import ApiError
-from .settings import LOOPBACK_HOSTS
+from ...options import quoted
+from ..errors import ApiError
+from ..settings import LOOPBACK_HOSTS
 
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::(?P<port>[0-9]{1,5}))?")
 ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[a-z0-9_.:\[\]-]*|\*)")

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .errors import ApiError, internal_error
+from ..errors import ApiError, internal_error
 
 T = TypeVar("T")
 LOG = logging.getLogger("mlx_smolvlm.server")

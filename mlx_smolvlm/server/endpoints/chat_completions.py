@@ -9,12 +9,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..http.streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, held_while_connected, while_connected
+from ..http.strict_json import read_body
+from ..intake.chat_request import AnswerRequest, ChatRequest, read_chat_request
+from ..intake.planning import Plan, planned_chat
 from .answering import Generation, generated, too_late
 from .answers import AnswerTexts, finish_reason, new_id, now_s, timings, usage
-from .chat_request import AnswerRequest, ChatRequest, read_chat_request
-from .planning import Plan, planned_chat
-from .streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, held_while_connected, while_connected
-from .strict_json import read_body
 
 
 async def chat_completions(request: Request) -> Response:

@@ -9,18 +9,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..options import quoted
+from ...options import quoted
+from ..errors import ApiError, bad_request
+from ..http.streaming import KEEP_ALIVE, StreamedAnswer, held_while_connected, json_bytes, while_connected
+from ..http.strict_json import read_body
+from ..intake.fields import BodyFields
+from ..intake.translation import Rename, in_words, read_translated, renaming
 from .answers import AnswerTexts, finish_reason, new_id, timings, usage
 from .chat_completions import begun
-from .errors import ApiError, bad_request
-from .fields import BodyFields
-from .streaming import KEEP_ALIVE, StreamedAnswer, held_while_connected, json_bytes, while_connected
-from .strict_json import read_body
-from .translation import Rename, in_words, read_translated, renaming
 
 if TYPE_CHECKING:
+    from ..intake.chat_request import ChatRequest
     from .answering import Generation
-    from .chat_request import ChatRequest
 
 LOGPROBS = "message.output_text.logprobs"  # of `include`
 # Field of the chat interface -> that of this one.

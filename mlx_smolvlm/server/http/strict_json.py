@@ -15,8 +15,8 @@ from typing import Any, NoReturn, TypeVar
 
 from starlette.requests import Request
 
-from ..options import quoted
-from .errors import ApiError, bad_request
+from ...options import quoted
+from ..errors import ApiError, bad_request
 
 T = TypeVar("T")
 MAX_VALUES = 100_000  # a Python object each: a body of many empty lists would take twenty times its size

@@ -7,11 +7,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .. import __version__
+from ... import __version__
+from ..settings import ServerSettings
 from .openapi_answers import answer_schemas
 from .openapi_parts import Schema, ref
 from .openapi_schemas import request_schemas
-from .settings import ServerSettings
 
 PATH = "/openapi.json"
 # What any request may meet; what a body may, too; and what only answers meet.

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .errors import NO_RETRY, ApiError, server_busy
-from .planning import Plan
+from ..errors import NO_RETRY, ApiError, server_busy
+from ..intake.planning import Plan
 
 if TYPE_CHECKING:
-    from ..engine.row import RowEvent
-    from .engine_job import EngineJob
-    from .engine_thread import Engine
+    from ...engine.row import RowEvent
+    from ..engine_job import EngineJob
+    from ..engine_thread import Engine
 
 
 class Generation:

@@ -19,8 +19,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.utils import get_remote_addr
 
-from .errors import ApiError, server_busy
-from .settings import ServerSettings
+from ..errors import ApiError, server_busy
+from ..settings import ServerSettings
 
 LOG = logging.getLogger("mlx_smolvlm.server")
 CHECKS_PER_STALL = 4  # a reader that has stalled is found at most a quarter of the limit late

@@ -7,8 +7,8 @@ from typing import Any
 
 from starlette.datastructures import State
 
+from ..errors import ApiError
 from .chat_request import ChatRequest, read_chat_request
-from .errors import ApiError
 
 Rename = Callable[[str], str]
 PLACE = re.compile(r"messages\[(?P<message>[0-9]+)\](?:\.content\[(?P<part>[0-9]+)\])?")

@@ -6,8 +6,8 @@ import contextlib
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Send
 
-from .errors import NO_RETRY, ApiError, server_busy
-from .settings import MIB, ServerSettings
+from ..errors import NO_RETRY, ApiError, server_busy
+from ..settings import MIB, ServerSettings
 
 SMALL_BODY = MIB  # bytes that any request may send, whatever others hold
 

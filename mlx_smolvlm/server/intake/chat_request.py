@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..options import MAX_FPS, MAX_LOGPROBS, GenerationOptions, quoted
-from .errors import ApiError, bad_request
+from ...options import MAX_FPS, MAX_LOGPROBS, GenerationOptions, quoted
+from ..errors import ApiError, bad_request
+from ..settings import MAX_CHOICES, MAX_STOPS, ServerSettings
 from .fields import BodyFields
 from .message_parts import ChatMessage, read_messages
-from .settings import MAX_CHOICES, MAX_STOPS, ServerSettings
 
 LOG = logging.getLogger("mlx_smolvlm.server")
 MAX_LOGGED_NAMES = 100

@@ -1,6 +1,6 @@
 """Schemas of `/openapi.json` for requests of Ollama's interface."""
 
-from .ollama_request import REFUSED, REFUSED_OPTIONS
+from ..intake.ollama_request import REFUSED, REFUSED_OPTIONS
 from .openapi_parts import FLAG, TEXT, Schema, array, either, given, nothing, whole
 
 

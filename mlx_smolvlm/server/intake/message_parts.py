@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..options import quoted
-from .errors import ApiError, bad_request
-from .settings import ServerSettings
+from ...options import quoted
+from ..errors import ApiError, bad_request
+from ..settings import ServerSettings
 
 ROLES = {
     "system": "system",

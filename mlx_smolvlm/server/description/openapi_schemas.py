@@ -4,11 +4,11 @@ They say what is accepted, no more and no less, as far as a schema can. A field 
 are not listed are ignored, or refused with `--strict`.
 """
 
-from ..options import MAX_FPS, MAX_LOGPROBS
-from .message_parts import ONE_TILE, WHOLE
+from ...options import MAX_FPS, MAX_LOGPROBS
+from ..intake.message_parts import ONE_TILE, WHOLE
+from ..settings import MAX_CHOICES, MAX_STOPS, ServerSettings
 from .openapi_ollama import ollama_schemas
 from .openapi_parts import FLAG, SEED, TEXT, Schema, array, either, given, nothing, number, ref, whole
-from .settings import MAX_CHOICES, MAX_STOPS, ServerSettings
 
 SCHEMA: Schema = {"description": "A JSON schema, or its text.", "type": ["object", "string"]}
 

@@ -20,11 +20,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..options import quoted
-from .errors import ApiError, bad_request, internal_error
+from ...options import quoted
+from ..errors import ApiError, bad_request, internal_error
+from ..settings import ServerSettings
 from .origins import HostCheck, OriginCheck, preflight_headers
 from .request_body import HeldBytes, RequestBody, too_large
-from .settings import ServerSettings
 
 LOG = logging.getLogger("mlx_smolvlm.server")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")

@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..options import MediaOptions
+from ...options import MediaOptions
+from ..errors import refusal
 from .chat_request import AnswerRequest
-from .errors import refusal
 from .message_parts import ChatMessage, MediaPart
 from .scratch import ScratchFiles
 
 if TYPE_CHECKING:
-    from ..engine.row import BatchRequest
-    from .engine_thread import Engine
+    from ...engine.row import BatchRequest
+    from ..engine_thread import Engine
     from .media_intake import Intake
 
 
@@ -43,7 +43,7 @@ async def planned_chat(
     Raises:
         ApiError: media that cannot be read, a prompt that does not fit, or a schema that cannot be enforced.
     """
-    from ..processor.messages import check_chars
+    from ...processor.messages import check_chars
 
     processor = engine.processor
     parts = [part for message in messages for part in message.content if isinstance(part, MediaPart)]
@@ -106,8 +106,8 @@ async def _planned(
     intake: "Intake",
 ) -> Plan:
     """Plan what `asked` returns, messages or a prompt; it is called in a thread, as texts may be long."""
-    from ..engine.answer import Answer
-    from ..engine.row import BatchRequest, check_row_options
+    from ...engine.answer import Answer
+    from ...engine.row import BatchRequest, check_row_options
 
     options = answer.options
 

@@ -1,0 +1,1 @@
+"""Requests are read, and their prompts planned, before they reach the engine."""
