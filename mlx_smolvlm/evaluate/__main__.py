@@ -1,6 +1,8 @@
 """`python -m mlx_smolvlm.evaluate`: arguments, signals and printing."""
 
 import argparse
+import math
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -25,9 +27,9 @@ from .row_prompts import (
     MAX_TOKENS,
     PROTOCOLS,
     VLMEVALKIT,
-    WrapperChoice,
     listed_prompts,
     wrapper_for,
+    wrapper_of_checkpoint,
 )
 from .scorers import SCORERS
 from .wrapper_prompts import WRAPPERS
@@ -80,8 +82,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError("--judge URL and --judge-model NAME belong together; give both, or none")
     if arguments.judge is not None:
         Judge(arguments.judge, arguments.judge_model)
-    if arguments.max_cache_gib <= 0:
-        raise ValueError(f"--max-cache-gib is {arguments.max_cache_gib:g}, expected more than 0")
+    if not 0 < arguments.max_cache_gib < math.inf:
+        raise ValueError(f"--max-cache-gib is {arguments.max_cache_gib:g}, expected a number above 0")
     if arguments.protocol == CHAT and arguments.wrapper is not None:
         raise ValueError("--wrapper chooses VLMEvalKit's prompts, and --protocol chat has its own; leave one out")
 
@@ -121,7 +123,8 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
             name = model_name(arguments)
             model_path = arguments.model or DEMO_MODEL
             model, processor = load(model_path, **loading)
-            choice = _choice(arguments, str(find_checkpoint(model_path, revision=loading.get("revision"))))
+            found_at = find_checkpoint(model_path, revision=loading.get("revision"))
+            choice = wrapper_of_checkpoint(arguments.model, found_at, arguments.wrapper)
             waiting.tell("reading the data")
             settings = {
                 "version": __version__,
@@ -195,6 +198,9 @@ def _choice(arguments: argparse.Namespace, folder: str) -> WrapperChoice:
     by_name = wrapper_for(arguments.model, arguments.wrapper)
     by_folder = wrapper_for(folder, arguments.wrapper)
     return WrapperChoice(by_folder.wrapper, min(by_name.frame_edge, by_folder.frame_edge))
+def _end_at_once(number: int, _: object) -> None:
+    """Threads may be in the middle of a video, and Python would wait for them. The next run mends half a line."""
+    os._exit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from ..options import quoted
 from .eval_rows import EvalRow
 from .evaluation_folder import Result
 from .intervals import interval
-from .option_scorers import NONE, inferred_option, letter_of, lettered
+from .option_scorers import NONE, inferred_option, letter_of, options_of
 from .text_scorers import yes_or_no
 
 JUDGED = "judged.jsonl"
@@ -141,17 +141,13 @@ def needs_judge(result: Result) -> bool:
     return result["scorer"] in _FREE or (result["scorer"] in _OPTIONS and not result["matched"])
 
 
-def _options(row: EvalRow) -> dict[str, str]:
-    return dict(row.options) or lettered(row.candidates or [])
-
-
 def _is_choice(row: EvalRow, result: Result) -> bool:
-    return result["scorer"] in _OPTIONS and bool(_options(row))
+    return result["scorer"] in _OPTIONS and bool(options_of(row))
 
 
 def _prompt(row: EvalRow, result: Result) -> str:
     if _is_choice(row, result):
-        options = "\n".join(f"{letter}. {text}" for letter, text in _options(row).items())
+        options = "\n".join(f"{letter}. {text}" for letter, text in options_of(row).items())
         return (
             "Which option does the answer mean? Reply with the letter of the option alone, or with "
             f"{NONE} if it means none of them.\nQuestion: {row.question}\nOptions:\n{options}\n"
@@ -167,7 +163,7 @@ def _prompt(row: EvalRow, result: Result) -> str:
 def _score(row: EvalRow, result: Result, reply: str) -> float:
     """The score by a reply; one that is not understood is a failure of the judge."""
     if _is_choice(row, result):
-        named = inferred_option(reply.strip(), _options(row))
+        named = inferred_option(reply.strip(), options_of(row))
         if named is None:
             raise ConnectionError(f"the judge's reply {quoted(reply)} names no option")
         return float(named == letter_of(str(row.answer), row.candidates or []))

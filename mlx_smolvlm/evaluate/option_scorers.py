@@ -7,7 +7,7 @@ Ports, equal to the suite's functions on fuzzed pairs: ms-vlmeval 0.0.20, `vlmev
 import re
 from collections.abc import Mapping, Sequence
 
-from .eval_rows import LETTERS
+from .eval_rows import LETTERS, EvalRow
 
 NONE = "Z"  # what the suite notes where a model refuses to choose
 _FAILED = "Failed to obtain answer via API"
@@ -69,6 +69,11 @@ def first_letter(answer: str, letters: str, question: str, options: Mapping[str,
         if mark:
             listed[letter] = text.strip(". \n")
     return inferred_option(answer, listed)
+
+
+def options_of(row: EvalRow) -> dict[str, str]:
+    """A row's options, or its candidates with their letters."""
+    return dict(row.options) or lettered(row.candidates or [])
 
 
 def lettered(candidates: Sequence[str]) -> dict[str, str]:

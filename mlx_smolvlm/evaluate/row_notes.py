@@ -1,8 +1,10 @@
 """What is said of rows before they are asked: what is not as a reader might think."""
 
 from ..command_line.standard_streams import say
+from ..options import did_you_mean
 from .row_files import RowFiles
 from .row_prompts import CHAT, left_out, row_rule
+from .sets import SETS
 
 
 def say_notes(found: RowFiles, protocol: str) -> None:
@@ -14,6 +16,11 @@ def say_notes(found: RowFiles, protocol: str) -> None:
         say(
             f"note: {dataset} is not the name of a set with prompts of its own, so its rows are asked as {kind} "
             "(if it is one under another name, add --dataset NAME)"
+        kind = "a question with options" if rule.message == "mcq" else "a plain question"
+        near = f"{advice} " if (advice := did_you_mean(dataset, list(SETS))) else ""
+        say(
+            f"note: {dataset} is no set whose prompts SmolVLM's wrappers treat in their own way; it has the default "
+            f"builder, as {kind} ({near}--dataset NAME says which set it is)"
         )
     unused = found.unused | {name for row in found.rows if not (is_chat and row.is_video) for name in left_out(row)}
     if unused:

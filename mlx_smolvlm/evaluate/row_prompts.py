@@ -8,7 +8,7 @@ from typing import Any
 from ..model.json_fields import read_json
 from .eval_rows import EvalRow
 from .frame_choice import ChosenFrames, choose, names_of, row_media
-from .option_scorers import lettered
+from .option_scorers import options_of
 from .set_messages import Message, MessageMedia, listed_message, set_message
 from .sets import SetRule, rule_of
 from .wrapper_prompts import WRAPPERS, WrappedPrompt, build_prompt, frame_edge
@@ -44,6 +44,12 @@ def wrapper_for(model: str | None, chosen: str | None) -> WrapperChoice:
         if isinstance(vision, dict) and vision.get("image_size") == _LARGE_TILE:
             edge = _LARGE_TILE
     return WrapperChoice(chosen or wrapper, edge)
+
+
+def wrapper_of_checkpoint(model: str | None, folder: Path, chosen: str | None) -> WrapperChoice:
+    """The wrapper of a model that is there: by the name that was given, and by the folder that it stands for."""
+    by_name, by_folder = wrapper_for(model, chosen), wrapper_for(str(folder), chosen)
+    return WrapperChoice(by_folder.wrapper, min(by_name.frame_edge, by_folder.frame_edge))
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def chat_message(row: EvalRow) -> tuple[list[dict[str, Any]], SetRule]:
     images = row.frames if row.frames is not None else row.images
     kind = rule.message
     if row.is_video:  # the sets' own texts speak of frames
-        row = replace(row, options=dict(row.options) or lettered(row.candidates or []))
+        row = replace(row, options=options_of(row))
         kind = "mcq" if row.options else "plain"
     content: list[dict[str, Any]] = [{"type": "video"}] if row.video is not None else []
     for part in set_message(kind, row, MessageMedia(0 if row.video is not None else len(images))):

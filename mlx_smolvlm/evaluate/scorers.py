@@ -18,6 +18,7 @@ from .option_scorers import (
     is_mvbench_answer,
     letter_of,
     lettered,
+    options_of,
     tempcompass_caption,
     tempcompass_option,
     tempcompass_yes_no,
@@ -96,10 +97,6 @@ def _ocrbench(row: EvalRow, prediction: str) -> RowScore:
     return RowScore(ocrbench(answers_of(row), prediction, row.category), bool(prediction.strip()))
 
 
-def _options(row: EvalRow) -> dict[str, str]:
-    return dict(row.options) or lettered(row.candidates or [])
-
-
 def _named(named: str | None, answer: str) -> RowScore:
     is_matched = named is not None and named != NONE
     return RowScore(float((named or NONE) == answer), is_matched, named if is_matched else None)
@@ -107,7 +104,7 @@ def _named(named: str | None, answer: str) -> RowScore:
 
 def _letter(row: EvalRow, prediction: str) -> RowScore:
     """The answer of a row is a letter; rows of one's own may have the option's text there."""
-    options, answer = _options(row), _answer(row)
+    options, answer = options_of(row), _answer(row)
     if answer not in options:
         texts = {text.strip(): letter for letter, text in options.items()}
         if answer.strip() not in texts:
@@ -119,7 +116,7 @@ def _letter(row: EvalRow, prediction: str) -> RowScore:
 def _mmmu(row: EvalRow, prediction: str) -> RowScore:
     """Open questions of MMMU have two options: A, their answer, and B, any other."""
     answer = _answer(row)
-    options = _options(row) if "A" in row.options else {**row.options, "A": answer, "B": "Other Answers"}
+    options = options_of(row) if "A" in row.options else {**row.options, "A": answer, "B": "Other Answers"}
     is_letter = len(answer) == 1 and "A" <= answer <= "Z"
     return _named(inferred_option(prediction, options), answer if is_letter else "A")
 

@@ -165,9 +165,10 @@ def refuse_changes(began: Record, record: Record, out: Path) -> None:
         if name == "options" and isinstance(before, dict):
             for option in now:
                 if before.get(option) != now[option]:
+                    is_now, was = _compared(option, now[option], before.get(option))
                     raise ValueError(
-                        f"--resume: {flag(option)} is {quoted(now[option])}, but the run in {out} began with "
-                        f"{quoted(before.get(option))}; give the same options, or train into another folder"
+                        f"--resume: {is_now}, but the run in {out} began {was}; give the same options, or train into "
+                        "another folder"
                     )
         elif before != now and name in ("data", "model", "init_adapter"):
             what = {
@@ -178,6 +179,19 @@ def refuse_changes(began: Record, record: Record, out: Path) -> None:
             raise ValueError(
                 f"--resume: {what[name]} changed since the run in {out} began; undo that, or train into another folder"
             )
+
+
+def _compared(option: str, now: Any, before: Any) -> tuple[str, str]:
+    """What an option is, and what a run began with, in words."""
+    if option == "processes":
+        return f"there are {now} processes of mlx.launch", f"with {before}"
+    if isinstance(now, bool):
+        is_given = now != (option == "shuffle")  # whose flag is --no-shuffle
+        return f"{flag(option)} is {'given' if is_given else 'missing'}", "without it" if is_given else "with it"
+    return (
+        f"{flag(option)} is missing" if now is None else f"{flag(option)} is {quoted(now)}",
+        "without it" if before is None else f"with {quoted(before)}",
+    )
 
 
 def save_arrays(file: Path, arrays: Mapping[str, mx.array], metadata: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ _COPIES = 7  # float32 arrays as large as what is trained: itself, two moments, 
 _OF_HIDDEN, _OF_HEADS, _OF_INNER, _OF_LOGITS = 14, 8, 9, 6
 _HELD_SCORES, _SCORES_AT_WORK = 2, 5  # attention: kept for the way back, and on the way
 _HELD_HIDDEN = 2
+_COMPUTED_AHEAD = 3  # layers that MLX computes again before their turn comes
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class MemoryNeeds:
         most_trained = self.most_trained if num_tokens == self.longest_row else num_tokens
         logits = min(most_trained, HEAD_CHUNK) * text.vocab_size * 4 * _OF_LOGITS
         encoder = min(TILES_AT_ONCE, tiles) * self._encoder_layer(_SCORES_AT_WORK)
-        return fixed + held + logits + max(layer, encoder)
+        return fixed + held + logits + max(layer, encoder) * (_COMPUTED_AHEAD if checkpoint else 1)
 
     def _decoder_layer(self, num_tokens: int, of_scores: int) -> int:
         text = self.config.text

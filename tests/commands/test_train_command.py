@@ -88,6 +88,8 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(train, rows, tmp_path, monkeypa
     assert not (tmp_path / "out").exists()
     assert_refused(train("out", *options), "add --resume to go on")
     assert_refused(train("out", *options, "--resume", "--seed", 3), "--seed is 3, but the run in")
+    assert_refused(train("out", *options, "--resume", "--no-shuffle"), "--no-shuffle is given, but the run in")
+    assert_refused(train("out", *options[:-2], "--resume", "--alpha", 3), "--alpha is 3.0, but the run in")
     content = rows.read_text()
     rows.write_text(content.replace("A red dot", "A red cat"))
     assert_refused(train("out", *options, "--resume"), "rows, images, or how they are read changed")

@@ -8,6 +8,8 @@ import pytest
 from support.command_lines import assert_refused, run
 from support.layout import ROOT
 
+from mlx_smolvlm.evaluate.row_prompts import WrapperChoice, wrapper_of_checkpoint
+
 GOLDEN = json.loads(gzip.decompress((ROOT / "tests" / "goldens" / "vlmeval_prompts.json.gz").read_bytes()))
 SETS = {**GOLDEN["stills"], **GOLDEN["videos"]}
 
@@ -114,10 +116,20 @@ def test_the_model_chooses_the_wrapper(monkeypatch, capsys, tmp_path):
         assert row.get("image_processor", {}).get("size", {}).get("longest_edge") == edge
 
 
+def test_a_checkpoint_tells_its_wrapper_whatever_it_is_called(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "idefics3"}', encoding="utf-8")
+    assert wrapper_of_checkpoint("someone/of-my-own", tmp_path, None) == WrapperChoice("smolvlm", 512)
+    assert wrapper_of_checkpoint("x/SmolVLM2-2.2B-mine", tmp_path, "smolvlm2") == WrapperChoice("smolvlm2", 384)
+
+
 def test_an_unknown_set_has_the_default_builder_and_says_so(monkeypatch, capsys, tmp_path):
     path = as_jsonl(tmp_path, "mine", [{"question": "Q?", "A": "x", "B": "y", "images": ["1.png"]}])
     result = run(monkeypatch, capsys, "evaluate", path, "--print-prompts")
     assert "note: mine is no set" in result.err
+    assert (
+        "did you mean 'MMStar'?"
+        in run(monkeypatch, capsys, "evaluate", path, "--print-prompts", "--dataset", "MMStr").err
+    )
     assert json.loads(result.out)["prompt"] == (
         "<|im_start|>User:<image>Question: Q?\nOptions:\nA. x\nB. y\n"
         "Please select the correct answer from the options above.<end_of_utterance>\nAssistant:"

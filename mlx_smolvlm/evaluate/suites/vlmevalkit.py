@@ -10,10 +10,11 @@ from typing import Any
 
 from vlmeval.vlm.base import BaseModel
 
+from ...api.finding import find_checkpoint
 from ...api.generation import generate_text
 from ...api.loading import load
 from ...options import quoted
-from ..row_prompts import wrapper_for
+from ..row_prompts import wrapper_of_checkpoint
 from ..set_messages import MessagePart
 from ..sets import rule_of
 from ..wrapper_prompts import build_prompt
@@ -69,7 +70,7 @@ class VLMEvalKitModel(BaseModel):  # type: ignore[misc]  # the suite has no type
     ):
         super().__init__()
         self.model, self.processor = load(model_path, adapters=adapter_path or (), dtype=dtype)
-        self.choice = wrapper_for(str(model_path), wrapper)
+        self.choice = wrapper_of_checkpoint(str(model_path), find_checkpoint(model_path), wrapper)
         self.max_new_tokens = max_new_tokens
 
     def generate_inner(self, message: list[dict[str, Any]], dataset: str | None = None) -> str:
