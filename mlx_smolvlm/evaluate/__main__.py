@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 import sys
 import time
 from contextlib import ExitStack
@@ -191,16 +190,6 @@ def _judged(arguments: argparse.Namespace, folder: Path, found: RowFiles) -> dic
 
         judge = Judge(arguments.judge, arguments.judge_model)
         return judge_run(folder, judge, found.rows, read_results(folder), advance)
-
-
-def _choice(arguments: argparse.Namespace, folder: str) -> WrapperChoice:
-    """By the name that was given, and by the folder that it stands for."""
-    by_name = wrapper_for(arguments.model, arguments.wrapper)
-    by_folder = wrapper_for(folder, arguments.wrapper)
-    return WrapperChoice(by_folder.wrapper, min(by_name.frame_edge, by_folder.frame_edge))
-def _end_at_once(number: int, _: object) -> None:
-    """Threads may be in the middle of a video, and Python would wait for them. The next run mends half a line."""
-    os._exit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:

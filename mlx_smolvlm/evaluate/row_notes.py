@@ -13,14 +13,10 @@ def say_notes(found: RowFiles, protocol: str) -> None:
     for dataset in sorted({row.dataset for row in found.rows if not (is_chat or row_rule(row).is_known)}):
         rule = next(row_rule(row) for row in found.rows if row.dataset == dataset)
         kind = "questions with options" if rule.message == "mcq" else "plain questions"
-        say(
-            f"note: {dataset} is not the name of a set with prompts of its own, so its rows are asked as {kind} "
-            "(if it is one under another name, add --dataset NAME)"
-        kind = "a question with options" if rule.message == "mcq" else "a plain question"
         near = f"{advice} " if (advice := did_you_mean(dataset, list(SETS))) else ""
         say(
-            f"note: {dataset} is no set whose prompts SmolVLM's wrappers treat in their own way; it has the default "
-            f"builder, as {kind} ({near}--dataset NAME says which set it is)"
+            f"note: {dataset} is no set with prompts of its own, so its rows are asked as {kind} "
+            f"({near}--dataset NAME says which set it is)"
         )
     unused = found.unused | {name for row in found.rows if not (is_chat and row.is_video) for name in left_out(row)}
     if unused:
