@@ -4,7 +4,7 @@
 
 writes into the folder ROWS: `train.jsonl` with 200 pictures of hearts and 1,000 of the world that the model knows, so
 that it does not forget it; `held.jsonl` with 100 other hearts; and the pictures and clips. With `--labels 20`, there
-are 20 pictures of known shapes to train on, and 10 to hold, with the new style alone, which is learned quickly.
+are 20 pictures of known shapes to train on, and 10 to hold, all with the new style of answer, which is learned quickly.
 """
 
 import argparse
@@ -107,7 +107,8 @@ def main() -> None:
     (arguments.folder / "media").mkdir(parents=True, exist_ok=True)
     if arguments.labels:
         for name, count in (("train", arguments.labels), ("held", 10)):
-            write(name, [known_scene(Random(f"label {name} {n}"), "label") for n in range(count)], arguments.folder)
+            made = [known_scene(Random(f"label {name} {number}"), "label") for number in range(count)]
+            write(name, made, arguments.folder)
         return
     train = [to_train(number, "heart") for number in range(arguments.hearts)]
     train += [to_train(number, "known") for number in range(arguments.known)]

@@ -15,8 +15,8 @@ def say_notes(found: RowFiles, protocol: str) -> None:
         kind = "questions with options" if rule.message == "mcq" else "plain questions"
         near = f"{advice} " if (advice := did_you_mean(dataset, list(SETS))) else ""
         say(
-            f"note: {dataset} is no set with prompts of its own, so its rows are asked as {kind} "
-            f"({near}--dataset NAME says which set it is)"
+            f"note: {dataset} is not the name of a set with prompts of its own, so its rows are asked as {kind} "
+            f"({near}if it is one under another name, add --dataset NAME)"
         )
     unused = found.unused | {name for row in found.rows if not (is_chat and row.is_video) for name in left_out(row)}
     if unused:

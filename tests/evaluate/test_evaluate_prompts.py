@@ -125,7 +125,7 @@ def test_a_checkpoint_tells_its_wrapper_whatever_it_is_called(tmp_path):
 def test_an_unknown_set_has_the_default_builder_and_says_so(monkeypatch, capsys, tmp_path):
     path = as_jsonl(tmp_path, "mine", [{"question": "Q?", "A": "x", "B": "y", "images": ["1.png"]}])
     result = run(monkeypatch, capsys, "evaluate", path, "--print-prompts")
-    assert "note: mine is no set" in result.err
+    assert "note: mine is not the name of a set" in result.err
     assert (
         "did you mean 'MMStar'?"
         in run(monkeypatch, capsys, "evaluate", path, "--print-prompts", "--dataset", "MMStr").err
