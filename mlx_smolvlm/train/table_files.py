@@ -83,7 +83,10 @@ def files_of(folder: Path) -> list[Path]:
     for name in ("metadata.jsonl", "metadata.csv"):
         if (folder / name).is_file():
             return [folder / name]
-    raise ValueError(f"{folder} has no rows: expected .parquet files, what datasets has saved, or metadata.jsonl")
+    expected = "expected .parquet files, what datasets has saved, or metadata.jsonl"
+    others = sorted(file for file in folder.iterdir() if file.suffix in (".jsonl", ".json", ".csv", ".tsv"))
+    advice = f"; or name the file itself, such as {others[0]}" if others else ""
+    raise ValueError(f"{folder} has no rows: {expected}{advice}")
 
 
 def _the_one(folder: Path, splits: list[str], more: str) -> str:

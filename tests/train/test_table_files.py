@@ -70,7 +70,11 @@ def test_a_folder_of_images_with_metadata(tmp_path):
 
 
 def test_what_is_no_table_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"has no rows: expected .parquet files"):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "rows.csv").write_text("image,question,answer\n")
+    with pytest.raises(ValueError, match=r"has no rows: expected .*; or name the file itself, such as .*rows\.csv$"):
+        read_rows(tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"has no rows: expected .parquet files.*metadata.jsonl$"):
         read_rows(tmp_path)
     for name in ("a.parquet", "a.arrow"):
         (tmp_path / name).write_bytes(b"PAR1 but no more")
