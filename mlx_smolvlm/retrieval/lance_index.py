@@ -59,14 +59,14 @@ def check_lancedb_target(target: Path) -> None:
     """Refuse early what `export_lancedb` could not write.
 
     Raises:
-        ModuleNotFoundError: lancedb is not installed.
         FileExistsError: `target` is anything but an empty folder or a database that was exported.
+        ModuleNotFoundError: lancedb is not installed.
     """
-    if find_spec("lancedb") is None:
-        raise ModuleNotFoundError(_MISSING)
     is_free = not target.exists() or (target.is_dir() and not any(target.iterdir()))
     if target.is_symlink() or not (is_free or is_lancedb(target)):
         raise FileExistsError(f"{target} exists already and was not exported from an index; choose another name")
+    if find_spec("lancedb") is None:
+        raise ModuleNotFoundError(_MISSING)
 
 
 def is_lancedb(folder: Path) -> bool:
