@@ -123,6 +123,7 @@ def test_a_caption_says_when_it_was(captions):
 # Live sources
 
 
+@pytest.mark.slow
 def test_a_slow_consumer_gets_the_newest_window_and_the_count_of_what_it_missed(captions):
     options = {"window_s": 0.5, "fps": 20, "max_frames": 10, "max_tokens": 1}
     with nothing_left_behind(), closing(captions(ENDLESS, **options)) as stream:
@@ -194,7 +195,7 @@ def trickle(connection):
 
 
 @pytest.mark.parametrize(
-    ("treatment", "scheme"), [slow((trickle, "tcp")), (http(trickle), "http"), slow((trickle, "http"))]
+    ("treatment", "scheme"), [slow((trickle, "tcp")), slow((http(trickle), "http")), slow((trickle, "http"))]
 )
 def test_a_source_that_gives_bytes_but_no_frames_is_given_up(captions, treatment, scheme):
     with nothing_left_behind(4), serving(treatment) as port, pytest.raises(ValueError, match="no frame came"):

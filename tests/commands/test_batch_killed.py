@@ -201,6 +201,7 @@ def test_a_process_that_dies_holds_up_no_other(tmp_path, ring):
     assert len(answers(out)) == 40
 
 
+@pytest.mark.slow
 def test_machines_without_a_common_disk_exchange_their_lines(tmp_path, ring):
     folder = make_pictures(tmp_path / "pictures", 9, 1)
     outs = [tmp_path / name / "out.jsonl" for name in ("one", "other")]
@@ -230,6 +231,7 @@ def test_a_machine_that_is_gone_is_not_waited_for_without_end(tmp_path, ring):
     assert len(answers(outs[0])) == 12
 
 
+@pytest.mark.slow
 def test_processes_that_differ_in_what_they_are_to_do_say_so(tmp_path, ring):
     folder, out = make_pictures(tmp_path / "pictures", 3, 0), tmp_path / "out.jsonl"
     for process in ring(command(folder, out), [*command(folder, out), "--limit", "2"]):

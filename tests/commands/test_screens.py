@@ -95,7 +95,7 @@ def line_at(shown, when_s: float) -> str:
     return re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", line).strip()  # without colours and the like
 
 
-QUICK = ("chat", "batch")
+QUICK = ("chat",)
 
 
 @pytest.mark.parametrize(

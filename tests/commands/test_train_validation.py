@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 from support.command_lines import assert_refused, run
+from support.slow_cases import slow
 
 from mlx_smolvlm.train.run_folder import RunFolder
 from mlx_smolvlm.train.validation import Validation
@@ -67,7 +68,7 @@ def test_the_best_step_is_kept_and_a_run_that_got_no_better_ends(train, tmp_path
     assert "It is " in page
 
 
-@pytest.mark.parametrize("place", ["record", "save_best"])
+@pytest.mark.parametrize("place", [slow("record"), "save_best"])
 def test_a_run_that_was_stopped_while_it_validated_ends_the_same(train, monkeypatch, place):
     options = ("--validation-share", 0.2, "--steps", 3, "--learning-rate", 0.01, "--dropout", 0.2)
     _, whole = train("whole", *options)

@@ -113,6 +113,7 @@ def test_calibrating_twice_gives_the_same_bytes(convert, checkpoint, tmp_path):
     assert (tmp_path / "a" / WEIGHTS).read_bytes() == (tmp_path / "b" / WEIGHTS).read_bytes()
 
 
+@pytest.mark.slow
 def test_other_formats_are_rounded_to_nearest_beside(convert, checkpoint, tmp_path):
     options = (*GROUPS, "--q-connector", "mxfp8", "--q-vision", "8", "--calibrate")
     result = convert("--hf-path", checkpoint("smolvlm_256m"), "--mlx-path", tmp_path / "out", *options)
@@ -192,6 +193,7 @@ def test_pictures_are_read_before_anything_is_written(convert, trained_checkpoin
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_comparison_keeps_the_measure_of_the_calibration(convert, trained_checkpoint, tmp_path, pictures):
     out = tmp_path / "out"
     assert convert("--hf-path", trained_checkpoint, "--mlx-path", out, "-q", "--calibrate").status == 0

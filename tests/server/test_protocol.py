@@ -150,6 +150,7 @@ def test_a_reader_that_stalls_is_dropped(served):
         wait_for(lambda: calls == ["ended"])
 
 
+@pytest.mark.slow
 def test_a_slow_reader_is_kept():
     with serve(stalled_client_s=0.8) as (port, calls):
         with Client(port) as client:

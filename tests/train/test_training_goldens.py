@@ -79,7 +79,12 @@ def assert_golden_gradients(golden, name, folder):
 
 
 def test_gradients_of_the_notebooks_adapter_are_those_of_peft(golden, tmp_path):
-    """The encoder's queries, keys and values included; and they do not depend on how rows are computed."""
+    """The encoder's queries, keys and values included."""
+    assert_golden_gradients(golden, "lora_notebook", tmp_path)
+
+
+@pytest.mark.slow
+def test_gradients_do_not_depend_on_how_rows_are_computed(golden, tmp_path):
     trainable, run, gradients = assert_golden_gradients(golden, "lora_notebook", tmp_path)
     run._memory = MemoryPlan(300, True)
     again = gradients_of(trainable, run._micro_batches(0), checkpoint=True)
