@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.leftovers import held
+from support.leftovers import held, threads_beside_pools
 from support.server import DEMO, image_part, question, running_server, until
 
 LONG = {"messages": [{"role": "user", "content": "Count"}], "max_tokens": 1500, "temperature": 1.5, "seed": 1}
@@ -105,12 +105,11 @@ def test_nothing_is_left_behind(server):
         leave(number)
     until(lambda: is_quiet(server))
     gc.collect()
-    before = held()
+    before, files = threads_beside_pools(), held()[2]
     for number in range(20):
         leave(number)
     until(lambda: is_quiet(server))
-    until(lambda: len(held()[2]) <= len(before[2]) and held()[0] <= before[0], 5)
-    assert threading.active_count() <= before[0]
+    until(lambda: len(held()[2]) <= len(files) and threads_beside_pools() <= before, 5)
 
 
 @pytest.mark.parametrize(

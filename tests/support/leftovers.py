@@ -9,6 +9,11 @@ from pathlib import Path
 LONGEST_S = 10  # promised to users, so generous for what is tested, which takes a tenth of a second
 
 
+def threads_beside_pools() -> int:
+    """Python threads but those of the server's pools, which come as they are needed, up to the pool's size."""
+    return sum(not thread.name.startswith(("mlx_smolvlm ", "asyncio_")) for thread in threading.enumerate())
+
+
 def held() -> tuple[int, int, list[str]]:
     """Python threads, all threads of the process (where the system tells), and what its open files are."""
     gc.collect()
