@@ -111,6 +111,7 @@ def test_a_stream_that_comes_back_is_reported(watch):
     assert result.err.endswith(f"{url} has ended\n")
 
 
+@pytest.mark.slow
 def test_drops_are_said(watch):
     result = watch(video_path("short"), "--realtime", "--window", "0.1", "--fps", 40, "--max-tokens", 300)
     assert result.status == 0

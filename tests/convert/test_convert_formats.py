@@ -53,7 +53,7 @@ def layers(num_layers=24, width=64):
     return shapes
 
 
-@pytest.mark.parametrize("layer_format", quick_and_slow(EVERY_FORMAT, 3), ids=str)
+@pytest.mark.parametrize("layer_format", quick_and_slow(EVERY_FORMAT, 5), ids=str)
 def test_every_format_of_every_part_loads_and_runs(out, layer_format):
     """On the demo model, whose encoder is 128 wide and whose decoder is 192 wide."""
     parts = dict.fromkeys(("embeddings", "connector", "vision"), layer_format)

@@ -71,10 +71,14 @@ def test_the_report_stays_with_the_quantized_folder(convert, trained_checkpoint,
 @pytest.mark.parametrize(
     "options",
     [
-        ("--target-bpw", "4.5", "--data", "pictures"),
         *(
             pytest.param(options, marks=pytest.mark.slow)
-            for options in ((), ("--target-bpw", "4.5"), ("--data", "pictures"))
+            for options in (
+                (),
+                ("--target-bpw", "4.5"),
+                ("--data", "pictures"),
+                ("--target-bpw", "4.5", "--data", "pictures"),
+            )
         ),
     ],
     ids=" ".join,

@@ -52,6 +52,7 @@ def test_10000_examples_are_read_or_refused(tmp_path: Path, kind: str) -> None:
     assert [event for event in try_examples(kind, SLOW, tmp_path) if "harm" in event] == []
 
 
+@pytest.mark.slow
 def test_a_run_notes_what_does_harm_and_goes_on_where_it_was(tmp_path: Path) -> None:
     (figures,) = try_examples("schemas", 3, tmp_path)
     assert figures["done"] == 3 and figures["slowest_s"] < MAX_SECONDS

@@ -14,7 +14,7 @@ SIZES = [(64, 48), (128, 96), (128, 80)]  # of pictures other than the usual one
 SMALL = (24, 16)  # pictures are compared at this size: what codecs change is averaged out
 
 
-@pytest.fixture(scope="module", params=quick_and_slow(REAL_VIDEOS, 2))
+@pytest.fixture(scope="module", params=quick_and_slow(REAL_VIDEOS, 4))
 def real(request, tmp_path_factory):
     expected = REAL_VIDEOS[request.param]
     path = tmp_path_factory.mktemp("real") / f"clip{expected.suffix}"

@@ -55,7 +55,7 @@ class Case:
         assert not wrong, f"of {indices}, {wrong} differ"
 
 
-@pytest.fixture(scope="module", params=quick_and_slow(VIDEO_FILES, 2))
+@pytest.fixture(scope="module", params=quick_and_slow(VIDEO_FILES, 3))
 def case(request, tmp_path_factory):
     return full_decode(request.param, write_video_file(request.param, tmp_path_factory.mktemp("video")))
 
