@@ -2,6 +2,9 @@
 
 Plain data, below everything else: nothing of the package is imported. What only a model or llguidance can judge is
 checked by the engine before an answer begins (`engine/answer.py`).
+
+Longer than 300 lines, since options, defaults, checks and contradictions belong on one page, and each field is named
+twice: in its dataclass and in the `TypedDict` that lets type checkers and editors know the keywords.
 """
 
 import math

@@ -66,6 +66,7 @@ class _Builder:
         self.image: Image.Image | None = None
 
     def begin_page(self, page_no: int, image: Image.Image | None) -> None:
+        """Elements that are added from now on stand on this page, counted from 1, with its image if that is known."""
         self.page_no, self.image = page_no, image
         size = self.document.Size(width=self._width, height=self._height)
         self.built.add_page(page_no=page_no, size=size, image=self._image_ref(image))
