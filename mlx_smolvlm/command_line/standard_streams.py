@@ -30,6 +30,9 @@ def say(message: str) -> None:
         return
     try:
         print(message, file=sys.stderr, flush=True)
+    except RuntimeError:  # a signal's handler has come between the parts of another line, and Python refuses
+        with suppress(OSError, ValueError):
+            os.write(sys.stderr.fileno(), f"{message}\n".encode(errors="replace"))
     except (OSError, ValueError):  # ValueError: it is closed
         silence(sys.stderr)
 

@@ -112,9 +112,9 @@ class ServerRun:
         """Stop; a second signal ends the process at once."""
         if self._server.should_exit:
             os._exit(INTERRUPTED if number == signal.SIGINT else 128 + number)
+        self._server.should_exit = True  # before anything is said: the second signal may come meanwhile
         if not self.engine.is_idle:
             say(f"stopping; answers in flight have {self._settings.shutdown_s:g} s. Once more stops at once")
-        self._server.should_exit = True
 
 
 class _Server(uvicorn.Server):

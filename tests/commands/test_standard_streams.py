@@ -1,5 +1,6 @@
 """Standard streams that are closed or full, and Ctrl-C before a command has begun."""
 
+import io
 import itertools
 import json
 import os
@@ -10,6 +11,7 @@ import pytest
 from support.media import video_path
 
 from mlx_smolvlm import DEMO_MODEL
+from mlx_smolvlm.command_line.standard_streams import say
 
 PICTURE = str(DEMO_MODEL.parent / "picture.png")
 needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
@@ -101,3 +103,33 @@ def test_what_nobody_foresaw_is_one_line_with_its_place(monkeypatch, capsys):
         assert ending.value.code == 2
         assert line.startswith(f"error: {type(error).__name__} in test_standard_streams.py, line ")
         assert line.count("\n") == 1
+
+
+class _InterruptedPipe(io.RawIOBase):
+    """A pipe's end; while the first line is written, something else has to be said, as in a signal's handler."""
+
+    def __init__(self, descriptor):
+        super().__init__()
+        self._descriptor, self._is_first = descriptor, True
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return self._descriptor
+
+    def write(self, part):
+        if self._is_first:
+            self._is_first = False
+            say("stopping")
+        return os.write(self._descriptor, part)
+
+
+def test_what_a_handler_says_between_the_parts_of_a_line_is_said(monkeypatch):
+    reader, writer = os.pipe()
+    with open(reader, encoding="utf-8") as printed:
+        with io.TextIOWrapper(io.BufferedWriter(_InterruptedPipe(writer)), encoding="utf-8") as stderr:
+            monkeypatch.setattr("sys.stderr", stderr)
+            say("an answer")
+        os.close(writer)
+        assert printed.read() == "stopping\nan answer\n"

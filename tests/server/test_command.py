@@ -1,5 +1,6 @@
 """`python -m mlx_smolvlm.server`: start, what it prints, how it stops, and how it refuses."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,10 @@ import httpx
 import pytest
 from support.command_lines import assert_refused, run
 from support.server import DEMO, ServerProcess, data_url, question, until
+
+from mlx_smolvlm.server.engine_thread import Engine
+from mlx_smolvlm.server.running import ServerRun
+from mlx_smolvlm.server.settings import ServerSettings
 
 LONG = {
     "messages": [{"role": "user", "content": "Count"}],
@@ -67,6 +72,21 @@ def test_a_second_signal_ends_it_at_once():
                 pass
             server.process.send_signal(signal.SIGINT)
             assert server.process.wait(20) == 130
+
+
+def test_a_second_signal_counts_while_the_first_is_being_answered(monkeypatch):
+    class Ended(BaseException):
+        pass
+
+    def end(status):
+        raise Ended(status)
+
+    run = ServerRun(ServerSettings(port=0))
+    monkeypatch.setattr("os._exit", end)
+    monkeypatch.setattr("mlx_smolvlm.server.running.say", lambda _: run._handle(signal.SIGTERM, None))
+    monkeypatch.setattr(Engine, "is_idle", False)
+    with contextlib.closing(run._socket), pytest.raises(Ended, match="143"):
+        run._handle(signal.SIGINT, None)
 
 
 def test_health_answers_soon_after_the_start():
