@@ -16,12 +16,11 @@ from ..command_line.runner import CommandLine, print_json, refuse_tracebacks
 from ..command_line.signals import Interruption, leave_threads
 from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
-from .judge import KEY_VARIABLE, Judge
-from .mini_arguments import add_mini_arguments, data_files, set_defaults
+from .data.row_files import RowFiles, read_rows
+from .mini.mini_arguments import add_mini_arguments, data_files, set_defaults
 from .other_modes import add_other_modes, run_other_mode, unused_by_listing
-from .row_files import RowFiles, read_rows
-from .row_notes import say_notes
-from .row_prompts import (
+from .prompts.row_notes import say_notes
+from .prompts.row_prompts import (
     CHAT,
     MAX_TOKENS,
     PROTOCOLS,
@@ -30,8 +29,9 @@ from .row_prompts import (
     wrapper_for,
     wrapper_of_checkpoint,
 )
-from .scorers import SCORERS
-from .wrapper_prompts import WRAPPERS
+from .prompts.wrapper_prompts import WRAPPERS
+from .scoring.judge import KEY_VARIABLE, Judge
+from .scoring.scorers import SCORERS
 
 _ROWS_PER_CLEANING = 64
 _SOME_FAILED = 1  # exit status
@@ -89,7 +89,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _print_prompts(arguments: argparse.Namespace, found: RowFiles) -> None:
     if arguments.protocol == CHAT:
-        from .chat_listing import listed_chats  # imports MLX
+        from .prompts.chat_listing import listed_chats  # imports MLX
 
         chats = listed_chats(found.rows, arguments.model, loading_options(arguments))
         for listed in chats:
@@ -110,10 +110,10 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
                 from ..api.finding import find_checkpoint
                 from ..api.loading import DEMO_MODEL, default_dtype, load
                 from ..api.session_file import model_fingerprint
-                from .eval_report import write_summary
-                from .eval_run import Asking, EvalRun
-                from .evaluation_folder import EvaluationFolder, file_digest, read_run
-                from .summary import summary_text
+                from .runs.eval_report import write_summary
+                from .runs.eval_run import Asking, EvalRun
+                from .runs.evaluation_folder import EvaluationFolder, file_digest, read_run
+                from .runs.summary import summary_text
 
             read_run(arguments.out, is_new_allowed=True)  # what it is refused for is said before a model is loaded
             if arguments.dtype is None and arguments.protocol == VLMEVALKIT:
@@ -178,8 +178,8 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
 
 def _judged(arguments: argparse.Namespace, folder: Path, found: RowFiles) -> dict[str, Any]:
     """What the judge says of a run."""
-    from .evaluation_folder import read_results
-    from .judge import judge_run
+    from .runs.evaluation_folder import read_results
+    from .scoring.judge import judge_run
 
     with Progress(not arguments.quiet) as progress:
 

@@ -15,8 +15,8 @@ from ..model.adapters.changes import EMBEDDINGS, HEAD
 from ..model.adapters.companion_files import COMPANIONS
 from ..model.checkpoint_folder import ADAPTER_CONFIG, PEFT_WEIGHTS
 from ..model.weights import INDEX, PATCH_EMBEDDING_WEIGHT, load_tensors, read_index
+from .learning.trainable import Trainable
 from .run_folder import RECORD, RunFolder, save_arrays
-from .trainable import Trainable
 
 
 def write_output(run: RunFolder, trainable: Trainable, base: Path, base_name: str, record: Mapping[str, Any]) -> None:

@@ -8,16 +8,16 @@ from typing import Any
 
 import mlx.core as mx
 
-from .batches import StepPlan
-from .forward import MicroBatch
-from .metrics_log import MetricsLog, Record
-from .micro_batches import MicroBatches
-from .optimization import Gradients, Optimization, gradients_of
+from .learning.batches import StepPlan
+from .learning.forward import MicroBatch
+from .learning.micro_batches import MicroBatches
+from .learning.optimization import Gradients, Optimization, gradients_of
+from .learning.step_memory import MemoryPlan
+from .learning.trainable import Trainable
 from .recipe import Recipe
+from .reports.metrics_log import MetricsLog, Record
 from .run_data import RunData
 from .run_folder import RunFolder
-from .step_memory import MemoryPlan
-from .trainable import Trainable
 from .validation import Validation, best_step, is_over, losses_of
 
 _STEPS_PER_CLEANING = 16

@@ -26,20 +26,20 @@ from ..model.checkpoint_folder import ADAPTER_CONFIG, PEFT_WEIGHTS, check_folder
 from ..model.config import read_model_config
 from ..model.json_fields import read_json
 from ..processor.processor import load_processor
-from .batches import StepPlan
 from .group import begin_alike, check_alike, shared_cancel
 from .identity import folder_digest
-from .loss_plot import write_plot
-from .micro_batches import MicroBatches
+from .learning.batches import StepPlan
+from .learning.micro_batches import MicroBatches
+from .learning.step_memory import MemoryNeeds, MemoryPlan, plan_memory
+from .learning.stored_features import StoredFeatures
+from .learning.trainable import Trainable
 from .outputs import write_output
 from .recipe import Recipe
+from .reports.loss_plot import write_plot
+from .reports.training_report import write_report
 from .run_data import RunData, read_data
 from .run_folder import FEATURES, RECORD, RunFolder, refuse_changes
-from .step_memory import MemoryNeeds, MemoryPlan, plan_memory
-from .stored_features import StoredFeatures
-from .trainable import Trainable
 from .training import TrainingRun
-from .training_report import write_report
 from .validation import LOSS, Validation, best_step
 
 _WORTH_SAYING = 10**8  # bytes of disk

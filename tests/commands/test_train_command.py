@@ -11,9 +11,9 @@ from support.training import write_rows
 
 import mlx_smolvlm
 from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
-from mlx_smolvlm.train.optimization import Optimization
+from mlx_smolvlm.train.learning.optimization import Optimization
+from mlx_smolvlm.train.learning.stored_features import StoredFeatures
 from mlx_smolvlm.train.run_folder import RunFolder
-from mlx_smolvlm.train.stored_features import StoredFeatures
 
 SPLIT = ("--no-split",)
 

@@ -8,8 +8,8 @@ import pytest
 from support.command_lines import assert_refused, run
 from support.layout import ROOT
 
-from mlx_smolvlm.evaluate.row_prompts import WrapperChoice, wrapper_of_checkpoint
-from mlx_smolvlm.evaluate.table_cells import as_pandas_reads
+from mlx_smolvlm.evaluate.data.table_cells import as_pandas_reads
+from mlx_smolvlm.evaluate.prompts.row_prompts import WrapperChoice, wrapper_of_checkpoint
 
 GOLDEN = json.loads(gzip.decompress((ROOT / "tests" / "goldens" / "vlmeval_prompts.json.gz").read_bytes()))
 SETS = {**GOLDEN["stills"], **GOLDEN["videos"]}

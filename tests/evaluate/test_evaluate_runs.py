@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from support.command_lines import MODULES, assert_refused, run
 from support.layout import ROOT
 
-from mlx_smolvlm.evaluate.evaluation_folder import read_run
+from mlx_smolvlm.evaluate.runs.evaluation_folder import read_run
 
 DEMO = ROOT / "mlx_smolvlm" / "demo"
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 160, 60)}

@@ -7,7 +7,7 @@ from support.command_lines import assert_refused, run
 
 from mlx_smolvlm import DEMO_MODEL
 from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
-from mlx_smolvlm.evaluate.run_comparison import compare_runs
+from mlx_smolvlm.evaluate.runs.run_comparison import compare_runs
 
 
 @pytest.fixture

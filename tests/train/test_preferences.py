@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 import mlx_smolvlm
-from mlx_smolvlm.train.examples import make_example
-from mlx_smolvlm.train.micro_batches import MicroBatches
-from mlx_smolvlm.train.optimization import Optimization, gradients_of
-from mlx_smolvlm.train.preference_rows import read_preference
-from mlx_smolvlm.train.preferences import as_the_base, log_ratios, pair_losses
+from mlx_smolvlm.train.dataset.examples import make_example
+from mlx_smolvlm.train.dataset.preference_rows import read_preference
+from mlx_smolvlm.train.dataset.row_media import RowMedia
+from mlx_smolvlm.train.learning.micro_batches import MicroBatches
+from mlx_smolvlm.train.learning.optimization import Optimization, gradients_of
+from mlx_smolvlm.train.learning.preferences import as_the_base, log_ratios, pair_losses
+from mlx_smolvlm.train.learning.stored_features import StoredFeatures
+from mlx_smolvlm.train.learning.trainable import Trainable
 from mlx_smolvlm.train.recipe import Recipe
-from mlx_smolvlm.train.row_media import RowMedia
-from mlx_smolvlm.train.stored_features import StoredFeatures
-from mlx_smolvlm.train.trainable import Trainable
 
 RECIPE = Recipe(preference=True, beta=0.5, learning_rate=5e-3, rank=4, method="dora", dropout=0.25)
 

@@ -7,18 +7,18 @@ from support.training_goldens import ADAPTERS, TRAINING_GOLDENS, expected, write
 
 import mlx_smolvlm
 from mlx_smolvlm.model.adapters.adapter_export import peft_files
-from mlx_smolvlm.train.batches import StepPlan
-from mlx_smolvlm.train.examples import make_example
-from mlx_smolvlm.train.forward import token_losses
-from mlx_smolvlm.train.micro_batches import MicroBatches
-from mlx_smolvlm.train.optimization import gradients_of
+from mlx_smolvlm.train.dataset.examples import make_example
+from mlx_smolvlm.train.dataset.training_rows import read_rows
+from mlx_smolvlm.train.learning.batches import StepPlan
+from mlx_smolvlm.train.learning.forward import token_losses
+from mlx_smolvlm.train.learning.micro_batches import MicroBatches
+from mlx_smolvlm.train.learning.optimization import gradients_of
+from mlx_smolvlm.train.learning.step_memory import MemoryPlan
+from mlx_smolvlm.train.learning.stored_features import StoredFeatures
+from mlx_smolvlm.train.learning.trainable import Trainable
 from mlx_smolvlm.train.recipe import Recipe
 from mlx_smolvlm.train.run_data import RunData
-from mlx_smolvlm.train.step_memory import MemoryPlan
-from mlx_smolvlm.train.stored_features import StoredFeatures
-from mlx_smolvlm.train.trainable import Trainable
 from mlx_smolvlm.train.training import TrainingRun
-from mlx_smolvlm.train.training_rows import read_rows
 
 
 @pytest.fixture(scope="module")

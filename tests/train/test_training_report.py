@@ -5,9 +5,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from mlx_smolvlm.train.curves import HEIGHT, MOST_POINTS, WIDTH, curves_svg
-from mlx_smolvlm.train.metrics_log import MetricsLog
-from mlx_smolvlm.train.training_report import HeldAnswer, write_report
+from mlx_smolvlm.train.reports.curves import HEIGHT, MOST_POINTS, WIDTH, curves_svg
+from mlx_smolvlm.train.reports.metrics_log import MetricsLog
+from mlx_smolvlm.train.reports.training_report import HeldAnswer, write_report
 
 
 def test_metrics_go_on_where_the_run_does(tmp_path):

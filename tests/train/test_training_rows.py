@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mlx_smolvlm.train.training_row import RowError
-from mlx_smolvlm.train.training_rows import read_rows
+from mlx_smolvlm.train.dataset.training_row import RowError
+from mlx_smolvlm.train.dataset.training_rows import read_rows
 
 QUESTION, ANSWER = [{"type": "text", "text": "What is it?"}], [{"type": "text", "text": "A cat."}]
 
