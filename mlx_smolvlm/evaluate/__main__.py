@@ -89,7 +89,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _print_prompts(arguments: argparse.Namespace, found: RowFiles) -> None:
     if arguments.protocol == CHAT:
-        from .prompts.chat_listing import listed_chats  # imports MLX
+        from .runs.chat_listing import listed_chats  # imports MLX
 
         chats = listed_chats(found.rows, arguments.model, loading_options(arguments))
         for listed in chats:

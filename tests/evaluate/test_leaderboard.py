@@ -1,6 +1,6 @@
 """The published table: every figure has its source, and runs stand beside it with what differs."""
 
-from mlx_smolvlm.evaluate.prompts.sets import SETS
+from mlx_smolvlm.evaluate.data.sets import SETS
 from mlx_smolvlm.evaluate.published.leaderboard import OwnRun, OwnScore, leaderboard_text
 from mlx_smolvlm.evaluate.published.published_scores import BENCHMARKS, MODELS, PUBLISHED
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from ...media.urls import is_url
 from ...options import quoted
-from ..prompts.sets import SUB_SET_FIELD, SetName, read_set_name
 from ..scoring.scorers import check_scorer
 from .eval_rows import LETTERS, EvalRow, ImageRef, JsonValue, is_list, list_of
+from .sets import SUB_SET_FIELD, SetName, read_set_name
 from .table_cells import TableCell
 
 INDEX_CHARS = 64  # an image's cell of up to so many is the index of the row that has the image

@@ -10,9 +10,9 @@ from typing import Any
 from ...media.urls import is_url
 from ...model.json_fields import doubled_key
 from ...options import quoted
-from ..prompts.sets import read_set_name
 from .eval_rows import EvalRow, JsonValue, is_list
 from .row_fields import INDEX_CHARS, Record, read_row
+from .sets import read_set_name
 from .table_cells import MISSING, TableCell, as_pandas_reads, read_table
 
 DELIMITERS = {".tsv": "\t", ".csv": ","}

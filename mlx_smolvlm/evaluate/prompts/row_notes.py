@@ -3,8 +3,8 @@
 from ...command_line.standard_streams import say
 from ...options import did_you_mean
 from ..data.row_files import RowFiles
+from ..data.sets import SETS
 from .row_prompts import CHAT, left_out, row_rule
-from .sets import SETS
 
 
 def say_notes(found: RowFiles, protocol: str) -> None:

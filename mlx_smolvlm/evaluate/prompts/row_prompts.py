@@ -7,10 +7,10 @@ from typing import Any
 
 from ...model.json_fields import read_json
 from ..data.eval_rows import EvalRow
+from ..data.sets import SetRule, rule_of
 from ..scoring.option_scorers import options_of
 from .frame_choice import ChosenFrames, choose, names_of, row_media
 from .set_messages import Message, MessageMedia, listed_message, set_message
-from .sets import SetRule, rule_of
 from .wrapper_prompts import WRAPPERS, WrappedPrompt, build_prompt, frame_edge
 
 VLMEVALKIT, CHAT = PROTOCOLS = ("vlmevalkit", "chat")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...options import MediaOptions
+from ..data.sets import VIDEO
 from .set_messages import Message, MessagePart
-from .sets import VIDEO
 
 WRAPPERS = {"smolvlm": "SmolVLM", "smolvlm2": "SmolVLM2"}
 MARK = "<image>"

@@ -14,9 +14,9 @@ from ...api.finding import find_checkpoint
 from ...api.generation import generate_text
 from ...api.loading import load
 from ...options import quoted
+from ..data.sets import rule_of
 from ..prompts.row_prompts import wrapper_of_checkpoint
 from ..prompts.set_messages import MessagePart
-from ..prompts.sets import rule_of
 from ..prompts.wrapper_prompts import build_prompt
 
 MODELS = {

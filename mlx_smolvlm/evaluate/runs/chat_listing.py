@@ -8,9 +8,9 @@ from ...api.loading import DEMO_MODEL
 from ...model.config import read_model_config
 from ...processor.processor import load_processor
 from ..data.eval_rows import EvalRow
-from ..runs.eval_run import rendered_chat
-from .frame_choice import names_of
-from .row_prompts import chat_message
+from ..prompts.frame_choice import names_of
+from ..prompts.row_prompts import chat_message
+from .eval_run import rendered_chat
 
 
 def listed_chats(rows: Sequence[EvalRow], model: str | None, loading: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
