@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from threading import Event
 from typing import Any
@@ -194,5 +194,27 @@ def refuse_single_options(options: GenerationOptions) -> None:
     """Raise ValueError for options that only one answer at a time can have."""
     reason = "answers that are made together take one token each in a step"
     refuse_options(options, ("prompt_lookup_tokens",), reason)
-    reason = "answers that are made together share one plain key-value cache, which max_cache_bytes bounds"
-    refuse_options(options, ("kv_bits", "kv_group_size", "quantized_kv_start", "max_kv_size"), reason)
+    reason = "answers that are made together have key-value caches that do not rotate, which max_cache_bytes bounds"
+    refuse_options(options, ("max_kv_size",), reason)
+
+
+def with_cache_of(shared: GenerationOptions, options: GenerationOptions) -> GenerationOptions:
+    """Options with the key-value cache that all rows have.
+
+    Raises:
+        ValueError: they ask for another one.
+    """
+    if options.cache_options == shared.cache_options:
+        return options
+    for name in ("kv_bits", "kv_group_size", "quantized_kv_start"):
+        value, own = getattr(options, name), getattr(shared, name)
+        if value not in (own, getattr(GenerationOptions(), name)):
+            raise ValueError(
+                f"{name} is {quoted(value)}, but these rows were made with {name}={own}; it is the same for all rows"
+            )
+    return replace(
+        options,
+        kv_bits=shared.kv_bits,
+        kv_group_size=shared.kv_group_size,
+        quantized_kv_start=shared.quantized_kv_start,
+    )

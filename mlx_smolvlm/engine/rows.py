@@ -12,14 +12,7 @@ from typing import Unpack
 
 from ..model.forking import refuse_forked_process
 from ..model.smolvlm import SmolVLM
-from ..options import (
-    GenerationOptions,
-    MediaOptions,
-    OptionKeywords,
-    is_between,
-    quoted,
-    resolve_options,
-)
+from ..options import GenerationOptions, MediaOptions, OptionKeywords, quoted, resolve_options
 from ..processor.processor import Processor
 from .answer import AnswerStep, Cancelled, check_pair
 from .exclusive import OneCallAtATime, exclusive
@@ -28,7 +21,7 @@ from .pacing import Pace
 from .prefixes import PrefixCache, released_layers
 from .preparing import Preparer, abandon
 from .prompt_cache import ReadMedium
-from .row import BatchRequest, Row, RowEvent, Stage, check_bounds, check_row_options
+from .row import BatchRequest, Row, RowEvent, Stage, check_bounds, check_row_options, with_cache_of
 from .row_decoding import RowDecoder
 from .row_reading import MAX_READING, RowReading
 from .sampling import check_finite
@@ -61,6 +54,9 @@ class Rows(OneCallAtATime):
         max_feature_bytes: int = 256 * 1024**2,
         max_prefix_bytes: int = 512 * 1024**2,
         max_pause_s: float | None = MAX_PAUSE_S,
+        kv_bits: int | None = None,
+        kv_group_size: int = 64,
+        quantized_kv_start: int = 0,
         refill: Callable[[], None] | None = None,
     ):
         """
@@ -73,6 +69,7 @@ class Rows(OneCallAtATime):
             max_pause_s: most seconds that decoding waits for prompts to be read, or the time of three decode steps
                 where that is longer; None reads prompts as soon as there is room for them, which is best if only the
                 time for all counts.
+            kv_bits, kv_group_size, quantized_kv_start: of the keys and values of all rows, see `GenerationOptions`.
             refill: called whenever requests may be added, within `step` too, to add some.
 
         Raises:
@@ -80,20 +77,22 @@ class Rows(OneCallAtATime):
         """
         check_pair(model, processor)
         check_bounds(batch_size, max_cache_bytes, max_feature_bytes, max_prefix_bytes)
-        if max_pause_s is not None and not (is_between(max_pause_s, 0, float("inf")) and max_pause_s > 0):
-            raise ValueError(f"max_pause_s is {quoted(max_pause_s)}, expected a positive number of seconds or None")
+        self._cache_options = GenerationOptions(
+            kv_bits=kv_bits, kv_group_size=kv_group_size, quantized_kv_start=quantized_kv_start
+        )
+        check_row_options(model, self._cache_options)
+        self._pace = Pace(max_pause_s)
         super().__init__("the rows are in use by another call, in another thread; make one call at a time")
         self._model = model
         self._refill = refill
         self.feature_cache = FeatureCache(max_feature_bytes)
-        self.prefix_cache = PrefixCache(max_prefix_bytes)
+        self.prefix_cache = PrefixCache(max_prefix_bytes, quantized_kv_start)
         self._changed = Event()  # set by threads that have something ready
-        self._pace = Pace(max_pause_s)
         self._preparer = Preparer(model, processor, max_prefix_bytes > 0, self._changed.set)
         self._reading = RowReading(
             model, self.feature_cache, self.prefix_cache, self._pace, self._changed.set, self._fail
         )
-        self._decoder = RowDecoder(model, batch_size, max_cache_bytes)
+        self._decoder = RowDecoder(model, batch_size, max_cache_bytes, self._cache_options)
         self._rows: dict[Hashable, Row] = {}  # all of them, in the order in which they were added
         self._media: dict[Hashable, list[ReadMedium]] = {}  # of the prompts of rows that are decoded
         self._events: list[RowEvent] = []  # of the step that is being made
@@ -140,6 +139,7 @@ class Rows(OneCallAtATime):
         options, media_options = resolve_options(
             request.options or options, request.media_options or media_options, keywords
         )
+        options = with_cache_of(self._cache_options, options)
         check_row_options(self._model, options)
         key = next(number for number in self._numbers if number not in self._rows) if key is None else key
         if key in self._rows:

@@ -212,6 +212,9 @@ class Engine:
             max_cache_bytes=self.settings.max_cache_bytes,
             max_feature_bytes=self.settings.max_feature_bytes,
             max_prefix_bytes=self.settings.max_prefix_bytes,
+            kv_bits=self.settings.kv_bits,
+            kv_group_size=self.settings.kv_group_size,
+            quantized_kv_start=self.settings.quantized_kv_start,
             refill=self._refill,
         )
 
