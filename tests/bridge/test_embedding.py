@@ -12,6 +12,8 @@ import pytest
 from support.layout import ROOT
 
 SOURCES = ROOT / "examples" / "swift" / "Sources" / "CPythonRuntime"
+COMPILER = shutil.which("gcc") or shutil.which("cc")
+STRICT = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
 ENGINE = '''
 import json, sys, threading
 
@@ -65,13 +67,22 @@ OWN = [path for path in LIBRARIES if f"python{sys.version_info[0]}.{sys.version_
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None or not Path("/proc").is_dir():
+    if COMPILER is None or not Path("/proc").is_dir():
         pytest.skip("no C compiler on Linux")
     file = tmp_path_factory.mktemp("embedding") / "embedding"
     sources = [Path(__file__).parent / "embedding.c", SOURCES / "python_runtime.c"]
-    command = [compiler, "-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES / 'include'}", *map(str, sources)]
+    command = [COMPILER, *STRICT, f"-I{SOURCES / 'include'}", *map(str, sources)]
     subprocess.run([*command, "-o", str(file), "-ldl", "-lpthread"], check=True, timeout=120)
+    return file
+
+
+@pytest.fixture(scope="module")
+def later(program):
+    """A library that starts as those of Python 3.14 do."""
+    file = program.parent / "liblater.so"
+    command = [COMPILER, *STRICT, "-shared", "-fPIC", str(Path(__file__).parent / "later_python.c"), "-o", str(file)]
+    command += ["-Wl,--no-as-needed", str(OWN[0]), f"-Wl,-rpath,{OWN[0].parent}", "-ldl"]
+    subprocess.run(command, check=True, timeout=120)
     return file
 
 
@@ -98,6 +109,17 @@ def test_every_python_starts_isolated(program, package, library):
     base = next(
         folder for folder in (library.parent.parent, Path("/usr")) if (folder / "lib" / f"python{version}").is_dir()
     )
+    starts_isolated(program, package, library, base, version)
+
+
+@pytest.mark.skipif(not OWN, reason="needs the library of this Python")
+def test_a_python_that_starts_in_the_way_of_3_14_does_so(program, later, package):
+    starts_isolated(program, package, later, Path(sys.base_prefix), f"{sys.version_info[0]}.{sys.version_info[1]}")
+    (line,) = run(program, later, "/refused/bin/python", package)
+    assert line == "error: Python does not start: refused by a test"
+
+
+def starts_isolated(program, package, library, base, version):
     environment = package / "environment"
     (environment / "bin").mkdir(parents=True)
     (environment / "pyvenv.cfg").write_text(f"home = {base / 'bin'}\nversion = {version}.0\n")

@@ -273,10 +273,16 @@ final class Core: Sendable {
     // MARK: Models
 
     /// Loads a model for the first time. Cancelling the task cancels the load.
-    func load(_ model: ModelReference, progress: (@Sendable (Double) -> Void)?) async throws {
+    func load(
+        _ model: ModelReference, progress: (@Sendable (Double) -> Void)?,
+        download: (@Sendable (DownloadProgress) -> Void)?
+    ) async throws {
         let connection = try await connection()
         let loaded = try await connection.call("load", model.fields) { event in
             if let fraction = event.fraction { progress?(fraction) }
+            if let done = event.doneBytes, let total = event.totalBytes {
+                download?(DownloadProgress(doneBytes: done, totalBytes: total))
+            }
         }
         guard let number = loaded.id else { return }
         state.with { state in

@@ -10,9 +10,8 @@ final class InProcessTransport: Transport {
     }
 
     private static let host = Locked(Host())
-    private static let sharedQueue = DispatchQueue(label: "SmolVLM Python")
+    private static let queue = DispatchQueue(label: "SmolVLM Python")
 
-    let queue = InProcessTransport.sharedQueue
     private let number = nextRequestID()
 
     /// Starts Python, if it is not there yet. Waits for it, so on a thread of its own only.
@@ -42,8 +41,12 @@ final class InProcessTransport: Transport {
         Self.host.with { $0.listeners[number] = handler }
     }
 
+    func enqueue(_ body: @escaping @Sendable () -> Void) {
+        Self.queue.async(execute: body)
+    }
+
     func send(_ request: Request) {
-        queue.async {
+        enqueue {
             let line = request.line(describesAttachments: false)
             var error = [CChar](repeating: 0, count: 512)
             let count = request.attachments.count
@@ -63,7 +66,7 @@ final class InProcessTransport: Transport {
     }
 
     func cancel(_ id: Int) {
-        queue.async { cpr_python_cancel(Int64(id)) }
+        enqueue { cpr_python_cancel(Int64(id)) }
     }
 
     func push(_ pixels: Pixels, seconds: Double, source: Int) -> Bool {

@@ -82,6 +82,14 @@ public enum ModelSource: Sendable, Hashable {
     case hub(String, revision: String? = nil)
 }
 
+/// How far a download is.
+public struct DownloadProgress: Sendable, Hashable {
+    /// Bytes that are there, those of an earlier try included.
+    public var doneBytes: Int
+    /// Bytes in all, of the files that have begun: it grows in the first moments.
+    public var totalBytes: Int
+}
+
 /// An adapter (LoRA, DoRA; of PEFT, mlx-lm or mlx-vlm) to use with a model, without merging.
 public struct AdapterSource: Sendable, Hashable {
     /// Path of a folder, or name of a repository of the Hugging Face Hub.

@@ -37,11 +37,11 @@ enum Incoming: Sendable {
 
 /// The way to an engine of Python. No method waits, but for `push`.
 protocol Transport: AnyObject, Sendable {
-    /// Runs what concerns Python, in order, and never on the main actor or the threads of tasks.
-    var queue: DispatchQueue { get }
+    /// Runs what may wait for Python, in order, and never on the main actor or the threads of tasks.
+    func enqueue(_ body: @escaping @Sendable () -> Void)
     func send(_ request: Request)
     func cancel(_ id: Int)
-    /// Hands over a frame; on `queue` only. Returns whether more are wanted.
+    /// Hands over a frame; within `enqueue` only. Returns whether more are wanted.
     func push(_ pixels: Pixels, seconds: Double, source: Int) -> Bool
     /// Ends it, if it is this runtime's own.
     func stop()

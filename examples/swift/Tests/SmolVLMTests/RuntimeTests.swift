@@ -166,6 +166,31 @@ extension AllTests {
             #expect(await eventually { !isAlive(helper) })
         }
 
+        @Test func aDownloadTellsItsBytes() async throws {
+            let folder = demo.appendingPathComponent("model")
+            let hub = try FakeHub(folder)
+            defer { hub.stop() }
+            let cache = FileManager.default.temporaryDirectory.appendingPathComponent("smolvlm-\(UUID())")
+            defer { try? FileManager.default.removeItem(at: cache) }
+            var environment = environment
+            environment.variables = [
+                "HF_ENDPOINT": hub.address, "HF_HOME": cache.path, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1",
+            ]
+            let runtime = try await Runtime.start(environment)
+            let seen = Locked<(shares: [Double], downloads: [DownloadProgress])>(([], []))
+            let model = try await runtime.loadModel(
+                .hub("owner/name"), progress: { share in seen.with { $0.shares.append(share) } },
+                download: { download in seen.with { $0.downloads.append(download) } })
+            let (shares, downloads) = seen.with { $0 }
+            #expect(shares == downloads.map { Double($0.doneBytes) / Double($0.totalBytes) })
+            let files = try FileManager.default.contentsOfDirectory(
+                at: folder, includingPropertiesForKeys: [.fileSizeKey])
+            let size = try files.reduce(0) { $0 + (try $1.resourceValues(forKeys: [.fileSizeKey]).fileSize ?? 0) }
+            #expect(downloads.last == DownloadProgress(doneBytes: size, totalBytes: size))
+            #expect(try await read(model.respond(to: color, images: [.file(picture)])) == Reference.answer("picture"))
+            await runtime.shutDown()
+        }
+
         @Test func loadingTellsAndRefuses() async throws {
             let runtime = try await Shared.shared.pair(.helper).0
             await #expect(throws: SmolVLMError.self) {
