@@ -79,6 +79,14 @@ def test_wrong_types_and_ranges_are_refused_by_name(server, name):
         assert error["param"].partition(".")[0].partition("[")[0] == name, (value, error)
 
 
+def test_options_of_streams_are_honoured_or_refused(server):
+    """`continuous_usage_stats`, which some servers have, was taken and not followed."""
+    error = refused(server, stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True})
+    assert error["param"] == "stream_options.continuous_usage_stats" and error["code"] == "unsupported_parameter"
+    harmless = {"include_usage": True, "continuous_usage_stats": False, "include_obfuscation": False}
+    assert server.chunks("Hello", max_tokens=2, stream_options=harmless)[-1]["usage"]["completion_tokens"] == 2
+
+
 def test_what_changes_nothing_is_ignored(server):
     plain = server.text("Hello", max_tokens=3)
     ignored = {

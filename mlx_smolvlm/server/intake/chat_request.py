@@ -141,9 +141,17 @@ def read_answer_request(fields: BodyFields, settings: ServerSettings, **given: A
     stream_options = fields.object("stream_options")
     if stream_options and not stream:
         raise bad_request("stream_options needs stream: true", "stream_options")
-    include_usage = stream_options.get("include_usage", False)
+    include_usage = stream_options.pop("include_usage", False)
     if not isinstance(include_usage, bool):
         raise bad_request("include_usage is no boolean, expected true or false", "stream_options.include_usage")
+    if stream_options.pop("continuous_usage_stats", False) is not False:
+        raise bad_request(
+            "stream_options.continuous_usage_stats is not supported: the last chunk has the usage",
+            "stream_options.continuous_usage_stats",
+            "unsupported_parameter",
+        )
+    stream_options.pop("include_obfuscation", None)  # random text against eavesdroppers, without a meaning
+    _check_unknown(BodyFields(stream_options), settings)
     num_frames, fps = _video(fields)
     fields.refuse(REFUSED, ADVICE)
     _check_unknown(fields, settings)
