@@ -23,6 +23,11 @@ REFUSED = {
     "stop_token_ids": [1],
     "guided_json": {},
     "chat_template": "x",
+    "truncate_prompt_tokens": 9,
+    "priority": 1,
+    "n_predict": 5,
+    "return_tokens_as_token_ids": True,
+    "include_stop_str_in_output": True,
     "echo_": None,
 }
 WRONG = {
@@ -45,6 +50,8 @@ WRONG = {
     "media_io_kwargs": [3, {"image": {}}, {"video": {"num_frames": "x"}}, {"video": {"frames": 1}}],
     "structured_outputs": [{"choice": ["a"]}, {"regex": 3}, {"regex": "("}],
     "stream_options": [{"include_usage": True}, 3],
+    "return_progress": [1, True],
+    "return_token_ids": ["true"],
     "messages": [
         [],
         "x",
@@ -53,6 +60,9 @@ WRONG = {
         [{"role": "x", "content": "x"}],
         [{"role": "user"}],
         [{"role": "user", "content": []}],
+        [{"role": "user", "content": "x", "images": ["a"]}],
+        [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "data:,", "fps": 2}}]}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}, "max_pixels": 9}]}],
     ],
 }
 
@@ -97,6 +107,9 @@ def test_what_changes_nothing_is_ignored(server):
         "presence_penalty": 0,
         "frequency_penalty": 0.0,
         "unheard_of": {"x": 1},
+        "return_progress": False,
+        "typical_p": 1.0,
+        "priority": 0,
         "response_format": {"type": "text"},
         "top_k": -1,
         "max_completion_tokens": None,
@@ -192,3 +205,8 @@ def test_adapters_are_loaded_with_the_model_and_name_it(monkeypatch, tmp_path):
     assert asked["dtype"] == "float32"
     assert ServedModel(settings).names == ["owner/base", "base"]
     assert ServedModel(ServerSettings(adapter_path=["owner/shapes=0.5"])).id == "owner/shapes"
+
+
+def test_what_is_asked_of_streams_is_refused_by_its_whole_name(server):
+    error = refused(server, stream=True, stream_options={"continuous_usage_stats": True})
+    assert error["param"] == "stream_options.continuous_usage_stats" and error["code"] == "unsupported_parameter"

@@ -7,6 +7,7 @@ from typing import Any
 from ...options import quoted
 from ..errors import bad_request
 from .fields import BodyFields
+from .known_fields import OF_COMPLETIONS
 from .translation import Rename, renaming
 
 LATEST = ":latest"  # the tag that clients add to a name
@@ -37,6 +38,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "context": ([],),
     "raw": (False,),
     "tools": ([],),
+    **OF_COMPLETIONS,
 }
 ADVICE = {
     "think": "the model does not think",
@@ -45,6 +47,7 @@ ADVICE = {
     "context": "send the conversation to /api/chat",
     "raw": "/v1/completions takes raw prompts",
     "tools": "the model calls no tools",
+    **dict.fromkeys(OF_COMPLETIONS, "/v1/chat/completions has it"),
 }
 IGNORED = frozenset({"keep_alive", "truncate", "shift"})
 
@@ -157,9 +160,8 @@ def _request(fields: BodyFields, messages: list[Any], rename: Rename) -> OllamaR
     asked = messages or [{"role": "user", "content": ""}]
     chat: dict[str, Any] = {"messages": asked, **_options(fields), **_format(fields)}
     chat |= {"model": served_name(model), "logprobs": fields.flag("logprobs")}
-    if chat["logprobs"]:
-        chat["top_logprobs"] = fields.whole("top_logprobs", 0)
-    for name in fields.unknown((*IGNORED, "top_logprobs")):
+    chat["top_logprobs"] = fields.whole("top_logprobs", 0)
+    for name in fields.unknown(IGNORED):
         chat.setdefault(name, fields.get(name))  # the chat interface knows it, or refuses or ignores it by name
     return OllamaRequest(
         chat=chat,
