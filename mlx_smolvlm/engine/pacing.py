@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from ..options import is_between, quoted
 
+MAX_PAUSE_S = 0.065  # with a decode step, no answer waits for longer than 0.15 s on machines that are quick enough
 LEAST_TOKENS = 16  # of a chunk, if they fit into a pause: smaller chunks take little less time
 NEWEST = 0.5  # weight of the newest measure
 MARGIN = 1.25  # units are made this much smaller than they need be: attention grows, and machines vary
