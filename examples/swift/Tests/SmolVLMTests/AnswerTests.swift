@@ -100,6 +100,9 @@ extension AllTests {
                 model.respond(to: color, images: [.encoded(damaged)]),
                 model.respond(to: ""),
                 model.respond(to: String(repeating: "word ", count: 3000)),
+                model.respond(to: String(repeating: "x", count: 2 << 20)),
+                model.respond(to: color, images: [ImageInput](repeating: .encoded(damaged), count: 257)),
+                model.respond(to: color, images: [.encoded(Data(count: (64 << 20) + 1))]),
                 model.respond(to: color, options: .init(temperature: -1)),
                 model.respond(to: color, options: .init(temperature: .nan)),
                 model.respond(to: color, options: .init(others: ["tempreature": 1])),
@@ -116,6 +119,9 @@ extension AllTests {
                 Issue.record("\(String(describing: missing))")
                 return
             }
+            let address = try #require(URL(string: "https://example.com/a.png"))
+            let unfetched = await failure(model.respond(to: color, images: [.file(address)]))
+            #expect(unfetched?.localizedDescription.contains("example.com") == true)
             #expect(throws: SmolVLMError.self) {
                 try Pixels(Data(count: 8), width: 3, height: 1, bytesPerRow: 8, format: .rgb)
             }
