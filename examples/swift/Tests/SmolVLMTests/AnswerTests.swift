@@ -67,14 +67,11 @@ extension AllTests {
             let (runtime, other) = try await another(place, model)
             let again = try await other.loadSession(from: file)
             for talk in [session, again] {
-                var statistics: Statistics?
-                var answer = ""
-                for try await token in await talk.respond(to: color) {
-                    answer += token.text
-                    statistics = token.statistics ?? statistics
-                }
-                let seen = try #require(statistics)
-                #expect(try answer == Reference.answer("follow").text)
+                var answer: [Token] = []
+                for try await token in await talk.respond(to: color) { answer.append(token) }
+                let seen = try #require(answer.last?.statistics)
+                #expect(try answer.compactMap(\.id) == Reference.answer("follow").ids)
+                #expect(try answer.map(\.text).joined() == Reference.answer("follow").text)
                 #expect(seen.promptTokens - seen.cachedTokens < 24)
                 #expect(try await talk.turns.map(\.question) == [way, color])
             }
