@@ -50,6 +50,20 @@ class Engine:
         seen = {"prefix": sys.prefix, "nested": nested, "umlaut": umlaut, "calls": self.calls}
         return json.dumps({**seen, "isolated": sys.flags.isolated})
 '''
+COMPILING = '''
+import json
+import mlx.core as mx
+
+class Engine:
+    """Computes by a compiled function, and tells what."""
+
+    def submit(self, message, attachments): pass
+    def cancel(self, number): pass
+    def push_frame(self, *frame): return True
+
+    def step(self, seconds):
+        return json.dumps(mx.compile(lambda x: mx.exp(x) * 2 + x)(mx.zeros(2)).tolist())
+'''
 
 
 def libraries() -> list[Path]:
@@ -157,10 +171,16 @@ def test_a_library_of_another_version_or_environment_is_refused(program, package
 
 
 @pytest.mark.skipif(not OWN or sys.prefix == sys.base_prefix, reason="needs a virtual environment and its library")
+def test_the_real_engine_answers_and_the_process_ends_cleanly(program):
+    lines = run(program, OWN[0], Path(sys.prefix) / "bin" / "python", ROOT)
+    event = json.loads(next(line for line in lines if line.startswith("{")))
+    assert (event["event"], event["kind"]) == ("error", "invalid_request") and "no id" in event["message"]
+
+
+@pytest.mark.skipif(not OWN or sys.prefix == sys.base_prefix, reason="needs a virtual environment and its library")
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_the_real_engine_answers_and_the_process_ends_cleanly(program, rounds):
-    python = Path(sys.prefix) / "bin" / "python"
-    for round_number in range(rounds):
-        lines = run(program, OWN[0], python, ROOT, ("return", "exit")[round_number % 2])
-        event = json.loads(next(line for line in lines if line.startswith("{")))
-        assert (event["event"], event["kind"]) == ("error", "invalid_request") and "no id" in event["message"]
+def test_a_process_in_which_mlx_has_compiled_a_function_ends_cleanly(program, package, rounds):
+    """mlx 0.32.1 aborts when a thread ends that has."""
+    (package / "mlx_smolvlm" / "bridge.py").write_text(COMPILING)
+    for _ in range(rounds):
+        assert "[2.0, 2.0]" in run(program, OWN[0], Path(sys.prefix) / "bin" / "python", package, "exit")

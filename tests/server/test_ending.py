@@ -169,7 +169,7 @@ def test_answers_that_take_too_long_end_with_an_error(demo):
 
 
 def test_requests_that_wait_too_long_are_told_to_try_again(demo):
-    with running_server(demo, queue_timeout_s=0.2, rows=1) as server:
+    with running_server(demo, queue_timeout_s=1, rows=1) as server:
         step = server.engine._rows.step
         server.engine._rows.step = lambda: (time.sleep(0.05), step())[1]
         with connected(server, LONG):

@@ -22,7 +22,7 @@ final class ModelReference: Sendable {
         }
         switch source {
         case .demo: break
-        case .folder(let url): fields["model"] = .string(url.path)
+        case .folder(let url): fields["model"] = .string(url.pathOrAddress)
         case .hub(let name, let revision):
             fields["model"] = .string(name)
             fields["revision"] = JSONValue(revision)
@@ -81,8 +81,8 @@ final class Core: Sendable {
     }
 
     private func makeTransport(for connection: Connection) async throws -> any Transport {
-        var variables = environment.variables
-        if options.isOffline { variables["HF_HUB_OFFLINE"] = "1" }
+        var environment = environment
+        if options.isOffline { environment.variables["HF_HUB_OFFLINE"] = "1" }
         let handler: @Sendable (Incoming) -> Void = { [weak self] incoming in
             guard let failure = connection.take(incoming) else { return }
             // First, so that whoever sees the failure and asks again waits for the next connection.
@@ -90,15 +90,14 @@ final class Core: Sendable {
             connection.fail(failure)
         }
         return try await withCheckedThrowingContinuation { continuation in
-            SmolVLM.start("SmolVLM start") { [environment, variables, isolation = options.isolation] in
+            SmolVLM.start("SmolVLM start") { [environment, isolation = options.isolation] in
                 continuation.resume(
                     with: Result {
                         switch isolation {
                         case .helperProcess:
-                            try HelperTransport(environment, variables: variables, handler: handler)
+                            try HelperTransport(environment, handler: handler)
                         case .inProcess(let library):
-                            try InProcessTransport(
-                                environment, library: library, variables: variables, handler: handler)
+                            try InProcessTransport(environment, library: library, handler: handler)
                         }
                     })
             }

@@ -33,15 +33,12 @@ final class HelperTransport: Transport {
     private let handler: @Sendable (Incoming) -> Void
 
     /// Starts a helper. `handler` is called from its threads.
-    init(
-        _ environment: PythonEnvironment, variables: [String: String],
-        handler: @escaping @Sendable (Incoming) -> Void
-    ) throws {
+    init(_ environment: PythonEnvironment, handler: @escaping @Sendable (Incoming) -> Void) throws {
         try environment.checkExecutable()
         let arguments =
             [environment.executable.path, "-I", "-X", "utf8", "-c", Self.bootstrap]
             + environment.extraSearchPaths.map(\.path)
-        let helper = try startProcess(arguments, variables: variables)
+        let helper = try startProcess(arguments, variables: environment.variables)
         processIdentifier = helper.process
         socket = helper.socket
         self.handler = handler
@@ -84,8 +81,8 @@ final class HelperTransport: Transport {
         }
     }
 
-    func send(_ request: Request) {
-        write([request.line(describesAttachments: true) + Data("\n".utf8)] + request.attachments)
+    func send(_ line: Data, _ attachments: [Data], id _: Int) {
+        write([line + Data("\n".utf8)] + attachments)
     }
 
     func cancel(_ id: Int) {

@@ -18,7 +18,7 @@ final class InProcessTransport: Transport {
     ///
     /// - Throws: `SmolVLMError.incompatible` if it was started with another environment.
     init(
-        _ environment: PythonEnvironment, library: String?, variables: [String: String],
+        _ environment: PythonEnvironment, library: URL?,
         handler: @escaping @Sendable (Incoming) -> Void
     ) throws {
         let first = Self.host.with { host in
@@ -27,12 +27,12 @@ final class InProcessTransport: Transport {
         }
         guard first == environment else {
             throw SmolVLMError.incompatible(
-                found: "Python of \(first?.executable.path ?? "none") in this process",
-                needed: environment.executable.path)
+                found: "Python of \(first?.executable.path ?? "none") in this process, which starts once",
+                needed: "\(environment.executable.path), its search paths, variables and isOffline as they were then")
         }
         do {
-            let path = try library ?? Self.library(of: environment)
-            for (name, value) in variables { setenv(name, value, 1) }
+            let path = try library?.path ?? Self.library(of: environment)
+            for (name, value) in environment.variables { setenv(name, value, 1) }
             try Self.startPython(library: path, environment)
         } catch {
             if cpr_python_is_started() == 0 { Self.host.with { $0.environment = nil } }
@@ -45,12 +45,11 @@ final class InProcessTransport: Transport {
         Self.queue.async(execute: body)
     }
 
-    func send(_ request: Request) {
+    func send(_ line: Data, _ attachments: [Data], id: Int) {
         enqueue {
-            let line = request.line(describesAttachments: false)
             var error = [CChar](repeating: 0, count: 512)
-            let count = request.attachments.count
-            let parts = request.attachments.map { $0 as NSData }  // whose bytes stay where they are
+            let count = attachments.count
+            let parts = attachments.map { $0 as NSData }  // whose bytes stay where they are
             let bytes = parts.map { cpr_bytes(data: $0.bytes, length: $0.length) }
             let result = line.withUnsafeBytes { buffer in
                 withExtendedLifetime(parts) {
@@ -60,7 +59,7 @@ final class InProcessTransport: Transport {
             }
             if result != 0 {
                 let text = error.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
-                Self.tell(.event(Self.failure(of: request.id, text)))
+                Self.tell(.event(Self.failure(of: id, text)))
             }
         }
     }

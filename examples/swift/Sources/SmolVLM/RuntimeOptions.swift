@@ -7,7 +7,7 @@ public enum Isolation: Sendable, Hashable {
     /// In the app's process. A crash of MLX takes the app; Python starts once and stays until the app ends.
     ///
     /// - Parameter library: libpython, or the binary of a Python framework; nil asks the interpreter for its own.
-    case inProcess(library: String? = nil)
+    case inProcess(library: URL? = nil)
 }
 
 /// How the runtime behaves.

@@ -135,11 +135,39 @@ extension AllTests {
         @Test func aSecondPythonInThisProcessIsRefused() async throws {
             _ = try await Shared.shared.pair(.inProcess)
             let other = PythonEnvironment(executable: environment.executable)
-            let error = await start(other, .init(isolation: .inProcess()))
-            guard case .incompatible = error else {
-                Issue.record("\(String(describing: error))")
-                return
+            for error in [
+                await start(other, .init(isolation: .inProcess())),
+                await start(environment, .init(isolation: .inProcess(), isOffline: true)),
+            ] {
+                guard case .incompatible = error else {
+                    Issue.record("\(String(describing: error))")
+                    return
+                }
             }
+        }
+
+        @Test func aPythonIsDiscoveredWhereItIsNamedOrBundled() throws {
+            let folder = FileManager.default.temporaryDirectory.appendingPathComponent("smolvlm-\(UUID())")
+            defer { try? FileManager.default.removeItem(at: folder) }
+            func find(_ name: String? = nil) throws -> PythonEnvironment {
+                try .discovered(named: name, resources: folder, current: folder)
+            }
+            func make(_ path: String) throws -> URL {
+                let file = folder.appendingPathComponent(path)
+                let parent = file.deletingLastPathComponent()
+                try FileManager.default.createDirectory(at: parent, withIntermediateDirectories: true)
+                try Data().write(to: file)
+                try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: file.path)
+                return file
+            }
+            #expect(throws: SmolVLMError.self) { try find() }
+            let own = try make(".venv/bin/python")
+            #expect(try find() == PythonEnvironment(executable: own))
+            let bundled = try make("python/bin/python3")
+            let packages = try make("packages/a.py").deletingLastPathComponent()
+            #expect(try find() == PythonEnvironment(executable: bundled, extraSearchPaths: [packages]))
+            #expect(try find(own.path) == PythonEnvironment(executable: own))
+            #expect(throws: SmolVLMError.pythonNotFound(tried: ["/no/such"])) { try find("/no/such") }
         }
 
         @Test(arguments: Place.allCases) func afterShuttingDownEverythingIsClosed(_ place: Place) async throws {
