@@ -14,7 +14,7 @@ from ..command_line.adapter_arguments import add_adapter_argument, loading_optio
 from ..command_line.progress import Progress, duration, per_second
 from ..command_line.runner import CommandLine, path_argument, print_json, refuse_tracebacks
 from ..command_line.signals import Interruption, leave_threads
-from ..command_line.standard_streams import say
+from ..command_line.standard_streams import say, shown
 from ..command_line.waiting import Waiting
 from .data.row_files import RowFiles, read_rows
 from .mini.mini_arguments import add_mini_arguments, data_files, set_defaults
@@ -168,13 +168,14 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
                     mx.clear_cache()  # buffers of lengths that may not come again
         seconds = time.monotonic() - start
         if interruption.received is not None:
-            say(f"stopped; what was done is kept in {folder.path}. Run the same command again to do the rest")
+            say(f"stopped; what was done is kept in {shown(folder.path)}. Run the same command again to do the rest")
         interruption.conclude()
         judged = _judged(arguments, folder.path, found) if arguments.judge else None
         summary = write_summary(folder.path, found.rows, settings, judged)
     print(summary_text(summary))
     if not arguments.quiet and todo:
-        say(f"{len(todo)} rows in {duration(seconds)}, {per_second(len(todo) / seconds, 'rows')}; see {folder.path}")
+        rate = per_second(len(todo) / seconds, "rows")
+        say(f"{len(todo)} rows in {duration(seconds)}, {rate}; see {shown(folder.path)}")
     has_failed = any(figures["failed"] for figures in summary["sets"].values()) or (judged and judged["failed"])
     return _SOME_FAILED if has_failed else 0
 
