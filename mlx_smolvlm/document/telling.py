@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from ..command_line.progress import counted, duration, per_second
 from ..command_line.runner import one_line
-from ..command_line.standard_streams import line_start, say
+from ..command_line.standard_streams import line_start, say, shown
 
 if TYPE_CHECKING:
     from ..documents.document_job import DocumentJob, FoundDocument
@@ -25,10 +25,10 @@ class PageTeller:
         """A page is done."""
         from ..documents.tags import TAG
 
-        place = f"{reading.source}, page {reading.number}"
+        place = f"{shown(reading.source)}, page {reading.number}"
         if reading.error is not None:
             self.num_errors += 1
-            self._say(f"error: {place}: {one_line(reading.error).removeprefix(f'{reading.source}: ')}")
+            self._say(f"error: {place}: {one_line(reading.error).removeprefix(f'{shown(reading.source)}: ')}")
         elif reading.finish_reason == "length":
             why = "the end of the model's context" if reading.completion_tokens < self._max_tokens else "--max-tokens"
             self._say(f"{place}: cut after {reading.completion_tokens} tokens, {why}; what was read is kept")
