@@ -15,7 +15,8 @@ SCHEMA_VERSION = "1.0"
 def write_json_document(tree: DocumentTree) -> str:
     """One object, with a line for each element. Fields that say nothing are left out of elements."""
     pages = ",\n".join(
-        f'  {{"page_no": {number}, "elements": [{_lines(page.elements)}]}}' for number, page in enumerate(tree.pages, 1)
+        f'  {{"page_no": {page.number or number}, "elements": [{_lines(page.elements)}]}}'
+        for number, page in enumerate(tree.pages, 1)
     )
     return (
         f'{{\n "schema_name": "{SCHEMA_NAME}",\n "version": "{SCHEMA_VERSION}",\n "coord_origin": "TOPLEFT",\n'

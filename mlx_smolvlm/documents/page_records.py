@@ -21,7 +21,13 @@ from .page_reading import PageReading
 FOLDER = ".pages"  # within the output folder
 _RUN, _OUTPUTS, _DOCUMENT = "run.json", "outputs.jsonl", "document.json"
 _MADE_BY = "mlx-smolvlm document"
-_FIELDS = ("doctags", "finish_reason", "prompt_tokens", "completion_tokens", "seconds")
+_TYPES: dict[str, type | tuple[type, ...]] = {  # of a page's fields
+    "doctags": str,
+    "finish_reason": str,
+    "prompt_tokens": int,
+    "completion_tokens": int,
+    "seconds": (int, float),
+}
 
 
 @dataclass(frozen=True)
@@ -130,26 +136,27 @@ class PageRecords:
                 write_json(file, record)
         return bool(others)
 
-    def numbers(self, digest: str) -> set[int]:
-        """The pages of a document that are there."""
-        with suppress(OSError):
-            return {int(path.stem) for path in (self._folder / digest).iterdir() if path.stem.isdigit()}
-        return set()
+    def has(self, digest: str, number: int) -> bool:
+        """Whether there is a record of a page, which may be damaged."""
+        return self._path(digest, number).exists()
 
     def get(self, digest: str, number: int, source: str) -> PageReading:
         """A page that is there. Raises ValueError if its record is damaged."""
-        path = self._folder / digest / f"{number:05d}.json"
+        path = self._path(digest, number)
         record = _read(path)
         try:
             width, height = record["size"]
-            return PageReading(source, number, size=(width, height), **{name: record[name] for name in _FIELDS})
+            values = {name: record[name] for name in _TYPES}
+            if all(isinstance(value, _TYPES[name]) for name, value in values.items()):
+                return PageReading(source, number, size=(int(width), int(height)), **values)
         except (KeyError, TypeError, ValueError):
-            raise ValueError(f"{path} is damaged; remove it, and run the same command again") from None
+            pass
+        raise ValueError(f"{path} is damaged; run the same command again")
 
     def put(self, digest: str, reading: PageReading) -> None:
         """Keep a page, whole or not at all."""
-        record = {name: getattr(reading, name) for name in _FIELDS} | {"size": list(reading.size)}
-        with whole_file(self._folder / digest / f"{reading.number:05d}.json") as file:
+        record = {name: getattr(reading, name) for name in _TYPES} | {"size": list(reading.size)}
+        with whole_file(self._path(digest, reading.number)) as file:
             file.write_text(json.dumps(record), encoding="utf-8")  # escapes: text may hold half a surrogate pair
 
     def check_output(self, target: Path, source: str, document: str) -> None:
@@ -192,6 +199,9 @@ class PageRecords:
             target.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(target, lambda path: self.check_output(path, source, document)) as file:
                 file.write_bytes(content)
+
+    def _path(self, digest: str, number: int) -> Path:
+        return self._folder / digest / f"{number:05d}.json"
 
     def _note(self, output: _Output) -> None:
         """Add a line, before the file itself is written: a kill between harms nothing, nor does half a line."""

@@ -142,7 +142,12 @@ def test_other_options_are_refused_and_other_content_is_read_again(document, beg
     assert len(begun) == 4
     (record,) = (tmp_path / "out" / ".pages").glob("*/00002.json")
     record.write_text("{")
-    assert_refused_late(document("b.pdf", "--scale", "0.5"), "00002.json is damaged; remove it")
+    for damaged in ("{", record.read_text().replace('"seconds"', '"Seconds"')):
+        record.write_text(damaged)
+        result = document("b.pdf", "--scale", "0.5", "--to", "json")
+        assert (result.status, len(begun)) == (0, 5) and "b.pdf, page 2: its record in out is damaged" in result.err
+        begun.pop()
+    assert "nothing was left to read" in document("b.pdf", "--scale", "0.5").err
 
 
 def assert_refused_late(result, problem):
