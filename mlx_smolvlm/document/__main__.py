@@ -79,10 +79,9 @@ def _read_documents(arguments: argparse.Namespace) -> int:
     refuse_unwritable(out)
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size is {arguments.batch_size}, expected at least 1")
-    if not names_model(arguments):
-        raise ValueError(
-            f"no model is given, and the embedded demo model cannot read documents; name one with --model: {MODELS}"
-        )
+    if not names_model(arguments) or (arguments.model == "demo" and not Path("demo").exists()):
+        given = "" if arguments.model else "no model is given, and "
+        raise ValueError(f"{given}the embedded demo model cannot read documents; name one with --model: {MODELS}")
     from ..documents.page_images import LeftOutFiles, find_each
     from ..documents.shown_pages import is_shown_page
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.command_lines import assert_refused, run
-from support.locked_pdfs import locked_pdf_bytes
 from support.made_adapters import write_peft
 from support.made_pdfs import ENCRYPTED, MadePage, pdf_bytes, write_pdf
 from support.page_indexes import run_index, write_documents
@@ -116,6 +115,10 @@ def test_bad_input_is_one_line(command, model, documents, index, checkpoint, tmp
     out = tmp_path / "out"
     for arguments, problem in (
         ([documents, "--out", out], "name the ColSmol model that makes the vectors by --model"),
+        (
+            [documents, "--out", out, "--model", "demo"],
+            "the embedded demo model makes no vectors; name a",
+        ),
         ([documents, "--out", out, "--model", checkpoint("smolvlm_256m")], "answers questions and makes no vectors"),
         ([documents, "--out", documents, "--model", model], "exists already and is no index of pages"),
         ([tmp_path / "nowhere", "--out", out, "--model", model], "no folder or file"),
@@ -278,21 +281,3 @@ def test_a_model_that_has_moved_is_named_again(command, documents, tmp_path):
     old.rename(new)
     assert_refused(command("search", tmp_path / "pages", "costs"), "was made with it; name its new place by --model")
     assert command("search", tmp_path / "pages", "costs", "--model", new).status == 0
-
-
-def test_locked_documents_are_indexed_and_shown_with_their_password(command, model, tmp_path):
-    (tmp_path / "locked.pdf").write_bytes(locked_pdf_bytes([MadePage(["Costs"], 100, 130)], "tea"))
-    (tmp_path / "word").write_text("tea\n")
-    options = ("--out", tmp_path / "pages", "--model", model, "--password-file", tmp_path / "word")
-    made = command("index", tmp_path / "locked.pdf", *options)
-    assert (made.status, made.err) == (0, "") and "1 pages of 1 document (1 new)" in made.out
-    shown = ("--html", tmp_path / "found.html", "--quiet")
-    assert command("search", tmp_path / "pages", "costs", *shown).status == 0
-    assert "No image" in (tmp_path / "found.html").read_text()
-    assert command("search", tmp_path / "pages", "costs", *shown, "--password", "tea").status == 0
-    assert "No image" not in (tmp_path / "found.html").read_text()
-    unused = command("search", tmp_path / "pages", "costs", "--password", "tea")
-    assert_refused(unused, "the password opens PDFs for --html and --answer, and neither is given")
-    assert all(b"tea" not in path.read_bytes() for path in (tmp_path / "pages").iterdir() if path.suffix == ".json")
-    write_pdf(tmp_path / "open.pdf", [MadePage(["Costs"], 100, 130)])
-    assert "note: no document needs the password" in command("index", tmp_path / "open.pdf", *options).err

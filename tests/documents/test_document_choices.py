@@ -24,10 +24,10 @@ PASSWORD = "tea at nine"
 def document(monkeypatch, capsys, tmp_path, document_checkpoint):
     """A function from arguments, and what the model says on every page, to the run's result."""
     monkeypatch.chdir(tmp_path)
-    answers = []
+    answers = ["<doctag><title>Tea</title>\n</doctag>"]
     force_tokens(monkeypatch, lambda key: tokens(answers[-1]))
 
-    def call(*arguments, answer="<doctag><title>Tea</title>\n</doctag>"):
+    def call(*arguments, answer=answers[0]):
         answers.append(answer)
         fixed = ("--model", document_checkpoint, "--scale", "0.5", "--out", "out")
         return run(monkeypatch, capsys, "document", *arguments, *fixed)

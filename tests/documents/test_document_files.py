@@ -142,12 +142,10 @@ def test_other_options_are_refused_and_other_content_is_read_again(document, beg
     assert len(begun) == 4
     (record,) = (tmp_path / "out" / ".pages").glob("*/00002.json")
     record.write_text("{")
-    for damaged in ("{", record.read_text().replace('"seconds"', '"Seconds"')):
-        record.write_text(damaged)
-        result = document("b.pdf", "--scale", "0.5", "--to", "json")
-        assert (result.status, len(begun)) == (0, 5) and "b.pdf, page 2: its record in out is damaged" in result.err
-        begun.pop()
-    assert "nothing was left to read" in document("b.pdf", "--scale", "0.5").err
+    record.write_text(record.read_text().replace('"stop"', "3"))
+    result = document("b.pdf", "--scale", "0.5")
+    assert (result.status, len(begun)) == (0, 5)
+    assert "note: b.pdf, page 2: its record in out is damaged; it is read again\n" in result.err
 
 
 def assert_refused_late(result, problem):
@@ -238,6 +236,8 @@ def test_what_cannot_be_done_is_refused_before_anything_is_read(document, tmp_pa
     assert_refused(
         document("a.pdf", model=None), "the embedded demo model cannot read documents; name one with --model"
     )
+    refused = document("a.pdf", model="demo")
+    assert_refused(refused, "the embedded demo model cannot read documents; name one with --model: ibm-granite/")
     assert_refused(document("a.pdf", "--task", "ocr"), "the task 'ocr' needs a region")
     assert_refused(document("a.pdf", "--region", "0,0,9,9"), "so a region has no effect")
     assert_refused(document("a.pdf", "--scale", "0"), "scale is 0")
