@@ -1,0 +1,55 @@
+"""What a configuration of PEFT's leaves out of its file, as PEFT would."""
+
+import pytest
+from support.made_adapters import GATE, write_peft
+
+from mlx_smolvlm.model.adapters.adapter_files import read_adapter
+
+VISION = "model.vision_model.encoder.layers.0.self_attn.q_proj"
+SHAPES = {GATE: (160, 96), VISION: (32, 32)}
+PLAIN = {"target_modules": ["q_proj", "gate_proj"]}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        PLAIN,
+        {"target_modules": None},
+        {"target_modules": "ALL-LINEAR"},
+        {"target_modules": r".*(text_model|vision_model).*\.(q|gate)_proj$"},
+        {"target_modules": r"(?!nothing).*"},  # of a kind that is not compared
+        {**PLAIN, "exclude_modules": ["k_proj"], "modules_to_save": ["lm_head"]},
+        {**PLAIN, "layers_to_transform": [0, 1], "layers_pattern": ["layers"]},
+        {"target_modules": [GATE, VISION], "layers_to_transform": 7},  # whole paths are taken whatever their layer
+    ],
+)
+def test_configurations_that_fit_their_files_are_read(tmp_path, fields):
+    assert len(read_adapter(write_peft(tmp_path / "adapter", SHAPES, **fields)).updates) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"target_modules": ["q_proj"]}, f"target_modules .*leaves out {GATE}"),
+        ({"target_modules": []}, f"target_modules .*leaves out {GATE}"),
+        ({"target_modules": "gate_proj"}, f"target_modules .*leaves out {GATE}"),  # of the whole path
+        ({**PLAIN, "exclude_modules": r".*vision.*"}, f"exclude_modules .*leaves out {VISION}"),
+        ({**PLAIN, "modules_to_save": ["vision_model"]}, f"modules_to_save .*leaves out {VISION}"),
+        ({**PLAIN, "layers_to_transform": 1}, f"layers_to_transform 1 leaves out {VISION}"),
+        ({**PLAIN, "layers_to_transform": [0, 1], "layers_pattern": "h"}, f"layers_to_transform .*leaves out {GATE}"),
+        ({**PLAIN, "layers_pattern": "layers"}, "layers_pattern has no effect without layers_to_transform"),
+        (
+            {"target_modules": ".*", "layers_to_transform": 1},
+            "layers_to_transform and layers_pattern need",
+        ),
+        ({"target_modules": "("}, "target_modules .* is no regular expression"),
+        ({"target_modules": 3}, "target_modules is 3, expected names"),
+        ({**PLAIN, "modules_to_save": "lm_head"}, "modules_to_save is 'lm_head', expected names"),
+        ({**PLAIN, "layers_to_transform": "1"}, "layers_to_transform is '1', expected numbers"),
+        ({**PLAIN, "kasa_config": {}}, "kasa_config {} is not supported"),
+    ],
+)
+def test_configurations_that_leave_out_layers_of_their_files_are_refused(tmp_path, fields, problem):
+    with pytest.raises(ValueError, match=rf"adapter_config.json: {problem}") as caught:
+        read_adapter(write_peft(tmp_path / "adapter", SHAPES, **fields))
+    assert "\n" not in str(caught.value)
