@@ -1,11 +1,13 @@
 """What a configuration of PEFT's leaves out of its file, as PEFT would."""
 
+import numpy as np
 import pytest
-from support.made_adapters import GATE, write_peft
+from support.made_adapters import GATE, peft_tensors, write_folder, write_peft
 
 from mlx_smolvlm.model.adapters.adapter_files import read_adapter
 
 VISION = "model.vision_model.encoder.layers.0.self_attn.q_proj"
+PATH = "language_model.layers.1.mlp.up_proj"
 SHAPES = {GATE: (160, 96), VISION: (32, 32)}
 PLAIN = {"target_modules": ["q_proj", "gate_proj"]}
 
@@ -53,3 +55,17 @@ def test_configurations_that_leave_out_layers_of_their_files_are_refused(tmp_pat
     with pytest.raises(ValueError, match=rf"adapter_config.json: {problem}") as caught:
         read_adapter(write_peft(tmp_path / "adapter", SHAPES, **fields))
     assert "\n" not in str(caught.value)
+
+
+def test_whole_weights_of_a_layer_that_is_adapted_are_refused(tmp_path):
+    folder = write_peft(tmp_path / "adapter", SHAPES)
+    tensors = {f"base_model.model.{name}": array for name, array in peft_tensors(folder).items()}
+    up = GATE.replace("gate_proj", "up_proj")
+    tensors[f"base_model.model.{up}.weight"] = np.zeros((160, 96), np.float32)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": [GATE, VISION]}
+    assert f"{PATH}.weight" in read_adapter(write_folder(tmp_path / "whole", config, tensors)).replaced
+    config["target_modules"] = "all-linear"
+    with pytest.raises(ValueError, match=f"target_modules 'all-linear' adapts {up}, but the file holds its weights"):
+        read_adapter(write_folder(tmp_path / "both", config, tensors))
+    config["modules_to_save"] = ["up_proj"]
+    assert len(read_adapter(write_folder(tmp_path / "saved", config, tensors)).replaced) == 1

@@ -19,12 +19,13 @@ _ALL_LINEAR = "all-linear"
 _NOT_LINEAR = ("lm_head", "embed_tokens", "patch_embedding", "position_embedding")  # of what can have matrices
 
 
-def check_targets(raw: dict[str, Any], modules: Iterable[str], where: Path) -> None:
+def check_targets(raw: dict[str, Any], modules: Iterable[str], whole: Iterable[str], where: Path) -> None:
     """Refuse a configuration that leaves out a layer of its file.
 
     Args:
         raw: the configuration.
         modules: paths of the layers that the file has matrices of.
+        whole: paths of those of which it holds the weights themselves, under their own names.
         where: the configuration's file.
 
     Raises:
@@ -53,6 +54,12 @@ def check_targets(raw: dict[str, Any], modules: Iterable[str], where: Path) -> N
             raise ValueError(
                 f"{where}: {by} {quoted(raw[by], 60)} leaves out {module}, but the file has matrices for it; "
                 "which of the two is meant cannot be told"
+            )
+    for module in sorted(whole):
+        if chosen.adapts(module):
+            raise ValueError(
+                f"{where}: target_modules {quoted(targets, 60)} adapts {module}, but the file holds its weights as a "
+                "whole; which of the two is meant cannot be told (modules_to_save names what is saved as a whole)"
             )
 
 
@@ -85,6 +92,10 @@ class _Chosen:
         number = _layer_number(module, raw.get("layers_pattern"))
         is_chosen = number is not None and (number in layers if isinstance(layers, list) else number == layers)
         return None if is_chosen else "layers_to_transform"
+
+    def adapts(self, module: str) -> bool:
+        """Whether a layer certainly gets matrices, so that its own weight has another name."""
+        return self._names("target_modules", module) is True and self.left_out_by(module) is None
 
     def _names(self, field: str, module: str) -> bool | None:
         """Whether a field names a layer; None if that cannot be told."""
