@@ -13,7 +13,7 @@ from .command_line.progress import Progress, duration, per_second
 from .command_line.retriever_arguments import add_retriever_arguments, open_retriever
 from .command_line.runner import CommandLine, one_line, refuse_tracebacks
 from .command_line.signals import Interruption
-from .command_line.standard_streams import line_start, say
+from .command_line.standard_streams import line_start, say, shown
 from .command_line.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def _run(arguments: argparse.Namespace) -> int:
             from .retrieval.manifest import is_index, read_manifest
             from .retrieval.pooling import MAX_POOL_FACTOR
         check_target(folder)
+        if not arguments.input:
+            read_manifest(folder)  # else an index would be made of nothing
         if target is not None:
             check_lancedb_target(target)
             if target == folder or folder in target.parents:
@@ -83,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 waiting.tell("exporting to LanceDB")
                 num_pages = export_lancedb(folder, target)
             if not arguments.quiet:
-                print(f"{target}: {num_pages} pages, for LanceDB")
+                print(f"{shown(target)}: {num_pages} pages, for LanceDB")
         return _SOME_FAILED if num_failed or missing or left_out.unread else 0
 
 
@@ -96,7 +98,7 @@ def _update(arguments: argparse.Namespace, writer: "IndexWriter", retriever: "Re
     def on_error(source: str, page: int | None, error: Exception) -> None:
         name, reason = source if page is None else f"{source}, page {page}", one_line(error)
         failed.append(name)
-        say(f"{line_start()}error: {reason if reason.startswith(source) else f'{name}: {reason}'}")
+        say(f"{line_start()}error: {reason if reason.startswith(shown(source)) else f'{shown(name)}: {reason}'}")
 
     start = time.monotonic()
     with Interruption() as interruption, Progress(not arguments.quiet) as progress:
@@ -115,7 +117,7 @@ def _update(arguments: argparse.Namespace, writer: "IndexWriter", retriever: "Re
         if not interruption.cancel.is_set():
             writer.finish()
     if interruption.received is not None:
-        say(f"stopped; what was done is kept in {writer.folder}. Run the same command again to do the rest")
+        say(f"stopped; what was done is kept in {shown(writer.folder)}. Run the same command again to do the rest")
     interruption.conclude()
     if not arguments.quiet:
         print(_summary(writer, plan, len(failed), len(gone), time.monotonic() - start))
@@ -128,7 +130,7 @@ def _summary(writer: "IndexWriter", plan: "UpdatePlan", num_failed: int, num_gon
     documents = len(manifest.documents)
     counts = {"new": plan.num_new, "changed": plan.num_changed, "unchanged": plan.num_unchanged, "removed": num_gone}
     what = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    line = f"{writer.folder}: {manifest.num_pages} pages of {documents} document{'s' * (documents != 1)}"
+    line = f"{shown(writer.folder)}: {manifest.num_pages} pages of {documents} document{'s' * (documents != 1)}"
     line += f" ({what})" if what else ""
     if plan.num_pages:
         line += f"; read {plan.num_pages} pages in {duration(seconds)}, {per_second(plan.num_pages / seconds, 'pages')}"

@@ -40,6 +40,9 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
     if (arguments.answer_pages or arguments.max_tokens) and not arguments.answer:
         option = "--answer-pages" if arguments.answer_pages else "--max-tokens"
         raise ValueError(f"{option} is about --answer MODEL; add it")
+    for option in ("--html", "--answer"):
+        if getattr(arguments, option[2:]) == "":
+            raise ValueError(f"{option} is empty; give it a value, or leave it out")
     if not arguments.query.strip():
         raise ValueError("the question is empty; name words to look for")
     folder = Path(arguments.index).expanduser().absolute()

@@ -14,7 +14,7 @@ from ..command_line.adapter_arguments import add_adapter_argument, loading_optio
 from ..command_line.progress import Progress
 from ..command_line.runner import BAD_INPUT, CommandLine, one_line, refuse_tracebacks
 from ..command_line.signals import Interruption, end_process, handled_by
-from ..command_line.standard_streams import say
+from ..command_line.standard_streams import say, shown
 from ..command_line.waiting import Waiting
 from ..files import refuse_unwritable
 from .from_doctags import convert_doctags
@@ -107,7 +107,7 @@ def _read_documents(arguments: argparse.Namespace) -> int:
         job = DocumentJob(documents, arguments.input, records, out)
         job.begin(settings, model_name(arguments), model_fingerprint(model))
         for source in job.changed:
-            say(f"note: {source} has changed since it was read; its pages are read again")
+            say(f"note: {shown(source)} has changed since it was read; its pages are read again")
         start, teller = time.monotonic(), PageTeller(arguments.max_tokens, MODELS)
         with Interruption() as interruption, Progress(not arguments.quiet) as progress:
             progress.stage(total=len(job.todo), unit="pages")
@@ -115,7 +115,7 @@ def _read_documents(arguments: argparse.Namespace) -> int:
                 teller.tell(reading)
                 progress.advance(note=f"{teller.num_errors} errors" if teller.num_errors else "")
         if interruption.received is not None:
-            say(f"stopped; the pages that are done are kept in {out}. Run the same command again to go on")
+            say(f"stopped; the pages that are done are kept in {shown(out)}. Run the same command again to go on")
         interruption.conclude()
     if not arguments.quiet:
         say(summary(job, documents, teller.num_errors, time.monotonic() - start))

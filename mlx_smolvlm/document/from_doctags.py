@@ -20,6 +20,8 @@ def convert_doctags(arguments: argparse.Namespace, reading: Mapping[str, Any]) -
     for name, default in reading.items():
         if getattr(arguments, name) != default:
             raise ValueError(f"--{name.replace('_', '-')} has no effect with --from-doctags; leave it out")
+    if not arguments.from_doctags:
+        raise ValueError("--from-doctags is empty; name a file of DocTags, or - for standard input")
     text = _read(arguments.from_doctags)
     target = _target(arguments.out, arguments.from_doctags, arguments.to)
     with starting.importing():

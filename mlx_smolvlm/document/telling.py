@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from ..command_line.progress import duration, per_second
+from ..command_line.progress import counted, duration, per_second
 from ..command_line.runner import one_line
-from ..command_line.standard_streams import line_start, say
+from ..command_line.standard_streams import line_start, say, shown
 
 if TYPE_CHECKING:
     from ..documents.document_job import DocumentJob, FoundDocument
@@ -25,10 +25,10 @@ class PageTeller:
         """A page is done."""
         from ..documents.tags import TAG
 
-        place = f"{reading.source}, page {reading.number}"
+        place = f"{shown(reading.source)}, page {reading.number}"
         if reading.error is not None:
             self.num_errors += 1
-            self._say(f"error: {place}: {one_line(reading.error).removeprefix(f'{reading.source}: ')}")
+            self._say(f"error: {place}: {one_line(reading.error).removeprefix(f'{shown(reading.source)}: ')}")
         elif reading.finish_reason == "length":
             why = "the end of the model's context" if reading.completion_tokens < self._max_tokens else "--max-tokens"
             self._say(f"{place}: cut after {reading.completion_tokens} tokens, {why}; what was read is kept")
@@ -45,7 +45,7 @@ class PageTeller:
 
 def summary(job: "DocumentJob", documents: "list[FoundDocument]", num_errors: int, seconds: float) -> str:
     """One line."""
-    line = f"{_plural(job.num_pages, 'page')} of {_plural(len(documents), 'document')}"
+    line = f"{counted(job.num_pages, 'page')} of {counted(len(documents), 'document')}"
     if job.partial:
         line += f", {len(job.partial)} of them cut"
     if num_errors:
@@ -55,7 +55,3 @@ def summary(job: "DocumentJob", documents: "list[FoundDocument]", num_errors: in
     if len(job.todo) < job.num_pages:
         line += f"; {job.num_pages - len(job.todo)} were read before"
     return f"{line}; {duration(seconds)}, {per_second(len(job.todo) / seconds, 'pages')}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -7,6 +7,7 @@ are known by the content of their document, so a file that was renamed is not re
 import fcntl
 import json
 import os
+import re
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,7 +22,14 @@ from .page_reading import PageReading
 FOLDER = ".pages"  # within the output folder
 _RUN, _OUTPUTS, _DOCUMENT = "run.json", "outputs.jsonl", "document.json"
 _MADE_BY = "mlx-smolvlm document"
-_FIELDS = ("doctags", "finish_reason", "prompt_tokens", "completion_tokens", "seconds")
+_FIELDS = {  # of a page's record
+    "doctags": str,
+    "finish_reason": str | None,
+    "prompt_tokens": int,
+    "completion_tokens": int,
+    "seconds": float | int,
+}
+_PAGE = re.compile(r"[0-9]{5,9}\.json")
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,8 @@ class PageRecords:
         """
         self._out = out
         folder = out / FOLDER
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise FileExistsError(f"{folder} is no folder of this program; name another folder with --out")
         folder.mkdir(parents=True, exist_ok=True)
         holds_anything = any(not path.name.startswith(".") for path in folder.iterdir())  # hidden: a killed process's
         if holds_anything and _read(folder / _RUN).get("made_by") != _MADE_BY:
@@ -133,7 +143,7 @@ class PageRecords:
     def numbers(self, digest: str) -> set[int]:
         """The pages of a document that are there."""
         with suppress(OSError):
-            return {int(path.stem) for path in (self._folder / digest).iterdir() if path.stem.isdigit()}
+            return {int(path.stem) for path in (self._folder / digest).iterdir() if _PAGE.fullmatch(path.name)}
         return set()
 
     def get(self, digest: str, number: int, source: str) -> PageReading:
@@ -141,7 +151,9 @@ class PageRecords:
         path = self._folder / digest / f"{number:05d}.json"
         record = _read(path)
         try:
-            width, height = record["size"]
+            width, height = map(int, record["size"])
+            if not all(isinstance(record[name], kind) for name, kind in _FIELDS.items()):
+                raise ValueError
             return PageReading(source, number, size=(width, height), **{name: record[name] for name in _FIELDS})
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{path} is damaged; remove it, and run the same command again") from None
@@ -203,7 +215,9 @@ class PageRecords:
 
 def _outputs(path: Path) -> Iterator[_Output]:
     """The lines of a list of outputs, in order; what was cut off by a kill is passed over."""
-    with suppress(FileNotFoundError), path.open(encoding="ascii", errors="replace") as file:
+    if not path.is_file():  # a pipe would be waited for
+        return
+    with path.open(encoding="ascii", errors="replace") as file:
         for line in file:
             with suppress(ValueError, TypeError):
                 yield _Output(**json.loads(line))
@@ -212,7 +226,7 @@ def _outputs(path: Path) -> Iterator[_Output]:
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object; empty if there is none."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..options import MediaOptions
-from .examples import Example
-from .training_row import TrainingRow
+from .dataset.examples import Example
+from .dataset.training_row import TrainingRow
 
 _PIECE, _PIECES = 16 * 1024, 1024  # bytes, and places, that are looked at in a file; all of smaller ones
 

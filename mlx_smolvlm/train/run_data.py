@@ -8,12 +8,12 @@ from hashlib import blake2b
 
 from ..command_line.arguments import media_options
 from ..processor.processor import Processor
-from .check import LeftOutRows, examples_of
-from .data_arguments import media_options_of, rows_of
-from .examples import Example
+from .dataset.data_arguments import media_options_of, rows_of
+from .dataset.examples import Example
+from .dataset.training_row import TrainingRow
 from .identity import data_digest
 from .recipe import Recipe
-from .training_row import TrainingRow
+from .reports.check import LeftOutRows, examples_of
 
 
 @dataclass(frozen=True)

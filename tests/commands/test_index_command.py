@@ -124,6 +124,8 @@ def test_bad_input_is_one_line(command, model, documents, index, checkpoint, tmp
             "--pool-factor is 0, expected 1 (none) to 16",
         ),
         ([documents, "--out", "", "--model", model], "--out is empty"),
+        (["--out", out, "--model", model, "--prune"], "is no index of pages"),
+        ([documents, "--out", out, "--model", ""], "--model is empty"),
     ):
         assert_refused(command("index", *arguments), problem)
     assert not os.path.lexists(out)
@@ -132,6 +134,8 @@ def test_bad_input_is_one_line(command, model, documents, index, checkpoint, tmp
         ([index, "what is <image>"], "holds <image>, which stands for an image"),
         ([index, "word " * 10_000], "tokens, and the model's context is 8192; shorten it"),
         ([index, "costs", "--top-k", 0], "--top-k is 0, expected at least 1"),
+        ([index, "costs", "--html", ""], "--html is empty"),
+        ([index, "costs", "--answer", ""], "--answer is empty"),
         ([index, "costs", "--model", tmp_path / "gone"], "no folder"),
     ):
         assert_refused(command("search", *arguments), problem)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -141,13 +142,30 @@ def test_other_options_are_refused_and_other_content_is_read_again(document, beg
     assert "nothing was left to read" in document("b.pdf", "--scale", "0.5").err
     assert len(begun) == 4
     (record,) = (tmp_path / "out" / ".pages").glob("*/00002.json")
-    record.write_text("{")
-    assert_refused_late(document("b.pdf", "--scale", "0.5"), "00002.json is damaged; remove it")
+    whole = record.read_text()
+    for damaged in ("{", "[]", re.sub('"doctags": ".*?[^\\\\]",', '"doctags": null,', whole)):
+        record.write_text(damaged)
+        assert_refused_late(document("b.pdf", "--scale", "0.5"), "00002.json is damaged; remove it")
+    record.write_text(whole)
+    record.with_name("\u00b2.json").touch()  # a digit, and no number
+    for file in (tmp_path / "out" / ".pages" / "outputs.jsonl", record.parent / "document.json"):
+        file.unlink()
+        os.mkfifo(file)  # which nobody writes
+    assert_refused_late(document("b.pdf", "--scale", "0.5"), "no file that this command has written")
 
 
 def assert_refused_late(result, problem):
     assert result.status == 2
     assert problem in result.err.splitlines()[-1] and "Traceback" not in result.err
+
+
+def test_names_of_files_cannot_steer_a_terminal(document, begun, tmp_path):
+    """Those in a folder may be anybody's."""
+    (tmp_path / "in").mkdir()
+    write_pdf(tmp_path / "in" / "a\x1b[2J\nb.pdf", [SMALL])
+    result = document("in", "--max-tokens", 2)
+    assert result.status == 1 and "a\\x1b[2J\\nb.pdf, page 1: cut after 2 tokens" in result.err
+    assert "\x1b" not in result.err
 
 
 def test_files_of_others_stay(document, begun, tmp_path):

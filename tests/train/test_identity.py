@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mlx_smolvlm import MediaOptions
+from mlx_smolvlm.train.dataset.training_row import TrainingRow
 from mlx_smolvlm.train.identity import data_digest, folder_digest
-from mlx_smolvlm.train.training_row import TrainingRow
 
 
 def digest_of(item, **options):

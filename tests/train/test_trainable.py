@@ -10,10 +10,10 @@ from support.training import batch_of, examples_of, trainable_of, write_rows
 import mlx_smolvlm
 from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
 from mlx_smolvlm.model.adapters.adapter_export import peft_files
-from mlx_smolvlm.train.forward import token_losses
-from mlx_smolvlm.train.optimization import Optimization, gradients_of
+from mlx_smolvlm.train.learning.forward import token_losses
+from mlx_smolvlm.train.learning.optimization import Optimization, gradients_of
+from mlx_smolvlm.train.learning.targets import hf_path
 from mlx_smolvlm.train.recipe import Recipe
-from mlx_smolvlm.train.targets import hf_path
 
 NOTEBOOK = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Q = "model.text_model.layers.0.self_attn.q_proj"
