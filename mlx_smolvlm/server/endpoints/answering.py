@@ -97,6 +97,8 @@ class Generation:
         self.jobs.append(
             self._engine.submit(self.plan.request, options, lambda event: self._events.put_nowait((number, event)))
         )
+        if self._engine.state == "dead":  # since the request was let in: nobody may see what was submitted
+            raise ApiError(503, "engine_dead", "the engine has ended; restart the server, whose log says why")
 
 
 def too_late(limit_s: float) -> ApiError:
