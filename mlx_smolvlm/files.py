@@ -76,11 +76,18 @@ def refuse_foreign(target: Path, is_own: Callable[[Path], bool], what: str) -> N
         raise FileExistsError(f"{target} exists already and is no {what}; choose another name, or remove it first")
 
 
-def refuse_unwritable(folder: Path) -> None:
-    """Raise PermissionError if nothing can be written in `folder`, or if it is not there and cannot be made."""
+def refuse_unwritable(folder: Path, option: str = "--out") -> None:
+    """Raise an OSError that names `option` if nothing can be written in `folder`, or if it is not there and cannot be
+    made."""
     place = folder if folder.is_dir() else next(parent for parent in folder.absolute().parents if parent.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(f"{place} is a file, so there is no folder in it; choose another {option}")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise PermissionError(f"{place} may not be written; choose another --out")
+        raise PermissionError(f"{place} may not be written; choose another {option}")
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=place))  # of file systems that cannot be written by anybody
+    except OSError as error:
+        raise type(error)(f"{place} cannot be written ({error.strerror}); choose another {option}") from None
 
 
 def refuse_to_replace(target: Path) -> None:

@@ -44,11 +44,16 @@ def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
 
     speed = parser.add_argument_group("speed and memory")
     speed.add_argument("--speculate", type=int, metavar="N", help="prompt lookup: draft N tokens from the text")
-    speed.add_argument("--kv-bits", type=int, choices=(4, 8), help="quantize the keys and values of the context")
-    speed.add_argument("--kv-group-size", type=int, default=64, metavar="N", help="numbers per scale (default: 64)")
-    speed.add_argument("--quantized-kv-start", type=int, default=0, metavar="N", help="quantize beyond N tokens")
+    add_cache_arguments(speed)
     speed.add_argument("--max-kv-size", type=int, metavar="N", help="tokens seen: the first 4 and the latest")
     speed.add_argument("--prefill-chunk", type=int, default=512, metavar="N", help="prompt tokens read at a time")
+
+
+def add_cache_arguments(group: argparse._ArgumentGroup) -> None:
+    """How keys and values are quantized."""
+    group.add_argument("--kv-bits", type=int, choices=(4, 8), help="quantize the keys and values of the context")
+    group.add_argument("--kv-group-size", type=int, default=64, metavar="N", help="numbers per scale (default: 64)")
+    group.add_argument("--quantized-kv-start", type=int, default=0, metavar="N", help="quantize beyond N tokens")
 
 
 def add_media_arguments(parser: argparse.ArgumentParser) -> None:

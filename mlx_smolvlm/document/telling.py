@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ..command_line.progress import duration, per_second
+from ..command_line.progress import counted, duration, per_second
 from ..command_line.runner import one_line
 from ..command_line.standard_streams import line_start, say, shown
 
@@ -45,7 +45,7 @@ class PageTeller:
 
 def summary(job: "DocumentJob", documents: "list[FoundDocument]", num_errors: int, seconds: float) -> str:
     """One line."""
-    line = f"{_plural(job.num_pages, 'page')} of {_plural(len(documents), 'document')}"
+    line = f"{counted(job.num_pages, 'page')} of {counted(len(documents), 'document')}"
     if job.partial:
         line += f", {len(job.partial)} of them cut"
     if num_errors:
@@ -55,7 +55,3 @@ def summary(job: "DocumentJob", documents: "list[FoundDocument]", num_errors: in
     if len(job.todo) < job.num_pages:
         line += f"; {job.num_pages - len(job.todo)} were read before"
     return f"{line}; {duration(seconds)}, {per_second(len(job.todo) / seconds, 'pages')}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

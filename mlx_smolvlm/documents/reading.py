@@ -137,6 +137,9 @@ def read_pages(
             max_feature_bytes=_FEATURE_BYTES,
             max_prefix_bytes=0,
             max_pause_s=None,
+            kv_bits=options.kv_bits,
+            kv_group_size=options.kv_group_size,
+            quantized_kv_start=options.quantized_kv_start,
         ) as rows,
     ):
         is_ended = False

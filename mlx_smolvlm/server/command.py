@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 from ..command_line import starting
 from ..command_line.adapter_arguments import add_adapter_argument
+from ..command_line.arguments import add_cache_arguments
 from ..command_line.runner import CommandLine, refuse_tracebacks
 from .settings import LOG_LEVELS, MIB, ServerSettings
 
@@ -162,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MIB",
         help=f"features of images (default: {defaults.max_feature_bytes / MIB:g})",
     )
+    add_cache_arguments(bounds)
     for name, unit in _LIMITS.items():
         value = getattr(defaults, name)
         bounds.add_argument(

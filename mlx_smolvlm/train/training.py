@@ -1,5 +1,6 @@
 """The loop of a run: rows -> gradients -> steps, with the state kept so that it can go on."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from .run_folder import RunFolder
 from .validation import Validation, best_step, is_over, losses_of
 
 _STEPS_PER_CLEANING = 16
+_ADVICE = "the learning rate may be too high, or the type too narrow (--dtype bfloat16 or float32)"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class TrainingRun:
 
     Attributes:
         optimization: the optimizer, which knows how many steps are done.
+        last_loss: on some rows of the last step, after it; None before, and where nothing is trained.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class TrainingRun:
         self._save_every = save_every
         self._rank, self._num_ranks = rank, num_ranks
         self._saved = -1  # step of the newest state
+        self.last_loss: float | None = None
 
     @property
     def warmup(self) -> int:
@@ -142,6 +146,8 @@ class TrainingRun:
                     mx.clear_cache()  # buffers of lengths that may not come again
                 self._validate()
                 yield StepReport(optimization.step, gradients.loss, num_tokens, seconds)
+            if optimization.step == optimization.num_steps:
+                self._check_result()
         finally:
             self.save()
 
@@ -185,10 +191,17 @@ class TrainingRun:
         if gradients.are_finite:
             return
         what = f"the loss is {gradients.loss}" if gradients.loss != gradients.loss else "the gradients are not finite"
-        raise ValueError(
-            f"step {self.optimization.step + 1}: {what}; the learning rate may be too high, or the type too narrow "
-            "(--dtype bfloat16 or float32)"
-        )
+        raise ValueError(f"step {self.optimization.step + 1}: {what}; {_ADVICE}")
+
+    def _check_result(self) -> None:
+        """Look at the loss once more: that of each step was measured before the step was taken."""
+        batch = next((batch for batch in self._micro_batches(self.optimization.step - 1) if batch.num_losses), None)
+        if batch is None:
+            return
+        losses = self._losses(self._trainable, batch, False)
+        self.last_loss = losses.mean().item()  # type: ignore[assignment]
+        if not math.isfinite(losses.sum().item()):  # type: ignore[arg-type]
+            raise ValueError(f"after the last step the loss is not finite; {_ADVICE}")
 
     def _metrics(self, gradients: Gradients, rate: float, num_tokens: int, seconds: float) -> dict[str, Any]:
         return {

@@ -107,7 +107,7 @@ def after(delay_s, work):
     return result, took_s
 
 
-@pytest.mark.parametrize("count", [6, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [4, pytest.param(500, marks=pytest.mark.slow)])
 def test_random_cancels_in_all_stages(demo, server, count):
     for way in WAYS:  # what is made once for all: streams, readers of formats
         way(demo, threading.Event(), media("file", server))

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.bridge import Program, helper, text_of
+from support.fake_hub import NAME, fake_hub
 from support.layout import PACKAGE, ROOT
 
 PICTURE = str(PACKAGE / "demo" / "picture.png")
@@ -52,6 +54,23 @@ def test_the_helper_answers_and_nothing_else_reaches_the_wire():
         assert event["kind"] == "invalid_request" and "longer than 1 MiB" in event["message"]
         assert process.ended(within_s=20) == 65
         assert set(process.process.stderr.read().splitlines()) == {b"printed", b"written"}
+
+
+def test_a_download_tells_its_bytes_and_draws_no_bars(tmp_path):
+    folder = PACKAGE / "demo" / "model"
+    with fake_hub(folder) as address:
+        settings = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+        with helper(f"import os; os.environ.update({settings})") as process:
+            *progress, loaded = Program(process).ask("load", model=NAME)
+            assert loaded["event"] == "loaded", loaded
+            process.socket.shutdown(socket.SHUT_WR)
+            assert process.ended(within_s=5) == 0
+            assert process.process.stderr.read() == b""
+    bytes_told = [(event["done_bytes"], event["total_bytes"]) for event in progress if event["what"] == "downloading"]
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    assert bytes_told == sorted(bytes_told) and bytes_told[-1] == (size, size)
+    assert all(event["fraction"] is None for event in progress if event["what"] != "downloading")
+    assert progress[-1]["what"] == "loading the model"
 
 
 def test_cancelling_on_the_wire_and_the_end_of_the_input():

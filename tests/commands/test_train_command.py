@@ -165,7 +165,7 @@ def test_what_cannot_be_done_is_refused_before_any_step(train, tmp_path, options
 
 def test_a_result_that_is_not_finite_is_not_written(train, tmp_path):
     result = train("out", "--steps", 1, "--learning-rate", "1e300")
-    assert result.status == 2 and "is not finite after the last step" in result.err
+    assert result.status == 2 and "after the last step the loss is not finite" in result.err
     assert not (tmp_path / "out").exists()
 
 

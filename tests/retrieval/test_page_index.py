@@ -31,7 +31,7 @@ def test_a_search_finds_what_brute_force_finds(tmp_path, monkeypatch):
     run_index(tmp_path / "index", paths)
     expected = brute_force(paths, counts)
     assert_same(scores_of(tmp_path / "index"), expected)
-    monkeypatch.setattr("mlx_smolvlm.retrieval.page_index._CPU_BLOCK_BYTES", 100)
+    monkeypatch.setattr("mlx_smolvlm.retrieval.cpu_scores._BLOCK_BYTES", 100)
     assert_same(scores_of(tmp_path / "index"), expected)
     assert_same(scores_of(tmp_path / "index", 4), expected[:4])
 

@@ -23,6 +23,11 @@ REFUSED = {
     "stop_token_ids": [1],
     "guided_json": {},
     "chat_template": "x",
+    "truncate_prompt_tokens": 9,
+    "priority": 1,
+    "n_predict": 5,
+    "return_tokens_as_token_ids": True,
+    "include_stop_str_in_output": True,
     "echo_": None,
 }
 WRONG = {
@@ -45,6 +50,8 @@ WRONG = {
     "media_io_kwargs": [3, {"image": {}}, {"video": {"num_frames": "x"}}, {"video": {"frames": 1}}],
     "structured_outputs": [{"choice": ["a"]}, {"regex": 3}, {"regex": "("}],
     "stream_options": [{"include_usage": True}, 3],
+    "return_progress": [1, True],
+    "return_token_ids": ["true"],
     "messages": [
         [],
         "x",
@@ -53,6 +60,9 @@ WRONG = {
         [{"role": "x", "content": "x"}],
         [{"role": "user"}],
         [{"role": "user", "content": []}],
+        [{"role": "user", "content": "x", "images": ["a"]}],
+        [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "data:,", "fps": 2}}]}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}, "max_pixels": 9}]}],
     ],
 }
 
@@ -105,6 +115,9 @@ def test_what_changes_nothing_is_ignored(server):
         "presence_penalty": 0,
         "frequency_penalty": 0.0,
         "unheard_of": {"x": 1},
+        "return_progress": False,
+        "typical_p": 1.0,
+        "priority": 0,
         "response_format": {"type": "text"},
         "top_k": -1,
         "max_completion_tokens": None,

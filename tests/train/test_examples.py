@@ -103,7 +103,7 @@ def test_a_template_with_other_roles_and_one_that_marks_the_answer(processor_of)
     processor = with_template(processor, MARKED)
     turns = row(("user", "One?"), ("assistant", "1"), ("user", "Two?"), ("assistant", "2"))
     assert said(processor, make_example(processor, turns)) == "12"
-    assert said(processor, make_example(processor, row(("user", "One?"), ("assistant", "1"), first=1))) == "1"
+    assert said(processor, make_example(processor, row(("user", "One?"), ("assistant", "1"), first=1))) == "assistant:1"
 
 
 @pytest.mark.parametrize(

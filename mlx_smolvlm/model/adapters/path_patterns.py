@@ -35,6 +35,11 @@ class PathPattern:
         if self._at < len(pattern):
             raise ValueError(f"{pattern[self._at]!r} at {self._at} has no counterpart")
 
+    def matches(self, text: str) -> bool:
+        """Whether the whole text matches. Raises ValueError if it takes too many steps."""
+        self._steps = 0
+        return len(text) in self._ends(text, {0})
+
     def matches_end(self, text: str) -> bool:
         """Whether the whole text matches, or what follows one of its dots.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from ...media.prefetch import as_exception
 from ...options import FetchPolicy, MediaOptions
 from ..errors import ApiError, bad_request
 from ..settings import ServerSettings
@@ -243,7 +244,15 @@ class Intake:
             if gone.is_set():
                 raise Abandoned
 
-        future: Future[T] = pool.submit(work, check)
+        def guarded() -> T:
+            try:
+                return work(check)
+            except Exception:
+                raise
+            except BaseException as error:  # a SystemExit would end the event loop
+                raise as_exception(error) from error
+
+        future: Future[T] = pool.submit(guarded)
         waiting = asyncio.wrap_future(future)
         try:
             return await asyncio.shield(waiting)
@@ -279,7 +288,7 @@ def _tolerant(source: Any) -> Any:
 
 def _is_own_fault(error: Exception) -> bool:
     """Whether the request is sound, and this machine has no room for it."""
-    from ...engine.rows import SYSTEM_ERRNOS
+    from ...engine.preparing import SYSTEM_ERRNOS
 
     return isinstance(error, OSError) and error.errno in SYSTEM_ERRNOS
 

@@ -7,6 +7,7 @@ from typing import Any
 from ...options import quoted
 from ..errors import bad_request
 from .fields import BodyFields
+from .known_fields import OF_COMPLETIONS
 from .translation import Rename, renaming
 
 LATEST = ":latest"  # the tag that clients add to a name
@@ -38,6 +39,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "raw": (False,),
     "tools": ([],),
     "n": (1,),
+    **OF_COMPLETIONS,
 }
 ADVICE = {
     "think": "the model does not think",
@@ -47,6 +49,7 @@ ADVICE = {
     "raw": "/v1/completions takes raw prompts",
     "tools": "the model calls no tools",
     "n": "a response has one answer",
+    **dict.fromkeys(OF_COMPLETIONS, "/v1/chat/completions has it"),
 }
 # Fields of the body, which are no options.
 OF_BODY = ("model", "messages", "stream", "logprobs", "top_logprobs", "response_format")

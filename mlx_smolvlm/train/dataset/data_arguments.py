@@ -32,7 +32,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="fields of rows that are not used; all others are used or refused",
     )
     data.add_argument("--preference", action="store_true", help="rows have a chosen and a rejected answer (DPO)")
-    data.add_argument("--beta", type=float, default=0.1, metavar="B", help="of DPO: smaller leaves the base further")
+    data.add_argument(
+        "--beta",
+        type=float,
+        default=0.1,
+        metavar="B",
+        help="of DPO (default: 0.1): the smaller, the further the model may leave the one it was",
+    )
     held = parser.add_argument_group("validation")
     held.add_argument("--validation", metavar="ROWS", help="held rows, read as --data is; the best step is kept")
     held.add_argument("--validation-share", type=float, metavar="S", help="hold this share of the rows, such as 0.1")

@@ -12,6 +12,7 @@ from .training_row import RowError
 
 Entry = tuple[str, dict[str, Any] | RowError]
 """A row's name, and its fields or why it cannot be read."""
+_CONVERSATION = {"question", "answer", "prompt", "completion", "messages", "conversations", "chosen", "rejected"}
 _COLUMNS = ("question", "prompt", "answer", "completion", "messages", "conversations", "image", "file_name")
 _DELIMITERS = (",", ";", "\t")  # a spreadsheet takes the second where the comma separates decimals
 
@@ -53,9 +54,10 @@ def delimited(path: Path) -> Iterator[Entry]:
             delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(header)
             rows = csv.reader(file, delimiter=delimiter, strict=True)
             columns = [column.strip() for column in next(rows, [])]
-            if not set(columns) & set(_COLUMNS):
+            if not set(columns) & _CONVERSATION:
                 raise ValueError(
-                    f"{path} begins with the columns {quoted(', '.join(columns))}; expected image, question and answer"
+                    f"{path} begins with the columns {quoted(', '.join(columns))}; expected image, question and answer "
+                    "in the first line; a caption is the answer to a question such as 'Describe this image.'"
                 )
             _without_doubles([(column, None) for column in columns])
             line = rows.line_num

@@ -194,9 +194,8 @@ def _check_turns(messages: list[dict[str, Any]], first: int) -> None:
     speakers = [role for role in roles if role != "system"]
     if speakers[0] == "assistant":
         raise ValueError("begins with the assistant, expected a turn of the user first")
-    for role, following in pairwise(speakers):
-        if role == following:
-            raise ValueError(f"has two turns of the {role} in a row, expected user and assistant in turn; join them")
+    if ("user", "user") in pairwise(speakers):  # two answers in a row are fine: both are trained, as TRL does it
+        raise ValueError("has two turns of the user in a row; join them, or put the answer between them")
 
 
 def _rendered(fields: dict[str, Any], name: str, unplaced: dict[str, list[Any]]) -> TrainingRow:

@@ -28,7 +28,8 @@ class TrainingRow:
         name: file and line, as errors call it: "rows.jsonl:12".
         messages: in Hugging Face's form, every image and video in its place, with its source in full; empty if
             `rendered` is given.
-        first: number of the message from which on the assistant's turns are trained; what stands before is context.
+        first: number of the message with which a completion begins, all of which is trained; 0 where there is no prompt
+            of its own, and the assistant's turns are trained.
         rendered: a prompt and its completion as text that needs no template, with markers; None for `messages`.
         images: the sources of the images that `rendered` has markers for.
     """

@@ -1,4 +1,4 @@
-"""Examples -> micro-batches: rows side by side, with their tiles or features, and for pairs what the base thinks."""
+"""Examples -> micro-batches: rows side by side, their tiles or features, and for pairs what the reference thinks."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from ..dataset.examples import Example
 from .forward import MicroBatch
-from .preferences import as_the_base, log_ratios
+from .preferences import as_it_began, log_ratios
 from .stored_features import StoredFeatures
 from .trainable import Trainable
 
@@ -34,6 +34,7 @@ class MicroBatches:
         self._examples = examples
         self._features = features
         self._are_pairs = are_pairs
+        self._initial = dict(trainable.parameters) if are_pairs else {}  # made before a run goes on from its state
         self._references: dict[int, float] = {}
 
     def of(self, rows: Sequence[int], name: str) -> MicroBatch:
@@ -68,9 +69,9 @@ class MicroBatches:
         )
 
     def _reference(self, row: int) -> float:
-        """What `log_ratios` is for the base: of a pair by itself, so that it is the same in every batch."""
+        """What `log_ratios` was when training began: of a pair by itself, so that it is the same in every batch."""
         if row not in self._references:
-            with as_the_base(self._trainable):
+            with as_it_began(self._trainable, self._initial):
                 ratio = log_ratios(self._trainable, self._of([row, row + 1], "", None))
                 self._references[row] = ratio.item()  # type: ignore[assignment]
         return self._references[row]

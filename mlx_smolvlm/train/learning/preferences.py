@@ -1,18 +1,17 @@
-"""Direct preference optimization: the chosen answer becomes likelier than the rejected one, measured against the base.
+"""Direct preference optimization: the chosen answer becomes likelier than the rejected one, compared with a reference.
 
 The loss is TRL's (`trainer/dpo_trainer.py`, loss "sigmoid"): with the log probability of an answer the sum over its
-tokens, -log sigmoid(beta * ((chosen - rejected) - (chosen - rejected of the base))), a mean over pairs.
+tokens, -log sigmoid(beta * ((chosen - rejected) - (chosen - rejected of the reference))), a mean over pairs. The
+reference is the model with which training began, as in TRL: the base, or the base with the adapter that is continued.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import mlx.core as mx
 import numpy as np
 
-from ...model.adapters.attaching import put_layer
 from .forward import MicroBatch, token_losses
-from .low_rank import LowRankEmbedding, LowRankLinear
 from .trainable import Trainable
 
 
@@ -21,9 +20,9 @@ def pair_losses(trainable: Trainable, batch: MicroBatch, checkpoint: bool = Fals
 
     Args:
         trainable: the model.
-        batch: rows, a chosen and a rejected answer in turn, with a `reference`: what `log_ratios` is for the base.
+        batch: rows, a chosen and a rejected answer in turn, with a `reference`: what `log_ratios` is for it.
         checkpoint: as in `token_losses`.
-        beta: how far the model may leave the base; the smaller, the further.
+        beta: how far the model may leave the reference; the smaller, the further.
     """
     assert batch.reference is not None
     return mx.logaddexp(mx.array(0.0), -beta * (log_ratios(trainable, batch, checkpoint) - batch.reference))
@@ -39,24 +38,12 @@ def log_ratios(trainable: Trainable, batch: MicroBatch, checkpoint: bool = False
 
 
 @contextmanager
-def as_the_base(trainable: Trainable) -> Iterator[None]:
-    """Within: the model is the base, without what is trained.
-
-    Raises:
-        ValueError: whole tensors are trained, which the base has no copy of.
-    """
-    layers = {
-        path: layer
-        for path, layer in trainable.model.named_modules()
-        if isinstance(layer, LowRankLinear | LowRankEmbedding)
-    }
-    whole = [name for name in trainable.parameters if name.rpartition(".")[0] not in layers]
-    if whole:
-        raise ValueError(f"preferences are measured against the base, but {whole[0]} is trained as a whole")
-    for path, layer in layers.items():
-        put_layer(trainable.model, path, layer.base)
+def as_it_began(trainable: Trainable, initial: Mapping[str, mx.array]) -> Iterator[None]:
+    """Within: the model has these parameters, and no dropout."""
+    rate, trainable.noise.rate = trainable.noise.rate, 0.0
+    trainable.put(initial)
     try:
         yield
     finally:
-        for path, layer in layers.items():
-            put_layer(trainable.model, path, layer)
+        trainable.noise.rate = rate
+        trainable.put(trainable.parameters)

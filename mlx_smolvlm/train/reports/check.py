@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from ...command_line.arguments import media_options
 from ...command_line.runner import print_json
 from ...command_line.standard_streams import say
 from ...media.urls import printable
@@ -56,14 +57,12 @@ def examples_of(
 
 
 def run_check(arguments: argparse.Namespace, processor: Processor) -> None:
-    """Print each row of `--data`, and write `--html`.
+    """Print each row of `--data` and of `--validation`, and write `--html`.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: no rows, or what is wrong with files or rows.
         OSError: the page cannot be written.
     """
-    left_out = LeftOutRows()
-    num_rows = num_trained = 0
     is_coloured = sys.stdout.isatty()
     with ExitStack() as opened:
         page = None
@@ -71,17 +70,23 @@ def run_check(arguments: argparse.Namespace, processor: Processor) -> None:
             from .check_page import CheckPage
 
             page = opened.enter_context(CheckPage(Path(arguments.html).expanduser(), arguments.data, processor))
-        rows = rows_of(arguments, arguments.data, left_out)
-        for example in examples_of(arguments, processor, rows, media_options_of(arguments, rows), left_out):
-            num_rows += 1
-            num_trained += int(example.trained.sum())
-            if arguments.json:
-                print_json(as_record(example))
-            elif page is None:
-                print(shown(example, processor, is_coloured))
-            if page is not None:
-                page.add(example)
-    left_out.say_count()
-    if not num_rows:
-        raise ValueError(f"{arguments.data}: no row is left to train on")
-    say(f"rows: {num_rows}, trained tokens: {num_trained}")
+        for path in filter(None, (arguments.data, arguments.validation)):
+            left_out = LeftOutRows()
+            num_rows = num_trained = 0
+            rows = rows_of(arguments, path, left_out)
+            is_main = path == arguments.data
+            options = media_options_of(arguments, rows) if is_main else media_options(arguments)
+            for example in examples_of(arguments, processor, rows, options, left_out):
+                num_rows += 1
+                num_trained += int(example.trained.sum())
+                if arguments.json:
+                    print_json(as_record(example))
+                elif page is None:
+                    print(shown(example, processor, is_coloured))
+                if page is not None:
+                    page.add(example)
+            left_out.say_count()
+            if not num_rows:
+                raise ValueError(f"{path}: no row is left to {'train on' if is_main else 'validate on'}")
+            of = f"{path}: " if arguments.validation else ""
+            say(f"{of}rows: {num_rows}, trained tokens: {num_trained}")

@@ -69,6 +69,11 @@ public struct Pixels: Sendable, Hashable {
     }
 }
 
+extension URL {
+    /// What Python is given: the path of a file. Another address is not fetched, but named by the error that follows.
+    var pathOrAddress: String { isFileURL ? path : absoluteString }
+}
+
 /// The bytes that go with a request.
 struct Attachments {
     var data: [Data] = []
@@ -86,7 +91,7 @@ struct Attachments {
         .array(
             images.map {
                 switch $0 {
-                case .file(let url): ["path": .string(url.path)]
+                case .file(let url): ["path": .string(url.pathOrAddress)]
                 case .encoded(let bytes): ["attachment": add(bytes)]
                 case .pixels(let pixels): add(pixels)
                 }
@@ -97,7 +102,7 @@ struct Attachments {
         .array(
             videos.map {
                 switch $0 {
-                case .file(let url): ["path": .string(url.path)]
+                case .file(let url): ["path": .string(url.pathOrAddress)]
                 case .frames(let frames, let times, let duration):
                     [
                         "frames": .array(frames.map { add($0) }), "times_s": .array(times.map { .number($0) }),

@@ -32,7 +32,8 @@ public enum SmolVLMError: Error, Sendable, Equatable, LocalizedError {
         case .invalidRequest(let message), .fileNotFound(let message), .network(let message), .outOfMemory(let message):
             message
         case .helperEnded(let status, let lastOutput):
-            "the helper process ended with status \(status)\(lastOutput.isEmpty ? "" : ": \(lastOutput)")"
+            "the helper process ended \(status < 0 ? "by signal \(-status)" : "with status \(status)")"
+                + (lastOutput.isEmpty ? "" : ": \(lastOutput)")
         case .python(let kind, let message):
             "\(kind): \(message)"
         case .closed:
