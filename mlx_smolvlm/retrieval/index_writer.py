@@ -210,6 +210,8 @@ class IndexWriter:
         except OSError as error:  # of a write, it does not name the file
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+            if error.errno is None:  # numpy's own
+                raise OSError(f"{path} could not be written ({error}); the disk may be full") from None
             raise OSError(error.errno, error.strerror, str(path)) from None
         return chunk
 

@@ -44,6 +44,8 @@ def main() -> None:
 
 def _settings(arguments: argparse.Namespace) -> ServerSettings:
     values = {name: value for name, value in vars(arguments).items() if name in ServerSettings.__annotations__}
+    if arguments.api_key == "":  # a variable that is not set must not open the server
+        raise ValueError(f"--api-key is empty; give it a value, or leave it out for that of {KEY_VARIABLE}")
     values["api_key"] = arguments.api_key or os.environ.get(KEY_VARIABLE) or None
     values["fetch_public"] = arguments.allow_urls == "public"
     for name, unit in (("max_cache_bytes", GIB), ("max_feature_bytes", MIB), ("max_prefix_bytes", MIB)):

@@ -196,6 +196,20 @@ def test_silence_is_filled_with_comments(demo):
         assert ": keep-alive\n\n" in text and text.endswith("data: [DONE]\n\n")
 
 
+def test_a_request_that_was_let_in_before_the_engine_ended_is_told_so(demo):
+    """It waited for a place in the queue that nobody looked into."""
+
+    def end():
+        raise SystemExit
+
+    with running_server(demo) as server:
+        server.engine._rows.step = end
+        assert server.post("Hello").json()["error"]["code"] == "engine_dead"
+        server.engine.check_ready = lambda: None  # as a moment before
+        late = server.post("Hello")
+        assert (late.status_code, late.json()["error"]["code"]) == (503, "engine_dead")
+
+
 def test_a_step_that_fails_ends_its_answers_and_no_others(demo):
     with running_server(demo) as server:
         step, failures = server.engine._rows.step, iter([True])

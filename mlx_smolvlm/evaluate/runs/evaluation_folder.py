@@ -78,8 +78,13 @@ class EvaluationFolder:
 
     def add(self, result: Result, timing: Result) -> None:
         """The next row's line."""
-        self._results.write(_line(result))
-        self._timings.write(_line(timing))
+        for file, record in ((self._results, result), (self._timings, timing)):
+            left = _line(record)
+            try:
+                while left:  # the system may take less than all of it
+                    left = left[file.write(left) :]
+            except OSError as error:  # of a write, it does not name the file
+                raise OSError(error.errno, error.strerror, file.name) from None
         self.done += 1
 
     def note_places(self, paths: Sequence[Path], image_root: Path | None) -> None:
