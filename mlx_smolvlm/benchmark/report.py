@@ -18,6 +18,7 @@ import mlx.core as mx
 
 from .. import __version__
 from ..command_line.drawings import figure_class, write_drawing
+from ..command_line.progress import counted
 from ..files import refuse_foreign
 from .benchmark_run import BenchmarkRun
 from .measurement import Measurement, PeerComparison
@@ -75,7 +76,7 @@ def table(report: dict[str, Any]) -> str:
     model = " + ".join([model, *settings["adapters"]])
     lines = [
         f"{facts['chip']}, {facts['device']}, {facts['memory_bytes'] / 2**30:.0f} GiB, mlx {facts['mlx']}",
-        f"{model}, {settings['dtype']}{bits}, {settings['runs']} runs: median (least to most)",
+        f"{model}, {settings['dtype']}{bits}, {counted(settings['runs'], 'run')}: median (least to most)",
         "",
     ]
     rows = [
