@@ -1,12 +1,11 @@
 """Progress on stderr: a bar on a terminal, elsewhere a line from time to time."""
 
-import os
 import sys
 import time
 from contextlib import suppress
 from typing import Any
 
-from .standard_streams import say
+from .standard_streams import can_go_back, say
 
 REPORT_S = 30.0  # between two lines
 
@@ -46,7 +45,7 @@ class Progress:
         report("")  # the line that says what goes on, if there is one
         if not self._is_shown:
             return
-        if total > 0 and _has_terminal():
+        if total > 0 and can_go_back():
             from tqdm import tqdm  # slow to import; comes with huggingface_hub
 
             is_bytes = unit == "B"
@@ -63,7 +62,7 @@ class Progress:
             )
         elif text:
             say(text)
-            if _has_terminal():
+            if can_go_back():
                 from .waiting import Waiting
 
                 self._waiting = Waiting()
@@ -97,11 +96,6 @@ class Progress:
             with suppress(OSError):
                 self._bar.close()
             self._bar = None
-
-
-def _has_terminal() -> bool:
-    """Whether a bar can be drawn: on a terminal that can go back in its line."""
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def duration(seconds: float) -> str:

@@ -47,7 +47,12 @@ def shown(path: object) -> str:
 
 def line_start() -> str:
     """What messages on stderr begin with: on a terminal, it clears the line that says what goes on."""
-    return "\r\x1b[K" if sys.stderr is not None and sys.stderr.isatty() else ""
+    return "\r\x1b[K" if can_go_back() else ""
+
+
+def can_go_back() -> bool:
+    """Whether stderr is a terminal that can go back in its line."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def settle(stream: Any) -> None:

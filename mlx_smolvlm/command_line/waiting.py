@@ -7,6 +7,7 @@ from contextlib import ExitStack, suppress
 from threading import Event, Lock, Thread
 
 from ..media.reporting import reported_to
+from .standard_streams import can_go_back
 
 FIRST_S = 0.2  # what is quicker needs no line
 STEP_S = 0.1  # between two of the turning marks
@@ -17,11 +18,11 @@ CLEAR = "\r\x1b[K"
 class Waiting:
     """Within its `with` block, the newest text that was told stands on stderr with the seconds, until `stop`.
 
-    Nothing is shown where stderr is no terminal.
+    Nothing is shown where stderr is no terminal that can go back in its line.
     """
 
     def __init__(self, is_wanted: bool = True):
-        self._is_shown = is_wanted and sys.stderr is not None and sys.stderr.isatty()
+        self._is_shown = is_wanted and can_go_back()
         self._text = ""
         self._since = 0.0
         self._stopping = Event()

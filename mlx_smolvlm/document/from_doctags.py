@@ -29,6 +29,9 @@ def convert_doctags(arguments: argparse.Namespace, reading: Mapping[str, Any]) -
     with starting.importing():
         from ..documents.doctags import DocTagsParser
         from ..documents.export import export
+        from ..documents.tags import TAG
+    if TAG.search(text) is None:
+        say(f"note: no DocTags in {_called(arguments.from_doctags)}, so all of it is taken as text")
     with _no_search_for_cycles():
         parser = DocTagsParser()
         parser.feed(text)
@@ -59,9 +62,13 @@ def _no_search_for_cycles() -> Iterator[None]:
             gc.enable()
 
 
+def _called(name: str) -> str:
+    return "standard input" if name == _STANDARD_INPUT else name
+
+
 def _read(name: str) -> str:
     """The content of a file, or of standard input."""
-    shown = "standard input" if name == _STANDARD_INPUT else name
+    shown = _called(name)
     path = Path(name).expanduser()
     if name != _STANDARD_INPUT and path.is_dir():
         raise IsADirectoryError(f"{name} is a folder; name a file of DocTags")

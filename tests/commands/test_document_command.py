@@ -42,6 +42,13 @@ def test_standard_input_is_read(monkeypatch, capsys):
     assert converted.err == "the DocTags end within text: closed, with all text there is\n"
 
 
+def test_text_without_tags_is_converted_with_a_note(monkeypatch, capsys, tmp_path):
+    (tmp_path / "notes.md").write_text("Tea and milk", encoding="utf-8")
+    converted = convert(monkeypatch, capsys, "--from-doctags", tmp_path / "notes.md")
+    assert (converted.status, converted.out) == (0, "Tea and milk\n")
+    assert converted.err == f"note: no DocTags in {tmp_path / 'notes.md'}, so all of it is taken as text\n"
+
+
 def test_no_file_is_replaced(monkeypatch, capsys, file, tmp_path):
     refused = convert(monkeypatch, capsys, "--from-doctags", file, "--to", "doctags", "--out", tmp_path)
     assert_refused(refused, "page.doctags exists already")

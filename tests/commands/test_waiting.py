@@ -66,6 +66,16 @@ def test_neither_files_nor_the_quiet_get_a_line(monkeypatch, wanted):
     assert output.getvalue() == ""
 
 
+def test_a_terminal_that_cannot_go_back_gets_no_line(monkeypatch):
+    screen = shown_on(monkeypatch)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(waiting, "FIRST_S", 0.0)
+    with Waiting() as wait:
+        wait.tell("loading the model")
+        assert wait._thread is None
+    assert screen.getvalue() == ""
+
+
 def test_loading_and_reading_tell_how_far_they_are(pair, checkpoint):
     told = []
     with reported_to(lambda *what: told.append(what)):
