@@ -186,6 +186,13 @@ def test_a_folder_where_the_state_would_be_is_left_alone(train, tmp_path, name):
     assert (tmp_path / "out.training" / name).read_text() == "mine"
 
 
+@pytest.mark.parametrize("cache", ["out", "out/features", "out.training"])
+def test_features_are_not_kept_where_the_output_will_be(train, tmp_path, cache):
+    """That was said when all was trained."""
+    assert_refused(train("out", "--steps", 1, "--feature-cache", tmp_path / cache), "is a folder of this run")
+    assert not list(tmp_path.glob("out*"))
+
+
 @pytest.mark.parametrize("make", [Path.touch, os.mkfifo])
 def test_what_is_no_folder_where_the_state_would_be_is_refused(train, tmp_path, make):
     make(tmp_path / "out.training")
