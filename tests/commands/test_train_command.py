@@ -147,6 +147,8 @@ def test_full_training_writes_a_checkpoint_like_its_base(train, tmp_path, checkp
         (("--rank", 0), "--rank is 0"),
         (("--alpha", 0), "--alpha is 0"),
         (("--dropout", 1), "--dropout is 1"),
+        (("--image-folder", ""), "--image-folder is empty"),
+        (("--feature-cache", ""), "--feature-cache is empty"),
         (("--learning-rate", "nan"), "--learning-rate is nan"),
         (("--method", "full"), "--rank is for adapters"),
         (("--target", "q_proj", "--train-vision"), "--target and --train-vision exclude each other"),
