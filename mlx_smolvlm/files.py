@@ -79,7 +79,8 @@ def refuse_foreign(target: Path, is_own: Callable[[Path], bool], what: str) -> N
 def refuse_unwritable(folder: Path, option: str = "--out") -> None:
     """Raise an OSError that names `option` if nothing can be written in `folder`, or if it is not there and cannot be
     made."""
-    place = folder if folder.is_dir() else next(parent for parent in folder.absolute().parents if parent.exists())
+    folder = folder.absolute()
+    place = next(place for place in (folder, *folder.parents) if place.exists())
     if not place.is_dir():
         raise NotADirectoryError(f"{place} is a file, so there is no folder in it; choose another {option}")
     if not os.access(place, os.W_OK | os.X_OK):

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .command_line.arguments import UNUSED_PASSWORD, add_password_arguments, read_password
 from .command_line.progress import Progress, duration, per_second
 from .command_line.retriever_arguments import add_retriever_arguments, open_retriever
 from .command_line.runner import CommandLine, one_line, refuse_tracebacks
@@ -38,6 +39,9 @@ def _run(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.out).expanduser().absolute()
     if arguments.export_lancedb == "":
         raise ValueError("--export-lancedb is empty; name a folder")
+    password = read_password(arguments)
+    if password is not None and not arguments.input:
+        raise ValueError("a password is given, and no documents that it could open; leave it out")
     if not (arguments.input or arguments.prune or arguments.export_lancedb):
         raise ValueError("nothing to do: name PDFs, images or folders, or give --prune or --export-lancedb")
     target = Path(arguments.export_lancedb).expanduser().absolute() if arguments.export_lancedb else None
@@ -79,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
             say(f"error: {one_line(error)}")
         for note in [*writer.notes, *left_out.notes()]:
             say(f"note: {note}")
-        num_failed = _update(arguments, writer, retriever, sources)
+        num_failed = _update(arguments, writer, retriever, sources, password)
         if target is not None:
             with Waiting(not arguments.quiet) as waiting:
                 waiting.tell("exporting to LanceDB")
@@ -89,21 +93,29 @@ def _run(arguments: argparse.Namespace) -> int:
         return _SOME_FAILED if num_failed or missing or left_out.unread else 0
 
 
-def _update(arguments: argparse.Namespace, writer: "IndexWriter", retriever: "Retriever", sources: list[str]) -> int:
+def _update(
+    arguments: argparse.Namespace,
+    writer: "IndexWriter",
+    retriever: "Retriever",
+    sources: list[str],
+    password: str | None,
+) -> int:
     """Bring the index up to date; returns how many documents and pages could not be read."""
+    from .documents.page_file import on_page
     from .retrieval.indexing import plan_update, update
 
     failed: list[str] = []
 
     def on_error(source: str, page: int | None, error: Exception) -> None:
-        name, reason = source if page is None else f"{source}, page {page}", one_line(error)
-        failed.append(name)
-        say(f"{line_start()}error: {reason if reason.startswith(shown(source)) else f'{shown(name)}: {reason}'}")
+        failed.append(source)
+        say(f"{line_start()}error: {on_page(one_line(error), shown(source), page)}")
 
     start = time.monotonic()
     with Interruption() as interruption, Progress(not arguments.quiet) as progress:
         with Waiting(not arguments.quiet):
-            plan = plan_update(writer, sources, on_error, interruption.cancel.is_set)
+            plan = plan_update(writer, sources, on_error, interruption.cancel.is_set, password)
+        if password is not None and not (plan.needed_password or failed):
+            say(f"note: {UNUSED_PASSWORD}")
         progress.stage(total=plan.num_pages, unit="pages")
         update(
             writer,
@@ -112,6 +124,7 @@ def _update(arguments: argparse.Namespace, writer: "IndexWriter", retriever: "Re
             on_error=on_error,
             on_page=lambda: progress.advance(note=f"{len(failed)} errors" if failed else ""),
             is_cancelled=interruption.cancel.is_set,
+            password=password,
         )
         gone = writer.prune() if arguments.prune and not interruption.cancel.is_set() else []
         if not interruption.cancel.is_set():
@@ -162,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         help="then write the index as a LanceDB database, which search takes as well (needs lancedb: pip install "
         "'mlx-smolvlm[lancedb]')",
     )
+    add_password_arguments(what)
     what.add_argument("--quiet", action="store_true", help="nothing but errors and notes")
     how = parser.add_argument_group("how pages become vectors")
     add_retriever_arguments(how, "the index's")

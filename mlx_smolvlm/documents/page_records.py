@@ -7,7 +7,6 @@ are known by the content of their document, so a file that was renamed is not re
 import fcntl
 import json
 import os
-import re
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -29,7 +28,6 @@ _FIELDS = {  # of a page's record
     "completion_tokens": int,
     "seconds": float | int,
 }
-_PAGE = re.compile(r"[0-9]{5,9}\.json")
 
 
 @dataclass(frozen=True)
@@ -140,28 +138,27 @@ class PageRecords:
                 write_json(file, record)
         return bool(others)
 
-    def numbers(self, digest: str) -> set[int]:
-        """The pages of a document that are there."""
-        with suppress(OSError):
-            return {int(path.stem) for path in (self._folder / digest).iterdir() if _PAGE.fullmatch(path.name)}
-        return set()
+    def has(self, digest: str, number: int) -> bool:
+        """Whether there is a record of a page, which may be damaged."""
+        return self._path(digest, number).exists()
 
     def get(self, digest: str, number: int, source: str) -> PageReading:
         """A page that is there. Raises ValueError if its record is damaged."""
-        path = self._folder / digest / f"{number:05d}.json"
+        path = self._path(digest, number)
         record = _read(path)
         try:
             width, height = map(int, record["size"])
-            if not all(isinstance(record[name], kind) for name, kind in _FIELDS.items()):
-                raise ValueError
-            return PageReading(source, number, size=(width, height), **{name: record[name] for name in _FIELDS})
+            values = {name: record[name] for name in _FIELDS}
+            if all(isinstance(value, _FIELDS[name]) for name, value in values.items()):
+                return PageReading(source, number, size=(width, height), **values)
         except (KeyError, TypeError, ValueError):
-            raise ValueError(f"{path} is damaged; remove it, and run the same command again") from None
+            pass
+        raise ValueError(f"{path} is damaged; run the same command again")
 
     def put(self, digest: str, reading: PageReading) -> None:
         """Keep a page, whole or not at all."""
         record = {name: getattr(reading, name) for name in _FIELDS} | {"size": list(reading.size)}
-        with whole_file(self._folder / digest / f"{reading.number:05d}.json") as file:
+        with whole_file(self._path(digest, reading.number)) as file:
             file.write_text(json.dumps(record), encoding="utf-8")  # escapes: text may hold half a surrogate pair
 
     def check_output(self, target: Path, source: str, document: str) -> None:
@@ -204,6 +201,9 @@ class PageRecords:
             target.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(target, lambda path: self.check_output(path, source, document)) as file:
                 file.write_bytes(content)
+
+    def _path(self, digest: str, number: int) -> Path:
+        return self._folder / digest / f"{number:05d}.json"
 
     def _note(self, output: _Output) -> None:
         """Add a line, before the file itself is written: a kill between harms nothing, nor does half a line."""

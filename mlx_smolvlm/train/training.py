@@ -100,6 +100,12 @@ class TrainingRun:
         """Steps in which the rate rises."""
         return self._recipe.warmup
 
+    @property
+    def largest_number(self) -> float:
+        """In what is trained, without its sign."""
+        numbers = [mx.abs(array).max() for array in self._trainable.parameters.values()]
+        return mx.stack(numbers).max().item()  # type: ignore[return-value]
+
     def restore(self, step: int, arrays: dict[str, mx.array]) -> None:
         """Go on from a state. Raises ValueError if it is that of another run."""
         self.optimization.restore(step, arrays)

@@ -44,6 +44,7 @@ from .validation import LOSS, Validation, best_step
 
 _WORTH_SAYING = 10**8  # bytes of disk
 _MUCH_WORSE = 2  # times the first loss: more than rows differ
+_LARGEST = 1e4  # of numbers in weights that are of use
 
 
 def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) -> None:
@@ -273,6 +274,8 @@ def _what_was_learned(run: TrainingRun) -> Iterator[str]:
             f"note: the loss rose from {losses[0]:.4g} in the first step to {run.last_loss:.4g} after the last; the "
             "result is worse than what it began with, and --learning-rate may be too high"
         )
+    if (largest := run.largest_number) > _LARGEST:
+        yield f"note: the result holds numbers as large as {largest:.3g}; --learning-rate may be too high"
     held = {record["step"]: record[LOSS] for record in run.records if LOSS in record}
     if (best := best_step(run.records)) is not None:
         yield f"loss on held rows: {held[min(held)]:.4f} before, {held[best]:.4f} after step {best}, which is kept"

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlx.core as mx
 import pytest
@@ -16,6 +17,7 @@ from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
 from mlx_smolvlm.train.learning.optimization import Optimization
 from mlx_smolvlm.train.learning.stored_features import StoredFeatures
 from mlx_smolvlm.train.run_folder import RunFolder
+from mlx_smolvlm.train.training_command import _what_was_learned
 
 SPLIT = ("--no-split",)
 
@@ -178,6 +180,32 @@ def test_folders_that_hold_something_are_left_alone(train, tmp_path):
         assert_refused(train("out", "--merge"), f"{tmp_path / name} exists already")
         (tmp_path / name / "notes.txt").unlink()
     assert train("out", "--steps", 1).status == 0
+
+
+def test_places_where_nothing_can_be_merged_are_refused_before_any_step(train, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    within = "it is the adapter's own folder, around it or within it"
+    for place, problem in {
+        tmp_path / "notes.txt" / "merged": "notes.txt is a file, so there is no folder in it; choose another --merge",
+        tmp_path / "out" / "merged": within.removeprefix("it "),
+        tmp_path: within.removeprefix("it "),
+        tmp_path / "out.training": "is where the run keeps its state",
+    }.items():
+        assert_refused(train("out", "--steps", 1, "--merge", place), problem)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_result_that_is_worse_than_the_beginning_is_named(train, tmp_path):
+    result = train("large", "--steps", 1, "--batch-size", 5, "--learning-rate", 1e6)
+    assert result.status == 0, result
+    assert "\n1 step; " in result.err
+    assert "note: the result holds numbers as large as 1e+06; --learning-rate may be too high" in result.err
+    rose = SimpleNamespace(records=[{"step": 1, "loss": 2.0}], last_loss=5.5, largest_number=3.0)
+    assert [line[:48] for line in _what_was_learned(rose)] == ["note: the loss rose from 2 in the first step to "]
+    result = train("wide", "--steps", 1, "--batch-size", 5, "--learning-rate", 1e30)
+    assert result.status == 2, result
+    assert "after the last step the loss is not finite; the learning rate may be too high" in result.err
+    assert not (tmp_path / "wide").exists()
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "metrics.jsonl"])

@@ -143,11 +143,11 @@ def test_other_options_are_refused_and_other_content_is_read_again(document, beg
     assert len(begun) == 4
     (record,) = (tmp_path / "out" / ".pages").glob("*/00002.json")
     whole = record.read_text()
-    for damaged in ("{", "[]", re.sub('"doctags": ".*?[^\\\\]",', '"doctags": null,', whole)):
+    for number, damaged in enumerate(("{", "[]", re.sub('"doctags": ".*?[^\\\\]",', '"doctags": null,', whole))):
         record.write_text(damaged)
-        assert_refused_late(document("b.pdf", "--scale", "0.5"), "00002.json is damaged; remove it")
-    record.write_text(whole)
-    record.with_name("\u00b2.json").touch()  # a digit, and no number
+        result = document("b.pdf", "--scale", "0.5")
+        assert (result.status, len(begun)) == (0, 5 + number)
+        assert "note: b.pdf, page 2: its record in out is damaged; it is read again\n" in result.err
     for file in (tmp_path / "out" / ".pages" / "outputs.jsonl", record.parent / "document.json"):
         file.unlink()
         os.mkfifo(file)  # which nobody writes
@@ -251,6 +251,8 @@ def test_what_cannot_be_done_is_refused_before_anything_is_read(document, tmp_pa
     assert_refused(
         document("a.pdf", model=None), "the embedded demo model cannot read documents; name one with --model"
     )
+    refused = document("a.pdf", model="demo")
+    assert_refused(refused, "the embedded demo model cannot read documents; name one with --model: ibm-granite/")
     assert_refused(document("a.pdf", "--task", "ocr"), "the task 'ocr' needs a region")
     assert_refused(document("a.pdf", "--region", "0,0,9,9"), "so a region has no effect")
     assert_refused(document("a.pdf", "--scale", "0"), "scale is 0")

@@ -132,6 +132,12 @@ def test_turns_that_are_none_are_refused(read, roles, problem):
         read([{"messages": [{"role": role, "content": "?"} for role in roles]}])
 
 
+def test_several_answers_in_a_row_are_taken(read):
+    roles = ["user", "assistant", "assistant"]
+    rows = read([{"messages": [{"role": role, "content": "?"} for role in roles]}])
+    assert [role for role, _ in rows[0]] == roles
+
+
 def test_one_broken_line_is_named_and_can_be_skipped(read):
     lines = "\n".join([json.dumps(GOOD)] * 9_998 + ['{"question": "What', json.dumps(GOOD)])
     bad = []
@@ -151,6 +157,7 @@ def test_one_broken_line_is_named_and_can_be_skipped(read):
         ("{}", "rows.json", "expected a list of rows"),
         ("[", "rows.json", "is not a JSON file"),
         ("a,b\n1,2\n", "rows.csv", "begins with the columns 'a, b'; expected image, question and answer"),
+        ("image,caption\na.png,A dog\n", "rows.csv", "answer in the first line; a caption is the answer to a question"),
         ('question,answer\n"a,b\n', "rows.csv", "rows.csv:2: not CSV"),
         ("question,answer,answer\n1,2,3\n", "rows.csv", "the field 'answer' stands there twice"),
         ("x", "rows.xlsx", "is no file of rows; expected .jsonl"),

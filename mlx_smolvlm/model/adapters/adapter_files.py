@@ -114,7 +114,9 @@ def read_adapter(folder: Path) -> Adapter:
     tensors = _read_tensors(file)
     pieces, replaced = (_sort_peft if is_peft else _sort_mlx)(tensors, file)
     if is_peft:
-        check_targets(raw, pieces, where)
+        own_names = [name.removeprefix(_PEFT_PREFIX) for name in tensors if not name.endswith(tuple(_PEFT_PIECES))]
+        whole = {name.rpartition(".")[0] for name in own_names if ".base_layer." not in name}
+        check_targets(raw, pieces, whole, where)
     updates: dict[str, Update] = {}
     for module, found in pieces.items():
         path = mlx_name(f"{module}.").removesuffix(".")

@@ -5,7 +5,10 @@ selection is that of peft, `tuners/tuners_utils.py` (`check_target_module_exists
 `path_patterns.py` does not understand, and a configuration without `target_modules`, are not compared.
 """
 
+import re
+import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,13 @@ _ALL_LINEAR = "all-linear"
 _NOT_LINEAR = ("lm_head", "embed_tokens", "patch_embedding", "position_embedding")  # of what can have matrices
 
 
-def check_targets(raw: dict[str, Any], modules: Iterable[str], where: Path) -> None:
+def check_targets(raw: dict[str, Any], modules: Iterable[str], whole: Iterable[str], where: Path) -> None:
     """Refuse a configuration that leaves out a layer of its file.
 
     Args:
         raw: the configuration.
         modules: paths of the layers that the file has matrices of.
+        whole: paths of those of which it holds the weights themselves, under their own names.
         where: the configuration's file.
 
     Raises:
@@ -31,6 +35,8 @@ def check_targets(raw: dict[str, Any], modules: Iterable[str], where: Path) -> N
     for field in ("target_modules", "exclude_modules", "layers_pattern"):
         if not (raw.get(field) is None or isinstance(raw[field], str) or _is_list_of(raw[field], str)):
             raise ValueError(f"{where}: {field} is {quoted(raw[field])}, expected names, or a regular expression")
+    if not (raw.get("modules_to_save") is None or _is_list_of(raw["modules_to_save"], str)):
+        raise ValueError(f"{where}: modules_to_save is {quoted(raw['modules_to_save'])}, expected names")
     if not (layers is None or type(layers) is int or _is_list_of(layers, int)):
         raise ValueError(f"{where}: layers_to_transform is {quoted(layers)}, expected numbers of layers")
     if targets is None:
@@ -39,12 +45,21 @@ def check_targets(raw: dict[str, Any], modules: Iterable[str], where: Path) -> N
         raise ValueError(f"{where}: layers_to_transform and layers_pattern need target_modules that is a list of names")
     if raw.get("layers_pattern") and layers is None:
         raise ValueError(f"{where}: layers_pattern has no effect without layers_to_transform")
-    chosen = _Chosen(raw)
-    for module in modules:
+    try:
+        chosen = _Chosen(raw)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    for module in sorted(modules):
         if by := chosen.left_out_by(module):
             raise ValueError(
                 f"{where}: {by} {quoted(raw[by], 60)} leaves out {module}, but the file has matrices for it; "
                 "which of the two is meant cannot be told"
+            )
+    for module in sorted(whole):
+        if chosen.adapts(module):
+            raise ValueError(
+                f"{where}: target_modules {quoted(targets, 60)} adapts {module}, but the file holds its weights as a "
+                "whole; which of the two is meant cannot be told (modules_to_save names what is saved as a whole)"
             )
 
 
@@ -53,7 +68,12 @@ class _Chosen:
 
     def __init__(self, raw: dict[str, Any]):
         self._raw = raw
-        self._patterns = {field: _pattern(raw.get(field)) for field in ("target_modules", "exclude_modules")}
+        self._patterns = {}
+        for field in ("target_modules", "exclude_modules"):
+            try:
+                self._patterns[field] = _pattern(raw.get(field))
+            except re.error as error:
+                raise ValueError(f"{field} {quoted(raw[field])} is no regular expression: {error}") from None
 
     def left_out_by(self, module: str) -> str | None:
         """The field by which a layer is left out; None if it is adapted, or if that cannot be told."""
@@ -72,6 +92,10 @@ class _Chosen:
         number = _layer_number(module, raw.get("layers_pattern"))
         is_chosen = number is not None and (number in layers if isinstance(layers, list) else number == layers)
         return None if is_chosen else "layers_to_transform"
+
+    def adapts(self, module: str) -> bool:
+        """Whether a layer certainly gets matrices, so that its own weight has another name."""
+        return self._names("target_modules", module) is True and self.left_out_by(module) is None
 
     def _names(self, field: str, module: str) -> bool | None:
         """Whether a field names a layer; None if that cannot be told."""
@@ -93,6 +117,8 @@ def _pattern(value: Any) -> PathPattern | None:
     try:
         return PathPattern(value)
     except ValueError:
+        with suppress(RecursionError, OverflowError), warnings.catch_warnings(action="ignore"):
+            re.compile(value)  # which matches nothing yet, so it takes no time
         return None
 
 

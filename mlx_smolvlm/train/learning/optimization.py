@@ -26,7 +26,8 @@ class Gradients:
     Attributes:
         loss_sum: of its losses.
         num_losses: how many these are: trained tokens, or pairs.
-        arrays: of their mean, float32, by parameter; empty if there are none.
+        arrays: of their mean, float32, by parameter; empty if there are none. Where no row has an image, encoder and
+            connector have none: they are then left as they are, without decay and without a count, as by torch.
         norm: of all of them together.
     """
 
@@ -65,7 +66,7 @@ def gradients_of(
     """
     totals = {name: mx.zeros(array.shape) for name, array in trainable.parameters.items()} if is_shared else {}
     loss_sum = mx.array(0.0)
-    num_losses = 0
+    num_losses = num_visual = 0
     for batch in batches:
         if not batch.num_losses:
             continue
@@ -78,29 +79,33 @@ def gradients_of(
         totals = {name: totals[name] + found[name] for name in found} if totals else found
         loss_sum = loss_sum + loss
         num_losses += batch.num_losses
+        num_visual += batch.tiles is not None
         mx.eval(totals, loss_sum)
         trainable.put(trainable.parameters)  # what the gradient left there holds its whole graph
     if is_shared:
-        totals, loss_sum, num_losses = _added_up(totals, loss_sum, num_losses)
-    arrays = {name: total / num_losses for name, total in totals.items()} if num_losses else {}
+        totals, loss_sum, num_losses, num_visual = _added_up(totals, loss_sum, num_losses, num_visual)
+    reached = [name for name in totals if num_visual or part_of_path(name) == TEXT] if num_losses else []
+    arrays = {name: totals[name] / num_losses for name in reached}
     squares = [mx.square(array).sum() for array in arrays.values()]
     norm = mx.sqrt(sum(squares, mx.array(0.0)))
     mx.eval(arrays, norm)
     return Gradients(loss_sum.item(), num_losses, arrays, norm.item())  # type: ignore[arg-type]
 
 
-def _added_up(totals: Arrays, loss_sum: mx.array, num_losses: int) -> tuple[Arrays, mx.array, int]:
+def _added_up(
+    totals: Arrays, loss_sum: mx.array, num_losses: int, num_visual: int
+) -> tuple[Arrays, mx.array, int, int]:
     """The same of all processes together, in one exchange."""
-    counts = mx.array([loss_sum.item(), float(num_losses >> 16), float(num_losses & 0xFFFF)])
+    counts = mx.array([loss_sum.item(), float(num_losses >> 16), float(num_losses & 0xFFFF), float(num_visual)])
     flat = mx.concatenate([counts, *(totals[name].reshape(-1) for name in totals)])
     flat = mx.distributed.all_sum(flat, stream=mx.cpu)
     mx.eval(flat)
-    added, start = {}, 3
+    added, start = {}, counts.size
     for name, total in totals.items():
         added[name] = flat[start : start + total.size].reshape(total.shape)
         start += total.size
-    numbers: list[float] = flat[:3].tolist()  # type: ignore[assignment]
-    return added, flat[0], (round(numbers[1]) << 16) + round(numbers[2])
+    numbers: list[float] = flat[: counts.size].tolist()  # type: ignore[assignment]
+    return added, flat[0], (round(numbers[1]) << 16) + round(numbers[2]), round(numbers[3])
 
 
 class Optimization:
@@ -150,7 +155,9 @@ class Optimization:
             arrays, _ = clip_grad_norm(arrays, self._recipe.max_grad_norm)
         parameters = self._trainable.parameters
         self.is_whole = False
-        for group, names in self._groups.items() if arrays else ():
+        for group, names in self._groups.items():
+            if names[0] not in arrays:
+                continue
             optimizer = self._optimizers[group]
             optimizer.learning_rate = self._rates[group[0]] * self._factor
             changed: Any = optimizer.apply_gradients(

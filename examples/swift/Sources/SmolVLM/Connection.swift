@@ -119,6 +119,7 @@ final class Connection: Sendable {
                     case .event(let event): progress?(event)
                     }
                 }
+                if Task.isCancelled { cancel(request.id) }  // before it was sent, there was nothing to cancel
             }
         } onCancel: {
             cancel(request.id)

@@ -15,11 +15,13 @@ public enum ImageInput: Sendable, Hashable {
     case file(URL)
     /// The bytes of such a file.
     case encoded(Data)
+    /// Uncompressed pixels, as a camera or a renderer has them.
     case pixels(Pixels)
 }
 
 /// A video to ask about.
 public enum VideoInput: Sendable, Hashable {
+    /// A file that FFmpeg's libraries read: MP4, MOV, WebM, ...
     case file(URL)
     /// Frames that the app has decoded, when each is shown, and the length of the video, in seconds.
     case frames([Pixels], times: [Double], duration: Double)
@@ -37,6 +39,7 @@ public struct Pixels: Sendable, Hashable {
     public let data: Data
     public let width: Int
     public let height: Int
+    /// From the beginning of one row to that of the next.
     public let bytesPerRow: Int
     public let format: Format
 
