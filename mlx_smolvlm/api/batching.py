@@ -74,8 +74,8 @@ def generate_batch(
         model, processor: from `load`.
         requests: the prompts; an iterator is read no further than needed.
         options, media_options, keywords: as in `stream_generate`, for all requests without options of their own.
-            Prompt lookup, and quantized or rotating key-value caches, are refused: only one answer at a time can have
-            them.
+            Prompt lookup and rotating key-value caches are refused: only one answer at a time can have them. All
+            answers have the key-value cache of these options; a request that asks for another gets an error.
         batch_size: most answers to make at a time.
         max_cache_bytes: most memory for keys and values; fewer answers are made at a time where it takes more.
         max_feature_bytes: most memory for image features, for images that are shown again.
@@ -134,7 +134,16 @@ def _answers(
                 refused.append(BatchAnswer(index, error=error))
 
     # Here, since arrays belong to the thread that makes them. Nobody waits for the next token of an answer.
-    with Rows(model, processor, **bounds, max_pause_s=None, refill=refill) as rows:
+    with Rows(
+        model,
+        processor,
+        **bounds,
+        max_pause_s=None,
+        kv_bits=options.kv_bits,
+        kv_group_size=options.kv_group_size,
+        quantized_kv_start=options.quantized_kv_start,
+        refill=refill,
+    ) as rows:
         refill()
         while (rows or refused) and not (cancel is not None and cancel.is_set()):
             while refused:

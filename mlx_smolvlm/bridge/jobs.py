@@ -5,7 +5,7 @@ event that ends its request.
 """
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,34 +49,39 @@ class LoadedModel:
 
     Attributes:
         model, processor: from `load`.
-        rows: made when the first answer is asked for.
+        rows: by the options of their key-value cache; made when the first answer is asked for.
         asked: requests in `rows`.
     """
 
     model: SmolVLM
     processor: Processor
-    rows: Rows | None = None
+    rows: dict[Hashable, Rows] = field(default_factory=dict)
     asked: set[int] = field(default_factory=set)
 
     def add(self, request: BatchRequest, number: int, options: GenerationOptions, cancel: Event) -> None:
         """Ask for an answer. Raises ValueError: options that only answers made alone can have."""
-        if self.rows is None:
-            self.rows = Rows(
+        kind = options.cache_options
+        if kind not in self.rows:
+            for other in [other for other, rows in self.rows.items() if not rows]:
+                self.rows.pop(other).close()  # an app seldom goes back and forth, and each kind has caches of its own
+            self.rows[kind] = Rows(
                 self.model,
                 self.processor,
                 batch_size=BATCH_SIZE,
                 max_cache_bytes=MAX_CACHE_BYTES,
                 max_feature_bytes=MAX_FEATURE_BYTES,
                 max_prefix_bytes=MAX_PREFIX_BYTES,
+                kv_bits=options.kv_bits,
+                kv_group_size=options.kv_group_size,
+                quantized_kv_start=options.quantized_kv_start,
             )
-        self.rows.add(request, options, key=number, cancel=cancel)
+        self.rows[kind].add(request, options, key=number, cancel=cancel)
         self.asked.add(number)
 
     def step(self) -> list[BridgeEvent]:
         """One step of the answers that are made together."""
-        assert self.rows is not None
         try:
-            steps = self.rows.step()
+            steps = [step for rows in self.rows.values() if rows for step in rows.step()]
         except BaseException as error:  # whose fault it is cannot be told, so all of them end
             return self.end_all(error)
         events: list[BridgeEvent] = []
@@ -94,9 +99,9 @@ class LoadedModel:
 
     def end_all(self, error: BaseException) -> list[BridgeEvent]:
         """End the answers that are made together with an error."""
-        rows, self.rows = self.rows, None
+        all_rows, self.rows = self.rows, {}
         ended, self.asked = sorted(self.asked), set()
-        if rows is not None:
+        for rows in all_rows.values():
             rows.close()
         return [error_event(number, error) for number in ended]
 
@@ -105,14 +110,21 @@ def loading(request: LoadRequest, cancel: Event, models: dict[int, LoadedModel])
     """Load a model into `models`. A thread finds the folders, which may be downloaded; weights are loaded here."""
     name: str | Path = DEMO_MODEL if request.model is None else request.model
     reports: SimpleQueue[ProgressEvent | list[Path] | BaseException] = SimpleQueue()
+    told_bytes = (0, 0)
 
     def report(what: str, number: int = 0, total: int = 0) -> None:
         if what:
             reports.put(ProgressEvent(request.id, what, number / total if total else None))
 
+    def report_bytes(done: int, total: int) -> None:
+        nonlocal told_bytes
+        if (done, total) != told_bytes:
+            told_bytes = done, total
+            reports.put(ProgressEvent(request.id, "downloading", min(done / total, 1), done, total))
+
     def find() -> None:
         try:
-            with reported_to(report):
+            with reported_to(report, report_bytes):
                 folder = find_checkpoint(name, revision=request.revision)
                 reports.put([folder, *(find_checkpoint(adapter.path) for adapter in request.adapters)])
         except BaseException as error:  # whatever it is, it belongs to the request
@@ -133,7 +145,7 @@ def loading(request: LoadRequest, cancel: Event, models: dict[int, LoadedModel])
             break
         else:
             raise found
-    yield (ProgressEvent(request.id, "loading the model", None),)
+    yield (ProgressEvent(request.id, "loading the model"),)
     folder, *adapters = found
     weights = [adapter.weight for adapter in request.adapters]
     model, processor = load(folder, dtype=request.dtype, adapters=list(zip(adapters, weights, strict=True)))

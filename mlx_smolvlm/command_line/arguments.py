@@ -1,18 +1,21 @@
 """Arguments that the command lines which generate text share."""
 
 import argparse
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from ..media.urls import is_url
-from ..options import GenerationOptions, MediaOptions, refuse_options
+from ..options import GenerationOptions, MediaOptions, quoted, refuse_options
 from .notes import show_unused_sampling
 
 DEMO_QUESTION = "Describe the picture."
 DEFAULT_QUESTION = "Describe this image in detail."
 DEMO_VIDEO_QUESTION = "Which way does the shape move?"
 DEFAULT_VIDEO_QUESTION = "Describe this video in detail."
+_PASSWORD_BYTES = 4096
 
 
 def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,11 +47,16 @@ def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
 
     speed = parser.add_argument_group("speed and memory")
     speed.add_argument("--speculate", type=int, metavar="N", help="prompt lookup: draft N tokens from the text")
-    speed.add_argument("--kv-bits", type=int, choices=(4, 8), help="quantize the keys and values of the context")
-    speed.add_argument("--kv-group-size", type=int, default=64, metavar="N", help="numbers per scale (default: 64)")
-    speed.add_argument("--quantized-kv-start", type=int, default=0, metavar="N", help="quantize beyond N tokens")
+    add_cache_arguments(speed)
     speed.add_argument("--max-kv-size", type=int, metavar="N", help="tokens seen: the first 4 and the latest")
     speed.add_argument("--prefill-chunk", type=int, default=512, metavar="N", help="prompt tokens read at a time")
+
+
+def add_cache_arguments(group: argparse._ArgumentGroup) -> None:
+    """How keys and values are quantized."""
+    group.add_argument("--kv-bits", type=int, choices=(4, 8), help="quantize the keys and values of the context")
+    group.add_argument("--kv-group-size", type=int, default=64, metavar="N", help="numbers per scale (default: 64)")
+    group.add_argument("--quantized-kv-start", type=int, default=0, metavar="N", help="quantize beyond N tokens")
 
 
 def add_media_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +71,43 @@ def add_media_arguments(parser: argparse.ArgumentParser) -> None:
     media.add_argument("--start", type=float, metavar="S", help="second of the video at which to begin")
     media.add_argument("--end", type=float, metavar="S", help="second of the video at which to end")
     media.add_argument("--hardware-decoding", action="store_true", help="decode videos with VideoToolbox, if there")
+
+
+UNUSED_PASSWORD = "no document needs the password"
+
+
+def add_password_arguments(parser: argparse._ActionsContainer) -> None:
+    """The password of encrypted PDFs; see `read_password`."""
+    parser.add_argument(
+        "--password-file", metavar="FILE", help="file whose first line is the password of PDFs; - is standard input"
+    )
+    parser.add_argument(
+        "--password", metavar="TEXT", help="the password itself, which other users of the machine may see meanwhile"
+    )
+
+
+def read_password(arguments: argparse.Namespace) -> str | None:
+    """From `add_password_arguments`; None if there is none. No message shows it.
+
+    Raises:
+        ValueError: both are given, or one is empty or not UTF-8.
+        OSError: the file cannot be read.
+    """
+    password: str | None = arguments.password
+    name: str | None = arguments.password_file
+    if name is not None:
+        if password is not None:
+            raise ValueError("--password and --password-file are both given; leave one of them out")
+        is_input = name == "-"
+        with nullcontext(sys.stdin.buffer) if is_input else Path(name).expanduser().open("rb") as file:
+            line = file.readline(_PASSWORD_BYTES)
+        try:
+            password = line.decode("utf-8-sig").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise ValueError(f"--password-file {quoted(name, 300)}: the first line is not UTF-8 text") from None
+    if password == "":
+        raise ValueError(f"--password{'' if name is None else '-file'} is empty; leave it out, or give the password")
+    return password
 
 
 def media_options(arguments: argparse.Namespace) -> MediaOptions:

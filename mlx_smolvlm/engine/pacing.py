@@ -4,6 +4,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..options import is_between, quoted
+
+MAX_PAUSE_S = 0.065  # with a decode step, no answer waits for longer than 0.15 s on machines that are quick enough
 LEAST_TOKENS = 16  # of a chunk, if they fit into a pause: smaller chunks take little less time
 NEWEST = 0.5  # weight of the newest measure
 MARGIN = 1.25  # units are made this much smaller than they need be: attention grows, and machines vary
@@ -15,7 +18,13 @@ class Pace:
     """Seconds for a token of a prompt, a tile and a decode step, measured as the work goes on."""
 
     def __init__(self, max_pause_s: float | None):
-        """`max_pause_s`: most seconds for which rows may wait, or the time of three steps if that is longer."""
+        """`max_pause_s`: most seconds for which rows may wait, or the time of three steps if that is longer.
+
+        Raises:
+            ValueError: no positive number.
+        """
+        if max_pause_s is not None and not (is_between(max_pause_s, 0, float("inf")) and max_pause_s > 0):
+            raise ValueError(f"max_pause_s is {quoted(max_pause_s)}, expected a positive number of seconds or None")
         self._max_pause_s = max_pause_s
         self.token_s = 5e-3  # until they are measured: small units first
         self.tile_s = 1e-1

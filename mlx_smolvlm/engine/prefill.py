@@ -102,6 +102,11 @@ class PromptReader:
         """Tiles that can be taken without waiting; the end of all tiles counts as one."""
         return self._made().num_ready if self.has_tiles else 0
 
+    @property
+    def is_last_ready(self) -> bool:
+        """Whether all that can be taken is ready, as tiles have ended or failed."""
+        return self.has_tiles and self._made().is_last_ready
+
     def take(self, count: int) -> list[np.ndarray]:
         """The next tiles, (tile_size, tile_size, 3) uint8 each, waited for; fewer at the end, and then none.
 

@@ -18,32 +18,34 @@ LEAST_TOKENS = 16  # shared by two prompts: every conversation begins with the s
 
 @dataclass(frozen=True)
 class _Prefix:
-    """Tokens, the media among them, and keys and values by layer, (1, 2 * num_key_value_heads, at least as many as
-    there are tokens, head_dim)."""
+    """Tokens, the media among them, and keys and values by layer: arrays, quantized or not, of (1,
+    2 * num_key_value_heads, at least as many as there are tokens, ...)."""
 
     token_ids: np.ndarray
     media: list[ReadMedium]
-    layers: list[mx.array]
+    layers: list[list[mx.array]]
 
     @property
     def nbytes(self) -> int:
         """Of all arrays."""
-        return self.token_ids.nbytes + sum(layer.nbytes for layer in self.layers)
+        return self.token_ids.nbytes + sum(array.nbytes for layer in self.layers for array in layer)
 
 
 class PrefixCache:
     """Keys and values of several conversations, the least recently used evicted first.
 
     What a prompt shares with one of them, images and videos by content, is copied into its own cache and not read
-    again. One model, and plain key-value caches.
+    again. One model, and caches of one kind, which do not rotate.
 
     Attributes:
         max_bytes: most memory that they may take; 0 keeps none.
         size_bytes: what they take.
     """
 
-    def __init__(self, max_bytes: int):
+    def __init__(self, max_bytes: int, quantized_kv_start: int = 0):
+        """`quantized_kv_start`: of the caches that are filled; up to so many tokens they are not quantized."""
         self.max_bytes = max_bytes
+        self._quantized_kv_start = quantized_kv_start
         self.size_bytes = 0
         self._prefixes: OrderedDict[int, _Prefix] = OrderedDict()
         self._numbers = count()
@@ -57,30 +59,27 @@ class PrefixCache:
         Returns:
             Tokens copied.
         """
-        shared = {
-            number: shared_beginning(prefix.token_ids, prefix.media, prompt)  # type: ignore[arg-type]
-            for number, prefix in self._prefixes.items()
-        }
+        shared = {number: self._shared(prefix, prompt) for number, prefix in self._prefixes.items()}
         best = max(shared, key=lambda number: shared[number], default=None)
         if best is None or shared[best] < LEAST_TOKENS:
             return 0
         length, prefix = shared[best], self._prefixes[best]
         self._prefixes.move_to_end(best)
         for layer, kept in zip(cache.layers, prefix.layers, strict=True):
-            layer.append(kept[:, :, :length])
+            layer.fill([array[:, :, :length] for array in kept])
         mx.eval([layer.state for layer in cache.layers])
         cache.extend(prefix.token_ids[:length].tolist())
         cache.media = [medium for medium in prefix.media if medium.end <= length]
         return length
 
-    def keep(self, token_ids: Sequence[int], media: Sequence[ReadMedium], layers: Sequence[mx.array]) -> None:
+    def keep(self, token_ids: Sequence[int], media: Sequence[ReadMedium], layers: Sequence[list[mx.array]]) -> None:
         """Keep what a conversation has read. It takes the place of those that it continues.
 
         Args:
             token_ids: the tokens.
             media: the images and videos among them.
-            layers: keys and values by layer, (1, 2 * num_key_value_heads, at least len(token_ids), head_dim), in arrays
-                that nobody writes to any more.
+            layers: keys and values by layer, (1, 2 * num_key_value_heads, at least len(token_ids), ...), in arrays that
+                nobody writes to any more.
         """
         new = _Prefix(np.asarray(token_ids, np.int32), list(media), list(layers))
         if new.nbytes > self.max_bytes or len(new.token_ids) < LEAST_TOKENS:
@@ -96,6 +95,11 @@ class PrefixCache:
         while self.size_bytes > self.max_bytes:
             self._evict(next(iter(self._prefixes)))
 
+    def _shared(self, prefix: _Prefix, prompt: Prompt) -> int:
+        shared = shared_beginning(prefix.token_ids, prefix.media, prompt)  # type: ignore[arg-type]
+        is_quantized = len(prefix.layers[0]) > 1
+        return 0 if is_quantized and shared <= self._quantized_kv_start else shared
+
     def _evict(self, number: int) -> None:
         self.size_bytes -= self._prefixes.pop(number).nbytes
 
@@ -110,11 +114,10 @@ def _begins_with(longer: _Prefix, shorter: _Prefix) -> bool:
     )
 
 
-def released_layers(layers: Sequence[KVCache], length: int) -> list[mx.array]:
-    """What plain caches hold of the first `length` tokens, evaluated, to be kept. Nobody writes to them any more, so
-    buffers are copied only if much of them is empty."""
-    buffers = [layer.buffer for layer in layers if layer.buffer is not None]
-    is_full = all(buffer.shape[2] <= length * (1 + MOST_EMPTY) for buffer in buffers)
-    kept = buffers if is_full else [mx.contiguous(buffer[:, :, :length]) for buffer in buffers]
+def released_layers(layers: Sequence[KVCache], length: int) -> list[list[mx.array]]:
+    """What caches hold of the first `length` tokens, evaluated, to be kept. Nobody writes to them any more, so buffers
+    are copied only if much of them is empty."""
+    is_full = all(array.shape[2] <= length * (1 + MOST_EMPTY) for layer in layers for array in layer.state)
+    kept = [layer.state if is_full else [mx.contiguous(array) for array in layer.held(length)] for layer in layers]
     mx.eval(kept)
     return kept

@@ -1,5 +1,6 @@
 """Prepares the prompts of rows in threads: tokens known, images cut into tiles, videos opened."""
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,8 @@ from .answer import Answer, cancel_check
 from .row import Prepared, Row, Stage
 
 PREPARING_THREADS = min(4, os.cpu_count() or 1)  # prompts in flight, each with its images at full size in memory
+
+SYSTEM_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
 class Preparer:
@@ -66,6 +69,12 @@ class Preparer:
                     _ = medium.digest
             answer = Answer(self._model, self._processor, row.options, len(prompt.input_ids))
             return prompt, files.pop_all(), answer
+
+
+def raise_system_fault(error: BaseException) -> None:
+    """Raise an error that later prompts would meet, too, so that they are not tried."""
+    if isinstance(error, OSError) and error.errno in SYSTEM_ERRNOS:
+        raise error
 
 
 def abandon(prepared: Future[Prepared]) -> None:

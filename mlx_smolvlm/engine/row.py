@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from threading import Event
 from typing import Any
@@ -19,6 +19,7 @@ from ..processor.sampled_video import VideoSource
 from .answer import Answer, AnswerStep, cancel_check, check_options
 from .prefill import PromptReader
 from .prompt_cache import PromptCache
+from .prompt_progress import PromptProgress
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class RowEvent:
         finish_reason: None while going on; then "stop", "length", "cancelled" or "error", and the row is gone.
         error: why there is no answer: what `stream_generate` would raise; None if there is one.
         logprob, top_logprobs: as in `AnswerStep`.
-        prompt_tokens, image_tokens: tokens of the prompt, and those of them that stand for images and frames.
+        prompt_ids: tokens of the prompt.
+        prompt_tokens, image_tokens: how many these are, and how many of them stand for images and frames.
         cached_tokens: tokens of the prompt that were copied from an earlier prompt instead of being read.
         completion_tokens: tokens of the answer so far, end token included.
         seconds: since the model began with the prompt. Rows that are made together share them.
@@ -70,6 +72,7 @@ class RowEvent:
     error: Exception | None = None
     logprob: float | None = None
     top_logprobs: list[tuple[int, float]] | None = None
+    prompt_ids: Sequence[int] = ()
     prompt_tokens: int = 0
     image_tokens: int = 0
     cached_tokens: int = 0
@@ -95,7 +98,7 @@ class Row:
     """A request in flight.
 
     Attributes:
-        key, request, options, media_options, cancel, on_begin: as given.
+        key, request, options, media_options, cancel, on_begin, on_progress: as given.
         added_s, started_s: when it was added and when reading began, as `time.perf_counter` has it.
         removed: set when nobody waits for it any more.
         stage: its stage; the attributes below are set from the stage on that is named.
@@ -111,6 +114,7 @@ class Row:
     media_options: MediaOptions
     cancel: Event | None
     on_begin: Callable[[], None] | None = None
+    on_progress: Callable[[PromptProgress], None] | None = None
     added_s: float = field(default_factory=time.perf_counter)
     started_s: float = 0.0
     removed: Event = field(default_factory=Event)
@@ -151,6 +155,13 @@ class Row:
         self.prompt_ids = self.prompt.input_ids
         self.image_tokens = sum(medium.image_tokens for medium in self.prompt.costs)
 
+    def tell_progress(self) -> None:
+        """Tell how much of the prompt has been read."""
+        if self.on_progress is not None and self.reader is not None:
+            done, left = self.reader.done, self.reader.tokens_left
+            seconds = time.perf_counter() - self.started_s
+            self.on_progress(PromptProgress(done + left, self.cached_tokens, done, seconds))
+
     def close(self) -> None:
         """Release media, files and the thread that makes tiles."""
         if self.reader is not None:
@@ -167,6 +178,7 @@ class Row:
         return RowEvent(
             self.key,
             **values,
+            prompt_ids=self.prompt_ids,
             prompt_tokens=len(self.prompt_ids),
             image_tokens=self.image_tokens,
             cached_tokens=self.cached_tokens,
@@ -194,5 +206,27 @@ def refuse_single_options(options: GenerationOptions) -> None:
     """Raise ValueError for options that only one answer at a time can have."""
     reason = "answers that are made together take one token each in a step"
     refuse_options(options, ("prompt_lookup_tokens",), reason)
-    reason = "answers that are made together share one plain key-value cache, which max_cache_bytes bounds"
-    refuse_options(options, ("kv_bits", "kv_group_size", "quantized_kv_start", "max_kv_size"), reason)
+    reason = "answers that are made together have key-value caches that do not rotate, which max_cache_bytes bounds"
+    refuse_options(options, ("max_kv_size",), reason)
+
+
+def with_cache_of(shared: GenerationOptions, options: GenerationOptions) -> GenerationOptions:
+    """Options with the key-value cache that all rows have.
+
+    Raises:
+        ValueError: they ask for another one.
+    """
+    if options.cache_options == shared.cache_options:
+        return options
+    for name in ("kv_bits", "kv_group_size", "quantized_kv_start"):
+        value, own = getattr(options, name), getattr(shared, name)
+        if value not in (own, getattr(GenerationOptions(), name)):
+            raise ValueError(
+                f"{name} is {quoted(value)}, but these rows were made with {name}={own}; it is the same for all rows"
+            )
+    return replace(
+        options,
+        kv_bits=shared.kv_bits,
+        kv_group_size=shared.kv_group_size,
+        quantized_kv_start=shared.quantized_kv_start,
+    )

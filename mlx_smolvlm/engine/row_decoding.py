@@ -4,6 +4,7 @@ Rows of like length share a buffer of keys and values, as all rows of a buffer c
 conversation does not slow the short ones down.
 """
 
+from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -13,12 +14,15 @@ import numpy as np
 
 from ..model.caches.batch_cache import BatchCache, grouped_layers
 from ..model.caches.kv_cache import KVCache
+from ..model.caches.quantized import Quantization
 from ..model.smolvlm import SmolVLM
+from ..options import GenerationOptions
 from .answer import Answer, AnswerStep
 from .decoding import logits_after
 from .sampling import Sampler, choose, log_probabilities
 
 LONG_TOKENS = 2048  # of rows that get no empty ones beside them, which take time in each step
+_MOST_ROWS = 2**20  # of a group
 GROUP_LENGTHS = (512, 2048, 8192, 32768, 10**9)  # most tokens of a row in each group
 
 
@@ -35,8 +39,8 @@ class _Row:
 class _Group:
     """Rows of like length: their keys and values, and the logits after each, (num_rows, vocab_size)."""
 
-    def __init__(self, model: SmolVLM):
-        self.cache = BatchCache(model.config.text, model.language_model.norm.weight.itemsize)
+    def __init__(self, model: SmolVLM, quantization: Quantization | None):
+        self.cache = BatchCache(model.config.text, model.language_model.norm.weight.itemsize, quantization)
         self.rows: dict[int, _Row] = {}  # by their row of the cache
         self.logits = mx.zeros((0, model.config.text.vocab_size))
 
@@ -77,17 +81,24 @@ class RowDecoder:
     thread between two calls.
     """
 
-    def __init__(self, model: SmolVLM, batch_size: int, max_cache_bytes: int):
+    def __init__(self, model: SmolVLM, batch_size: int, max_cache_bytes: int, options: GenerationOptions):
         """
         Args:
             model: the network.
             batch_size: most rows.
             max_cache_bytes: most memory for keys and values, were all rows to become as long as they may.
+            options: their `kv_bits`, `kv_group_size` and `quantized_kv_start` are those of all rows.
         """
         self._model = model
         self._batch_size = batch_size
         self._max_cache_bytes = max_cache_bytes
-        self._groups = [_Group(model) for _ in GROUP_LENGTHS]
+        self._options = options
+        is_quantized = options.kv_bits is not None
+        self._start = options.quantized_kv_start if is_quantized else 0
+        # A row that grows beyond the start moves to a group whose keys and values are quantized.
+        self._limits = sorted({*GROUP_LENGTHS, self._start} - {0})
+        quantization = None if options.kv_bits is None else Quantization(options.kv_bits, options.kv_group_size)
+        self._groups = [_Group(model, quantization if most > self._start else None) for most in self._limits]
 
     def __len__(self) -> int:
         return sum(len(group.rows) for group in self._groups)
@@ -175,7 +186,7 @@ class RowDecoder:
         del group.rows[number]
         group.cache.lengths[number] = 0
 
-    def held_layers(self, key: Hashable, length: int) -> list[mx.array]:
+    def held_layers(self, key: Hashable, length: int) -> list[list[mx.array]]:
         """Copies of the keys and values of a row's first tokens, as `PrefixCache.keep` takes them.
 
         A row that has ended still has those of all its tokens but the last one, until the next step.
@@ -189,22 +200,27 @@ class RowDecoder:
             group.release_room(is_last or not group.rows)
 
     def _put(self, row: _Row, layers: Sequence[KVCache], logits: mx.array) -> None:
-        number = _group_of(layers[0].offset + 1)
+        number = self._group_of(layers[0].offset + 1)
         most_rows = max(0, self._batch_size - len(self) + len(self._groups[number].rows))
-        while most_rows > 1 and self._bytes([row.most_tokens], {number: most_rows}) > self._max_cache_bytes:
-            most_rows -= 1
+        if most_rows > 1:
+            counts = range(2, min(most_rows, _MOST_ROWS) + 1)
+
+            def num_bytes(count: int) -> int:
+                return self._bytes([row.most_tokens], {number: count})
+
+            most_rows = 1 + bisect_right(counts, self._max_cache_bytes, key=num_bytes)
         self._groups[number].put(row, layers, logits, most_rows)
 
     def _move_grown_rows(self) -> None:
         """Rows that have become too long for their group move to the next."""
-        for group, most in zip(self._groups, GROUP_LENGTHS, strict=True):
+        for group, most in zip(self._groups, self._limits, strict=True):
             for number, row in list(group.rows.items()):
                 if group.cache.lengths[number] >= most:
-                    layers = [KVCache() for _ in group.cache.layers]
+                    layers = self._model.language_model.make_cache(self._options)
                     for layer, held in zip(
                         layers, group.cache.row(number, int(group.cache.lengths[number])), strict=True
                     ):
-                        layer.append(held)
+                        layer.fill(held)
                     logits = group.logits[number : number + 1]
                     self.free(row.key)
                     self._put(row, layers, logits)
@@ -221,11 +237,17 @@ class RowDecoder:
         """
         lengths: dict[int, list[int]] = {}
         for length in [*more, *(row.most_tokens for group in self._groups for row in group.rows.values())]:
-            lengths.setdefault(_group_of(length), []).append(length)
-        per_row = self._groups[0].cache.bytes_per_row
+            lengths.setdefault(self._group_of(length), []).append(length)
         counts = at_least or {}
-        return sum(max(len(group), counts.get(number, 0)) * per_row(max(group)) for number, group in lengths.items())
+        return sum(
+            max(len(group), counts.get(number, 0)) * self._bytes_per_row(number, max(group))
+            for number, group in lengths.items()
+        )
 
+    def _bytes_per_row(self, number: int, length: int) -> int:
+        """Memory for a row of a group; what is to be quantized may take more before that."""
+        plain = self._groups[0].cache.bytes_per_row(min(length, self._start)) if self._start else 0
+        return max(self._groups[number].cache.bytes_per_row(length), plain)
 
-def _group_of(length: int) -> int:
-    return next(number for number, most in enumerate(GROUP_LENGTHS) if length <= most)
+    def _group_of(self, length: int) -> int:
+        return next(number for number, most in enumerate(self._limits) if length <= most)

@@ -58,6 +58,7 @@ class RowReading:
         row.reader.num_ready()  # its thread starts
         if row.on_begin is not None:
             row.on_begin()
+        row.tell_progress()
 
     def unit(self, rows: Sequence[Row], seconds: float) -> bool:
         """Do one unit of work, within a time as far as can be foreseen; False if nothing is ready.
@@ -70,7 +71,8 @@ class RowReading:
         for number, row in enumerate(rows):
             reader = row.reader
             assert reader is not None
-            if reader.has_tiles and reader.num_ready() >= min(most, max(reader.tiles_left, 1)):
+            enough = min(most, max(reader.tiles_left, 1))
+            if reader.has_tiles and (reader.num_ready() >= enough or reader.is_last_ready):  # an error may be the last
                 self._encode(rows[number:], most)
                 return True
             if reader.num_readable >= min(row.options.prefill_chunk, reader.tokens_left):
@@ -86,6 +88,7 @@ class RowReading:
         count = min(self._pace.tokens_within(seconds, row.options.prefill_chunk), reader.num_readable)
         with self._pace.tokens(count):
             reader.read(count)
+        row.tell_progress()
 
     def _encode(self, rows: Sequence[Row], most: int) -> None:
         """Encode tiles of the first row, and with them those that others have ready, since many cost little more."""

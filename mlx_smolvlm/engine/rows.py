@@ -1,40 +1,32 @@
 """Many answers at once: prompts are read between the decode steps of answers in flight.
 
-`row.py` says what a row is, `row_reading.py` reads prompts, `row_decoding.py` makes tokens; here they take turns.
+See `row.py` for what a row is; `row_reading.py` reads prompts, `row_decoding.py` makes tokens; here they take turns.
 """
 
-import errno
 import time
 from collections.abc import Callable, Hashable
 from itertools import count
 from threading import Event
 from typing import Unpack
 
+from ..media.prefetch import as_exception
 from ..model.forking import refuse_forked_process
 from ..model.smolvlm import SmolVLM
-from ..options import (
-    GenerationOptions,
-    MediaOptions,
-    OptionKeywords,
-    is_between,
-    quoted,
-    resolve_options,
-)
+from ..options import GenerationOptions, MediaOptions, OptionKeywords, quoted, resolve_options
 from ..processor.processor import Processor
 from .answer import AnswerStep, Cancelled, check_pair
 from .exclusive import OneCallAtATime, exclusive
 from .feature_cache import FeatureCache
-from .pacing import Pace
+from .pacing import MAX_PAUSE_S, Pace
 from .prefixes import PrefixCache, released_layers
-from .preparing import Preparer, abandon
+from .preparing import Preparer, abandon, raise_system_fault
 from .prompt_cache import ReadMedium
-from .row import BatchRequest, Row, RowEvent, Stage, check_bounds, check_row_options
+from .prompt_progress import PromptProgress
+from .row import BatchRequest, Row, RowEvent, Stage, check_bounds, check_row_options, with_cache_of
 from .row_decoding import RowDecoder
 from .row_reading import MAX_READING, RowReading
 from .sampling import check_finite
 
-MAX_PAUSE_S = 0.065  # with a decode step, no answer waits for longer than 0.15 s on machines that are quick enough
-SYSTEM_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # later prompts would fail too, so stop
 _POLL_S = 0.05  # how long `step` waits for a thread before it looks at the cancel events
 
 
@@ -61,6 +53,9 @@ class Rows(OneCallAtATime):
         max_feature_bytes: int = 256 * 1024**2,
         max_prefix_bytes: int = 512 * 1024**2,
         max_pause_s: float | None = MAX_PAUSE_S,
+        kv_bits: int | None = None,
+        kv_group_size: int = 64,
+        quantized_kv_start: int = 0,
         refill: Callable[[], None] | None = None,
     ):
         """
@@ -73,6 +68,7 @@ class Rows(OneCallAtATime):
             max_pause_s: most seconds that decoding waits for prompts to be read, or the time of three decode steps
                 where that is longer; None reads prompts as soon as there is room for them, which is best if only the
                 time for all counts.
+            kv_bits, kv_group_size, quantized_kv_start: of the keys and values of all rows, see `GenerationOptions`.
             refill: called whenever requests may be added, within `step` too, to add some.
 
         Raises:
@@ -80,20 +76,22 @@ class Rows(OneCallAtATime):
         """
         check_pair(model, processor)
         check_bounds(batch_size, max_cache_bytes, max_feature_bytes, max_prefix_bytes)
-        if max_pause_s is not None and not (is_between(max_pause_s, 0, float("inf")) and max_pause_s > 0):
-            raise ValueError(f"max_pause_s is {quoted(max_pause_s)}, expected a positive number of seconds or None")
+        self._cache_options = GenerationOptions(
+            kv_bits=kv_bits, kv_group_size=kv_group_size, quantized_kv_start=quantized_kv_start
+        )
+        check_row_options(model, self._cache_options)
+        self._pace = Pace(max_pause_s)
         super().__init__("the rows are in use by another call, in another thread; make one call at a time")
         self._model = model
         self._refill = refill
         self.feature_cache = FeatureCache(max_feature_bytes)
-        self.prefix_cache = PrefixCache(max_prefix_bytes)
+        self.prefix_cache = PrefixCache(max_prefix_bytes, quantized_kv_start)
         self._changed = Event()  # set by threads that have something ready
-        self._pace = Pace(max_pause_s)
         self._preparer = Preparer(model, processor, max_prefix_bytes > 0, self._changed.set)
         self._reading = RowReading(
             model, self.feature_cache, self.prefix_cache, self._pace, self._changed.set, self._fail
         )
-        self._decoder = RowDecoder(model, batch_size, max_cache_bytes)
+        self._decoder = RowDecoder(model, batch_size, max_cache_bytes, self._cache_options)
         self._rows: dict[Hashable, Row] = {}  # all of them, in the order in which they were added
         self._media: dict[Hashable, list[ReadMedium]] = {}  # of the prompts of rows that are decoded
         self._events: list[RowEvent] = []  # of the step that is being made
@@ -118,6 +116,7 @@ class Rows(OneCallAtATime):
         key: Hashable = None,
         cancel: Event | None = None,
         on_begin: Callable[[], None] | None = None,
+        on_progress: Callable[[PromptProgress], None] | None = None,
         **keywords: Unpack[OptionKeywords],
     ) -> Hashable:
         """Add a request. Its options are checked at once; its prompt and media are read later.
@@ -128,6 +127,7 @@ class Rows(OneCallAtATime):
             key: names the row in events; None for a number.
             cancel: when set, the row ends with "cancelled" at the next step.
             on_begin: called within `step` when the prompt is prepared and the model begins with it.
+            on_progress: called within `step` with how much of the prompt has been read, from then on.
 
         Returns:
             The key.
@@ -140,11 +140,12 @@ class Rows(OneCallAtATime):
         options, media_options = resolve_options(
             request.options or options, request.media_options or media_options, keywords
         )
+        options = with_cache_of(self._cache_options, options)
         check_row_options(self._model, options)
         key = next(number for number in self._numbers if number not in self._rows) if key is None else key
         if key in self._rows:
             raise ValueError(f"there is a row {quoted(key)} already; remove it first, or choose another key")
-        self._rows[key] = Row(key, request, options, media_options, cancel, on_begin)
+        self._rows[key] = Row(key, request, options, media_options, cancel, on_begin, on_progress)
         return key
 
     @exclusive
@@ -223,16 +224,15 @@ class Rows(OneCallAtATime):
 
     def _take_prepared(self, row: Row) -> None:
         assert row.prepared is not None
-        try:
-            row.prompt, row.files, row.answer = row.prepared.result()
-            row.prepared = None  # which would hold the images, too
-        except Exception as error:  # whatever it is, others can still be answered
-            if isinstance(error, OSError) and error.errno in SYSTEM_ERRNOS:
-                raise
-            self._fail(row, error)
-        else:
-            row.stage = Stage.PREPARED
-            row.note_prompt()
+        error = row.prepared.exception()  # whatever it is, others can still be answered
+        if error is not None:
+            raise_system_fault(error)
+            self._fail(row, as_exception(error))
+            return
+        row.prompt, row.files, row.answer = row.prepared.result()
+        row.prepared = None  # which would hold the images, too
+        row.stage = Stage.PREPARED
+        row.note_prompt()
 
     def _read(self) -> bool:
         """Read prompts for as long as decoding may wait; returns whether there was anything to do."""

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ..command_line.runner import path_argument
 from ..command_line.standard_streams import say
 from .mini.mini_arguments import make_mini_suite, read_mini_suite
 from .mini.mini_selection import MINI
@@ -25,14 +26,14 @@ def add_other_modes(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--compare",
         nargs=2,
-        type=Path,
+        type=path_argument,
         metavar=("RUN_A", "RUN_B"),
         help="ask nothing; compare two runs on the same rows (folders of --out)",
     )
     group.add_argument(
         "--leaderboard",
         nargs="*",
-        type=Path,
+        type=path_argument,
         metavar="RUN",
         help="ask nothing; print the family's published scores, beside runs (folders of --out)",
     )
@@ -98,6 +99,8 @@ def _compare(arguments: argparse.Namespace) -> None:
     """Compare two runs: print, and with --out write a page and the figures."""
     from .runs.run_comparison import compare_runs, comparison_text, write_comparison
 
+    if arguments.out is not None and arguments.out.exists() and not arguments.out.is_dir():
+        raise NotADirectoryError(f"--out {arguments.out} is no folder; name one")
     found = compare_runs(*arguments.compare)
     print(comparison_text(found))
     if arguments.out is not None:

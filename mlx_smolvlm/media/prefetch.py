@@ -15,6 +15,16 @@ T = TypeVar("T")
 _POLL_S = 0.05  # how long a finished consumer waits for a thread that waits for room
 
 
+def as_exception(error: BaseException) -> Exception:
+    """What a thread raised, to be raised or reported elsewhere: a SystemExit in it is not meant to end the process."""
+    if isinstance(error, Exception):
+        return error
+    what = " ".join(f"{type(error).__name__} {error}".split())
+    told = RuntimeError(f"a thread ended with {what}")
+    told.__cause__ = error
+    return told
+
+
 class Prefetched(Iterator[T]):
     """Runs an iterator in a thread of its own, at most `depth` items ahead of the consumer.
 
@@ -34,6 +44,7 @@ class Prefetched(Iterator[T]):
         self._on_ready = on_ready
         self._has_ended = False
         self._is_begun = False
+        self._is_last_ready = False
         self._thread = Thread(target=self._work, args=(items,), name="mlx_smolvlm prefetch", daemon=True)
 
     @property
@@ -41,6 +52,11 @@ class Prefetched(Iterator[T]):
         """Results that are there without waiting; the end, or an error, counts as one."""
         self._begin()
         return 1 if self._has_ended else self._ready.qsize()
+
+    @property
+    def is_last_ready(self) -> bool:
+        """Whether the end, or an error, is among the results that are there: nothing comes after them."""
+        return self._is_last_ready
 
     def __next__(self) -> T:
         if self._has_ended:
@@ -79,7 +95,7 @@ class Prefetched(Iterator[T]):
                 if self._closing.is_set():
                     break
         except BaseException as error:  # whatever it is, it belongs to the consumer
-            self._offer("error", error)
+            self._offer("error", as_exception(error))
         else:
             self._offer("end", None)
         finally:
@@ -90,6 +106,7 @@ class Prefetched(Iterator[T]):
         while not self._closing.is_set():
             with suppress(Full):
                 self._ready.put((kind, value), timeout=_POLL_S)
+                self._is_last_ready = kind != "item"
                 if self._on_ready is not None:
                     self._on_ready()
                 return
@@ -105,6 +122,11 @@ class AtHand(Iterator[T]):
     def num_ready(self) -> int:
         """As many as there may be."""
         return sys.maxsize
+
+    @property
+    def is_last_ready(self) -> bool:
+        """As in `Prefetched`."""
+        return True
 
     def __next__(self) -> T:
         return next(self._items)

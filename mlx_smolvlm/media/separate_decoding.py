@@ -38,7 +38,7 @@ _READY = b"ready\n"
 
 def can_start_python() -> bool:
     """Whether `sys.executable` is Python, and no program that embeds it and would start once more."""
-    is_python = re.match(r"python", Path(sys.executable or "").name, re.IGNORECASE)
+    is_python = re.fullmatch(r"pythonw?[\d.]*[dmt]*(-intel64)?", Path(sys.executable or "").name, re.IGNORECASE)
     return bool(is_python) and not getattr(sys, "frozen", False) and os.name == "posix"
 
 
@@ -63,7 +63,14 @@ def decode_separately(content: bytes, size: tuple[int, int], check: Callable[[],
         with TemporaryFile() as file:
             file.write(content)
             file.seek(0)
-            process = subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/")
+            process = subprocess.Popen(
+                command,
+                stdin=file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                process_group=0,  # Ctrl-C is for this process, which may be to finish what it has begun
+            )
     except OSError:
         return None
     try:

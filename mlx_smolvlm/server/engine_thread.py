@@ -11,10 +11,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .engine_job import EngineJob
+from ..media.prefetch import as_exception
+from .engine_job import Delivered, EngineJob
 from .errors import ApiError, bad_request, internal_error, refusal, server_busy
 from .metrics import Gauges, Metrics
-from .models import load_served
+from .models import load_served, make_rows
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -106,10 +107,11 @@ class Engine:
         self,
         request: "BatchRequest",
         options: "GenerationOptions",
-        deliver: "Callable[[RowEvent | ApiError | None], None]",
+        deliver: Callable[[Delivered], None],
+        tells_progress: bool = False,
     ) -> EngineJob:
         """Ask for an answer; see `EngineJob`. Cancel it when it is no longer waited for."""
-        job = EngineJob(request, options, deliver, asyncio.get_running_loop())
+        job = EngineJob(request, options, deliver, asyncio.get_running_loop(), tells_progress)
         with self._lock:
             self._waiting.append(job)
         self._wake_up()
@@ -181,9 +183,9 @@ class Engine:
     def _run(self) -> None:
         try:
             self.model, self.processor = self._load()
-            self._rows = self._new_rows()
-        except Exception as error:
-            self.failure = error
+            self._rows = make_rows(self.settings, self.model, self.processor, self._refill)
+        except BaseException as error:  # whatever it is, it ends the server, whose main thread is another
+            self.failure = as_exception(error)
             self.state = "dead"
             self.ready.set()
             return
@@ -201,19 +203,6 @@ class Engine:
             self._fail_all(ApiError(503, code, message))
             if self._rows is not None:
                 self._rows.close()
-
-    def _new_rows(self) -> "Rows":
-        from ..engine.rows import Rows
-
-        return Rows(
-            self.model,
-            self.processor,
-            batch_size=self.settings.rows,
-            max_cache_bytes=self.settings.max_cache_bytes,
-            max_feature_bytes=self.settings.max_feature_bytes,
-            max_prefix_bytes=self.settings.max_prefix_bytes,
-            refill=self._refill,
-        )
 
     def _serve(self) -> None:
         import mlx.core as mx
@@ -234,11 +223,11 @@ class Engine:
             idle_since = None
             try:
                 events = self._rows.step()
-            except Exception:  # whose fault it is cannot be told, so all of them end
+            except BaseException:  # whose fault it is cannot be told, so all of them end
                 LOG.exception("a step of the engine failed")
                 self._fail_all(internal_error(), waiting=False)
                 self._rows.close()
-                self._rows = self._new_rows()
+                self._rows = make_rows(self.settings, self.model, self.processor, self._refill)
                 continue
             self._deliver(events)
             if self._num_ended >= ROWS_PER_CLEANING:
@@ -256,7 +245,14 @@ class Engine:
             if job.cancel.is_set():
                 continue
             try:
-                self._rows.add(job.request, job.options, key=job, cancel=job.cancel, on_begin=partial(self._begun, job))
+                self._rows.add(
+                    job.request,
+                    job.options,
+                    key=job,
+                    cancel=job.cancel,
+                    on_begin=partial(self._begun, job),
+                    on_progress=partial(self._post, job) if job.tells_progress else None,
+                )
             except Exception as error:
                 self._post(job, refusal(error))
                 continue
@@ -284,7 +280,7 @@ class Engine:
                 self.metrics.ended(event, now - job.submitted_s, now - job.first_s if job.first_s else 0.0)
             self._post(job, event if event.error is None else refusal(event.error))
 
-    def _post(self, job: EngineJob, event: "RowEvent | ApiError | None") -> None:
+    def _post(self, job: EngineJob, event: Delivered) -> None:
         with suppress(RuntimeError):  # the loop has ended, and with it who waited
             job.loop.call_soon_threadsafe(job.deliver, event)
 

@@ -3,7 +3,7 @@
 import re
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from .errors import ApiError, bad_request
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
+    from ..engine.rows import Rows
     from ..model.smolvlm import SmolVLM
     from ..processor.processor import Processor
 
@@ -72,6 +73,24 @@ def load_served(settings: ServerSettings) -> "tuple[SmolVLM, Processor]":
     named = Namespace(model=settings.model, adapter_path=settings.adapter_path, dtype=settings.dtype)
     options = loading_options(named)  # which may find the base that the adapters name
     return load(named.model or DEMO_MODEL, **options)
+
+
+def make_rows(settings: ServerSettings, model: "SmolVLM", processor: "Processor", refill: Callable[[], None]) -> "Rows":
+    """`Rows` of the model, within the bounds of the settings; `refill` adds requests."""
+    from ..engine.rows import Rows
+
+    return Rows(
+        model,
+        processor,
+        batch_size=settings.rows,
+        max_cache_bytes=settings.max_cache_bytes,
+        max_feature_bytes=settings.max_feature_bytes,
+        max_prefix_bytes=settings.max_prefix_bytes,
+        kv_bits=settings.kv_bits,
+        kv_group_size=settings.kv_group_size,
+        quantized_kv_start=settings.quantized_kv_start,
+        refill=refill,
+    )
 
 
 def model_id(settings: ServerSettings) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..options import is_between, is_whole, quoted
+from ..options import GenerationOptions, is_between, is_whole, quoted
 
 MIB = 1024**2
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -46,6 +46,7 @@ class ServerSettings:
         shutdown_s: seconds that answers in flight have to finish when the server ends.
         default_max_tokens: most tokens of an answer whose request sets no limit.
         max_cache_bytes, max_feature_bytes, max_prefix_bytes: as in `Rows`.
+        kv_bits, kv_group_size, quantized_kv_start: of the keys and values of all answers, as in `GenerationOptions`.
 
         max_held_bytes: of the bodies of all requests that have not been answered; above, those over 1 MiB have to wait.
         max_body_bytes, max_header_bytes, max_json_depth, max_messages: of a request.
@@ -94,6 +95,9 @@ class ServerSettings:
     max_cache_bytes: int = 2 * 1024 * MIB
     max_feature_bytes: int = 256 * MIB
     max_prefix_bytes: int = 512 * MIB
+    kv_bits: int | None = None
+    kv_group_size: int = 64
+    quantized_kv_start: int = 0
 
     max_held_bytes: int = 1024 * MIB
     max_body_bytes: int = 100 * MIB
@@ -134,6 +138,8 @@ class ServerSettings:
             least = 0 if name in _MAY_BE_ZERO else 1
             self._check(name, is_whole(getattr(self, name), least), f"a whole number of at least {least}")
             object.__setattr__(self, name, operator.index(getattr(self, name)))
+        cache = {name: getattr(self, name) for name in ("kv_bits", "kv_group_size", "quantized_kv_start")}
+        GenerationOptions(**cache)  # which refuses what is out of range, or has no effect
         for name in _SECONDS:
             value = getattr(self, name)
             self._check(name, is_between(value, 0, math.inf) and value > 0, "a positive number of seconds")
@@ -170,5 +176,8 @@ class ServerSettings:
 
 
 _COUNTS = tuple(name for name, kind in ServerSettings.__annotations__.items() if kind is int and name != "port")
-_MAY_BE_ZERO = ("max_waiting", "max_cache_bytes", "max_feature_bytes", "max_prefix_bytes", "max_images", "max_videos")
+_MAY_BE_ZERO = (
+    *("max_waiting", "max_cache_bytes", "max_feature_bytes", "max_prefix_bytes", "max_images", "max_videos"),
+    "quantized_kv_start",
+)
 _SECONDS = tuple(name for name, kind in ServerSettings.__annotations__.items() if kind is float)

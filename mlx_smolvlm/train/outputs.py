@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
 from ..api.finding import check_utf8
 from ..convert.save import copy_companions, find_companions
@@ -66,6 +67,12 @@ def write_output(run: RunFolder, trainable: Trainable, base: Path, base_name: st
         FileExistsError: the folder is there by now, and not empty.
         OSError: it cannot be written.
     """
+    arrays: Any = tree_flatten(trainable.parameters)
+    if broken := [name for name, array in arrays if not mx.isfinite(array).all().item()]:
+        raise ValueError(
+            f"{broken[0]} is not finite after the last step; the learning rate may be too high. "
+            f"Remove {run.path}, and train at a lower one"
+        )
     with _output(run.out) as folder:
         if trainable.method == "full":
             _write_checkpoint(folder, trainable, base)

@@ -18,7 +18,7 @@ from ..command_line.arguments import media_options
 from ..command_line.drawings import check_plot
 from ..command_line.progress import Progress, counted, duration, per_second
 from ..command_line.signals import Interruption
-from ..command_line.standard_streams import say
+from ..command_line.standard_streams import say, shown
 from ..command_line.waiting import Waiting
 from ..convert.checkpoint import convert_checkpoint
 from ..files import refuse_to_replace
@@ -82,7 +82,7 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
                 opened.enter_context(RunFolder(out)).remove()
             waiting.stop()
             if merged is None or merged.exists():
-                say(f"{out} is finished: nothing is left to do")
+                say(f"{shown(out)} is finished: nothing is left to do")
             else:
                 _merge(base, out, merged, ranks, arguments.quiet)
             return
@@ -152,7 +152,7 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
             write_output(folder, trainable, base, str(arguments.model or DEMO_MODEL), record)
             folder.remove()
     if is_shown:
-        say(f"wrote {out}; report.html in it shows how it went")
+        say(f"wrote {shown(out)}; report.html in it shows how it went")
     if merged is not None:
         _merge(base, out, merged, ranks, arguments.quiet)
 
@@ -161,7 +161,7 @@ def _merge(base: Path, out: Path, merged: Path, ranks: Ranks, is_quiet: bool) ->
     if ranks.rank == 0:
         convert_checkpoint(base, merged, adapter_path=out)
         if not is_quiet:
-            say(f"wrote {merged}, which is merged")
+            say(f"wrote {shown(merged)}, which is merged")
 
 
 def _write_report(

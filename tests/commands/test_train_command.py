@@ -1,6 +1,8 @@
 """`train`: the folder that it makes, going on after a stop, and what it refuses."""
 
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import mlx.core as mx
@@ -163,6 +165,12 @@ def test_what_cannot_be_done_is_refused_before_any_step(train, tmp_path, options
     assert not list(tmp_path.glob("out*"))
 
 
+def test_a_result_that_is_not_finite_is_not_written(train, tmp_path):
+    result = train("out", "--steps", 1, "--learning-rate", "1e300")
+    assert result.status == 2 and "after the last step the loss is not finite" in result.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_folders_that_hold_something_are_left_alone(train, tmp_path):
     for name in ("out", "out-merged"):
         (tmp_path / name).mkdir()
@@ -204,6 +212,20 @@ def test_a_folder_where_the_state_would_be_is_left_alone(train, tmp_path, name):
     (tmp_path / "out.training" / name).write_text("mine")
     assert_refused(train("out", "--steps", 1), f"it holds {name!r}, which is of no run")
     assert (tmp_path / "out.training" / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo])
+def test_what_is_no_folder_where_the_state_would_be_is_refused(train, tmp_path, make):
+    make(tmp_path / "out.training")
+    assert_refused(train("out", "--steps", 1), "where the run would keep its state, but it is no folder")
+
+
+def test_the_state_may_lie_behind_a_link(train, tmp_path):
+    """The output was there, and the command ended with status 2."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out.training").symlink_to("elsewhere")
+    assert train("out", "--steps", 1).status == 0
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_what_is_put_beside_the_state_meanwhile_stays(train, tmp_path, monkeypatch):

@@ -143,9 +143,10 @@ def test_what_answers_made_together_cannot_have_is_refused_with_the_reason(demo)
     with Rows(*demo) as rows:
         with pytest.raises(ValueError, match=r"prompt_lookup_tokens is 4, but answers that are made together"):
             rows.add(BatchRequest("Hello"), prompt_lookup_tokens=4)
-        for option in ({"kv_bits": 8}, {"max_kv_size": 64}):
-            with pytest.raises(ValueError, match="share one plain key-value cache"):
-                rows.add(BatchRequest("Hello"), **option)
+        with pytest.raises(ValueError, match="caches that do not rotate"):
+            rows.add(BatchRequest("Hello"), max_kv_size=64)
+        with pytest.raises(ValueError, match="kv_bits is 8, but these rows were made with kv_bits=None"):
+            rows.add(BatchRequest("Hello"), kv_bits=8)
         with pytest.raises(TypeError, match="did you mean 'temperature'"):
             rows.add(BatchRequest("Hello"), temprature=1)
         rows.add(BatchRequest("Hello"), key="a")

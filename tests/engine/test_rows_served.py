@@ -4,8 +4,12 @@ import threading
 import time
 from threading import Event
 
+import pytest
+
 from mlx_smolvlm import BatchRequest, GenerationOptions, Rows
+from mlx_smolvlm.api.loading import DEMO_MODEL
 from mlx_smolvlm.engine.pacing import Pace
+from mlx_smolvlm.processor.prompt import Prompt
 
 
 def finished(rows):
@@ -106,3 +110,29 @@ def test_a_prompt_that_has_been_read_begins_in_a_pause_of_its_own(demo, monkeypa
             units.append([])
             done += [event.key for event in rows.step()]
     assert ["_begin"] in units and all(len(names) <= 1 for names in units)
+
+
+@pytest.mark.parametrize("where", ["preparing", "tiles"])
+def test_a_thread_that_wants_to_end_the_program_ends_its_row_alone(demo, monkeypatch, where):
+    """A SystemExit of a library left `step`, and would have ended a server. A row whose first tile failed with any
+    error waited forever for more of them."""
+    owner, name = (demo[1], "prepare") if where == "preparing" else (Prompt, "tiles")
+    work = getattr(owner, name)
+
+    def ending(*_):
+        raise SystemExit(3)
+        yield
+
+    def preparing(*arguments, **keywords):
+        if arguments[0] != "Hello":
+            raise SystemExit(3)
+        return work(*arguments, **keywords)
+
+    monkeypatch.setattr(owner, name, preparing if where == "preparing" else ending)
+    with Rows(*demo) as rows:
+        video = str(DEMO_MODEL.parent / "clip.mp4")
+        rows.add(BatchRequest("What?", videos=[video]), key="ends", max_tokens=2)
+        rows.add(BatchRequest("Hello"), key="goes on", max_tokens=2)
+        events = finished(rows)
+    assert str(events["ends"][-1].error) == "a thread ended with SystemExit 3"
+    assert events["goes on"][-1].error is None

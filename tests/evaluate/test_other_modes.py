@@ -107,6 +107,11 @@ def test_what_has_no_meaning_together_is_refused(evaluate, options, problem):
     assert_refused(evaluate(*options), problem)
 
 
+def test_a_comparison_is_not_written_in_a_file(evaluate, tmp_path):
+    (tmp_path / "x").touch()
+    assert_refused(evaluate("--compare", "a", "b", "--out", tmp_path / "x"), "is no folder")
+
+
 @pytest.mark.slow
 def test_scores_fall_with_the_bits(evaluate, trained_checkpoint, tmp_path):
     """Of the demo model in float32 and in 2 bits; the embedded one, in 4 bits, is in between in docs/evaluation.md."""

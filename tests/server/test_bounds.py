@@ -7,12 +7,15 @@ import time
 
 import pytest
 from PIL import Image
-from support.server import image_part, question, running_server, until
+from support.server import DEMO, image_part, question, running_server, until
 
-from mlx_smolvlm import BatchRequest, GenerationOptions
+from mlx_smolvlm import BatchRequest, GenerationOptions, generate_text, stream_generate
 from mlx_smolvlm.media import leaving
 from mlx_smolvlm.media.images import load_image
 from mlx_smolvlm.server.http import strict_json
+from mlx_smolvlm.server.intake.media_intake import Intake
+
+PICTURE = DEMO / "picture.png"
 
 
 def test_answers_cancelled_in_the_queue_leave_it_at_once(server):
@@ -117,3 +120,29 @@ def test_decoders_that_nobody_waits_for_are_few(monkeypatch):
     until(lambda: not running)
     assert 1 <= most <= 2
     until(lambda: not leaving.BUDGET.used)
+
+
+def test_keys_and_values_may_be_quantized(demo):
+    options = {"kv_bits": 4, "kv_group_size": 32}
+    expected = [step.token_id for step in stream_generate(*demo, "Hello?", max_tokens=30, **options)]
+    with running_server(demo, **options) as server:
+        answer = server.chat("Hello?", max_tokens=30)
+        assert answer["usage"]["completion_tokens"] == len(expected)
+        assert answer["choices"][0]["message"]["content"] == generate_text(*demo, "Hello?", max_tokens=30, **options)
+        tokens = answer["usage"]["total_tokens"]
+        assert 0 < server.engine.gauges().prefix_bytes < 600 * tokens  # 384 of them are keys and values; plain, 2048
+
+
+def test_a_thread_that_wants_to_end_the_program_does_not_end_the_server(server, monkeypatch):
+    def ending(*_):
+        raise SystemExit(3)
+
+    monkeypatch.setattr(Intake, "_image", ending)
+    failed = server.post(question("What?", image_part(PICTURE)))
+    assert failed.status_code == 500 and failed.json()["error"]["code"] == "internal_error"
+    monkeypatch.undo()
+    monkeypatch.setattr("mlx_smolvlm.engine.rows.Rows.step", ending)
+    failed = server.post("Hello?")
+    assert failed.status_code == 500
+    monkeypatch.undo()
+    assert server.text("Hello?", max_tokens=2)

@@ -20,8 +20,8 @@ SCHEMA = {"type": "object", "properties": {"color": {"type": "string"}}, "requir
 
 def spoken(demo, messages, **options):
     """Text, prompt tokens and answer tokens of `stream_generate`."""
-    *_, last = steps = list(mlx_smolvlm.stream_generate(*demo, messages, max_tokens=40, **options))
-    return "".join(step.text for step in steps), last.prompt_tokens, last.completion_tokens
+    steps = list(mlx_smolvlm.stream_generate(*demo, messages, max_tokens=40, **options))
+    return "".join(step.text for step in steps), list(steps[0].prompt_ids), [step.token_id for step in steps]
 
 
 CASES = {
@@ -96,24 +96,30 @@ CASES = {
 def fields_of(options):
     schema = options.get("json_schema")
     format_of_it = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
-    return {"max_tokens": 40, **({"response_format": format_of_it} if schema else {})}
+    return {"max_tokens": 40, "return_token_ids": True, **({"response_format": format_of_it} if schema else {})}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_answers_and_usage_equal_those_of_stream_generate(server, demo, name):
     sent, messages, options = CASES[name]
-    text, num_prompt, num_answer = spoken(demo, messages, **options)
     answer = server.chat(sent, **fields_of(options))
-    assert answer["choices"][0]["message"]["content"] == text
-    assert (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"]) == (num_prompt, num_answer)
+    text, prompt_ids, token_ids = spoken(demo, messages, **options)
+    assert told(answer) == (text, prompt_ids, token_ids)
+    usage = answer["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (len(prompt_ids), len(token_ids))
     assert server.engine.is_idle
+
+
+def told(answer):
+    choice = answer["choices"][0]
+    return choice["message"]["content"], answer["prompt_token_ids"], choice["token_ids"]
 
 
 def test_answers_are_the_same_beside_others(server, demo):
     names = [*CASES, "picture", "video"]
     with ThreadPoolExecutor(len(names)) as pool:
-        answers = list(pool.map(lambda name: server.text(CASES[name][0], **fields_of(CASES[name][2])), names))
-    assert answers == [spoken(demo, CASES[name][1], **CASES[name][2])[0] for name in names]
+        answers = list(pool.map(lambda name: told(server.chat(CASES[name][0], **fields_of(CASES[name][2]))), names))
+    assert answers == [spoken(demo, CASES[name][1], **CASES[name][2]) for name in names]
 
 
 def test_streamed_text_is_that_of_the_answer_at_once(server):
@@ -233,10 +239,10 @@ def test_spelled_out_tokens_are_text_everywhere(server, demo, spelled):
 
 def test_the_last_message_of_the_assistant_is_continued(server, demo):
     messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "A large"}]
-    text, num_prompt, _ = spoken(demo, messages, continue_final_message=True)
+    text, prompt_ids, _ = spoken(demo, messages, continue_final_message=True)
     answer = server.chat(messages, max_tokens=40, continue_final_message=True, add_generation_prompt=False)
     assert answer["choices"][0]["message"]["content"] == text
-    assert answer["usage"]["prompt_tokens"] == num_prompt
+    assert answer["usage"]["prompt_tokens"] == len(prompt_ids)
 
 
 def test_tokens_are_counted_without_an_answer(server):

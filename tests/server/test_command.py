@@ -108,9 +108,11 @@ def test_health_answers_soon_after_the_start():
         (["--port", "70000"], "port is 70000"),
         (["--media-root", "/none"], "expected a folder"),
         (["--host", "127.0.0.1.x.invalid", "--insecure"], "choose another --host"),
-        (["--kv-bits", "8"], "unrecognized arguments: --kv-bits"),
+        (["--kv-bits", "8", "--quantized-kv-start", "-1"], "quantized_kv_start is -1"),
+        (["--kv-group-size", "32"], "kv_group_size has no effect without kv_bits"),
         (["--max-cache-gb", "nan"], "max_cache_bytes"),
         (["--cors-origin", "example.com"], "example.com"),
+        (["--api-key", ""], "--api-key is empty"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(monkeypatch, capsys, arguments, problem):

@@ -23,6 +23,11 @@ REFUSED = {
     "stop_token_ids": [1],
     "guided_json": {},
     "chat_template": "x",
+    "truncate_prompt_tokens": 9,
+    "priority": 1,
+    "n_predict": 5,
+    "return_tokens_as_token_ids": True,
+    "include_stop_str_in_output": True,
     "echo_": None,
 }
 WRONG = {
@@ -45,6 +50,8 @@ WRONG = {
     "media_io_kwargs": [3, {"image": {}}, {"video": {"num_frames": "x"}}, {"video": {"frames": 1}}],
     "structured_outputs": [{"choice": ["a"]}, {"regex": 3}, {"regex": "("}],
     "stream_options": [{"include_usage": True}, 3],
+    "return_progress": [1, True],
+    "return_token_ids": ["true"],
     "messages": [
         [],
         "x",
@@ -53,6 +60,9 @@ WRONG = {
         [{"role": "x", "content": "x"}],
         [{"role": "user"}],
         [{"role": "user", "content": []}],
+        [{"role": "user", "content": "x", "images": ["a"]}],
+        [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "data:,", "fps": 2}}]}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}, "max_pixels": 9}]}],
     ],
 }
 
@@ -79,6 +89,14 @@ def test_wrong_types_and_ranges_are_refused_by_name(server, name):
         assert error["param"].partition(".")[0].partition("[")[0] == name, (value, error)
 
 
+def test_options_of_streams_are_honoured_or_refused(server):
+    """`continuous_usage_stats`, which some servers have, was taken and not followed."""
+    error = refused(server, stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True})
+    assert error["param"] == "stream_options.continuous_usage_stats" and error["code"] == "unsupported_parameter"
+    harmless = {"include_usage": True, "continuous_usage_stats": False, "include_obfuscation": False}
+    assert server.chunks("Hello", max_tokens=2, stream_options=harmless)[-1]["usage"]["completion_tokens"] == 2
+
+
 def test_what_changes_nothing_is_ignored(server):
     plain = server.text("Hello", max_tokens=3)
     ignored = {
@@ -97,6 +115,9 @@ def test_what_changes_nothing_is_ignored(server):
         "presence_penalty": 0,
         "frequency_penalty": 0.0,
         "unheard_of": {"x": 1},
+        "return_progress": False,
+        "typical_p": 1.0,
+        "priority": 0,
         "response_format": {"type": "text"},
         "top_k": -1,
         "max_completion_tokens": None,

@@ -1,6 +1,7 @@
 """Files of rows, whatever their form: what is read, and what is refused by name."""
 
 import json
+import os
 
 import pytest
 
@@ -165,6 +166,31 @@ def test_one_broken_line_is_named_and_can_be_skipped(read):
 def test_files_that_are_none_are_refused(read, content, name, problem):
     with pytest.raises(ValueError, match=problem):
         read(content, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("state.json", '{"_data_files": [{}]}', "'_data_files' is .* expected names of what lies beside it"),
+        ("state.json", '{"_data_files": 3}', "'_data_files' is 3, expected names"),
+        ("state.json", '{"_data_files": [{"filename": "../x.arrow"}]}', "expected names of what lies beside it"),
+        ("state.json", '{"_data_files": [{"filename": "x.bin"}]}', "x.bin is no file of rows"),
+        ("dataset_dict.json", '{"splits": null}', "'splits' is None, expected names"),
+        ("dataset_dict.json", '{"splits": ["."]}', "expected names of what lies beside it"),
+        ("dataset_dict.json", '{"splits": "train"}', "no such folder|No such file"),
+    ],
+)
+def test_folders_that_say_something_else_than_datasets_does_are_refused(tmp_path, name, content, problem):
+    """Names led to other folders, and without end to the same one."""
+    (tmp_path / name).write_text(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=problem):
+        read_rows(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "rows.jsonl")
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_rows(tmp_path / "rows.jsonl")
 
 
 def test_files_of_one_name_are_refused(read, tmp_path):

@@ -115,7 +115,7 @@ def _path_in(cell: str | TableCell) -> str | TableCell:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, str) and value.lstrip("-").isdecimal()
+    return isinstance(value, str) and len(value) <= INDEX_CHARS and value.lstrip("-").isdecimal()
 
 
 def _names_file(text: str, folder: Path) -> bool:

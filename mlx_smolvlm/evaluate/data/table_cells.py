@@ -20,6 +20,7 @@ MISSING = frozenset(
         *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
     }
 )
+_MAX_DIGITS = 1000  # more are no number, but text
 _WHOLE = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)  # full-width figures stay text
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|\s*[+-]?(inf|infinity)\s*", re.IGNORECASE | re.ASCII)
 _TRUE, _FALSE = {"True", "TRUE", "true"}, {"False", "FALSE", "false"}
@@ -154,7 +155,7 @@ def as_pandas_reads(cells: Sequence[str]) -> list[str | None]:
     """
     values = [None if cell in MISSING else cell for cell in cells]
     given = [value for value in values if value is not None]
-    if not given:
+    if not given or max(map(len, given)) > _MAX_DIGITS:
         return values
     whole = [int(value) for value in given if _WHOLE.fullmatch(value)]
     is_large = not all(-(2**63) <= value < 2**64 for value in whole)

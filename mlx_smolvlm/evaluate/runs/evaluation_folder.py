@@ -78,8 +78,13 @@ class EvaluationFolder:
 
     def add(self, result: Result, timing: Result) -> None:
         """The next row's line."""
-        self._results.write(_line(result))
-        self._timings.write(_line(timing))
+        for file, record in ((self._results, result), (self._timings, timing)):
+            left = _line(record)
+            try:
+                while left:  # the system may take less than all of it
+                    left = left[file.write(left) :]
+            except OSError as error:  # of a write, it does not name the file
+                raise OSError(error.errno, error.strerror, file.name) from None
         self.done += 1
 
     def note_places(self, paths: Sequence[Path], image_root: Path | None) -> None:
@@ -152,10 +157,14 @@ def read_results(path: Path) -> list[Result]:
                 result = json.loads(line)
             except ValueError:
                 result = None
-            if not isinstance(result, dict) or not result.keys() >= _COMPARED:
+            if not isinstance(result, dict) or not result.keys() >= _COMPARED or not _is_score(result["score"]):
                 raise ValueError(f"{path / RESULTS}, line {number} is damaged; run the evaluation again to mend it")
             results.append(result)
     return results
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or type(value) in (bool, int, float)
 
 
 def file_digest(path: Path) -> str:
@@ -184,6 +193,9 @@ def _check_same(found: Mapping[str, Any], settings: Mapping[str, Any], path: Pat
 
 
 def _opened(path: Path) -> IO[bytes]:
+    """A file of the run, made if it is not there. A link might lead to another program's, and a pipe never ends."""
+    if os.path.lexists(path) and not (path.is_file() and not path.is_symlink()):
+        raise FileExistsError(f"{path} is no plain file; move it away, or name another folder by --out")
     return open(path, "r+b", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
 
 

@@ -46,6 +46,8 @@ class Judge:
         """
         if not _is_address(url):
             raise ValueError(f"--judge is {quoted(url)}, expected an address such as http://localhost:8000/v1")
+        if "@" in urlsplit(url).netloc:  # which would be kept in the summary
+            raise ValueError(f"--judge names a user or password; leave them out, and put a key into {KEY_VARIABLE}")
         base = url.rstrip("/").removesuffix("/chat/completions")
         self.url = f"{base if base.endswith('/v1') else f'{base}/v1'}/chat/completions"
         self.model, self._timeout_s = model, timeout_s

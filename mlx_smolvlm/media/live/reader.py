@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..connections import Closed, Patience, Stalled
+from ..prefetch import as_exception
 from ..urls import printable
 from ..video.container import decoded, demuxed, may_jump, reason
 from ..video.content import missing_part, unread_recordings
@@ -88,7 +89,8 @@ class LiveReader:
             self._read_and_reconnect()
         except Closed:
             pass
-        except Exception as error:  # whatever it is, it belongs to the consumer
+        except BaseException as raised:  # whatever it is, it belongs to the consumer
+            error = as_exception(raised)
             known = isinstance(error, ValueError | OSError | MemoryError)
             self._buffer.fail(error if known else ValueError(f"{self._source.name}: {_printable_reason(error)}"))
         finally:

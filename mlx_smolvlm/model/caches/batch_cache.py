@@ -4,12 +4,14 @@ To the decoder, such a step is one of as many tokens as there are rows; what eac
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
 
 from ..config import TextConfig
 from .kv_cache import KVCache
+from .quantized import Quantization
 
 
 class BatchCache:
@@ -23,18 +25,21 @@ class BatchCache:
         layers: what `LanguageModel` takes as its cache.
     """
 
-    def __init__(self, config: TextConfig, itemsize: int):
+    def __init__(self, config: TextConfig, itemsize: int, quantization: Quantization | None = None):
         """
         Args:
             config: the decoder's.
             itemsize: bytes of a number that it computes with.
+            quantization: of the keys and values; None keeps them as they are.
         """
+        self._quantization = quantization
         self._head_dim = config.head_dim
         self._itemsize = itemsize
         self._heads = config.num_attention_heads
         self._kv_heads = config.num_key_value_heads
         self.lengths = np.zeros(0, np.int32)
-        self._layers = [BatchLayer(self) for _ in range(config.num_hidden_layers)]
+        make = BatchLayer if quantization is None else partial(QuantizedBatchLayer, quantization)
+        self._layers = [make(self) for _ in range(config.num_hidden_layers)]
         self.layers: list[KVCache] = list(self._layers)
         self.end = 0  # columns that are looked at in this step
         self.mask = mx.zeros(0)
@@ -48,7 +53,11 @@ class BatchCache:
     def bytes_per_row(self, length: int) -> int:
         """Memory for a row of so many tokens."""
         columns = -(-length // KVCache.STEP) * KVCache.STEP
-        return columns * 2 * len(self.layers) * self._kv_heads * self._head_dim * self._itemsize
+        head_bytes: float = self._head_dim * self._itemsize
+        if self._quantization is not None:
+            bits, group_size = self._quantization
+            head_bytes = self._head_dim * (bits / 8 + 2 * self._itemsize / group_size)
+        return int(columns * 2 * len(self.layers) * self._kv_heads * head_bytes)
 
     def put(self, row: int, layers: Sequence[KVCache]) -> None:
         """Fill a row with what another cache, one of `LanguageModel.make_cache`, holds."""
@@ -72,7 +81,8 @@ class BatchCache:
         self.end = int(self.lengths.max()) + 1
         lengths = mx.array(self.lengths)
         seen = mx.arange(self.end) <= lengths[:, None]  # (num_rows, end)
-        self.mask = mx.repeat(seen, self._heads, axis=0)[None, :, None]  # (1, num_rows * heads, 1, end)
+        heads = self._heads if self._quantization is None else self._kv_heads
+        self.mask = mx.repeat(seen, heads, axis=0)[None, :, None]  # (1, num_rows * heads, 1, end)
         self.columns = mx.repeat(lengths, self._kv_heads)
         self.rows = mx.arange(self.num_rows * self._kv_heads)
 
@@ -82,11 +92,8 @@ class BatchCache:
         lengths[list(rows)] = self.lengths[list(rows)] + 1
         self.lengths = lengths
 
-    def row(self, row: int, length: int) -> list[mx.array]:
-        """Copies of the keys and values of a row's first tokens by layer, as `KVCache` holds them, evaluated.
-
-        (1, 2 * num_key_value_heads, length, head_dim) each, keys first.
-        """
+    def row(self, row: int, length: int) -> list[list[mx.array]]:
+        """Copies of what is held of a row's first tokens by layer, as `KVCache.held` returns it, evaluated."""
         copies = [layer.row(row, length) for layer in self._layers]
         mx.eval(copies)
         return copies
@@ -102,6 +109,12 @@ class BatchLayer(KVCache):
     def __init__(self, batch: BatchCache):
         super().__init__()
         self._batch = batch
+        self._buffers: list[mx.array] = []  # one here; three where keys and values are quantized
+
+    @property
+    def state(self) -> list[mx.array]:
+        """The arrays that are held."""
+        return list(self._buffers)
 
     def positions(self, num_tokens: int) -> np.ndarray:
         """Of the next token of each row, (num_rows,) int32."""
@@ -109,55 +122,89 @@ class BatchLayer(KVCache):
 
     def attend(self, queries: mx.array, keys_values: mx.array, scale: float) -> mx.array:
         """As `KVCache.attend`, but the tokens are those of the rows, and each sees what its own row holds."""
-        batch = self._batch
         _, num_heads, num_rows, head_dim = queries.shape
-        assert self.buffer is not None
         new = keys_values.reshape(2, -1, num_rows, head_dim).transpose(0, 2, 1, 3).reshape(2, -1, head_dim)
-        buffer = self._with_capacity(self.buffer, batch.end)
-        buffer[:, batch.rows, batch.columns] = new
-        self.buffer = buffer
-        held = buffer[:, None, :, : batch.end]
         queries = queries.transpose(0, 2, 1, 3).reshape(1, num_rows * num_heads, 1, head_dim)
-        out = mx.fast.scaled_dot_product_attention(queries, held[0], held[1], scale=scale, mask=batch.mask)
+        out = self._attend_rows(queries, new, scale)
         return out.reshape(1, num_rows, num_heads, head_dim).transpose(0, 2, 1, 3)
+
+    def _attend_rows(self, queries: mx.array, new: mx.array, scale: float) -> mx.array:
+        """Write the tokens' keys and values, (2, num_rows * num_key_value_heads, head_dim), and attend.
+
+        (1, num_rows * num_attention_heads, 1, head_dim) -> the same number of elements.
+        """
+        keys, values = self._write([new])[0]
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=self._batch.mask)
+
+    def _write(self, new: Sequence[mx.array]) -> list[mx.array]:
+        """Write what is held of the tokens; returns all, (2, 1, num_rows * num_key_value_heads, end, ...) each."""
+        batch = self._batch
+        for number, part in enumerate(new):
+            buffer = self._with_capacity(self._buffers[number], batch.end)
+            buffer[:, batch.rows, batch.columns] = part
+            self._buffers[number] = buffer
+        return [buffer[:, None, :, : batch.end] for buffer in self._buffers]
 
     def put(self, row: int, source: KVCache) -> None:
         """Fill a row, beginning with its first column; the rest of it becomes zero."""
-        assert source.buffer is not None
-        kv_heads = source.buffer.shape[1] // 2
-        held = source.buffer[0, :, : source.offset].reshape(2, kv_heads, source.offset, -1)
-        if self.buffer is None:
-            self.buffer = mx.zeros((2, self._batch.num_rows * kv_heads, 0, held.shape[3]), held.dtype)
-        buffer = self._with_capacity(self.buffer, source.offset + 1)
-        heads = slice(row * kv_heads, (row + 1) * kv_heads)
-        buffer[:, heads, : source.offset] = held
-        buffer[:, heads, source.offset :] = 0  # a masked value that is not finite would still spoil the sum
-        self.buffer = buffer
+        for number, part in enumerate(self._as_held(source.held(source.offset))):
+            kv_heads = part.shape[1] // 2
+            held = part.reshape(2, kv_heads, source.offset, -1)
+            if number == len(self._buffers):
+                self._buffers.append(mx.zeros((2, self._batch.num_rows * kv_heads, 0, held.shape[3]), held.dtype))
+            buffer = self._with_capacity(self._buffers[number], source.offset + 1)
+            heads = slice(row * kv_heads, (row + 1) * kv_heads)
+            buffer[:, heads, : source.offset] = held
+            buffer[:, heads, source.offset :] = 0  # a masked value that is not finite would still spoil the sum
+            self._buffers[number] = buffer
 
-    def row(self, row: int, length: int) -> mx.array:
-        """The first tokens of a row, as `KVCache` holds them."""
-        assert self.buffer is not None
-        kv_heads = self.buffer.shape[1] // self._batch.num_rows
-        held = self.buffer[:, row * kv_heads : (row + 1) * kv_heads, :length]  # (2, kv_heads, length, head_dim)
-        return mx.contiguous(held.reshape(1, 2 * kv_heads, length, -1))
+    def _as_held(self, held: Sequence[mx.array]) -> Sequence[mx.array]:
+        """What another cache holds, in the form of this one."""
+        return held
+
+    def row(self, row: int, length: int) -> list[mx.array]:
+        """What is held of the first tokens of a row, as `KVCache.held` returns it."""
+        copies = []
+        for buffer in self._buffers:
+            kv_heads = buffer.shape[1] // self._batch.num_rows
+            held = buffer[:, row * kv_heads : (row + 1) * kv_heads, :length]  # (2, kv_heads, length, ...)
+            copies.append(mx.contiguous(held.reshape(1, 2 * kv_heads, length, -1)))
+        return copies
 
     def arrange(self, rows: Sequence[int], num_rows: int, end: int) -> None:
         """As `BatchCache.arrange`, with room for `end` tokens."""
-        if self.buffer is None or not num_rows:
-            self.buffer = None
-            return
-        _, all_heads, capacity, head_dim = self.buffer.shape
-        kv_heads = all_heads // self._batch.num_rows
-        end = min(capacity, -(-end // self.STEP) * self.STEP)
-        kept = [self.buffer[:, row * kv_heads : (row + 1) * kv_heads, :end] for row in rows]
-        empty = mx.zeros((2, (num_rows - len(rows)) * kv_heads, end, head_dim), self.buffer.dtype)
-        self.buffer = mx.concatenate([*kept, empty], axis=1)
+        if not num_rows:
+            self._buffers = []
+        for number, buffer in enumerate(self._buffers):
+            _, all_heads, capacity, width = buffer.shape
+            kv_heads = all_heads // self._batch.num_rows
+            columns = min(capacity, -(-end // self.STEP) * self.STEP)
+            kept = [buffer[:, row * kv_heads : (row + 1) * kv_heads, :columns] for row in rows]
+            empty = mx.zeros((2, (num_rows - len(rows)) * kv_heads, columns, width), buffer.dtype)
+            self._buffers[number] = mx.concatenate([*kept, empty], axis=1)
 
     def _with_capacity(self, buffer: mx.array, end: int) -> mx.array:
         if end <= buffer.shape[2]:
             return buffer
         more = -(-end // self.STEP) * self.STEP - buffer.shape[2]
         return mx.concatenate([buffer, mx.zeros((*buffer.shape[:2], more, buffer.shape[3]), buffer.dtype)], axis=2)
+
+
+class QuantizedBatchLayer(BatchLayer):
+    """The same with codes, scales and biases, each in a buffer of its own."""
+
+    def __init__(self, quantization: Quantization, batch: BatchCache):
+        super().__init__(batch)
+        self._quantization = quantization
+
+    def _attend_rows(self, queries: mx.array, new: mx.array, scale: float) -> mx.array:
+        codes, scales, biases = (part[:, :, :, None] for part in self._write(self._quantization.quantize(new)))
+        keys, values = ((codes[n], scales[n], biases[n]) for n in range(2))
+        grouped = (queries * scale).reshape(1, new.shape[1], -1, 1, new.shape[2])
+        return self._quantization.attend(grouped, keys, values, self._batch.mask[:, :, None])
+
+    def _as_held(self, held: Sequence[mx.array]) -> Sequence[mx.array]:
+        return self._quantization.quantize(held[0]) if len(held) == 1 else held
 
 
 class GroupedLayer(KVCache):

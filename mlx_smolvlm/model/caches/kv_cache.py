@@ -1,5 +1,7 @@
 """Keys and values of the tokens read so far, and attention over them."""
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 import numpy as np
 
@@ -50,6 +52,14 @@ class KVCache:
         buffer[:, :, self.offset : end] = keys_values
         self.buffer, self.offset = buffer, end
         return buffer[:, :, :end]
+
+    def held(self, length: int) -> list[mx.array]:
+        """What is held of the first `length` tokens, (1, 2 * num_key_value_heads, length, ...) each."""
+        return [array[:, :, :length] for array in self.state]
+
+    def fill(self, held: Sequence[mx.array]) -> None:
+        """Fill an empty cache with what another one of its kind held."""
+        self.append(held[0])
 
     def trim(self, offset: int) -> bool:
         """Forget all but the first `offset` tokens; False if that cannot be done."""

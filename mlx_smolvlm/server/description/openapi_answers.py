@@ -93,18 +93,34 @@ def answer_schemas() -> dict[str, Schema]:
                             **choice,
                             "message": made({"role": {"const": "assistant"}, "content": TEXT, "refusal": NULL}),
                             "logprobs": either(made({"content": logprobs, "refusal": NULL}), NULL),
-                        }
+                            "token_ids": array(COUNT),
+                        },
+                        "token_ids",
                     )
                 ),
                 "usage": ref("Usage"),
                 "timings": timings,
-            }
+                "prompt_token_ids": array(COUNT),
+            },
+            "prompt_token_ids",
         ),
         "Completion": made(
             {
                 **head,
                 "object": {"const": "text_completion"},
-                "choices": array(made({**choice, "text": TEXT, "logprobs": either({"type": "object"}, NULL)})),
+                "choices": array(
+                    made(
+                        {
+                            **choice,
+                            "text": TEXT,
+                            "logprobs": either({"type": "object"}, NULL),
+                            "prompt_token_ids": array(COUNT),
+                            "token_ids": array(COUNT),
+                        },
+                        "prompt_token_ids",
+                        "token_ids",
+                    )
+                ),
                 "usage": ref("Usage"),
                 "timings": timings,
             }

@@ -5,6 +5,8 @@ are not listed are ignored, or refused with `--strict`.
 """
 
 from ...options import MAX_FPS, MAX_LOGPROBS
+from ..endpoints import responses
+from ..intake.known_fields import REFUSED
 from ..intake.message_parts import ONE_TILE, WHOLE
 from ..settings import MAX_CHOICES, MAX_STOPS, ServerSettings
 from .openapi_ollama import ollama_schemas
@@ -18,15 +20,21 @@ def request_schemas(settings: ServerSettings) -> dict[str, Schema]:
     texts = either(TEXT, array(either(ref("TextPart"), TEXT), minItems=1))
     contents = array(either(ref("TextPart"), ref("ImagePart"), ref("VideoPart"), TEXT), minItems=1)
     sampling = _sampling()
+    unsupported = {name: nothing(*values) for name, values in REFUSED.items()}
     answer = {
         "model": {"description": "A name that /v1/models lists, or an alias; missing: the model served.", **TEXT},
         **sampling,
-        **_unsupported(),
+        **unsupported,
         "max_tokens": whole(1),
         "max_completion_tokens": whole(1),
         "n": whole(1, MAX_CHOICES),
         "stream": FLAG,
-        "stream_options": given("Needs `stream: true`.", {"include_usage": FLAG}),
+        "stream_options": given(
+            "Needs `stream: true`.", {"include_usage": FLAG, "continuous_usage_stats": nothing(False)}
+        ),
+        "return_token_ids": {**FLAG, "description": "List the tokens of prompt and answers."},
+        "return_progress": {**FLAG, "description": "Tell how much of the prompt is read. Needs `stream: true`."},
+        "timings_per_token": {**FLAG, "description": "Timings in each chunk. Needs `stream: true`."},
         "response_format": ref("ResponseFormat"),
     }
     return {
@@ -146,7 +154,7 @@ def request_schemas(settings: ServerSettings) -> dict[str, Schema]:
             {
                 "model": answer["model"],
                 **sampling,
-                **_unsupported(),
+                **unsupported,
                 "input": either(TEXT, array(ref("Message"), minItems=1, maxItems=settings.max_messages - 1)),
                 "instructions": TEXT,
                 "max_output_tokens": whole(1),
@@ -154,12 +162,7 @@ def request_schemas(settings: ServerSettings) -> dict[str, Schema]:
                 "include": array(TEXT),
                 "top_logprobs": whole(0, MAX_LOGPROBS),
                 "stream": FLAG,
-                "previous_response_id": nothing(),
-                "conversation": nothing(),
-                "prompt": nothing(),
-                "background": nothing(False),
-                "truncation": nothing("disabled"),
-                "n": nothing(1),
+                **{name: nothing(*values) for name, values in responses.REFUSED.items()},
             },
             "input",
         ),
@@ -185,21 +188,6 @@ def _sampling() -> dict[str, Schema]:
             ),
             "additionalProperties": {"type": "null"},
         },
-    }
-
-
-def _unsupported() -> dict[str, Schema]:
-    return {
-        "tools": nothing([]),
-        "tool_choice": nothing("none", "auto"),
-        "functions": nothing([]),
-        "function_call": nothing("none", "auto"),
-        "logit_bias": nothing({}, []),
-        "presence_penalty": nothing(0),
-        "frequency_penalty": nothing(0),
-        "prediction": nothing(),
-        "web_search_options": nothing(),
-        "audio": nothing(),
     }
 
 

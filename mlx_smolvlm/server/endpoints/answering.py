@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ...engine.prompt_progress import PromptProgress
 from ..errors import NO_RETRY, ApiError, server_busy
 from ..intake.planning import Plan
 
 if TYPE_CHECKING:
     from ...engine.row import RowEvent
-    from ..engine_job import EngineJob
+    from ..engine_job import Delivered, EngineJob
     from ..engine_thread import Engine
 
 
@@ -32,7 +33,7 @@ class Generation:
         self.latest: dict[int, RowEvent] = {}
         self.started_s = started_s
         self._engine = engine
-        self._events: asyncio.Queue[tuple[int, RowEvent | ApiError | None]] = asyncio.Queue()
+        self._events: asyncio.Queue[tuple[int, Delivered]] = asyncio.Queue()
 
     async def begin(self) -> None:
         """Wait until the model begins with the prompt.
@@ -53,8 +54,11 @@ class Generation:
         if isinstance(event, ApiError):
             raise event
 
-    async def events(self, silence_s: float | None = None) -> "AsyncIterator[tuple[int, RowEvent] | None]":
-        """What happens: (number of the answer, event). None whenever nothing has happened for `silence_s` seconds.
+    async def events(
+        self, silence_s: float | None = None
+    ) -> "AsyncIterator[tuple[int, RowEvent] | PromptProgress | None]":
+        """What happens: (number of the answer, event), or how much of the prompt is read, if that was asked for. None
+        whenever nothing has happened for `silence_s` seconds.
 
         Raises:
             ApiError: an answer has failed, or they take too long.
@@ -73,6 +77,9 @@ class Generation:
             if isinstance(event, ApiError):
                 raise event
             if event is None:  # another answer begins
+                continue
+            if isinstance(event, PromptProgress):
+                yield event
                 continue
             while len(self.jobs) < self.plan.answer.n:
                 self._add()
@@ -95,8 +102,15 @@ class Generation:
         if number and options.seed is not None:
             options = replace(options, seed=(options.seed + number) % 2**64)
         self.jobs.append(
-            self._engine.submit(self.plan.request, options, lambda event: self._events.put_nowait((number, event)))
+            self._engine.submit(
+                self.plan.request,
+                options,
+                lambda event: self._events.put_nowait((number, event)),
+                tells_progress=self.plan.answer.return_progress and not number,
+            )
         )
+        if self._engine.state == "dead":  # since the request was let in: nobody may see what was submitted
+            raise ApiError(503, "engine_dead", "the engine has ended; restart the server, whose log says why")
 
 
 def too_late(limit_s: float) -> ApiError:

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +20,34 @@ class AnswerTexts:
 
     Attributes:
         texts: of each answer so far.
+        token_ids: of each answer so far, end token included.
         logprobs: of each answer so far, as OpenAI lists them; empty lists if they were not asked for.
     """
 
     def __init__(self, num_answers: int, processor: "Processor"):
         self.texts = [""] * num_answers
+        self.token_ids: list[list[int]] = [[] for _ in range(num_answers)]
         self.logprobs: list[list[dict[str, Any]]] = [[] for _ in range(num_answers)]
         self._processor = processor
+
+    @classmethod
+    async def of(cls, generation: "Generation", processor: "Processor") -> "AnswerTexts":
+        """The answers of a request, once all have ended. Raises what `Generation.events` raises."""
+        answers = cls(generation.plan.answer.n, processor)
+        async for item in generation.events():
+            if isinstance(item, tuple):
+                answers.add(*item)
+        return answers
+
+    def __iter__(self) -> Iterator[tuple[str, list[dict[str, Any]], list[int]]]:
+        """Text, log probabilities and tokens of each answer."""
+        return zip(self.texts, self.logprobs, self.token_ids, strict=True)
 
     def add(self, number: int, event: "RowEvent") -> list[dict[str, Any]]:
         """Add an event to an answer; returns what it adds to the log probabilities."""
         self.texts[number] += event.text
+        if event.token_id is not None:
+            self.token_ids[number].append(event.token_id)
         entries = logprob_entries(event, self._processor)
         self.logprobs[number] += entries
         return entries

@@ -2,28 +2,48 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..http.streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, held_while_connected, while_connected
+from ..http.streaming import while_connected
 from ..http.strict_json import read_body
 from ..intake.chat_request import AnswerRequest, ChatRequest, read_chat_request
 from ..intake.planning import Plan, planned_chat
 from .answering import Generation, generated, too_late
-from .answers import AnswerTexts, finish_reason, new_id, now_s, timings, usage
+from .completing import AnswerForm, Entries, completion
 
 
 async def chat_completions(request: Request) -> Response:
     """`POST /v1/chat/completions`."""
     chat = await read_chat(request)
-    if not chat.answer.stream:
-        return JSONResponse(await while_connected(request, _answered(request, chat)))
-    generation, held = await held_while_connected(request, lambda held: begun(request, chat, held))
-    return StreamedAnswer(_chunks(request, generation), held)
+    return await completion(request, ChatForm(), chat.answer.stream, lambda held: begun(request, chat, held))
+
+
+class ChatForm(AnswerForm):
+    """Answers as messages of the assistant."""
+
+    prefix = "chatcmpl"
+    whole_object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def whole(self, text: str) -> dict[str, Any]:
+        """As `AnswerForm.whole`."""
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+
+    def opening(self) -> dict[str, Any]:
+        """As `AnswerForm.opening`."""
+        return {"delta": {"role": "assistant", "content": ""}}
+
+    def delta(self, text: str) -> dict[str, Any]:
+        """As `AnswerForm.delta`."""
+        return {"delta": {"content": text} if text else {}}
+
+    def logprobs(self, entries: Entries, before: Entries) -> dict[str, Any]:
+        """As `AnswerForm.logprobs`."""
+        return {"content": list(entries), "refusal": None}
 
 
 async def input_tokens(request: Request) -> Response:
@@ -97,67 +117,3 @@ async def _planned_in_time(request: Request, plan: AbstractAsyncContextManager[P
             return await held.enter_async_context(plan)
     except TimeoutError:
         raise too_late(limit_s) from None
-
-
-async def _answered(request: Request, chat: ChatRequest) -> dict[str, Any]:
-    """The whole answer."""
-    state = request.app.state
-    async with AsyncExitStack() as held:
-        generation = await begun(request, chat, held)
-        answers = AnswerTexts(chat.answer.n, state.engine.processor)
-        async for item in generation.events():
-            if item is not None:
-                answers.add(*item)
-        wants_logprobs = chat.answer.options.logprobs is not None
-        choices = [
-            {
-                "index": number,
-                "message": {"role": "assistant", "content": answers.texts[number], "refusal": None},
-                "finish_reason": finish_reason(generation.latest.get(number)),
-                "logprobs": {"content": answers.logprobs[number], "refusal": None} if wants_logprobs else None,
-            }
-            for number in range(chat.answer.n)
-        ]
-        return {
-            "id": new_id("chatcmpl"),
-            "object": "chat.completion",
-            "created": now_s(),
-            "model": state.model.id,
-            "choices": choices,
-            "usage": usage(generation),
-            "timings": timings(generation.jobs[0], generation.latest[0]),
-        }
-
-
-async def _chunks(request: Request, generation: Generation) -> AsyncIterator[bytes]:
-    """The answer as server-sent events."""
-    state, answer = request.app.state, generation.plan.answer
-    head = {"id": new_id("chatcmpl"), "object": "chat.completion.chunk", "created": now_s(), "model": state.model.id}
-    unset: dict[str, Any] = {"usage": None} if answer.include_usage else {}
-    wants_logprobs = answer.options.logprobs is not None
-    pending: list[list[dict[str, Any]]] = [[] for _ in range(answer.n)]
-
-    def chunk(number: int, delta: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:
-        logprobs = None
-        if wants_logprobs and pending[number]:
-            logprobs = {"content": list(pending[number]), "refusal": None}
-            pending[number].clear()
-        choice = {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return event_bytes({**head, "choices": [choice], **unset, **more})
-
-    texts = AnswerTexts(answer.n, state.engine.processor)
-    for number in range(answer.n):
-        yield chunk(number, {"role": "assistant", "content": ""})
-    async for item in generation.events(state.settings.keep_alive_s):
-        if item is None:
-            yield KEEP_ALIVE
-            continue
-        number, event = item
-        pending[number] += texts.add(number, event)
-        if event.text:
-            yield chunk(number, {"content": event.text})
-        if event.finish_reason is not None:
-            yield chunk(number, {}, finish_reason(event), timings=timings(generation.jobs[number], event))
-    if answer.include_usage:
-        yield event_bytes({**head, "choices": [], "usage": usage(generation)})
-    yield DONE

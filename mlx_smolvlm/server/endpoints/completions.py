@@ -1,16 +1,15 @@
 """`/v1/completions`: a prompt as it is, without a chat template, with an image or video for each marker in it."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ...options import MAX_LOGPROBS, quoted
 from ..errors import bad_request
-from ..http.streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, held_while_connected, while_connected
 from ..http.strict_json import read_body
 from ..intake.chat_request import AnswerRequest, read_answer_request
 from ..intake.fields import BodyFields
@@ -18,8 +17,9 @@ from ..intake.message_parts import MediaPart, check_counts, read_part
 from ..intake.planning import planned_prompt
 from ..settings import ServerSettings
 from .answering import Generation
-from .answers import AnswerTexts, completion_logprobs, finish_reason, new_id, now_s, timings, usage
+from .answers import completion_logprobs
 from .chat_completions import begun_with
+from .completing import AnswerForm, Entries, completion
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ def read_completion_request(body: Mapping[str, Any], settings: ServerSettings) -
     )
     check_counts([part for part in parts if part.kind == "image"], settings, "images")
     check_counts([part for part in parts if part.kind == "video"], settings, "videos")
-    if fields.get("suffix") not in (None, ""):
-        raise bad_request("suffix is not supported; leave it out", "suffix", "unsupported_parameter")
+    fields.refuse({"suffix": ("",)})
     echo = fields.flag("echo") or False
     logprobs = fields.whole("logprobs", 0, MAX_LOGPROBS)
     answer = read_answer_request(fields, settings, apply_chat_template=False, logprobs=logprobs)
@@ -84,78 +83,38 @@ async def completions(request: Request) -> Response:
 
     asked = await read_body(request, read)
     state.engine.check_ready()
-    if not asked.answer.stream:
-        return JSONResponse(await while_connected(request, _answered(request, asked)))
-    generation, held = await held_while_connected(request, lambda held: _begun(request, asked, held))
-    return StreamedAnswer(_chunks(request, asked, generation), held)
+    form = TextForm(asked.prompt if asked.echo else "")
+    return await completion(request, form, asked.answer.stream, lambda held: _begun(request, asked, held))
+
+
+class TextForm(AnswerForm):
+    """Answers as text, after the prompt where it is to be echoed."""
+
+    prefix = "cmpl"
+    whole_object = chunk_object = "text_completion"
+    has_prompt_in_choices = True
+
+    def __init__(self, before: str):
+        self._before = before
+
+    def whole(self, text: str) -> dict[str, Any]:
+        """As `AnswerForm.whole`."""
+        return {"text": self._before + text}
+
+    def opening(self) -> dict[str, Any]:
+        """As `AnswerForm.opening`."""
+        return {"text": self._before}
+
+    def delta(self, text: str) -> dict[str, Any]:
+        """As `AnswerForm.delta`."""
+        return {"text": text}
+
+    def logprobs(self, entries: Entries, before: Entries) -> dict[str, Any]:
+        """As `AnswerForm.logprobs`."""
+        return completion_logprobs(entries, len(self._before) + sum(len(entry["token"]) for entry in before))
 
 
 async def _begun(request: Request, asked: CompletionRequest, held: AsyncExitStack) -> Generation:
     state = request.app.state
     plan = planned_prompt(asked.prompt, asked.parts, asked.answer, state.engine, state.intake)
     return await begun_with(request, plan, asked.answer, held)
-
-
-async def _answered(request: Request, asked: CompletionRequest) -> dict[str, Any]:
-    state = request.app.state
-    async with AsyncExitStack() as held:
-        generation = await _begun(request, asked, held)
-        answers = AnswerTexts(asked.answer.n, state.engine.processor)
-        async for item in generation.events():
-            if item is not None:
-                answers.add(*item)
-        before = asked.prompt if asked.echo else ""
-        wants_logprobs = asked.answer.options.logprobs is not None
-        choices = [
-            {
-                "index": number,
-                "text": before + answers.texts[number],
-                "finish_reason": finish_reason(generation.latest.get(number)),
-                "logprobs": completion_logprobs(answers.logprobs[number], len(before)) if wants_logprobs else None,
-            }
-            for number in range(asked.answer.n)
-        ]
-        return {
-            "id": new_id("cmpl"),
-            "object": "text_completion",
-            "created": now_s(),
-            "model": state.model.id,
-            "choices": choices,
-            "usage": usage(generation),
-            "timings": timings(generation.jobs[0], generation.latest[0]),
-        }
-
-
-async def _chunks(request: Request, asked: CompletionRequest, generation: Generation) -> AsyncIterator[bytes]:
-    state, answer = request.app.state, asked.answer
-    head = {"id": new_id("cmpl"), "object": "text_completion", "created": now_s(), "model": state.model.id}
-    unset: dict[str, Any] = {"usage": None} if answer.include_usage else {}
-    before = asked.prompt if asked.echo else ""
-    lengths = [len(before)] * answer.n
-    pending: list[list[dict[str, Any]]] = [[] for _ in range(answer.n)]
-    texts = AnswerTexts(answer.n, state.engine.processor)
-
-    def chunk(number: int, text: str, reason: str | None = None, **more: Any) -> bytes:
-        logprobs = None
-        if pending[number]:
-            logprobs = completion_logprobs(pending[number], lengths[number])
-            lengths[number] += sum(len(entry["token"]) for entry in pending[number])
-            pending[number] = []
-        choice = {"index": number, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        return event_bytes({**head, "choices": [choice], **unset, **more})
-
-    for number in range(answer.n):
-        yield chunk(number, before)
-    async for item in generation.events(state.settings.keep_alive_s):
-        if item is None:
-            yield KEEP_ALIVE
-            continue
-        number, event = item
-        pending[number] += texts.add(number, event)
-        if event.text:
-            yield chunk(number, event.text)
-        if event.finish_reason is not None:
-            yield chunk(number, "", finish_reason(event), timings=timings(generation.jobs[number], event))
-    if answer.include_usage:
-        yield event_bytes({**head, "choices": [], "usage": usage(generation)})
-    yield DONE

@@ -118,10 +118,7 @@ async def _answer(
             async def whole() -> dict[str, Any]:
                 async with AsyncExitStack() as held:
                     generation = await begun(request, checked, held)
-                    answers = AnswerTexts(1, state.engine.processor)
-                    async for item in generation.events():
-                        if item is not None:
-                            answers.add(*item)
+                    answers = await AnswerTexts.of(generation, state.engine.processor)
                     return answer.last(generation, answers.texts[0], answers.logprobs[0])
 
             return JSONResponse(await while_connected(request, whole()))
@@ -133,7 +130,7 @@ async def _lines(state: State, generation: "Generation", answer: "_Answer") -> A
     answers = AnswerTexts(1, state.engine.processor)
     pending: list[dict[str, Any]] = []
     async for item in generation.events():
-        if item is None:
+        if not isinstance(item, tuple):
             continue
         pending += answers.add(*item)
         if item[1].text:

@@ -14,6 +14,7 @@ from ..errors import ApiError, bad_request
 from ..http.streaming import KEEP_ALIVE, StreamedAnswer, held_while_connected, json_bytes, while_connected
 from ..http.strict_json import read_body
 from ..intake.fields import BodyFields
+from ..intake.known_fields import OF_COMPLETIONS
 from ..intake.translation import Rename, in_words, read_translated, renaming
 from .answers import AnswerTexts, finish_reason, new_id, timings, usage
 from .chat_completions import begun
@@ -40,6 +41,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "background": (False,),
     "truncation": ("disabled",),
     "n": (1,),
+    **OF_COMPLETIONS,
 }
 STATELESS = "this server remembers no responses; send the whole conversation as input"
 ADVICE = {
@@ -47,6 +49,7 @@ ADVICE = {
     "conversation": STATELESS,
     "prompt": STATELESS,
     "background": "wait for the answer, or stream it",
+    **dict.fromkeys(OF_COMPLETIONS, "/v1/chat/completions has it"),
     "truncation": "a conversation that is too long is refused; shorten it",
     "n": "a response has one answer",
 }
@@ -218,10 +221,7 @@ class _Events:
 async def _answered(request: Request, chat: "ChatRequest", response: _Response) -> dict[str, Any]:
     async with AsyncExitStack() as held:
         generation = await begun(request, chat, held)
-        answers = AnswerTexts(1, request.app.state.engine.processor)
-        async for item in generation.events():
-            if item is not None:
-                answers.add(*item)
+        answers = await AnswerTexts.of(generation, request.app.state.engine.processor)
         return response.ended(generation, answers.texts[0], answers.logprobs[0])
 
 
@@ -237,7 +237,7 @@ async def _parts(
     yield make("response.output_item.added", output_index=0, item=response.message("in_progress", []))
     yield make("response.content_part.added", **place, part=_text_part("", []))
     async for item in generation.events(state.settings.keep_alive_s):
-        if item is None:
+        if not isinstance(item, tuple):
             yield KEEP_ALIVE
             continue
         answers.add(*item)

@@ -10,55 +10,11 @@ from ...options import MAX_FPS, MAX_LOGPROBS, GenerationOptions, quoted
 from ..errors import ApiError, bad_request
 from ..settings import MAX_CHOICES, MAX_STOPS, ServerSettings
 from .fields import BodyFields
+from .known_fields import ADVICE, IGNORED, OF_COMPLETIONS, REFUSED
 from .message_parts import ChatMessage, read_messages
 
 LOG = logging.getLogger("mlx_smolvlm.server")
 MAX_LOGGED_NAMES = 100
-
-# They change nothing, or nothing that this server could do.
-IGNORED = frozenset(
-    {
-        *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "request_id"),
-        *("prompt_cache_retention", "parallel_tool_calls", "reasoning_effort", "reasoning", "reasoning_format"),
-        *("verbosity", "thinking", "keep_alive", "chat_template_kwargs", "cache_prompt", "cache_salt", "id_slot"),
-        *("timings_per_token", "return_progress", "priority", "add_special_tokens", "spaces_between_special_tokens"),
-    }
-)
-# They would change the answer. Name -> the values that change nothing.
-REFUSED: dict[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "logit_bias": ({}, []),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "modalities": (["text"], []),
-    "audio": (),
-    "prediction": (),
-    "web_search_options": (),
-    "best_of": (1,),
-    "min_tokens": (0,),
-    "ignore_eos": (False,),
-    "stop_token_ids": ([],),
-    "bad_words": ([],),
-    "use_beam_search": (False,),
-    "prompt_logprobs": (0,),
-    "chat_template": (),
-    "documents": ([],),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "grammar": ("",),
-    "mm_processor_kwargs": ({},),
-}
-ADVICE = {
-    "guided_regex": "write structured_outputs.regex",
-    "guided_json": "write response_format",
-    "presence_penalty": "repetition_penalty is",
-    "frequency_penalty": "repetition_penalty is",
-}
 
 
 @dataclass(frozen=True)
@@ -70,6 +26,9 @@ class AnswerRequest:
         n: how many answers.
         stream: whether they come as they are made.
         include_usage: whether a stream ends with a chunk of usage.
+        return_token_ids: whether the tokens of prompt and answers are listed.
+        return_progress: whether a stream tells how much of the prompt has been read.
+        timings_per_token: whether each chunk of a stream has timings.
         fps, num_frames: how videos are sampled; None as the checkpoint says.
     """
 
@@ -77,6 +36,9 @@ class AnswerRequest:
     n: int = 1
     stream: bool = False
     include_usage: bool = False
+    return_token_ids: bool = False
+    return_progress: bool = False
+    timings_per_token: bool = False
     fps: float | None = None
     num_frames: int | None = None
 
@@ -138,12 +100,11 @@ def read_answer_request(fields: BodyFields, settings: ServerSettings, **given: A
     values |= structure
     n = fields.whole("n", 1, MAX_CHOICES) or 1
     stream = fields.flag("stream") or False
-    stream_options = fields.object("stream_options")
-    if stream_options and not stream:
-        raise bad_request("stream_options needs stream: true", "stream_options")
-    include_usage = stream_options.get("include_usage", False)
-    if not isinstance(include_usage, bool):
-        raise bad_request("include_usage is no boolean, expected true or false", "stream_options.include_usage")
+    include_usage = _include_usage(fields, stream, settings)
+    told = {name: fields.flag(name) or False for name in OF_COMPLETIONS}
+    for name in ("return_progress", "timings_per_token"):
+        if told[name] and not stream:
+            raise bad_request(f"{name} needs stream: true", name)
     num_frames, fps = _video(fields)
     fields.refuse(REFUSED, ADVICE)
     _check_unknown(fields, settings)
@@ -151,7 +112,22 @@ def read_answer_request(fields: BodyFields, settings: ServerSettings, **given: A
         options = GenerationOptions(**values)
     except ValueError as error:
         raise bad_request(str(error), str(error).partition(" ")[0]) from None
-    return AnswerRequest(options, n, stream, include_usage, fps, num_frames)
+    return AnswerRequest(options, n, stream, include_usage, **told, fps=fps, num_frames=num_frames)
+
+
+def _include_usage(fields: BodyFields, stream: bool, settings: ServerSettings) -> bool:
+    options = fields.object("stream_options")
+    if options and not stream:
+        raise bad_request("stream_options needs stream: true", "stream_options")
+    options.pop("include_obfuscation", None)  # random text against eavesdroppers, without a meaning
+    inner = BodyFields(options)
+    try:
+        include_usage = inner.flag("include_usage") or False
+    except ApiError as error:
+        raise bad_request(f"stream_options.{error.message}", "stream_options.include_usage") from None
+    inner.refuse({"continuous_usage_stats": (False,)}, prefix="stream_options.")
+    _check_unknown(inner, settings)
+    return include_usage
 
 
 def _continues(fields: BodyFields) -> bool:
@@ -211,9 +187,8 @@ def _structure(fields: BodyFields, settings: ServerSettings) -> tuple[dict[str, 
     for name, option in (("regex", "regex"), ("json", "json_schema")):
         if name in outputs:
             found.append((option, f"structured_outputs.{name}", outputs.pop(name)))
-    for name, value in outputs.items():
-        if value not in (False, [], ""):
-            raise bad_request(f"structured_outputs.{name} is not supported; use regex or json", "structured_outputs")
+    advice = dict.fromkeys(outputs, "use regex or json")
+    BodyFields(outputs).refuse(dict.fromkeys(outputs, (False, [], "")), advice, "structured_outputs.")
     if len(found) > 1:
         raise bad_request(f"{found[0][1]} and {found[1][1]} are both given; an answer follows one", found[1][1])
     for option, param, value in found:

@@ -1,4 +1,4 @@
-"""BodyFields of a request's body, each read with its type and range; null is as absent."""
+"""Fields of a request's body, each read with its type and range; null is as absent."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -65,7 +65,9 @@ class BodyFields:
         """The error for a field of another type or range."""
         return bad_request(f"{name} is {quoted(self._body.get(name))}, expected {expected}", name)
 
-    def refuse(self, refused: Mapping[str, Sequence[Any]], advice: Mapping[str, str], prefix: str = "") -> None:
+    def refuse(
+        self, refused: Mapping[str, Sequence[Any]], advice: Mapping[str, str] | None = None, prefix: str = ""
+    ) -> None:
         """Refuse fields that would change the answer.
 
         Args:
@@ -82,7 +84,7 @@ class BodyFields:
                 isinstance(value, bool) == isinstance(one, bool) and value == one for one in harmless
             ):
                 continue
-            message = f"{prefix}{name} is not supported: {advice.get(name, 'leave it out')}"
+            message = f"{prefix}{name} is not supported: {(advice or {}).get(name, 'leave it out')}"
             raise bad_request(message, f"{prefix}{name}", "unsupported_parameter")
 
     def unknown(self, ignored: Collection[str]) -> list[str]:

@@ -24,6 +24,17 @@ TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 IMAGE_PARTS = ("image_url", "input_image")
 VIDEO_PARTS = ("video_url", "input_video")
 EXPECTED = "expected text, image_url or video_url"
+# Fields of messages and parts that other servers take, and that would be lost here -> what to do instead.
+OF_MESSAGES = {
+    **dict.fromkeys(("images", "videos", "image_url", "video_url"), "send them as parts of content"),
+    "audio": "send text",
+}
+OF_PARTS = {
+    **dict.fromkeys(("fps", "num_frames", "max_frames", "nframes"), "set media_io_kwargs.video"),
+    **dict.fromkeys(("min_pixels", "max_pixels", "total_pixels"), "set detail"),
+    **dict.fromkeys(("max_dynamic_patch", "min_dynamic_patch", "resized_height", "resized_width"), "set detail"),
+    **dict.fromkeys(("video_start", "video_end"), "cut the video"),
+}
 WHOLE, ONE_TILE = ("auto", "high", "original"), "low"  # of `detail`
 
 
@@ -99,6 +110,7 @@ def _message(message: Any, where: str) -> ChatMessage:
         raise bad_request(f"{where} has role {quoted(role)}, expected one of {known}", f"{where}.role")
     if message.get("tool_calls") or message.get("function_call"):
         raise bad_request(f"{where} has tool calls, which this server does not support", f"{where}.tool_calls")
+    _refuse_lost(message, OF_MESSAGES, where)
     content = message.get("content")
     if content is None and role == "assistant":
         content = message.get("refusal")
@@ -140,6 +152,7 @@ def _image(part: Mapping[str, Any], where: str) -> MediaPart:
     value = part.get("image_url", part.get("input_image"))
     inner = value if isinstance(value, Mapping) else {"url": value}
     _refuse_files({**part, **inner}, where)
+    _refuse_lost({**part, **inner}, OF_PARTS, where)
     detail = inner.get("detail", part.get("detail"))
     if detail is not None and detail != ONE_TILE and detail not in WHOLE:
         expected = f"expected {', '.join((*WHOLE, ONE_TILE))}"
@@ -151,6 +164,7 @@ def _video(part: Mapping[str, Any], where: str) -> MediaPart:
     value = part.get("video_url", part.get("input_video"))
     inner = value if isinstance(value, Mapping) else {"url": value}
     _refuse_files({**part, **inner}, where)
+    _refuse_lost({**part, **inner}, OF_PARTS, where)
     data = inner.get("data")
     if data is not None:
         if not isinstance(data, str) or inner.get("url") is not None:
@@ -163,6 +177,16 @@ def _url(url: Any, where: str, name: str) -> str:
     if not isinstance(url, str) or not url:
         raise bad_request(f"{where} has url {quoted(url)}, expected a data URL or an address", f"{where}.{name}")
     return url
+
+
+def _refuse_lost(values: Mapping[str, Any], lost: Mapping[str, str], where: str) -> None:
+    for name, advice in lost.items():
+        if values.get(name) not in (None, [], ""):
+            raise bad_request(
+                f"{where} has {name}, which is not supported there: {advice}",
+                f"{where}.{name}",
+                "unsupported_parameter",
+            )
 
 
 def _refuse_files(values: Mapping[str, Any], where: str) -> None:

@@ -25,13 +25,19 @@ class Plan:
     Attributes:
         request: what `Rows` takes.
         answer: how it is answered.
-        prompt_tokens, image_tokens: tokens of the prompt, and those of them that stand for images and frames.
+        prompt_ids: tokens of the prompt.
+        image_tokens: how many of them stand for images and frames.
     """
 
     request: "BatchRequest"
     answer: AnswerRequest
-    prompt_tokens: int
+    prompt_ids: list[int]
     image_tokens: int
+
+    @property
+    def prompt_tokens(self) -> int:
+        """How many tokens the prompt has."""
+        return len(self.prompt_ids)
 
 
 @asynccontextmanager
@@ -122,11 +128,11 @@ async def _planned(
             continue_final_message=options.continue_final_message,
             check_cancelled=check,
         ) as prompt:
-            num_tokens = len(prompt.input_ids)
+            prompt_ids = list(prompt.input_ids)
             image_tokens = sum(medium.image_tokens for medium in prompt.costs)
         if options.is_structured:
-            Answer(engine.model, engine.processor, options, num_tokens)  # raises if its tokens do not suffice
-        return Plan(BatchRequest(messages_or_prompt, list(images), list(videos)), answer, num_tokens, image_tokens)
+            Answer(engine.model, engine.processor, options, len(prompt_ids))  # raises if its tokens do not suffice
+        return Plan(BatchRequest(messages_or_prompt, list(images), list(videos)), answer, prompt_ids, image_tokens)
 
     try:
         return await intake.plan(plan)

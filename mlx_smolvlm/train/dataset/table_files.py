@@ -70,11 +70,10 @@ def files_of(folder: Path) -> list[Path]:
         ValueError: none of these, or several splits.
     """
     if (folder / "dataset_dict.json").is_file():
-        splits = read_json(folder / "dataset_dict.json").get("splits", [])
-        return files_of(folder / _the_one(folder, [str(split) for split in splits], ""))
+        splits = _names(folder / "dataset_dict.json", "splits")
+        return files_of(folder / _the_one(folder, splits, ""))
     if (folder / "state.json").is_file():
-        files = read_json(folder / "state.json").get("_data_files", [])
-        return [folder / str(file["filename"]) for file in files]
+        return [folder / name for name in _names(folder / "state.json", "_data_files", "filename")]
     found = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")])
     if found:
         splits = sorted({file.name.partition("-")[0].removesuffix(".parquet") for file in found})
@@ -87,6 +86,17 @@ def files_of(folder: Path) -> list[Path]:
     others = sorted(file for file in folder.iterdir() if file.suffix in (".jsonl", ".json", ".csv", ".tsv"))
     advice = f"; or name the file itself, such as {others[0]}" if others else ""
     raise ValueError(f"{folder} has no rows: {expected}{advice}")
+
+
+def _names(file: Path, field: str, within: str | None = None) -> list[str]:
+    """The names of what lies beside a file, as it lists them; `within` is the field of each that has the name."""
+    listed = read_json(file).get(field)
+    entries = listed if isinstance(listed, list) else [listed]
+    names: list[Any] = [entry.get(within) if within and isinstance(entry, dict) else entry for entry in entries]
+    for name in names:
+        if not isinstance(name, str) or name != Path(name).name or name == "..":  # nothing outside the folder
+            raise ValueError(f"{file}: {field!r} is {quoted(listed)}, expected names of what lies beside it")
+    return names
 
 
 def _the_one(folder: Path, splits: list[str], more: str) -> str:

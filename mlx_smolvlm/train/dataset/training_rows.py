@@ -90,9 +90,7 @@ def rows_as(
 
 def _files(path: Path) -> list[Path]:
     """The files of a path: itself, those of a folder, or those that a pattern names."""
-    if path.is_dir():
-        return files_of(path)
-    files = [path]
+    files = files_of(path) if path.is_dir() else [path]
     if not path.exists():
         files = [Path(name) for name in sorted(glob.glob(str(path))) if Path(name).is_file()]
         if not files:
@@ -102,4 +100,6 @@ def _files(path: Path) -> list[Path]:
     for file in files:
         if file.suffix.lower() not in _READERS:
             raise ValueError(f"{file} is no file of rows; expected {', '.join(_READERS)}")
+        if file.exists() and not file.is_file():  # a pipe would be waited for, and rows are read more than once
+            raise ValueError(f"{file} is not a regular file; save the rows to one")
     return files

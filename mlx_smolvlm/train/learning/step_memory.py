@@ -116,5 +116,5 @@ def plan_memory(needs: MemoryNeeds, checkpoint: bool, max_bytes: float | None) -
     least = needs.bound(needs.longest_row, True)
     raise ValueError(
         f"--max-memory is {max_bytes / 1e9:g} GB, but one row at a time can take {least / 1e9:.2f} GB; leave out long "
-        "rows (--max-length), choose smaller images (--longest-edge), a quantized base, or a smaller model"
+        "rows (--max-length), choose smaller images (--max-edge), a quantized base, or a smaller model"
     )

@@ -22,7 +22,8 @@ def curves_svg(title: str, curves: Mapping[str, Points]) -> str:
     if not everything:
         return ""
     low, high = min(y for _, y in everything), max(y for _, y in everything)
-    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    half = max(0.5, abs(low) / 2)  # of a single value, which may be very large
+    low, high = (low, high) if high > low else (low - half, high + half)
     first, last = min(x for x, _ in everything), max(x for x, _ in everything)
     last = last if last > first else first + 1
 
