@@ -6,12 +6,12 @@ from typing import Any
 
 from ..api.finding import find_checkpoint
 from ..api.loading import load
-from ..evaluate.eval_run import Asking, EvalRun
-from ..evaluate.intervals import interval, mcnemar
-from ..evaluate.mini_selection import MiniSuite
-from ..evaluate.mini_suite import write_mini_suite
-from ..evaluate.row_files import read_rows
-from ..evaluate.row_prompts import CHAT, wrapper_for
+from ..evaluate.data.row_files import read_rows
+from ..evaluate.mini.mini_selection import MiniSuite
+from ..evaluate.mini.mini_suite import write_mini_suite
+from ..evaluate.prompts.row_prompts import CHAT, wrapper_for
+from ..evaluate.runs.eval_run import Asking, EvalRun
+from ..evaluate.scoring.intervals import interval, mcnemar
 
 MINI_ROWS = 45  # every category, easy, medium and hard
 MAX_TOKENS = 48  # of an answer: true ones are short, and a checkpoint that is broken does not end

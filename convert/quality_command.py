@@ -10,7 +10,7 @@ from ..command_line.adapter_arguments import adapter_sources
 from ..command_line.drawings import check_plot
 from ..command_line.progress import Progress
 from ..command_line.standard_streams import say
-from ..evaluate.mini_selection import MiniSuite
+from ..evaluate.mini.mini_selection import MiniSuite
 from ..media.reporting import report
 from ..model.config import read_model_config
 from ..processor.processor import load_processor

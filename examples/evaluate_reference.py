@@ -16,13 +16,13 @@ from typing import Any
 
 from mlx_smolvlm.command_line.progress import Progress
 from mlx_smolvlm.command_line.runner import CommandLine, one_line, refuse_tracebacks
-from mlx_smolvlm.evaluate.eval_report import write_summary
-from mlx_smolvlm.evaluate.evaluation_folder import EvaluationFolder, file_digest
-from mlx_smolvlm.evaluate.row_files import read_rows
-from mlx_smolvlm.evaluate.row_prompts import MAX_TOKENS, VLMEVALKIT, row_prompt, wrapper_for
-from mlx_smolvlm.evaluate.row_results import AskedRow
-from mlx_smolvlm.evaluate.summary import summary_text
-from mlx_smolvlm.evaluate.wrapper_prompts import WRAPPERS
+from mlx_smolvlm.evaluate.data.row_files import read_rows
+from mlx_smolvlm.evaluate.prompts.row_prompts import MAX_TOKENS, VLMEVALKIT, row_prompt, wrapper_for
+from mlx_smolvlm.evaluate.prompts.wrapper_prompts import WRAPPERS
+from mlx_smolvlm.evaluate.runs.eval_report import write_summary
+from mlx_smolvlm.evaluate.runs.evaluation_folder import EvaluationFolder, file_digest
+from mlx_smolvlm.evaluate.runs.row_results import AskedRow
+from mlx_smolvlm.evaluate.runs.summary import summary_text
 from mlx_smolvlm.media.images import load_image
 from mlx_smolvlm.options import MediaOptions
 

@@ -5,6 +5,7 @@ The hidden folder is locked while its process lives; what a killed process left 
 the same target. It is known by a marker within and by its owner: a folder that is only called so is another program's.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 _MARKER = "of_mlx_smolvlm"  # within a hidden folder, from when it is locked until all else is removed
+_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _MAX_PREFIX_BYTES = 180  # of a name's; most systems have 255 for a whole one
 _REPLACED = "replaced"  # within a hidden folder: the old target, until the new one has its place
 
@@ -56,7 +58,7 @@ def whole_file(target: Path, check: Callable[[Path], None] = replace_anything) -
     check(target)
     with suppress(OSError):  # of a folder that may be written but not listed
         remove_remains(place)
-    with hidden_folder(place) as hidden:
+    with _named_errors(target), hidden_folder(place) as hidden:
         file = hidden / place.name
         yield file
         with suppress(FileNotFoundError):
@@ -74,11 +76,19 @@ def refuse_foreign(target: Path, is_own: Callable[[Path], bool], what: str) -> N
         raise FileExistsError(f"{target} exists already and is no {what}; choose another name, or remove it first")
 
 
-def refuse_unwritable(folder: Path) -> None:
-    """Raise PermissionError if nothing can be written in `folder`, or if it is not there and cannot be made."""
-    place = folder if folder.is_dir() else next(parent for parent in folder.absolute().parents if parent.exists())
+def refuse_unwritable(folder: Path, option: str = "--out") -> None:
+    """Raise an OSError that names `option` if nothing can be written in `folder`, or if it is not there and cannot be
+    made."""
+    folder = folder.absolute()
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(f"{place} is a file, so there is no folder in it; choose another {option}")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise PermissionError(f"{place} may not be written; choose another --out")
+        raise PermissionError(f"{place} may not be written; choose another {option}")
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=place))  # of file systems that cannot be written by anybody
+    except OSError as error:
+        raise type(error)(f"{place} cannot be written ({error.strerror}); choose another {option}") from None
 
 
 def refuse_to_replace(target: Path) -> None:
@@ -107,7 +117,7 @@ def whole_folder(target: Path, check: Callable[[Path], None] = refuse_to_replace
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_remains(target)
         check(target)
-        with hidden_folder(target) as hidden:
+        with _named_errors(target), hidden_folder(target) as hidden:
             folder = hidden / "new"
             folder.mkdir()
             yield folder
@@ -151,6 +161,17 @@ def hidden_folder(target: Path) -> Iterator[Path]:
         _despite_interrupts(clean)  # if Ctrl-C came just before the other
         if lock is not None:
             os.close(lock)
+
+
+@contextmanager
+def _named_errors(target: Path) -> Iterator[None]:
+    """Within: what the system says of a full disk, which names no file, names `target`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_ERRNOS and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(target)) from None
+        raise
 
 
 def _beginning_with(prefix: str, folder: Path) -> list[Path]:

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .command_line.arguments import UNUSED_PASSWORD, add_password_arguments, read_password
 from .command_line.progress import Progress, duration, per_second
 from .command_line.retriever_arguments import add_retriever_arguments, open_retriever
 from .command_line.runner import CommandLine, one_line, refuse_tracebacks
 from .command_line.signals import Interruption
-from .command_line.standard_streams import line_start, say
+from .command_line.standard_streams import line_start, say, shown
 from .command_line.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ def _run(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.out).expanduser().absolute()
     if arguments.export_lancedb == "":
         raise ValueError("--export-lancedb is empty; name a folder")
+    password = read_password(arguments)
+    if password is not None and not arguments.input:
+        raise ValueError("a password is given, and no documents that it could open; leave it out")
     if not (arguments.input or arguments.prune or arguments.export_lancedb):
         raise ValueError("nothing to do: name PDFs, images or folders, or give --prune or --export-lancedb")
     target = Path(arguments.export_lancedb).expanduser().absolute() if arguments.export_lancedb else None
@@ -51,6 +55,8 @@ def _run(arguments: argparse.Namespace) -> int:
             from .retrieval.manifest import is_index, read_manifest
             from .retrieval.pooling import MAX_POOL_FACTOR
         check_target(folder)
+        if not arguments.input:
+            read_manifest(folder)  # else an index would be made of nothing
         if target is not None:
             check_lancedb_target(target)
             if target == folder or folder in target.parents:
@@ -77,31 +83,39 @@ def _run(arguments: argparse.Namespace) -> int:
             say(f"error: {one_line(error)}")
         for note in [*writer.notes, *left_out.notes()]:
             say(f"note: {note}")
-        num_failed = _update(arguments, writer, retriever, sources)
+        num_failed = _update(arguments, writer, retriever, sources, password)
         if target is not None:
             with Waiting(not arguments.quiet) as waiting:
                 waiting.tell("exporting to LanceDB")
                 num_pages = export_lancedb(folder, target)
             if not arguments.quiet:
-                print(f"{target}: {num_pages} pages, for LanceDB")
+                print(f"{shown(target)}: {num_pages} pages, for LanceDB")
         return _SOME_FAILED if num_failed or missing or left_out.unread else 0
 
 
-def _update(arguments: argparse.Namespace, writer: "IndexWriter", retriever: "Retriever", sources: list[str]) -> int:
+def _update(
+    arguments: argparse.Namespace,
+    writer: "IndexWriter",
+    retriever: "Retriever",
+    sources: list[str],
+    password: str | None,
+) -> int:
     """Bring the index up to date; returns how many documents and pages could not be read."""
+    from .documents.page_file import on_page
     from .retrieval.indexing import plan_update, update
 
     failed: list[str] = []
 
     def on_error(source: str, page: int | None, error: Exception) -> None:
-        name, reason = source if page is None else f"{source}, page {page}", one_line(error)
-        failed.append(name)
-        say(f"{line_start()}error: {reason if reason.startswith(source) else f'{name}: {reason}'}")
+        failed.append(source)
+        say(f"{line_start()}error: {on_page(one_line(error), shown(source), page)}")
 
     start = time.monotonic()
     with Interruption() as interruption, Progress(not arguments.quiet) as progress:
         with Waiting(not arguments.quiet):
-            plan = plan_update(writer, sources, on_error, interruption.cancel.is_set)
+            plan = plan_update(writer, sources, on_error, interruption.cancel.is_set, password)
+        if password is not None and not (plan.needed_password or failed):
+            say(f"note: {UNUSED_PASSWORD}")
         progress.stage(total=plan.num_pages, unit="pages")
         update(
             writer,
@@ -110,12 +124,13 @@ def _update(arguments: argparse.Namespace, writer: "IndexWriter", retriever: "Re
             on_error=on_error,
             on_page=lambda: progress.advance(note=f"{len(failed)} errors" if failed else ""),
             is_cancelled=interruption.cancel.is_set,
+            password=password,
         )
         gone = writer.prune() if arguments.prune and not interruption.cancel.is_set() else []
         if not interruption.cancel.is_set():
             writer.finish()
     if interruption.received is not None:
-        say(f"stopped; what was done is kept in {writer.folder}. Run the same command again to do the rest")
+        say(f"stopped; what was done is kept in {shown(writer.folder)}. Run the same command again to do the rest")
     interruption.conclude()
     if not arguments.quiet:
         print(_summary(writer, plan, len(failed), len(gone), time.monotonic() - start))
@@ -128,7 +143,7 @@ def _summary(writer: "IndexWriter", plan: "UpdatePlan", num_failed: int, num_gon
     documents = len(manifest.documents)
     counts = {"new": plan.num_new, "changed": plan.num_changed, "unchanged": plan.num_unchanged, "removed": num_gone}
     what = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    line = f"{writer.folder}: {manifest.num_pages} pages of {documents} document{'s' * (documents != 1)}"
+    line = f"{shown(writer.folder)}: {manifest.num_pages} pages of {documents} document{'s' * (documents != 1)}"
     line += f" ({what})" if what else ""
     if plan.num_pages:
         line += f"; read {plan.num_pages} pages in {duration(seconds)}, {per_second(plan.num_pages / seconds, 'pages')}"
@@ -160,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         help="then write the index as a LanceDB database, which search takes as well (needs lancedb: pip install "
         "'mlx-smolvlm[lancedb]')",
     )
+    add_password_arguments(what)
     what.add_argument("--quiet", action="store_true", help="nothing but errors and notes")
     how = parser.add_argument_group("how pages become vectors")
     add_retriever_arguments(how, "the index's")

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .command_line.arguments import add_password_arguments, read_password
 from .command_line.retriever_arguments import add_retriever_arguments, open_retriever
 from .command_line.runner import CommandLine, print_json, refuse_tracebacks
 from .command_line.waiting import Waiting
@@ -40,6 +41,12 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
     if (arguments.answer_pages or arguments.max_tokens) and not arguments.answer:
         option = "--answer-pages" if arguments.answer_pages else "--max-tokens"
         raise ValueError(f"{option} is about --answer MODEL; add it")
+    for option in ("--html", "--answer"):
+        if getattr(arguments, option[2:]) == "":
+            raise ValueError(f"{option} is empty; give it a value, or leave it out")
+    password = read_password(arguments)
+    if password is not None and not (arguments.html or arguments.answer):
+        raise ValueError("the password opens PDFs for --html and --answer, and neither is given; leave it out")
     if not arguments.query.strip():
         raise ValueError("the question is empty; name words to look for")
     folder = Path(arguments.index).expanduser().absolute()
@@ -64,10 +71,10 @@ def _run(arguments: argparse.Namespace, waiting: Waiting) -> None:
     _print(results, arguments.json)
     if page is not None:
         waiting.tell("drawing where the words matched")
-        write_results_page(page, retriever, arguments.query, results)
+        write_results_page(page, retriever, arguments.query, results, password)
         waiting.stop()
     if answering is not None:
-        _answer(*answering, arguments, results, waiting)
+        _answer(*answering, arguments, results, password, waiting)
 
 
 def _load_answering(model: str) -> "tuple[SmolVLM, Processor]":
@@ -81,6 +88,7 @@ def _answer(
     processor: "Processor",
     arguments: argparse.Namespace,
     results: "list[SearchResult]",
+    password: str | None,
     waiting: Waiting,
 ) -> None:
     """Ask about the best pages, and print the answer: after the table, or as the last line of JSON."""
@@ -90,7 +98,7 @@ def _answer(
     shown = results[: arguments.answer_pages or _ANSWER_PAGES]
     names = [f"{_short(result.path)}, page {result.page}" for result in shown]
     waiting.tell("reading the pages")
-    images = [page_image(result) for result in shown]
+    images = [page_image(result, password) for result in shown]
     pieces: list[str] = []
     for step in stream_generate(
         model, processor, arguments.query, images=images, max_tokens=arguments.max_tokens or _MAX_TOKENS
@@ -156,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     output.add_argument(
         "--html", metavar="FILE", help="write the pages, with where each word of the question matched, as one HTML file"
     )
+    add_password_arguments(output)
     output.add_argument("--quiet", action="store_true", help="nothing but the results, and errors")
     return parser
 

@@ -1,5 +1,6 @@
 """Writing whole or not at all: what is there after a good end, an error, a killed process, and on odd targets."""
 
+import errno
 import json
 import os
 import stat
@@ -153,6 +154,13 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     for check in (check_drawing, check_session_target, check_report_target):
         with pytest.raises(FileExistsError, match="pipe exists already and is no"):
             check(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("make", [whole_file, whole_folder])
+def test_a_full_disk_is_told_with_the_name_of_the_target(tmp_path, make):
+    with pytest.raises(OSError, match=r"No space left on device: '.*/out'"), make(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert names(tmp_path) == []
 
 
 def test_a_file_that_appears_while_another_is_written_is_not_replaced(tmp_path):

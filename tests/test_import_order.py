@@ -3,7 +3,7 @@
 import ast
 from graphlib import TopologicalSorter
 
-from support.layout import MODULES
+from support.layout import MODULES, tree_of
 
 from mlx_smolvlm import _HOME
 
@@ -17,7 +17,7 @@ FLOORS = {room: floor for floor, rooms in enumerate(ORDER.split("<")) for room i
 def imports_of(module: tuple[str, ...]) -> set[tuple[str, ...]]:
     """The package's modules that a module imports, at its top or within functions."""
     found = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(MODULES[module])):
         if isinstance(node, ast.ImportFrom):
             base = [*("mlx_smolvlm", *module)[: -node.level if node.level else 0], *(node.module or "").split(".")]
             for top, *names in ([name for name in (*base, alias.name) if name] for alias in node.names):

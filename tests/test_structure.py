@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 
 import pytest
-from support.layout import MODULES, PACKAGE, ROOT, modules_of
+from support.layout import MODULES, PACKAGE, ROOT, modules_of, tree_of
 
 import mlx_smolvlm
 
@@ -22,7 +22,7 @@ def test_the_top_is_small():
 def test_no_name_stands_for_two_things():
     """Neither two modules, nor two classes, nor a room and a module other than its main one."""
     names = Counter(name[-1] for name in MODULES if name[-1] not in ("__init__", "__main__"))
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in MODULES.values()]
+    trees = [tree_of(path) for path in MODULES.values()]
     classes = (node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
     names += Counter(name for name in classes if not name.startswith("_"))
     assert [name for name, count in names.items() if count > 1] == []
@@ -31,7 +31,7 @@ def test_no_name_stands_for_two_things():
 
 
 def test_the_benchmarks_worker_runs_in_any_interpreter():
-    worker = ast.parse((PACKAGE / "benchmark" / "worker.py").read_text(encoding="utf-8"))
+    worker = tree_of(PACKAGE / "benchmark" / "worker.py")
     imports = {
         name.split(".")[0]
         for node in worker.body

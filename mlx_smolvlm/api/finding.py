@@ -38,6 +38,10 @@ def find_checkpoint(path_or_hub_id: str | Path, *, revision: str | None = None) 
         raise FileNotFoundError(refused_file(folder))
     if Path(name).suffix.lower() == ".gguf":
         raise FileNotFoundError(f"no file {quoted(name, 300)}; and GGUF files are read by llama.cpp, not here")
+    if name == "demo":
+        raise FileNotFoundError(
+            "no folder 'demo'; the embedded demo model is used where no model is named (in Python: load(DEMO_MODEL))"
+        )
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         raise FileNotFoundError(f"no folder {quoted(name, 300)}, and that is no Hub id either (owner/name)")
     from .hub import download

@@ -6,7 +6,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from ..media.reporting import report
+from ..media.reporting import byte_listener, report
 
 SILENCE_S = 30.0  # after which the Hub is given up
 _POLL_S = 0.1  # how long Ctrl-C may wait
@@ -66,20 +66,25 @@ def _while_heard(snapshot_download: Any, repo_id: str, options: dict[str, Any]) 
     done = Event()
     result: list[str] = []
     failure: list[BaseException] = []
-    has_bars = False
+    bars: list[Any] = []
+    on_bytes = byte_listener()
 
     class Bar(tqdm):
-        """The client's own bar, which also tells that the Hub is heard."""
+        """The client's own bar, which also tells that the Hub is heard, and counts where it is not drawn."""
 
         def __init__(self, *arguments: Any, **keywords: Any):
-            nonlocal has_bars
-            has_bars = True
+            self.counts_bytes = keywords.get("unit") == "B"
+            self.done = keywords.get("initial") or 0
+            if on_bytes is not None:
+                keywords["disable"] = True
             super().__init__(*arguments, **keywords)  # type: ignore[no-untyped-call]
+            bars.append(self)
 
-        def update(self, *arguments: Any) -> Any:
+        def update(self, n: float | None = 1) -> Any:
             nonlocal heard_s
             heard_s = time.monotonic()
-            return super().update(*arguments)
+            self.done += n or 0
+            return super().update(n)
 
     def work() -> None:
         try:
@@ -89,9 +94,16 @@ def _while_heard(snapshot_download: Any, repo_id: str, options: dict[str, Any]) 
         done.set()
 
     Thread(target=work, name="mlx_smolvlm download", daemon=True).start()
-    while not done.wait(_POLL_S):
-        if has_bars:
+    while True:
+        is_over = done.wait(_POLL_S)
+        # Several bars may count the same bytes: as they come, and as they are written.
+        byte_bars = [bar for bar in list(bars) if bar.counts_bytes and bar.total]
+        if on_bytes is not None and byte_bars:
+            on_bytes(round(max(bar.done for bar in byte_bars)), round(max(bar.total for bar in byte_bars)))
+        elif bars:
             report("")  # the bars tell how far it is
+        if is_over:
+            break
         if time.monotonic() - heard_s > SILENCE_S:
             with suppress(Exception):  # none, or not whole: then the silence is what to tell
                 return str(snapshot_download(repo_id, local_files_only=True, **options))

@@ -26,7 +26,7 @@ from ..command_line.progress import Progress, duration, per_second
 from ..command_line.runner import BAD_INPUT, CommandLine, refuse_tracebacks
 from ..command_line.signals import Interruption, leave_threads
 from ..command_line.standard_input import check_standard_input, read_texts
-from ..command_line.standard_streams import say
+from ..command_line.standard_streams import say, shown
 from ..command_line.waiting import Waiting
 from ..options import refuse_options
 from .inputs import LeftOut, read_items
@@ -114,7 +114,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
                     mx.clear_cache()  # buffers of lengths that may not come again
         job.check()
         if interruption.received is not None and out != STDOUT:
-            say(f"stopped; what was done is kept in {job.path}. Run the same command again to do the rest")
+            say(f"stopped; what was done is kept in {shown(job.path)}. Run the same command again to do the rest")
         interruption.conclude()
         job.finish(time.monotonic() - start)
         if not is_first:

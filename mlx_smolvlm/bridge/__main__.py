@@ -132,7 +132,7 @@ def _start_reading(incoming: int, engine: "Engine", writer: "LineWriter", status
 def _work(engine: "Engine", writer: "LineWriter", status: list[int]) -> None:
     while not status:
         event = engine.step(1.0)
-        if event is not None:
+        if event is not None and not status:  # once the input has ended, nobody waits for it
             writer.write(event)
         if engine.is_broken:
             status.append(BROKEN)

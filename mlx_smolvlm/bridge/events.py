@@ -58,11 +58,19 @@ class ReadyEvent(BridgeEvent):
 
 @dataclass(frozen=True)
 class ProgressEvent(BridgeEvent):
-    """What goes on while a model is loaded; `fraction` is from 0 to 1, or None where it is not known."""
+    """What goes on while a model is loaded.
+
+    Attributes:
+        what: such as "downloading".
+        fraction: how much of it is done, from 0 to 1; None where that is not known.
+        done_bytes, total_bytes: of a download, else None. The total grows while files are begun.
+    """
 
     name = "progress"
     what: str
-    fraction: float | None
+    fraction: float | None = None
+    done_bytes: int | None = None
+    total_bytes: int | None = None
 
 
 @dataclass(frozen=True)

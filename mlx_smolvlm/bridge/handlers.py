@@ -96,12 +96,13 @@ class Handlers:
         self._post(EndEvent(request.id))
 
     def _limits(self, request: LimitsRequest, *_: Any) -> None:
-        for name, set_limit in (("cache_bytes", mx.set_cache_limit), ("memory_bytes", mx.set_memory_limit)):
-            limit = getattr(request, name)
-            if limit is not None and limit < 0:
-                raise ValueError(f"{name} is {limit}, expected 0 or more")
-            if limit is not None:
-                set_limit(limit)
+        for name in ("cache_bytes", "memory_bytes"):
+            if (getattr(request, name) or 0) < 0:
+                raise ValueError(f"{name} is {getattr(request, name)}, expected 0 or more")
+        if request.cache_bytes is not None:
+            mx.set_cache_limit(request.cache_bytes)
+        if request.memory_bytes is not None:
+            mx.set_memory_limit(request.memory_bytes)
         self._post(EndEvent(request.id))
 
     # Models

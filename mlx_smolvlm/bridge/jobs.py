@@ -110,14 +110,21 @@ def loading(request: LoadRequest, cancel: Event, models: dict[int, LoadedModel])
     """Load a model into `models`. A thread finds the folders, which may be downloaded; weights are loaded here."""
     name: str | Path = DEMO_MODEL if request.model is None else request.model
     reports: SimpleQueue[ProgressEvent | list[Path] | BaseException] = SimpleQueue()
+    told_bytes = (0, 0)
 
     def report(what: str, number: int = 0, total: int = 0) -> None:
         if what:
             reports.put(ProgressEvent(request.id, what, number / total if total else None))
 
+    def report_bytes(done: int, total: int) -> None:
+        nonlocal told_bytes
+        if (done, total) != told_bytes:
+            told_bytes = done, total
+            reports.put(ProgressEvent(request.id, "downloading", min(done / total, 1), done, total))
+
     def find() -> None:
         try:
-            with reported_to(report):
+            with reported_to(report, report_bytes):
                 folder = find_checkpoint(name, revision=request.revision)
                 reports.put([folder, *(find_checkpoint(adapter.path) for adapter in request.adapters)])
         except BaseException as error:  # whatever it is, it belongs to the request
@@ -138,7 +145,7 @@ def loading(request: LoadRequest, cancel: Event, models: dict[int, LoadedModel])
             break
         else:
             raise found
-    yield (ProgressEvent(request.id, "loading the model", None),)
+    yield (ProgressEvent(request.id, "loading the model"),)
     folder, *adapters = found
     weights = [adapter.weight for adapter in request.adapters]
     model, processor = load(folder, dtype=request.dtype, adapters=list(zip(adapters, weights, strict=True)))

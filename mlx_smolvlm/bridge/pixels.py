@@ -144,7 +144,7 @@ class VideoInput:
         from ..media.images import load_image
 
         frames = [load_image(frame.source(attachments)) for frame in self.frames]
-        return SampledVideo(frames, self.times_s or (), self.duration_s or 0.0, name="the frames")
+        return SampledVideo(frames, self.times_s or (), self.duration_s or 0.0, name="the video")
 
 
 def _attachment(attachments: Sequence[bytes], number: int | None) -> bytes:

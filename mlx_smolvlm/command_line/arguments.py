@@ -1,18 +1,21 @@
 """Arguments that the command lines which generate text share."""
 
 import argparse
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from ..media.urls import is_url
-from ..options import GenerationOptions, MediaOptions, refuse_options
+from ..options import GenerationOptions, MediaOptions, quoted, refuse_options
 from .notes import show_unused_sampling
 
 DEMO_QUESTION = "Describe the picture."
 DEFAULT_QUESTION = "Describe this image in detail."
 DEMO_VIDEO_QUESTION = "Which way does the shape move?"
 DEFAULT_VIDEO_QUESTION = "Describe this video in detail."
+_PASSWORD_BYTES = 4096
 
 
 def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +71,43 @@ def add_media_arguments(parser: argparse.ArgumentParser) -> None:
     media.add_argument("--start", type=float, metavar="S", help="second of the video at which to begin")
     media.add_argument("--end", type=float, metavar="S", help="second of the video at which to end")
     media.add_argument("--hardware-decoding", action="store_true", help="decode videos with VideoToolbox, if there")
+
+
+UNUSED_PASSWORD = "no document needs the password"
+
+
+def add_password_arguments(parser: argparse._ActionsContainer) -> None:
+    """The password of encrypted PDFs; see `read_password`."""
+    parser.add_argument(
+        "--password-file", metavar="FILE", help="file whose first line is the password of PDFs; - is standard input"
+    )
+    parser.add_argument(
+        "--password", metavar="TEXT", help="the password itself, which other users of the machine may see meanwhile"
+    )
+
+
+def read_password(arguments: argparse.Namespace) -> str | None:
+    """From `add_password_arguments`; None if there is none. No message shows it.
+
+    Raises:
+        ValueError: both are given, or one is empty or not UTF-8.
+        OSError: the file cannot be read.
+    """
+    password: str | None = arguments.password
+    name: str | None = arguments.password_file
+    if name is not None:
+        if password is not None:
+            raise ValueError("--password and --password-file are both given; leave one of them out")
+        is_input = name == "-"
+        with nullcontext(sys.stdin.buffer) if is_input else Path(name).expanduser().open("rb") as file:
+            line = file.readline(_PASSWORD_BYTES)
+        try:
+            password = line.decode("utf-8-sig").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise ValueError(f"--password-file {quoted(name, 300)}: the first line is not UTF-8 text") from None
+    if password == "":
+        raise ValueError(f"--password{'' if name is None else '-file'} is empty; leave it out, or give the password")
+    return password
 
 
 def media_options(arguments: argparse.Namespace) -> MediaOptions:

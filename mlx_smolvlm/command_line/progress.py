@@ -117,3 +117,8 @@ def per_second(rate: float, unit: str) -> str:
     else:
         per = "s"
     return f"{rate:.0f} {unit}/{per}" if rate >= 10 else f"{rate:.2g} {unit}/{per}"
+
+
+def counted(count: int, noun: str) -> str:
+    """For people: 1 page, 1,200 pages."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -58,6 +58,10 @@ def open_retriever(
     from ..retrieval.retriever_loading import load_retriever
 
     model, adapters = arguments.model, adapter_sources(arguments.adapter_path)
+    if model == "demo" and not Path(model).exists():
+        raise ValueError(
+            f"the embedded demo model makes no vectors; name a ColSmol model by --model, such as {RELEASED}, of the Hub"
+        )
     if model is None and not adapters:
         if index is None:
             raise ValueError(f"name the ColSmol model that makes the vectors by --model, such as {RELEASED}")

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -42,6 +43,8 @@ class CommandLine(argparse.ArgumentParser):
         arguments, rest = parse(words, namespace)
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
+        if getattr(arguments, "model", None) == "":  # a variable that is not set must not mean the demo model
+            self.error("--model is empty; name a folder or Hub id, or leave it out")
         return arguments
 
     def print_help(self, file: Any = None) -> None:
@@ -87,6 +90,13 @@ def refuse_tracebacks() -> Iterator[None]:
     finally:
         settle(sys.stdout)
         settle(sys.stderr)
+
+
+def path_argument(text: str) -> Path:
+    """The `type` of arguments that are paths: an empty one, as of a variable that is not set, is not this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a file or folder")
+    return Path(text)
 
 
 def explain_call(module: str, instead: str) -> None:

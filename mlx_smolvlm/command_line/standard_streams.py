@@ -5,6 +5,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+_MAX_SHOWN = 1000  # characters of a name
 _NAMES = ("stdin", "stdout", "stderr")  # by their file descriptors
 
 
@@ -35,6 +36,13 @@ def say(message: str) -> None:
             os.write(sys.stderr.fileno(), f"{message}\n".encode(errors="replace"))
     except (OSError, ValueError):  # ValueError: it is closed
         silence(sys.stderr)
+
+
+def shown(path: object) -> str:
+    """A file's name as part of a line: without line breaks, and what could steer a terminal."""
+    from ..media.urls import printable  # --help does without
+
+    return printable(str(path), _MAX_SHOWN)
 
 
 def line_start() -> str:

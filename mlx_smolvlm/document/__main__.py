@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..command_line.adapter_arguments import add_adapter_argument, loading_options, model_name, names_model
+from ..command_line.arguments import UNUSED_PASSWORD, add_password_arguments, read_password
 from ..command_line.progress import Progress
 from ..command_line.runner import BAD_INPUT, CommandLine, one_line, refuse_tracebacks
 from ..command_line.signals import Interruption, end_process, handled_by
-from ..command_line.standard_streams import say
+from ..command_line.standard_streams import say, shown
 from ..command_line.waiting import Waiting
 from ..files import refuse_unwritable
 from .from_doctags import convert_doctags
 from .telling import PageTeller, summary
 
 if TYPE_CHECKING:
-    from ..documents.document_job import DocumentSettings
+    from ..documents.survey import DocumentSettings
 
 _FORMATS = ("md", "html", "json", "doctags")
 _SOME_FAILED = 1  # exit status
@@ -34,8 +35,12 @@ _TASKS = ("page", "table", "chart", "formula", "code", "ocr", "identify", "heade
 _READING: dict[str, Any] = {
     "model": None,
     "adapter_path": [],
-    "task": "page",
+    "task": None,
+    "prompt": None,
     "region": None,
+    "pages": None,
+    "password": None,
+    "password_file": None,
     "show": False,
     "scale": 2.0,
     "no_split": False,
@@ -74,10 +79,9 @@ def _read_documents(arguments: argparse.Namespace) -> int:
     refuse_unwritable(out)
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size is {arguments.batch_size}, expected at least 1")
-    if not names_model(arguments):
-        raise ValueError(
-            f"no model is given, and the embedded demo model cannot read documents; name one with --model: {MODELS}"
-        )
+    if not names_model(arguments) or (arguments.model == "demo" and not Path("demo").exists()):
+        given = "" if arguments.model else "no model is given, and "
+        raise ValueError(f"{given}the embedded demo model cannot read documents; name one with --model: {MODELS}")
     from ..documents.page_images import LeftOutFiles, find_each
     from ..documents.shown_pages import is_shown_page
 
@@ -86,15 +90,20 @@ def _read_documents(arguments: argparse.Namespace) -> int:
     with starting.importing():
         from ..api.loading import load
         from ..api.session_file import model_fingerprint
-        from ..documents.document_job import DocumentJob, survey
+        from ..documents.document_job import DocumentJob
         from ..documents.page_records import PageRecords
         from ..documents.reading import check_reading
+        from ..documents.survey import survey
     settings = _settings(arguments)
     with Waiting(not arguments.quiet):
         documents, errors = survey(sources, settings)
     for error in [*missing, *errors]:
         say(f"error: {one_line(error)}")
-    for note in left_out.notes():
+    notes = left_out.notes()
+    is_unused = settings.password is not None and not any(document.needed_password for document in documents)
+    if is_unused and documents and not errors:
+        notes.append(UNUSED_PASSWORD)
+    for note in notes:
         say(f"note: {note}")
     if not documents:
         return BAD_INPUT
@@ -107,15 +116,17 @@ def _read_documents(arguments: argparse.Namespace) -> int:
         job = DocumentJob(documents, arguments.input, records, out)
         job.begin(settings, model_name(arguments), model_fingerprint(model))
         for source in job.changed:
-            say(f"note: {source} has changed since it was read; its pages are read again")
-        start, teller = time.monotonic(), PageTeller(arguments.max_tokens, MODELS)
+            say(f"note: {shown(source)} has changed since it was read; its pages are read again")
+        for source, number in job.damaged:
+            say(f"note: {shown(source)}, page {number}: its record in {shown(out)} is damaged; it is read again")
+        start, teller = time.monotonic(), PageTeller(arguments.max_tokens, MODELS, arguments.prompt is None)
         with Interruption() as interruption, Progress(not arguments.quiet) as progress:
             progress.stage(total=len(job.todo), unit="pages")
             for reading in job.readings(model, processor, arguments.batch_size, interruption.cancel):
                 teller.tell(reading)
                 progress.advance(note=f"{teller.num_errors} errors" if teller.num_errors else "")
         if interruption.received is not None:
-            say(f"stopped; the pages that are done are kept in {out}. Run the same command again to go on")
+            say(f"stopped; the pages that are done are kept in {shown(out)}. Run the same command again to go on")
         interruption.conclude()
     if not arguments.quiet:
         say(summary(job, documents, teller.num_errors, time.monotonic() - start))
@@ -125,14 +136,18 @@ def _read_documents(arguments: argparse.Namespace) -> int:
 
 def _settings(arguments: argparse.Namespace) -> "DocumentSettings":
     """How documents are read. What is wrong is said before a model is downloaded."""
-    from ..documents.document_job import DocumentSettings
-    from ..documents.page_files import check_scale
+    from ..documents.page_file import check_scale
+    from ..documents.page_ranges import page_ranges
+    from ..documents.survey import DocumentSettings
     from ..documents.tasks import PageTask, parse_region
     from ..options import GenerationOptions, MediaOptions
 
     check_scale(arguments.scale)
+    if arguments.task is not None and arguments.prompt is not None:
+        raise ValueError("--task and --prompt are both given; ask by one of them")
+    region = None if arguments.region is None else parse_region(arguments.region)
     return DocumentSettings(
-        task=PageTask(arguments.task, None if arguments.region is None else parse_region(arguments.region)),
+        task=PageTask(arguments.task or "page", region, arguments.prompt),
         scale=arguments.scale,
         options=GenerationOptions(max_tokens=arguments.max_tokens),
         media_options=MediaOptions(
@@ -142,6 +157,8 @@ def _settings(arguments: argparse.Namespace) -> "DocumentSettings":
         ),
         to=arguments.to,
         shows=arguments.show,
+        pages=None if arguments.pages is None else page_ranges(arguments.pages),
+        password=read_password(arguments),
     )
 
 
@@ -173,12 +190,16 @@ def _parser() -> argparse.ArgumentParser:
     reading = parser.add_argument_group("how INPUT is read")
     reading.add_argument("--model", metavar="PATH_OR_HUB_ID", help=f"{MODELS}")
     add_adapter_argument(reading)
-    reading.add_argument("--task", choices=_TASKS, default="page", help="what to ask about each page (default: page)")
+    reading.add_argument("--task", choices=_TASKS, help="what to ask about each page (default: page)")
+    reading.add_argument("--prompt", metavar="TEXT", help="ask this about each page, in place of --task")
     reading.add_argument(
         "--region",
         metavar="L,T,R,B",
-        help="part of each page, 0 to 500 from its top left corner: for ocr, identify, table, chart, formula and code",
+        help="part of each page, 0 to 500 from its top left corner: for ocr, identify, table, chart, formula and code; "
+        "with --prompt, what the model sees",
     )
+    reading.add_argument("--pages", metavar="RANGES", help="of each document, such as 3-7,10 or 5- (default: all)")
+    add_password_arguments(reading)
     reading.add_argument("--show", action="store_true", help="also write page images with the boxes that were found")
     reading.add_argument("--scale", type=float, default=2.0, metavar="S", help="pixels per point (default: 2, 144 dpi)")
     reading.add_argument("--no-split", action="store_true", help="one tile per page: quick and coarse")

@@ -1,9 +1,11 @@
 """DocTags that are already there -> another format, without a model."""
 
 import argparse
+import gc
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +22,41 @@ def convert_doctags(arguments: argparse.Namespace, reading: Mapping[str, Any]) -
     for name, default in reading.items():
         if getattr(arguments, name) != default:
             raise ValueError(f"--{name.replace('_', '-')} has no effect with --from-doctags; leave it out")
+    if not arguments.from_doctags:
+        raise ValueError("--from-doctags is empty; name a file of DocTags, or - for standard input")
     text = _read(arguments.from_doctags)
     target = _target(arguments.out, arguments.from_doctags, arguments.to)
     with starting.importing():
         from ..documents.doctags import DocTagsParser
         from ..documents.export import export
-    parser = DocTagsParser()
-    parser.feed(text)
-    if open_tags := parser.open_tags:
-        say(f"the DocTags end within {', '.join(open_tags)}: closed, with all text there is")
-    exported = export(parser.close(), arguments.to) + "\n"
+    with _no_search_for_cycles():
+        parser = DocTagsParser()
+        parser.feed(text)
+        del text  # which may be large
+        if open_tags := parser.open_tags:
+            say(f"the DocTags end within {', '.join(open_tags)}: closed, with all text there is")
+        exported = export(parser.close(), arguments.to)
     if target is None:
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-        print(exported, end="", flush=True)
+        print(exported, flush=True)
         return
     from ..files import refuse_to_replace, whole_file
 
-    with whole_file(target, refuse_to_replace) as file:
-        file.write_text(exported, encoding="utf-8", newline="")
+    with whole_file(target, refuse_to_replace) as path, path.open("w", encoding="utf-8", newline="") as file:
+        file.write(exported)
+        file.write("\n")
+
+
+@contextmanager
+def _no_search_for_cycles() -> Iterator[None]:
+    """Of objects: a document has none, and millions of them would be gone through again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _read(name: str) -> str:

@@ -2,33 +2,35 @@
 
 from typing import TYPE_CHECKING
 
-from ..command_line.progress import duration, per_second
+from ..command_line.progress import counted, duration, per_second
 from ..command_line.runner import one_line
-from ..command_line.standard_streams import line_start, say
+from ..command_line.standard_streams import line_start, say, shown
 
 if TYPE_CHECKING:
-    from ..documents.document_job import DocumentJob, FoundDocument
+    from ..documents.document_job import DocumentJob
     from ..documents.page_reading import PageReading
+    from ..documents.survey import FoundDocument
 
 
 class PageTeller:
     """Says what went wrong with a page, each in a line; `num_errors` counts the pages that were not read."""
 
-    def __init__(self, max_tokens: int, models: str) -> None:
-        """`models` names those that are made for documents."""
+    def __init__(self, max_tokens: int, models: str, expects_tags: bool) -> None:
+        """`models` names those that are made for documents, whose answers have tags, whatever else may be asked."""
         self.num_errors = 0
         self._max_tokens = max_tokens
         self._models = models
-        self._has_tags = False
+        self._has_tags = not expects_tags
 
     def tell(self, reading: "PageReading") -> None:
         """A page is done."""
+        from ..documents.page_file import on_page
         from ..documents.tags import TAG
 
-        place = f"{reading.source}, page {reading.number}"
+        place = f"{shown(reading.source)}, page {reading.number}"
         if reading.error is not None:
             self.num_errors += 1
-            self._say(f"error: {place}: {one_line(reading.error).removeprefix(f'{reading.source}: ')}")
+            self._say(f"error: {on_page(one_line(reading.error), shown(reading.source), reading.number)}")
         elif reading.finish_reason == "length":
             why = "the end of the model's context" if reading.completion_tokens < self._max_tokens else "--max-tokens"
             self._say(f"{place}: cut after {reading.completion_tokens} tokens, {why}; what was read is kept")
@@ -45,7 +47,7 @@ class PageTeller:
 
 def summary(job: "DocumentJob", documents: "list[FoundDocument]", num_errors: int, seconds: float) -> str:
     """One line."""
-    line = f"{_plural(job.num_pages, 'page')} of {_plural(len(documents), 'document')}"
+    line = f"{counted(job.num_pages, 'page')} of {counted(len(documents), 'document')}"
     if job.partial:
         line += f", {len(job.partial)} of them cut"
     if num_errors:
@@ -55,7 +57,3 @@ def summary(job: "DocumentJob", documents: "list[FoundDocument]", num_errors: in
     if len(job.todo) < job.num_pages:
         line += f"; {job.num_pages - len(job.todo)} were read before"
     return f"{line}; {duration(seconds)}, {per_second(len(job.todo) / seconds, 'pages')}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

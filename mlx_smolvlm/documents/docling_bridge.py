@@ -49,7 +49,7 @@ def to_docling_document(
         )
     builder = _Builder(document, labels, name)
     for number, page in enumerate(tree.pages):
-        builder.begin_page(number + 1, None if page_images is None else page_images[number])
+        builder.begin_page(page.number or number + 1, None if page_images is None else page_images[number])
         for element in page.elements:
             builder.add(element)
     built: DoclingDocument = builder.built

@@ -21,6 +21,7 @@ from .tags import (
 )
 
 MAX_DEPTH = 40  # of elements within elements; the tags of deeper ones are passed over, their text is not
+_BLOCK_CHARS = 2**18  # that are taken apart at a time: their parts take many times the memory of the text
 _WITHIN_TEXT = {"formula", "code", "text", "paragraph", "reference", "smiles", "handwritten_text",
                 "checkbox_selected", "checkbox_unselected"}  # fmt: skip
 _BESIDE = {"caption", "footnote"}
@@ -51,10 +52,11 @@ class DocTagsParser:
         Returns:
             What ended within this piece, elements within others first.
         """
-        text = self._unread + piece
-        end = find_unfinished(text)
-        self._unread = text[end:]
-        self._read(text[:end])
+        for start in range(0, len(piece), _BLOCK_CHARS):
+            text = self._unread + piece[start : start + _BLOCK_CHARS]
+            end = find_unfinished(text)
+            self._unread = text[end:]
+            self._read(text[:end])
         ended, self._ended = self._ended, []
         return ended
 
@@ -98,7 +100,6 @@ class DocTagsParser:
         elif tag.startswith("loc_"):
             if top.kind in ("page", "wrapper"):
                 top = self._push(OpenElement("text", "text", is_implicit=True))
-            top.keep_apart()
             top.locate(int(tag[4:]))
         elif tag in _CELLS:
             self._begin_cell(tag)

@@ -7,104 +7,25 @@ import os
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from threading import Event
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
-from ..media.reporting import report
 from ..media.urls import is_url
 from ..model.smolvlm import SmolVLM
-from ..options import GenerationOptions, MediaOptions
 from ..processor.processor import Processor
 from .document_pages import PageImages, exported, tree_of
-from .export import ExportFormat
 from .page_files import open_pages
 from .page_images import document_key
 from .page_reading import PageReading, PageToRead
 from .page_records import PageRecords
 from .reading import read_pages
 from .shown_pages import SUFFIX, check_shown_pages, write_shown_pages
-from .tasks import PageTask
+from .survey import DocumentSettings, FoundDocument
 
 _MAX_NAME_BYTES = 230  # most systems have 255 for a name; endings such as .doctags are added
 _MAX_SUFFIX = 20
-
-
-@dataclass(frozen=True)
-class FoundDocument:
-    """A document of the input that can be opened.
-
-    Attributes:
-        source: its path or address, as given.
-        digest: of its content.
-        num_pages: at least 1.
-    """
-
-    source: str
-    digest: str
-    num_pages: int
-
-
-@dataclass(frozen=True)
-class DocumentSettings:
-    """How documents are read and what is written.
-
-    Attributes:
-        task: what is asked about each page.
-        scale: pixels per point of PDF pages.
-        options, media_options: as in `read_document`.
-        to: the format.
-        shows: whether page images with boxes are written, too.
-    """
-
-    task: PageTask
-    scale: float
-    options: GenerationOptions
-    media_options: MediaOptions
-    to: ExportFormat
-    shows: bool = False
-
-    def limits(self) -> dict[str, Any]:
-        """Arguments of `open_pages`."""
-        given = {"policy": self.media_options.fetch_policy, "max_pixels": self.media_options.max_pixels}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def of_pages(self) -> dict[str, Any]:
-        """What a page's answer depends on, of plain types."""
-        media = self.media_options
-        return {
-            "task": self.task.name,
-            "region": self.task.region,
-            "scale": self.scale,
-            "max_tokens": self.options.max_tokens,
-            "temperature": self.options.temperature,
-            "seed": self.options.seed,
-            "do_image_splitting": media.do_image_splitting,
-            "longest_edge": media.longest_edge,
-        }
-
-
-def survey(sources: Sequence[str], settings: DocumentSettings) -> tuple[list[FoundDocument], list[Exception]]:
-    """Open every document once, to know its content and its pages; no page is rendered.
-
-    Returns:
-        The documents, and why others cannot be opened: errors that name them.
-
-    Raises:
-        ImportError: a PDF, and what reads PDFs is not installed.
-    """
-    found: list[FoundDocument] = []
-    errors: list[Exception] = []
-    for number, source in enumerate(sources, 1):
-        report("looking through the documents", number, len(sources))
-        try:
-            with open_pages(source, **settings.limits()) as pages:
-                found.append(FoundDocument(source, pages.digest, pages.num_pages))
-        except (ValueError, OSError, MemoryError) as error:
-            errors.append(error)
-    return found, errors
 
 
 class DocumentJob:
@@ -115,6 +36,7 @@ class DocumentJob:
         num_pages: of all documents, each content counted once.
         partial: (content, page) of pages that were cut, those of earlier runs included.
         changed: sources whose content is another one than in an earlier run; they are read again.
+        damaged: (source, page) of records that are no longer whole; these pages are read again.
         written: files, in order.
     """
 
@@ -133,6 +55,7 @@ class DocumentJob:
         self.num_pages = 0
         self.partial: set[tuple[str, int]] = set()
         self.changed: list[str] = []
+        self.damaged: list[tuple[str, int]] = []
         self.written: list[Path] = []
 
     def begin(self, settings: DocumentSettings, model_name: str, fingerprint: str) -> None:
@@ -149,11 +72,20 @@ class DocumentJob:
             key = document_key(document.source)
             if self._records.note_document(document.digest, key, document.num_pages, in_use):
                 self.changed.append(document.source)
-            known = self._records.numbers(document.digest)
-            missing = [number for number in range(1, document.num_pages + 1) if number not in known]
+            missing = [number for number in document.numbers if not self._is_read(document, number)]
             self.todo += [(document, number) for number in missing]
             self._left[document.digest] = len(missing)
-            self.num_pages += document.num_pages
+            self.num_pages += len(document.numbers)
+
+    def _is_read(self, document: FoundDocument, number: int) -> bool:
+        if not self._records.has(document.digest, number):
+            return False
+        try:
+            self._records.get(document.digest, number, document.source)
+        except ValueError:
+            self.damaged.append((document.source, number))
+            return False
+        return True
 
     def readings(
         self, model: SmolVLM, processor: Processor, batch_size: int, cancel: Event | None = None
@@ -227,17 +159,15 @@ class DocumentJob:
         settings, target = self._settings, self._target(document)
         readings = [
             errors.get((document.digest, number)) or self._records.get(document.digest, number, document.source)
-            for number in range(1, document.num_pages + 1)
+            for number in document.numbers
         ]
         self.partial |= {(document.digest, reading.number) for reading in readings if reading.is_partial}
-        with PageImages(
-            document.source, document.num_pages, settings.scale, settings.task, settings.limits()
-        ) as images:
+        with PageImages(document.source, document.numbers, settings.scale, settings.task, settings.limits()) as images:
             content = exported(readings, settings.to, images).encode("utf-8")
             self._records.write_output(target, content, document_key(document.source), document.digest)
             self.written.append(target)
             if settings.shows:
-                images.wanted = set(range(document.num_pages))
+                images.wanted = set(range(len(document.numbers)))
                 folder = self._out / f"{self._stems[document.source]}{SUFFIX}"
                 write_shown_pages(folder, PurePath(document.source).name, tree_of(readings), images)
                 self.written.append(folder / "index.html")

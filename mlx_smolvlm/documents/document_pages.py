@@ -9,7 +9,8 @@ from PIL import Image
 from .doctags import close_doctags, parse_doctags
 from .document_tree import PICTURES, DocumentElement, DocumentPage, DocumentTree
 from .export import ExportFormat, export
-from .page_files import PageFile, PageSource, open_pages
+from .page_file import PageFile
+from .page_files import PageSource, open_pages
 from .page_reading import PageReading
 from .tasks import PageTask
 
@@ -19,7 +20,8 @@ def tree_of(readings: Sequence[PageReading]) -> DocumentTree:
     pages = []
     for reading in readings:
         parts = parse_doctags(reading.doctags).pages  # several where the model wrote <page_break> within a page
-        pages.append(DocumentPage(tuple(element for part in parts for element in part.elements)))
+        elements = tuple(element for part in parts for element in part.elements)
+        pages.append(DocumentPage(elements, reading.number))
     return DocumentTree(tuple(pages))
 
 
@@ -54,14 +56,19 @@ class PageImages(Sequence[Image.Image | None]):
     """
 
     def __init__(
-        self, source: PageSource, num_pages: int, scale: float, task: PageTask, limits: Mapping[str, Any] | None = None
+        self,
+        source: PageSource,
+        numbers: Sequence[int],
+        scale: float,
+        task: PageTask,
+        limits: Mapping[str, Any] | None = None,
     ):
-        """`limits`: more arguments of `open_pages`."""
-        self._source, self._num_pages, self._scale, self._task = source, num_pages, scale, task
+        """`numbers` of the pages in the file, from 1; `limits`: more arguments of `open_pages`."""
+        self._source, self._numbers, self._scale, self._task = source, numbers, scale, task
         self._limits = limits or {}
         self._opened = ExitStack()
         self._pages: PageFile | None = None
-        self.wanted: set[int] = set(range(num_pages))
+        self.wanted: set[int] = set(range(len(numbers)))
 
     def __enter__(self) -> "PageImages":
         return self
@@ -70,7 +77,7 @@ class PageImages(Sequence[Image.Image | None]):
         self._opened.close()
 
     def __len__(self) -> int:
-        return self._num_pages
+        return len(self._numbers)
 
     @overload
     def __getitem__(self, index: int) -> Image.Image | None: ...
@@ -78,17 +85,17 @@ class PageImages(Sequence[Image.Image | None]):
     def __getitem__(self, index: slice) -> list[Image.Image | None]: ...
     def __getitem__(self, index: int | slice) -> Image.Image | list[Image.Image | None] | None:
         if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(self._num_pages))]
-        if not 0 <= index < self._num_pages:
+            return [self[number] for number in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
             raise IndexError(index)
         if index not in self.wanted:
             return None
         try:
             if self._pages is None:
                 self._pages = self._opened.enter_context(open_pages(self._source, **self._limits))
-            return self._task.shown(self._pages.image(index + 1, self._scale))
+            return self._task.shown(self._pages.image(self._numbers[index], self._scale))
         except (ValueError, OSError, MemoryError):  # said when the page was read
             return None
 
     def __iter__(self) -> Iterator[Image.Image | None]:
-        return (self[index] for index in range(self._num_pages))
+        return (self[index] for index in range(len(self)))

@@ -54,9 +54,15 @@ class DocumentElement:
 
 @dataclass(frozen=True, slots=True)
 class DocumentPage:
-    """The elements of one page, in reading order."""
+    """A page.
+
+    Attributes:
+        elements: in reading order.
+        number: of the page in its file, where that is known; otherwise pages are counted.
+    """
 
     elements: tuple[DocumentElement, ...] = ()
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def write_html(tree: DocumentTree, page_images: Sequence[Image.Image | None] | N
     ]
     for number, page in enumerate(tree.pages):
         image = None if page_images is None else page_images[number]
-        pieces.append(f'<section id="page-{number + 1}">')
+        pieces.append(f'<section id="page-{page.number or number + 1}">')
         pieces += ["".join(_element(element, image)) for element in page.elements if element.kind not in FURNITURE]
         pieces.append("</section>")
     return "\n".join([*pieces, "</body>\n</html>"])

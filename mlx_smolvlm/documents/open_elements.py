@@ -37,6 +37,7 @@ class OpenElement:
         self._rows: list[tuple[OtslCell, ...]] = []
         self._row: list[OtslCell] = []
         self._cell: OpenCell | None = None
+        self._holds_elements = False  # within its text or a cell's
         self.holds_cells = kind in TABLES or kind in PICTURES
         self.holds_text = not (self.holds_cells or kind in (*LISTS, "page", "wrapper", "inline", "key_value_region"))
 
@@ -54,6 +55,7 @@ class OpenElement:
 
     def locate(self, coordinate: int) -> None:
         """Take one of the four numbers of a box; what is beyond the page is moved to its edge."""
+        self.keep_apart()
         locations = self.locations if self._cell is None else self._cell.locations
         if len(locations) < 4:
             locations.append(min(max(coordinate, 0), MAX_COORDINATE))
@@ -83,8 +85,10 @@ class OpenElement:
         if element.kind in ("caption", "footnote") and (self.holds_cells or self.kind == "code"):
             (self.captions if element.kind == "caption" else self.footnotes).append(element)
         elif self.holds_text and not (self.kind == "list_item" and element.kind in LISTS):
+            self._holds_elements = True
             self.parts.append(element)
         elif self.kind in TABLES:
+            self._holds_elements = True
             (self.parts if self._cell is None else self._cell.parts).append(element)
         else:
             self.children.append(element)
@@ -94,12 +98,13 @@ class OpenElement:
         """The element, None of an implicit one that is empty; and what stood within it only as its end was missing."""
         taken_out: list[DocumentElement] = []
         if not is_closed:
-            if self.holds_text or self.kind in TABLES:
+            if self._holds_elements:
                 taken_out = self._take_out()
             elif self.kind in PICTURES:
                 taken_out = [child for child in self.children if child.kind not in _OF_PICTURES]
                 self.children = [child for child in self.children if child.kind in _OF_PICTURES]
-        self.end_row()
+        if self.holds_cells:
+            self.end_row()
         text, language = joined(self.parts), ""
         if self.kind == "code" and (named := _LANGUAGE.match(text)):
             text, language = text[named.end() :], named[1]

@@ -14,7 +14,8 @@ from ..media.images import describe_source
 from ..media.signatures import IMAGE_SUFFIXES, is_image, is_pdf, skipped_note
 from ..media.urls import is_url
 from ..options import quoted
-from .page_files import DEFAULT_SCALE, PageSource, open_pages
+from .page_file import DEFAULT_SCALE
+from .page_files import PageSource, open_pages
 
 _HEAD_BYTES = 1024
 OnError = Callable[[str, int | None, Exception], None]

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,10 @@ from PIL import Image
 
 from ..media.images import describe_source
 from ..options import MediaOptions
-from .page_files import DEFAULT_SCALE, PageSource, open_pages
+from .page_file import DEFAULT_SCALE
+from .page_files import PageSource, open_pages
 from .page_images import LeftOutFiles, find_documents
+from .page_ranges import PageRanges
 from .shown_pages import is_shown_page
 
 
@@ -64,17 +66,25 @@ class PageToRead:
 
 
 def pages_of(
-    sources: Iterable[PageSource], scale: float = DEFAULT_SCALE, media_options: MediaOptions | None = None
+    sources: Iterable[PageSource],
+    scale: float = DEFAULT_SCALE,
+    media_options: MediaOptions | None = None,
+    ranges: PageRanges | None = None,
+    password: str | None = None,
 ) -> Generator[PageToRead, None, None]:
     """The pages of documents, rendered one at a time, with the errors of those that cannot be."""
-    limits: dict[str, Any] = {}
+    limits: dict[str, Any] = {"password": password}
     if media_options is not None and media_options.fetch_policy is not None:
         limits["policy"] = media_options.fetch_policy
     if media_options is not None and media_options.max_pixels is not None:
         limits["max_pixels"] = media_options.max_pixels
     for source in sources:
         if isinstance(source, str | os.PathLike) and os.path.isdir(os.path.expanduser(source)):
-            yield from _pages_of_folder(os.fsdecode(source), scale, media_options)
+            for found in _documents_of_folder(os.fsdecode(source)):
+                if isinstance(found, PageToRead):
+                    yield found
+                else:
+                    yield from pages_of([found], scale, media_options, ranges, password)
             continue
         try:
             pages = open_pages(source, **limits)
@@ -82,7 +92,12 @@ def pages_of(
             yield PageToRead(describe_source(source), 0, error=error)
             continue
         with pages:
-            for number in range(1, pages.num_pages + 1):
+            try:
+                numbers = ranges.numbers(pages.name, len(pages)) if ranges else range(1, len(pages) + 1)
+            except ValueError as error:
+                yield PageToRead(pages.name, 0, error=error)
+                continue
+            for number in numbers:
                 try:
                     image = pages.image(number, scale)
                 except (ValueError, OSError, MemoryError) as error:
@@ -91,9 +106,8 @@ def pages_of(
                     yield PageToRead(pages.name, number, image)
 
 
-def _pages_of_folder(
-    folder: str, scale: float, media_options: MediaOptions | None
-) -> Generator[PageToRead, None, None]:
+def _documents_of_folder(folder: str) -> Iterator[str | PageToRead]:
+    """The documents in a folder, or the reason why there are none."""
     left_out = LeftOutFiles()
     try:
         documents = find_documents([folder], left_out, skipped=is_shown_page)
@@ -102,4 +116,4 @@ def _pages_of_folder(
         return
     for note in left_out.notes():
         warnings.warn(f"{describe_source(folder)}: {note}", stacklevel=2)
-    yield from pages_of(documents, scale, media_options)
+    yield from documents

@@ -21,7 +21,13 @@ from .page_reading import PageReading
 FOLDER = ".pages"  # within the output folder
 _RUN, _OUTPUTS, _DOCUMENT = "run.json", "outputs.jsonl", "document.json"
 _MADE_BY = "mlx-smolvlm document"
-_FIELDS = ("doctags", "finish_reason", "prompt_tokens", "completion_tokens", "seconds")
+_FIELDS = {  # of a page's record
+    "doctags": str,
+    "finish_reason": str | None,
+    "prompt_tokens": int,
+    "completion_tokens": int,
+    "seconds": float | int,
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class PageRecords:
         """
         self._out = out
         folder = out / FOLDER
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise FileExistsError(f"{folder} is no folder of this program; name another folder with --out")
         folder.mkdir(parents=True, exist_ok=True)
         holds_anything = any(not path.name.startswith(".") for path in folder.iterdir())  # hidden: a killed process's
         if holds_anything and _read(folder / _RUN).get("made_by") != _MADE_BY:
@@ -130,26 +138,27 @@ class PageRecords:
                 write_json(file, record)
         return bool(others)
 
-    def numbers(self, digest: str) -> set[int]:
-        """The pages of a document that are there."""
-        with suppress(OSError):
-            return {int(path.stem) for path in (self._folder / digest).iterdir() if path.stem.isdigit()}
-        return set()
+    def has(self, digest: str, number: int) -> bool:
+        """Whether there is a record of a page, which may be damaged."""
+        return self._path(digest, number).exists()
 
     def get(self, digest: str, number: int, source: str) -> PageReading:
         """A page that is there. Raises ValueError if its record is damaged."""
-        path = self._folder / digest / f"{number:05d}.json"
+        path = self._path(digest, number)
         record = _read(path)
         try:
-            width, height = record["size"]
-            return PageReading(source, number, size=(width, height), **{name: record[name] for name in _FIELDS})
+            width, height = map(int, record["size"])
+            values = {name: record[name] for name in _FIELDS}
+            if all(isinstance(value, _FIELDS[name]) for name, value in values.items()):
+                return PageReading(source, number, size=(width, height), **values)
         except (KeyError, TypeError, ValueError):
-            raise ValueError(f"{path} is damaged; remove it, and run the same command again") from None
+            pass
+        raise ValueError(f"{path} is damaged; run the same command again")
 
     def put(self, digest: str, reading: PageReading) -> None:
         """Keep a page, whole or not at all."""
         record = {name: getattr(reading, name) for name in _FIELDS} | {"size": list(reading.size)}
-        with whole_file(self._folder / digest / f"{reading.number:05d}.json") as file:
+        with whole_file(self._path(digest, reading.number)) as file:
             file.write_text(json.dumps(record), encoding="utf-8")  # escapes: text may hold half a surrogate pair
 
     def check_output(self, target: Path, source: str, document: str) -> None:
@@ -193,6 +202,9 @@ class PageRecords:
             with whole_file(target, lambda path: self.check_output(path, source, document)) as file:
                 file.write_bytes(content)
 
+    def _path(self, digest: str, number: int) -> Path:
+        return self._folder / digest / f"{number:05d}.json"
+
     def _note(self, output: _Output) -> None:
         """Add a line, before the file itself is written: a kill between harms nothing, nor does half a line."""
         with (self._folder / _OUTPUTS).open("a", encoding="ascii") as file:
@@ -203,7 +215,9 @@ class PageRecords:
 
 def _outputs(path: Path) -> Iterator[_Output]:
     """The lines of a list of outputs, in order; what was cut off by a kill is passed over."""
-    with suppress(FileNotFoundError), path.open(encoding="ascii", errors="replace") as file:
+    if not path.is_file():  # a pipe would be waited for
+        return
+    with path.open(encoding="ascii", errors="replace") as file:
         for line in file:
             with suppress(ValueError, TypeError):
                 yield _Output(**json.loads(line))
@@ -212,7 +226,7 @@ def _outputs(path: Path) -> Iterator[_Output]:
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object; empty if there is none."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -14,7 +14,9 @@ from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions, OptionKeywords, is_whole, quoted, refuse_options, resolve_options
 from ..processor.processor import Processor
 from .loop_guard import LoopGuard
-from .page_files import DEFAULT_SCALE, PageSource
+from .page_file import DEFAULT_SCALE
+from .page_files import PageSource
+from .page_ranges import page_ranges
 from .page_reading import PageReading, PageToRead, pages_of
 from .tasks import PageTask
 
@@ -33,6 +35,9 @@ def read_document(
     *,
     task: str = "page",
     region: Sequence[int] | None = None,
+    prompt: str | None = None,
+    pages: str | Sequence[int] | None = None,
+    password: str | None = None,
     scale: float = DEFAULT_SCALE,
     batch_size: int = PAGES_AT_A_TIME,
     options: GenerationOptions | None = None,
@@ -52,6 +57,10 @@ def read_document(
         task: what to ask: "page" (all of it), "table", "chart", "formula", "code", "ocr", "identify", "headers" or
             "footers".
         region: left, top, right, bottom, 0 to 500 each, for the tasks that take one (see `PageTask`).
+        prompt: what to ask in place of a task; with a region, the model sees this part alone.
+        pages: which pages of each document, counted from 1: "3-7,10", "5-" or [3, 10]; None for all. A document
+            without one of them is not read.
+        password: opens encrypted PDFs.
         scale: pixels per point at which PDF pages are rendered; 2 are 144 dpi, as docling does.
         batch_size: most pages to read at a time.
         options, media_options, keywords: as in `stream_generate`. `max_tokens` is 8192 where neither `options` nor the
@@ -70,7 +79,10 @@ def read_document(
         listed: list[Any] = list(sources)
     else:
         listed = [sources]
-    page_task = PageTask(task, None if region is None else tuple(region))  # type: ignore[arg-type]  # it checks
+    page_task = PageTask(task, None if region is None else tuple(region), prompt)  # type: ignore[arg-type]  # it checks
+    ranges = None if pages is None else page_ranges(pages)
+    if password is not None and not isinstance(password, str):
+        raise TypeError(f"password is of type {type(password).__name__}, expected a string")
     if options is None and "max_tokens" not in keywords:
         keywords["max_tokens"] = MAX_PAGE_TOKENS
     if keywords.get("skip_special_tokens"):
@@ -82,7 +94,7 @@ def read_document(
         read_pages(
             model,
             processor,
-            pages_of(listed, scale, media_options),
+            pages_of(listed, scale, media_options, ranges, password),
             page_task,
             options=options,
             media_options=media_options,

@@ -54,11 +54,12 @@ def write_shown_pages(folder: Path, title: str, tree: DocumentTree, page_images:
             f'<!DOCTYPE html>\n<html>\n<head>\n<meta charset="utf-8">\n{_GENERATOR}\n'
             f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>"
         ]
-        for number, page in enumerate(tree.pages, 1):
+        for index, page in enumerate(tree.pages):
+            number = page.number or index + 1
             elements = list(_walk(page.elements))
             name = f"{number:04d}.png"
             shown = ""
-            if (image := page_images[number - 1]) is not None:
+            if (image := page_images[index]) is not None:
                 _with_boxes(image, elements).save(made / name)
                 shown = f'<img alt="page {number}" src="{name}" loading="lazy">'
             items = "".join(

@@ -34,40 +34,58 @@ class PageTask:
     Attributes:
         name: one of `PROMPTS`.
         region: left, top, right, bottom, each from 0 to 500 of the page's width or height; None for the whole page.
-            "ocr" and "identify" need one. Of "table", "chart", "formula" and "code" the model sees this part alone.
+            "ocr" and "identify" need one. Of "table", "chart", "formula" and "code", and with `own_prompt`, the model
+            sees this part alone.
+        own_prompt: what to ask in place of a task, which is "page" then.
 
     Raises:
-        ValueError: no such task; a region out of range, reversed, missing, or one that the task has no use for.
+        ValueError: no such task; a region out of range, reversed, missing, or one that the task has no use for; an own
+            prompt beside another task, an empty one, or one with markers of other media than the page.
     """
 
     name: str = "page"
     region: Region | None = None
+    own_prompt: str | None = None
 
     def __post_init__(self) -> None:
         if self.name not in PROMPTS:
             advice = did_you_mean(str(self.name), list(PROMPTS)) or f"expected one of {', '.join(PROMPTS)}"
             raise ValueError(f"there is no task {quoted(self.name)}; {advice}")
+        self._check_own_prompt()
         if self.region is None:
             if self.name in _NAMES_REGION:
                 raise ValueError(f"the task {self.name!r} needs a region: left, top, right, bottom, each 0 to {GRID}")
             return
         object.__setattr__(self, "region", check_region(self.region))
-        if self.name not in (*_NAMES_REGION, *_SHOWS_REGION):
+        if self.own_prompt is None and self.name not in (*_NAMES_REGION, *_SHOWS_REGION):
             raise ValueError(
                 f"the task {self.name!r} is about the whole page, so a region has no effect; leave it out, or choose "
                 f"one of {', '.join((*_NAMES_REGION, *_SHOWS_REGION))}"
             )
 
+    def _check_own_prompt(self) -> None:
+        prompt = self.own_prompt
+        if prompt is None:
+            return
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ValueError(f"prompt is {quoted(prompt)}, expected what to ask about each page")
+        if self.name != "page":
+            raise ValueError(f"prompt and the task {self.name!r} are both given; leave one of them out")
+        if prompt.count("<image>") > 1 or "<video>" in prompt:
+            raise ValueError(f"prompt is {quoted(prompt)}: each page is one image, so it has room for one <image>")
+
     @property
     def prompt(self) -> str:
         """What the model is asked."""
+        if self.own_prompt is not None:
+            return self.own_prompt
         if self.name not in _NAMES_REGION or self.region is None:
             return PROMPTS[self.name]
         return PROMPTS[self.name] + "".join(f"<loc_{place}>" for place in self.region)
 
     def shown(self, page: Image.Image) -> Image.Image:
         """The part of a page that the model sees, which locations in its answer refer to."""
-        if self.region is None or self.name not in _SHOWS_REGION:
+        if self.region is None or (self.own_prompt is None and self.name not in _SHOWS_REGION):
             return page
         left, top, right, bottom = self.region
         width, height = page.size

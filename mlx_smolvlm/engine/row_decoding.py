@@ -4,6 +4,7 @@ Rows of like length share a buffer of keys and values, as all rows of a buffer c
 conversation does not slow the short ones down.
 """
 
+from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -21,6 +22,7 @@ from .decoding import logits_after
 from .sampling import Sampler, choose, log_probabilities
 
 LONG_TOKENS = 2048  # of rows that get no empty ones beside them, which take time in each step
+_MOST_ROWS = 2**20  # of a group
 GROUP_LENGTHS = (512, 2048, 8192, 32768, 10**9)  # most tokens of a row in each group
 
 
@@ -200,8 +202,13 @@ class RowDecoder:
     def _put(self, row: _Row, layers: Sequence[KVCache], logits: mx.array) -> None:
         number = self._group_of(layers[0].offset + 1)
         most_rows = max(0, self._batch_size - len(self) + len(self._groups[number].rows))
-        while most_rows > 1 and self._bytes([row.most_tokens], {number: most_rows}) > self._max_cache_bytes:
-            most_rows -= 1
+        if most_rows > 1:
+            counts = range(2, min(most_rows, _MOST_ROWS) + 1)
+
+            def num_bytes(count: int) -> int:
+                return self._bytes([row.most_tokens], {number: count})
+
+            most_rows = 1 + bisect_right(counts, self._max_cache_bytes, key=num_bytes)
         self._groups[number].put(row, layers, logits, most_rows)
 
     def _move_grown_rows(self) -> None:

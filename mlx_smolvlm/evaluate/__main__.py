@@ -12,16 +12,15 @@ from .. import __version__
 from ..command_line import starting
 from ..command_line.adapter_arguments import add_adapter_argument, loading_options, model_name
 from ..command_line.progress import Progress, duration, per_second
-from ..command_line.runner import CommandLine, print_json, refuse_tracebacks
+from ..command_line.runner import CommandLine, path_argument, print_json, refuse_tracebacks
 from ..command_line.signals import Interruption, leave_threads
-from ..command_line.standard_streams import say
+from ..command_line.standard_streams import say, shown
 from ..command_line.waiting import Waiting
-from .judge import KEY_VARIABLE, Judge
-from .mini_arguments import add_mini_arguments, data_files, set_defaults
+from .data.row_files import RowFiles, read_rows
+from .mini.mini_arguments import add_mini_arguments, data_files, set_defaults
 from .other_modes import add_other_modes, run_other_mode, unused_by_listing
-from .row_files import RowFiles, read_rows
-from .row_notes import say_notes
-from .row_prompts import (
+from .prompts.row_notes import say_notes
+from .prompts.row_prompts import (
     CHAT,
     MAX_TOKENS,
     PROTOCOLS,
@@ -30,11 +29,13 @@ from .row_prompts import (
     wrapper_for,
     wrapper_of_checkpoint,
 )
-from .scorers import SCORERS
-from .wrapper_prompts import WRAPPERS
+from .prompts.wrapper_prompts import WRAPPERS
+from .scoring.judge import KEY_VARIABLE, Judge
+from .scoring.scorers import SCORERS
 
 _ROWS_PER_CLEANING = 64
 _SOME_FAILED = 1  # exit status
+_MOST_GIB = 2.0**30  # more is no bound
 
 
 def main() -> None:
@@ -53,6 +54,8 @@ def _run(arguments: argparse.Namespace) -> int:
     set_defaults(arguments, protocol=VLMEVALKIT, max_tokens=MAX_TOKENS)
     _check(arguments)
     root = arguments.image_root.expanduser() if arguments.image_root else None
+    if root is not None and not root.is_dir():
+        raise FileNotFoundError(f"--image-root {root}: there is no such folder")
     with ExitStack() as opened:
         with Waiting(not arguments.quiet) as waiting:
             waiting.tell("reading the data")
@@ -69,6 +72,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse what has no meaning together, before anything is read. Raises ValueError."""
+    if arguments.dataset == "":
+        raise ValueError("--dataset is empty; name a set, or leave it out")
     if not arguments.data:
         raise ValueError("name the data: .tsv, .csv or .jsonl files, or mini")
     if not arguments.print_prompts and arguments.out is None:
@@ -89,7 +94,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _print_prompts(arguments: argparse.Namespace, found: RowFiles) -> None:
     if arguments.protocol == CHAT:
-        from .chat_listing import listed_chats  # imports MLX
+        from .runs.chat_listing import listed_chats  # imports MLX
 
         chats = listed_chats(found.rows, arguments.model, loading_options(arguments))
         for listed in chats:
@@ -110,10 +115,10 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
                 from ..api.finding import find_checkpoint
                 from ..api.loading import DEMO_MODEL, default_dtype, load
                 from ..api.session_file import model_fingerprint
-                from .eval_report import write_summary
-                from .eval_run import Asking, EvalRun
-                from .evaluation_folder import EvaluationFolder, file_digest, read_run
-                from .summary import summary_text
+                from .runs.eval_report import write_summary
+                from .runs.eval_run import Asking, EvalRun
+                from .runs.evaluation_folder import EvaluationFolder, file_digest, read_run
+                from .runs.summary import summary_text
 
             read_run(arguments.out, is_new_allowed=True)  # what it is refused for is said before a model is loaded
             if arguments.dtype is None and arguments.protocol == VLMEVALKIT:
@@ -148,7 +153,7 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
             choice,
             max_tokens=arguments.max_tokens,
             batch_size=arguments.batch_size,
-            max_cache_bytes=int(arguments.max_cache_gib * 2**30),
+            max_cache_bytes=int(min(arguments.max_cache_gib, _MOST_GIB) * 2**30),
             scorer=arguments.scorer,
         )
         import mlx.core as mx
@@ -165,21 +170,22 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
                     mx.clear_cache()  # buffers of lengths that may not come again
         seconds = time.monotonic() - start
         if interruption.received is not None:
-            say(f"stopped; what was done is kept in {folder.path}. Run the same command again to do the rest")
+            say(f"stopped; what was done is kept in {shown(folder.path)}. Run the same command again to do the rest")
         interruption.conclude()
         judged = _judged(arguments, folder.path, found) if arguments.judge else None
         summary = write_summary(folder.path, found.rows, settings, judged)
     print(summary_text(summary))
     if not arguments.quiet and todo:
-        say(f"{len(todo)} rows in {duration(seconds)}, {per_second(len(todo) / seconds, 'rows')}; see {folder.path}")
+        rate = per_second(len(todo) / seconds, "rows")
+        say(f"{len(todo)} rows in {duration(seconds)}, {rate}; see {shown(folder.path)}")
     has_failed = any(figures["failed"] for figures in summary["sets"].values()) or (judged and judged["failed"])
     return _SOME_FAILED if has_failed else 0
 
 
 def _judged(arguments: argparse.Namespace, folder: Path, found: RowFiles) -> dict[str, Any]:
     """What the judge says of a run."""
-    from .evaluation_folder import read_results
-    from .judge import judge_run
+    from .runs.evaluation_folder import read_results
+    from .scoring.judge import judge_run
 
     with Progress(not arguments.quiet) as progress:
 
@@ -210,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
     add_adapter_argument(what)
     what.add_argument("--dataset", metavar="NAME", help="VLMEvalKit's name of the set (default: the file's name)")
-    what.add_argument("--image-root", type=Path, metavar="DIR", help="where paths in rows count from")
+    what.add_argument("--image-root", type=path_argument, metavar="DIR", help="where paths in rows count from")
     what.add_argument("--limit", type=int, metavar="N", help="only the first N rows, to try things out")
 
     how = parser.add_argument_group("how to ask and score")
@@ -243,7 +249,9 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     where = parser.add_argument_group("where results go, and how many are made at a time")
-    where.add_argument("--out", type=Path, metavar="DIR", help="folder for results.jsonl, summary.json, report.html")
+    where.add_argument(
+        "--out", type=path_argument, metavar="DIR", help="folder for results.jsonl, summary.json, report.html"
+    )
     where.add_argument("--batch-size", type=int, default=32, metavar="N", help="most answers at a time (default: 32)")
     where.add_argument(
         "--max-cache-gib", type=float, default=2.0, metavar="G", help="most memory for keys and values (default: 2)"

@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
+from ..command_line.runner import path_argument
 from ..command_line.standard_streams import say
-from .mini_arguments import make_mini_suite, read_mini_suite
-from .mini_selection import MINI
+from .mini.mini_arguments import make_mini_suite, read_mini_suite
+from .mini.mini_selection import MINI
 
 _SHIPPED = Path("-")  # --known-answers without a file
 _TAKES = {  # each with the options that it takes
@@ -25,14 +26,14 @@ def add_other_modes(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--compare",
         nargs=2,
-        type=Path,
+        type=path_argument,
         metavar=("RUN_A", "RUN_B"),
         help="ask nothing; compare two runs on the same rows (folders of --out)",
     )
     group.add_argument(
         "--leaderboard",
         nargs="*",
-        type=Path,
+        type=path_argument,
         metavar="RUN",
         help="ask nothing; print the family's published scores, beside runs (folders of --out)",
     )
@@ -67,8 +68,8 @@ def run_other_mode(arguments: argparse.Namespace, defaults: argparse.Namespace) 
         _compare(arguments)
         return 0
     if mode == "leaderboard":
-        from .leaderboard import leaderboard_text
-        from .own_runs import read_own_run
+        from .published.leaderboard import leaderboard_text
+        from .published.own_runs import read_own_run
 
         print(leaderboard_text([read_own_run(folder.expanduser()) for folder in arguments.leaderboard]))
         return 0
@@ -77,8 +78,8 @@ def run_other_mode(arguments: argparse.Namespace, defaults: argparse.Namespace) 
         if suite is not None:
             say(make_mini_suite(suite, arguments.make))
         return 0
-    from .known_answers import KNOWN_ANSWERS  # imports MLX
-    from .known_answers_command import run_known_answers
+    from .published.known_answers import KNOWN_ANSWERS  # imports MLX
+    from .published.known_answers_command import run_known_answers
 
     file = KNOWN_ANSWERS if arguments.known_answers == _SHIPPED else arguments.known_answers.expanduser()
     return run_known_answers(file, arguments.model, arguments.dtype)
@@ -96,8 +97,10 @@ def _given(arguments: argparse.Namespace, defaults: argparse.Namespace) -> list[
 
 def _compare(arguments: argparse.Namespace) -> None:
     """Compare two runs: print, and with --out write a page and the figures."""
-    from .run_comparison import compare_runs, comparison_text, write_comparison
+    from .runs.run_comparison import compare_runs, comparison_text, write_comparison
 
+    if arguments.out is not None and arguments.out.exists() and not arguments.out.is_dir():
+        raise NotADirectoryError(f"--out {arguments.out} is no folder; name one")
     found = compare_runs(*arguments.compare)
     print(comparison_text(found))
     if arguments.out is not None:

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from .urls import printable
+
 
 def files_below(folder: Path, unread: list[str]) -> Iterator[Path]:
     """Files in a folder and its subfolders, in a fixed order, but nothing hidden; links are followed once.
@@ -19,7 +21,7 @@ def files_below(folder: Path, unread: list[str]) -> Iterator[Path]:
     def note(error: OSError) -> None:
         if Path(error.filename) == folder:
             raise error
-        unread.append(f"{error.filename} ({error.strerror})")
+        unread.append(f"{printable(str(error.filename), 300)} ({error.strerror})")
 
     seen: set[tuple[int, int]] = set()  # links may lead in a circle
     for parent, folders, names in os.walk(folder, onerror=note, followlinks=True):

@@ -1,7 +1,9 @@
 """Runs decoders, which cannot be stopped, in threads that are left to end by themselves when they are cancelled."""
 
+import os
+import time
 from collections.abc import Callable
-from threading import Condition, Event, Lock, Thread
+from threading import Event, Lock, Thread
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -15,42 +17,54 @@ class Left(Exception):
 
 
 class PixelBudget:
-    """Pixels that may be decoded at a time. An image that is larger than all of them has to be alone.
-
-    Attributes:
-        num_left: decoders that nobody waits for any more.
-    """
+    """Pixels that may be decoded at a time. An image that is larger than all of them has to be alone."""
 
     def __init__(self, most: int):
         self._most = most
-        self._used = 0
-        self.num_left = 0
-        self._changed = Condition()
+        self._begin()
 
     @property
     def used(self) -> int:
         """Pixels that are being decoded."""
-        return self._used
+        return sum(self._held.values())
 
-    def take(self, count: int, check: Callable[[], None]) -> None:
-        """Wait until there is room for so many; `check` may raise to stop."""
-        with self._changed:
-            while (self._used and self._used + count > self._most) or self.num_left >= MAX_LEFT:
-                check()
-                self._changed.wait(POLL_S)
-            self._used += count
+    @property
+    def num_left(self) -> int:
+        """Decoders that nobody waits for any more."""
+        return len(self._left)
 
-    def leave(self) -> None:
-        """Nobody waits for one of them any more."""
-        with self._changed:
-            self.num_left += 1
+    def take(self, holder: object, count: int, check: Callable[[], None]) -> None:
+        """Wait until there is room for so many pixels, which `holder` then has; `check` may raise to stop."""
+        if self._process != os.getpid():
+            self._begin()
+        while not self._has_taken(holder, count):
+            check()
+            time.sleep(POLL_S)  # a condition variable, interrupted by Ctrl-C, would lose its lock
 
-    def release(self, count: int, *, is_left: bool = False) -> None:
-        """They are decoded."""
-        with self._changed:
-            self._used -= count
-            self.num_left -= is_left
-            self._changed.notify_all()
+    def leave(self, holder: object) -> None:
+        """Nobody waits for it any more."""
+        with self._lock:
+            self._left.add(holder)
+
+    def release(self, holder: object) -> None:
+        """It is decoded, or will never be; nothing happens the second time."""
+        with self._lock:
+            self._held.pop(holder, None)
+            self._left.discard(holder)
+
+    def _has_taken(self, holder: object, count: int) -> bool:
+        with self._lock:
+            if (self._held and self.used + count > self._most) or self.num_left >= MAX_LEFT:
+                return False
+            self._held[holder] = count
+            return True
+
+    def _begin(self) -> None:
+        """With nothing: the threads of a process that was forked are not in the new one."""
+        self._held: dict[object, int] = {}
+        self._left: set[object] = set()
+        self._lock = Lock()
+        self._process = os.getpid()
 
 
 BUDGET = PixelBudget(MAX_PIXELS_AT_ONCE)
@@ -66,15 +80,19 @@ def run_leaving(work: Callable[[Callable[[], None]], T], num_pixels: int, check:
     """
     results: list[T] = []
     failures: list[BaseException] = []
-    left, lock = Event(), Lock()
-    has_ended = False
+    holder, left, lock = object(), Event(), Lock()
+    has_begun = has_ended = False
 
     def check_left() -> None:
         if left.is_set():
             raise Left
 
     def run() -> None:
-        nonlocal has_ended
+        nonlocal has_begun, has_ended
+        with lock:
+            if left.is_set():  # its start was interrupted
+                return
+            has_begun = True
         try:
             results.append(work(check_left))
         except BaseException as error:  # whatever it is, it belongs to who waits
@@ -82,25 +100,25 @@ def run_leaving(work: Callable[[Callable[[], None]], T], num_pixels: int, check:
         finally:
             with lock:
                 has_ended = True
-                BUDGET.release(num_pixels, is_left=left.is_set())
+                BUDGET.release(holder)
 
-    BUDGET.take(num_pixels, check)
-    thread = Thread(target=run, name="mlx_smolvlm decoding", daemon=True)
     try:
-        thread.start()
-    except BaseException:
-        BUDGET.release(num_pixels)
-        raise
-    try:
+        BUDGET.take(holder, num_pixels, check)
+        thread = Thread(target=run, name="mlx_smolvlm decoding", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no further thread: it is decoded here, and cannot be left
+            return work(check)
         while thread.is_alive():
             check()
             thread.join(POLL_S)
-    except BaseException:
+    finally:
         with lock:
             left.set()
-            if not has_ended:
-                BUDGET.leave()
-        raise
+            if not has_begun:
+                BUDGET.release(holder)
+            elif not has_ended:
+                BUDGET.leave(holder)
     if failures:
-        raise failures[0]
+        raise failures.pop()  # kept here, it would keep this frame, and with it the pixels
     return results[0]

@@ -8,18 +8,26 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 Listener = Callable[[str, int, int], None]
+ByteListener = Callable[[int, int], None]
 _listener: ContextVar[Listener | None] = ContextVar("mlx_smolvlm_listener", default=None)
+_byte_listener: ContextVar[ByteListener | None] = ContextVar("mlx_smolvlm_byte_listener", default=None)
 _source: ContextVar[str] = ContextVar("mlx_smolvlm_source", default="")
 
 
 @contextmanager
-def reported_to(listener: Listener) -> Iterator[None]:
-    """Within: `report` calls `listener`, if it is called by the same thread."""
-    token = _listener.set(listener)
+def reported_to(listener: Listener, on_bytes: ByteListener | None = None) -> Iterator[None]:
+    """Within: `report` calls `listener`, if it is called by the same thread.
+
+    Args:
+        listener: given what begins, its number, and how many there are.
+        on_bytes: given bytes that are there and bytes in all of a download, in place of the bars on stderr.
+    """
+    token, byte_token = _listener.set(listener), _byte_listener.set(on_bytes)
     try:
         yield
     finally:
         _listener.reset(token)
+        _byte_listener.reset(byte_token)
 
 
 def report(what: str, number: int = 0, total: int = 0) -> None:
@@ -27,6 +35,11 @@ def report(what: str, number: int = 0, total: int = 0) -> None:
     listener = _listener.get()
     if listener is not None:
         listener(what, number, total)
+
+
+def byte_listener() -> ByteListener | None:
+    """Who listens to the bytes of downloads that this thread makes."""
+    return _byte_listener.get()
 
 
 @contextmanager

@@ -1,13 +1,16 @@
 """Decodes JPEG 2000 in a process of its own: Pillow holds Python's lock all the while, and cannot be stopped."""
 
+import atexit
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
+from weakref import WeakSet
 
 import PIL
 from PIL import Image
@@ -34,11 +37,12 @@ except Exception as error:
     out.write(f"error {str(error) or type(error).__name__}\\n".encode())
 """
 _READY = b"ready\n"
+_running: "WeakSet[subprocess.Popen[bytes]]" = WeakSet()
 
 
 def can_start_python() -> bool:
     """Whether `sys.executable` is Python, and no program that embeds it and would start once more."""
-    is_python = re.match(r"python", Path(sys.executable or "").name, re.IGNORECASE)
+    is_python = re.fullmatch(r"pythonw?[\d.]*[dmt]*(-intel64)?", Path(sys.executable or "").name, re.IGNORECASE)
     return bool(is_python) and not getattr(sys, "frozen", False) and os.name == "posix"
 
 
@@ -63,9 +67,18 @@ def decode_separately(content: bytes, size: tuple[int, int], check: Callable[[],
         with TemporaryFile() as file:
             file.write(content)
             file.seek(0)
-            process = subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/")
+            process = subprocess.Popen(
+                command,
+                stdin=file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                process_group=0,  # Ctrl-C is for this process, which may be to finish what it has begun
+            )
     except OSError:
         return None
+    _running.add(process)
+    _end_with_this_process()
     try:
         answer = _answer(process, check)
     except BaseException:
@@ -85,6 +98,17 @@ def decode_separately(content: bytes, size: tuple[int, int], check: Callable[[],
     if process.returncode == -signal.SIGXCPU:
         raise SlowImageError(f"takes longer to decode than the limit of {MAX_DECODE_S:g} s; save it in another format")
     raise ValueError(f"its decoder ended with status {process.returncode}")
+
+
+@cache
+def _end_with_this_process() -> None:
+    """Have them end when this process does, though they are not of its group: a thread may still wait for one."""
+
+    def kill() -> None:
+        for process in list(_running):
+            process.kill()
+
+    atexit.register(kill)
 
 
 def _answer(process: "subprocess.Popen[bytes]", check: Callable[[], None]) -> bytes:

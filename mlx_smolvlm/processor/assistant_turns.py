@@ -1,7 +1,8 @@
 """A whole conversation as it is trained on: its text, and which parts of it the assistant says.
 
 What counts is what TRL's `assistant_only_loss` counts: all that follows the opening of an answer, with the end of the
-turn. A template that marks it with `{% generation %}` is taken at its word. In others the parts are found by rendering
+turn. Where a prompt and its completion are given apart, all of the completion counts, as with `completion_only_loss`.
+A template that marks answers with `{% generation %}` is taken at its word. In others the parts are found by rendering
 the conversation up to each answer and with it, so that nothing depends on how a template spells its roles, and words
 of a user that look like the opening of an answer stay the user's.
 """
@@ -37,15 +38,18 @@ def render_turns(config: ProcessorConfig, conversation: Conversation, first: int
     Args:
         config: the checkpoint's processor.
         conversation: what was said; not a prompt as text.
-        first: number of the message from which on answers count.
+        first: number of the message with which the completion of a prompt begins: then all that follows the prompt
+            counts, as in TRL's `completion_only_loss`; 0 for a conversation without a prompt.
 
     Raises:
         ValueError: no template, or one that does not tell what the assistant says.
     """
     template = template_for(config.chat_template, bool(conversation.videos))
+    if first:
+        return _completed(template, conversation.messages, config.special_tokens, first)
     if HAS_GENERATION.search(template):
-        return _marked(template, conversation.messages, config.special_tokens, first)
-    return _compared(template, conversation.messages, config.special_tokens, first)
+        return _marked(template, conversation.messages, config.special_tokens)
+    return _compared(template, conversation.messages, config.special_tokens)
 
 
 def render_whole(config: ProcessorConfig, conversation: Conversation) -> str:
@@ -54,13 +58,25 @@ def render_whole(config: ProcessorConfig, conversation: Conversation) -> str:
     return render(template, conversation.messages, config.special_tokens, add_generation_prompt=False)
 
 
-def _compared(template: str, messages: list[dict[str, Any]], special_tokens: dict[str, str], first: int) -> Turns:
+def _completed(template: str, messages: list[dict[str, Any]], special_tokens: dict[str, str], first: int) -> Turns:
+    continues = messages[first - 1]["role"] == "assistant" and messages[first - 1]["content"][-1]["type"] == "text"
+    prompt = render(template, messages[:first], special_tokens, continue_final_message=continues)
+    text = render(template, messages, special_tokens, add_generation_prompt=False)
+    if not text.startswith(prompt) or text == prompt:
+        raise ValueError(
+            "the checkpoint's chat template does not tell the completion from the prompt: it does not follow the "
+            "opening that is written for a new answer; give the row as messages instead"
+        )
+    return Turns(text, [(len(prompt), len(text))])
+
+
+def _compared(template: str, messages: list[dict[str, Any]], special_tokens: dict[str, str]) -> Turns:
     def rendered(count: int, add_generation_prompt: bool) -> str:
         return render(template, messages[:count], special_tokens, add_generation_prompt=add_generation_prompt)
 
     text, spans = rendered(len(messages), False), []
     for number, message in enumerate(messages):
-        if number < first or message["role"] != "assistant":
+        if message["role"] != "assistant":
             continue
         before, opening, through = rendered(number, False), rendered(number, True), rendered(number + 1, False)
         grows = [before, opening, through, text]
@@ -74,18 +90,14 @@ def _compared(template: str, messages: list[dict[str, Any]], special_tokens: dic
     return Turns(text, spans)
 
 
-def _marked(template: str, messages: list[dict[str, Any]], special_tokens: dict[str, str], first: int) -> Turns:
+def _marked(template: str, messages: list[dict[str, Any]], special_tokens: dict[str, str]) -> Turns:
     if any(mark in str(item.get("text")) for mark in _MARKS for message in messages for item in message["content"]):
         raise ValueError("a text has one of the characters U+E003 and U+E004, which stand for nothing; take it out")
 
-    def parts(count: int) -> list[str]:
-        text = render(template, messages[:count], special_tokens, add_generation_prompt=False, generation_marks=_MARKS)
-        return re.split("|".join(_MARKS), text)
-
-    pieces, spans, place = parts(len(messages)), [], 0
-    num_earlier = len(parts(first)) // 2 if first else 0
+    marked = render(template, messages, special_tokens, add_generation_prompt=False, generation_marks=_MARKS)
+    pieces, spans, place = re.split("|".join(_MARKS), marked), [], 0
     for number, piece in enumerate(pieces):
-        if number % 2 and number // 2 >= num_earlier:
+        if number % 2:
             spans.append((place, place + len(piece)))
         place += len(piece)
     if not spans:

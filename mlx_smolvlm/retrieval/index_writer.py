@@ -210,6 +210,8 @@ class IndexWriter:
         except OSError as error:  # of a write, it does not name the file
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+            if error.errno is None:  # numpy's own
+                raise OSError(f"{path} could not be written ({error}); the disk may be full") from None
             raise OSError(error.errno, error.strerror, str(path)) from None
         return chunk
 
@@ -220,11 +222,18 @@ class IndexWriter:
         for chunk in self.manifest.chunks:
             path = self.folder / chunk.file
             expected = _HEADER_BYTES + 2 * size * chunk.num_vectors
-            if path.is_file() and path.stat().st_size == expected:
+            if path.is_file() and path.stat().st_size == expected and self._is_readable(chunk):
                 whole.append(chunk)
             else:
                 self.notes.append(f"{path} is gone or damaged: its {len(chunk.pages)} pages are read again")
         self.manifest.chunks = whole
+
+    def _is_readable(self, chunk: VectorChunk) -> bool:
+        try:
+            read_chunk(self.folder, chunk, self.manifest.settings.vector_size)
+        except (ValueError, OSError):
+            return False
+        return True
 
     def _remove_strays(self) -> None:
         """Remove files of vectors that a killed process left before `index.json` named them."""
@@ -242,6 +251,8 @@ def read_chunk(folder: Path, chunk: VectorChunk, vector_size: int) -> np.ndarray
         ValueError: it is damaged.
     """
     path = folder / chunk.file
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path} is not a regular file; run python -m mlx_smolvlm.index again")
     try:
         vectors: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:

@@ -79,6 +79,7 @@ class UpdatePlan:
         todo: documents that are new or have changed, as they were given.
         num_pages: of these.
         num_new, num_changed, num_unchanged: documents.
+        needed_password: whether any document did.
     """
 
     todo: list[str] = field(default_factory=list)
@@ -86,6 +87,7 @@ class UpdatePlan:
     num_new: int = 0
     num_changed: int = 0
     num_unchanged: int = 0
+    needed_password: bool = False
 
 
 def plan_update(
@@ -93,6 +95,7 @@ def plan_update(
     sources: Sequence[str],
     on_error: OnError,
     is_cancelled: Callable[[], bool] = lambda: False,
+    password: str | None = None,
 ) -> UpdatePlan:
     """Which documents are not in the index as they are now. Files are read for their digests; nothing is rendered.
 
@@ -107,7 +110,8 @@ def plan_update(
         report("looking for what is new", number, len(sources))
         key = document_key(source)
         try:
-            with open_pages(source) as pages:
+            with open_pages(source, password=password) as pages:
+                plan.needed_password |= pages.needed_password
                 is_known = writer.is_complete(key, pages.digest)
                 num_pages = pages.num_pages
         except (ValueError, OSError, MemoryError) as error:
@@ -145,6 +149,7 @@ def update(
     on_error: OnError,
     on_page: Callable[[], None] = lambda: None,
     is_cancelled: Callable[[], bool] = lambda: False,
+    password: str | None = None,
 ) -> None:
     """Read documents into an index. The next pages are rendered, by a thread, while the model works.
 
@@ -155,10 +160,11 @@ def update(
         on_error: gets what cannot be read; all else goes on.
         on_page: called after each page.
         is_cancelled: asked between steps; what was done until then is kept.
+        password: of encrypted PDFs.
     """
     job = _Job(writer, on_error, on_page)
     with (
-        closing(Prefetched(_read_pages(todo, on_error), _PAGES_AHEAD)) as read,
+        closing(Prefetched(_read_pages(todo, on_error, password), _PAGES_AHEAD)) as read,
         closing(retriever.stream_pages(job.new_images(read, is_cancelled))) as embedded,
     ):
         for number, vectors in enumerate(embedded, 1):
@@ -168,11 +174,11 @@ def update(
     writer.commit()
 
 
-def _read_pages(todo: Sequence[str], on_error: OnError) -> Iterator[_Read]:
+def _read_pages(todo: Sequence[str], on_error: OnError, password: str | None) -> Iterator[_Read]:
     """The pages of documents, one after the other."""
     for source in todo:
         try:
-            pages = open_pages(source)
+            pages = open_pages(source, password=password)
         except (ValueError, OSError, MemoryError) as error:  # it could be opened a moment ago
             on_error(source, None, error)
             continue

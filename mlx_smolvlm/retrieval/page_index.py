@@ -1,24 +1,27 @@
 """An index that is searched: every page is scored, with memory for a few pages at a time."""
 
 import heapq
-import math
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import mlx.core as mx
 import numpy as np
 
-from ..model.layers.streams import each_side_by_side
+from .cpu_scores import NOT_FINITE, cpu_scores
 from .index_writer import read_chunk
 from .manifest import IndexSettings, Manifest, read_manifest
 from .maxsim import best_products
 
 _READ_BYTES = 16 * 2**20  # of vectors that are read at a time
-_CPU_BLOCK_BYTES = 2**20  # that a CPU works on at a time: what a core's cache holds
 _ATTEMPTS = 5  # to read an index that is being written
+_Pages: TypeAlias = list[tuple[str, int]]  # digest and number of vectors of each
+_Part: TypeAlias = tuple[_Pages, np.ndarray]  # with their vectors
+_Scored: TypeAlias = tuple[_Pages, np.ndarray]  # with their scores
 
 
 @dataclass(frozen=True)
@@ -86,19 +89,19 @@ class PageIndex:
 
     def _scores(self, query: np.ndarray) -> dict[str, float]:
         """The score of each page by its digest."""
-        rows, scores = mx.array(query), dict[str, float]()
-        row_bytes = 2 * self.manifest.settings.vector_size
-        earlier: tuple[list[tuple[str, int]], mx.array] | None = None
-        for chunk in self.manifest.chunks:
-            vectors = read_chunk(self.folder, chunk, self.manifest.settings.vector_size)
-            for start, pages in _groups(chunk.pages, _READ_BYTES // row_bytes):
-                part = mx.array(vectors[start : start + sum(count for _, count in pages)])  # read here
-                totals = _totals(rows, part, [count for _, count in pages])
-                mx.async_eval(totals)  # while the next part is read
-                _collect(scores, earlier)
-                earlier = pages, totals
-        _collect(scores, earlier)
+        scored = _on_cpu if mx.default_device() == mx.cpu else _on_gpu
+        scores = dict[str, float]()
+        for pages, totals in scored(query, self._parts()):
+            scores.update(zip((digest for digest, _ in pages), totals.tolist(), strict=True))
         return scores
+
+    def _parts(self) -> Iterator[_Part]:
+        """All pages with their vectors, mapped and not read, some at a time."""
+        size = self.manifest.settings.vector_size
+        for chunk in self.manifest.chunks:
+            vectors = read_chunk(self.folder, chunk, size)
+            for start, pages in _groups(chunk.pages, _READ_BYTES // (2 * size)):
+                yield pages, vectors[start : start + sum(count for _, count in pages)]
 
 
 def best_results(manifest: Manifest, scores: dict[str, float], top_k: int) -> list[SearchResult]:
@@ -117,29 +120,43 @@ def best_of(results: Iterable[SearchResult], top_k: int) -> list[SearchResult]:
     return heapq.nsmallest(top_k, results, key=lambda result: (-result.score, result.path, result.page))
 
 
-def _totals(query_rows: mx.array, part: mx.array, lengths: Sequence[int]) -> mx.array:
-    """The scores of the pages of a part, (num_vectors, vector_size) float16, lazily: (num_pages,) float32."""
-    most_rows = _CPU_BLOCK_BYTES // (2 * part.shape[1]) if mx.default_device() == mx.cpu else part.shape[0]
-
-    def block_totals(start: int, own: Sequence[int]) -> mx.array:
-        block = part[start : start + sum(own)].astype(mx.float32)
-        return best_products(query_rows, block, own).sum(axis=0)
-
-    groups = _groups([("", length) for length in lengths], most_rows)
-    blocks = [partial(block_totals, start, [count for _, count in pages]) for start, pages in groups]
-    return mx.concatenate(each_side_by_side(blocks))
-
-
-def _collect(scores: dict[str, float], found: tuple[list[tuple[str, int]], mx.array] | None) -> None:
-    if found is not None:
-        pages, totals = found
-        values: Any = totals.tolist()
-        if not all(map(math.isfinite, values)):
-            raise ValueError("the index holds vectors that are not finite (NaN or infinity); make it again")
-        scores.update(zip((digest for digest, _ in pages), values, strict=True))
+def _on_gpu(query: np.ndarray, parts: Iterator[_Part]) -> Iterator[_Scored]:
+    """The scores of pages, with the next part being read while one is computed."""
+    rows = mx.array(query)
+    earlier: tuple[_Pages, mx.array] | None = None
+    for pages, vectors in parts:
+        part = mx.array(vectors).astype(mx.float32)  # read here
+        totals = best_products(rows, part, [count for _, count in pages]).sum(axis=0)
+        mx.async_eval(totals)
+        if earlier is not None:
+            yield earlier[0], _finite(earlier[1])
+        earlier = pages, totals
+    if earlier is not None:
+        yield earlier[0], _finite(earlier[1])
 
 
-def _groups(pages: Sequence[tuple[str, int]], most_rows: int) -> Iterator[tuple[int, list[tuple[str, int]]]]:
+def _finite(totals: mx.array) -> np.ndarray:
+    values = np.array(totals)
+    if not np.isfinite(values).all():
+        raise ValueError(NOT_FINITE)
+    return values
+
+
+def _on_cpu(query: np.ndarray, parts: Iterator[_Part]) -> Iterator[_Scored]:
+    """The scores of pages, a part for each core at a time."""
+    num_threads = os.cpu_count() or 1
+    running: deque[tuple[_Pages, Future[np.ndarray]]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        for pages, vectors in parts:
+            running.append((pages, pool.submit(cpu_scores, query, vectors, [count for _, count in pages])))
+            if len(running) > num_threads:
+                earlier, scores = running.popleft()
+                yield earlier, scores.result()
+        for pages, scores in running:
+            yield pages, scores.result()
+
+
+def _groups(pages: Sequence[tuple[str, int]], most_rows: int) -> Iterator[tuple[int, _Pages]]:
     """Pages with so many vectors together, or one with more; and the row at which they begin."""
     start, group, rows = 0, list[tuple[str, int]](), 0
     for digest, count in pages:

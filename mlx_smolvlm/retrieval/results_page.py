@@ -77,7 +77,13 @@ def check_results_page(target: Path) -> None:
     refuse_foreign(target, lambda path: _GENERATOR.encode() in path.read_bytes()[:1000], "page of search results")
 
 
-def write_results_page(target: Path, retriever: Retriever, question: str, results: Sequence[SearchResult]) -> None:
+def write_results_page(
+    target: Path,
+    retriever: Retriever,
+    question: str,
+    results: Sequence[SearchResult],
+    password: str | None = None,
+) -> None:
     """Write the results, whole or not at all, with images of the pages and all else within the file.
 
     Raises:
@@ -91,28 +97,28 @@ def write_results_page(target: Path, retriever: Retriever, question: str, result
             f"<style>{_STYLE}{_rules(len(question.split()) + 1)}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
         )
         for number, result in enumerate(results, 1):
-            out.write(_section(number, result, retriever, question))
+            out.write(_section(number, result, retriever, question, password))
         out.write("</body>\n</html>\n")
 
 
-def page_image(result: SearchResult) -> Image.Image:
+def page_image(result: SearchResult, password: str | None = None) -> Image.Image:
     """The page that was found, rendered again.
 
     Raises:
         ValueError: it is not what it was when it was indexed, or cannot be read.
         OSError: the document is not there.
     """
-    with open_pages(result.path) as pages:
+    with open_pages(result.path, password=password) as pages:
         image = pages.image(result.page)
     if page_digest(image) != result.digest:
         raise ValueError(f"{result.path} has changed since it was indexed; run python -m mlx_smolvlm.index again")
     return image
 
 
-def _section(number: int, result: SearchResult, retriever: Retriever, question: str) -> str:
+def _section(number: int, result: SearchResult, retriever: Retriever, question: str, password: str | None) -> str:
     head = f"<section>\n<h2>{number}. {html.escape(result.path)}, page {result.page} ({result.score:.2f})</h2>\n"
     try:
-        image = page_image(result)
+        image = page_image(result, password)
     except (ValueError, OSError, ImportError) as error:
         return f"{head}<p>No image: {html.escape(str(error))}</p>\n</section>\n"
     chosen, maps = [], []

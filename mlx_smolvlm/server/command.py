@@ -15,6 +15,7 @@ from .settings import LOG_LEVELS, MIB, ServerSettings
 
 KEY_VARIABLE = "SMOLVLM_API_KEY"
 GIB = 1024**3
+_MOST_BYTES = 2**60  # more is no bound
 SWITCH_S = 0.001  # after which a thread hands over Python's lock: the event loop takes it many times for each response
 EXTRA = "the server needs starlette and uvicorn; install them with: pip install 'mlx-smolvlm[server]'"
 
@@ -43,10 +44,12 @@ def main() -> None:
 
 def _settings(arguments: argparse.Namespace) -> ServerSettings:
     values = {name: value for name, value in vars(arguments).items() if name in ServerSettings.__annotations__}
+    if arguments.api_key == "":  # a variable that is not set must not open the server
+        raise ValueError(f"--api-key is empty; give it a value, or leave it out for that of {KEY_VARIABLE}")
     values["api_key"] = arguments.api_key or os.environ.get(KEY_VARIABLE) or None
     values["fetch_public"] = arguments.allow_urls == "public"
     for name, unit in (("max_cache_bytes", GIB), ("max_feature_bytes", MIB), ("max_prefix_bytes", MIB)):
-        values[name] = int(values[name] * unit) if values[name] >= 0 else -1
+        values[name] = int(min(values[name] * unit, _MOST_BYTES)) if values[name] >= 0 else -1
     values["fetch_hosts"] = [host.lower() for host in arguments.fetch_hosts]
     return ServerSettings(**values)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..command_line import starting
 from ..command_line.runner import BAD_INPUT, CommandLine, refuse_tracebacks
-from .data_arguments import add_data_arguments, check_data_arguments
+from .dataset.data_arguments import add_data_arguments, check_data_arguments
 from .run_arguments import add_run_arguments, recipe_of
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
         from ..model.checkpoint_folder import check_folder
         from ..model.config import read_model_config
         from ..processor.processor import load_processor
-        from .check import run_check
+        from .reports.check import run_check
 
     folder = find_checkpoint(arguments.model or DEMO_MODEL)
     check_folder(folder)

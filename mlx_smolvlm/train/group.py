@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..batch.ranks import Ranks
-from .optimization import Optimization
+from .learning.optimization import Optimization
 
 
 def check_alike(ranks: Ranks, record: Mapping[str, Any]) -> None:

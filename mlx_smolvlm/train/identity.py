@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..options import MediaOptions
-from .examples import Example
-from .training_row import TrainingRow
+from .dataset.examples import Example
+from .dataset.training_row import TrainingRow
 
 _PIECE, _PIECES = 16 * 1024, 1024  # bytes, and places, that are looked at in a file; all of smaller ones
 
@@ -37,6 +37,8 @@ def folder_digest(folder: Path, patterns: Sequence[str]) -> str:
 def _of_file(path: Path) -> bytes:
     """Of its size and of pieces all over it: weights and videos are large."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise FileNotFoundError
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size <= _PIECE * _PIECES:

@@ -1,5 +1,6 @@
 """What a run leaves: an adapter in PEFT's format, or with full training a checkpoint like the one it began with."""
 
+import argparse
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,16 +8,53 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
+from ..api.finding import check_utf8
 from ..convert.save import copy_companions, find_companions
-from ..files import refuse_to_replace, whole_folder, write_json
+from ..files import refuse_to_replace, refuse_unwritable, whole_folder, write_json
 from ..model.adapters.adapter_export import peft_files
 from ..model.adapters.changes import EMBEDDINGS, HEAD
 from ..model.adapters.companion_files import COMPANIONS
 from ..model.checkpoint_folder import ADAPTER_CONFIG, PEFT_WEIGHTS
 from ..model.weights import INDEX, PATCH_EMBEDDING_WEIGHT, load_tensors, read_index
-from .run_folder import RECORD, RunFolder, save_arrays
-from .trainable import Trainable
+from .learning.trainable import Trainable
+from .recipe import Recipe
+from .run_folder import FEATURES, RECORD, RunFolder, save_arrays
+
+
+def output_folders(arguments: argparse.Namespace, recipe: Recipe) -> tuple[Path, Path | None]:
+    """The folder to make, and the merged one; that they can be made is known before anything is trained.
+
+    Raises:
+        ValueError, OSError: an option that is missing or has no sense, or a place where no folder can be made.
+    """
+    if not arguments.adapter_out:
+        raise ValueError("--adapter-out is missing; name the folder to make")
+    out = Path(arguments.adapter_out).expanduser().absolute()
+    check_utf8(out)
+    is_finished = arguments.resume and (out / RECORD).is_file()
+    if not is_finished:
+        refuse_to_replace(out)
+        refuse_unwritable(out.parent, "--adapter-out")
+    state = RunFolder(out).path
+    if arguments.feature_cache:
+        cache = Path(arguments.feature_cache).expanduser().absolute()
+        if {out, state} & {cache, *cache.parents} and cache != state / FEATURES:  # it would be in their way at the end
+            raise ValueError(f"--feature-cache {cache} is a folder of this run, or within one; choose another folder")
+    if arguments.merge is None:
+        return out, None
+    if recipe.method == "full":
+        raise ValueError("--merge merges an adapter; --method full writes a whole checkpoint already")
+    merged = Path(arguments.merge).expanduser().absolute() if arguments.merge else out.with_name(f"{out.name}-merged")
+    check_utf8(merged)
+    for place, what in ((out, "the adapter's own folder"), (state, "where the run keeps its state")):
+        if merged in (place, *place.parents) or place in merged.parents:
+            raise ValueError(f"--merge {merged} is {what}, around it or within it; choose another folder")
+    if not (is_finished and (merged / "config.json").is_file()):  # merged before, as far as one can see
+        refuse_to_replace(merged)
+        refuse_unwritable(merged.parent, "--merge")
+    return out, merged
 
 
 def write_output(run: RunFolder, trainable: Trainable, base: Path, base_name: str, record: Mapping[str, Any]) -> None:
@@ -33,6 +71,12 @@ def write_output(run: RunFolder, trainable: Trainable, base: Path, base_name: st
         FileExistsError: the folder is there by now, and not empty.
         OSError: it cannot be written.
     """
+    arrays: Any = tree_flatten(trainable.parameters)
+    if broken := [name for name, array in arrays if not mx.isfinite(array).all().item()]:
+        raise ValueError(
+            f"{broken[0]} is not finite after the last step; the learning rate may be too high. "
+            f"Remove {run.path}, and train at a lower one"
+        )
     with _output(run.out) as folder:
         if trainable.method == "full":
             _write_checkpoint(folder, trainable, base)

@@ -38,7 +38,7 @@ class Recipe:
         shuffle: False keeps the order of the file.
         train_on_prompt: all tokens but those of images count in the loss, not the assistant's alone.
         preference: rows have a chosen and a rejected answer, and the chosen one is made likelier (DPO).
-        beta: how far preferences may lead away from the base; the smaller, the further.
+        beta: how far preferences may lead away from the model that training begins with; the smaller, the further.
         validation: file of held rows; None for none.
         validation_share: share of the rows to hold; None for none.
         validate_every: steps between two validations; None for a tenth of the run.
@@ -121,7 +121,7 @@ class Recipe:
                 if getattr(self, name) is not None:
                     raise ValueError(f"{flag(name)} has no effect without --validation or --validation-share")
         if self.preference and self.method == "full":
-            raise ValueError("--preference needs an adapter, which is measured against its base; not --method full")
+            raise ValueError("--preference compares an adapter with what it began as; leave out --method full")
         if self.preference and self.train_on_prompt:
             raise ValueError("--preference compares answers; leave out --train-on-prompt")
         if self.beta != 0.1 and not self.preference:

@@ -7,13 +7,14 @@ from functools import cached_property
 from hashlib import blake2b
 
 from ..command_line.arguments import media_options
+from ..command_line.progress import counted
 from ..processor.processor import Processor
-from .check import LeftOutRows, examples_of
-from .data_arguments import media_options_of, rows_of
-from .examples import Example
+from .dataset.data_arguments import media_options_of, rows_of
+from .dataset.examples import Example
+from .dataset.training_row import TrainingRow
 from .identity import data_digest
 from .recipe import Recipe
-from .training_row import TrainingRow
+from .reports.check import LeftOutRows, examples_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def read_data(arguments: argparse.Namespace, recipe: Recipe, processor: Processo
         numbers = held_out(len(units), recipe.validation_share, recipe.seed)
         if len(numbers) == len(units):
             raise ValueError(
-                f"--validation-share {recipe.validation_share:g} leaves none of {len(units)} rows to train"
+                f"--validation-share {recipe.validation_share:g} leaves none of {counted(len(units), 'row')} to train"
             )
         held = [units[number] for number in numbers]
         units = [unit for number, unit in enumerate(units) if number not in set(numbers)]

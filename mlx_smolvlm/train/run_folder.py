@@ -45,6 +45,11 @@ class RunFolder:
         self._lock: int | None = None
 
     def __enter__(self) -> "RunFolder":
+        if os.path.lexists(self.path) and not self.path.is_dir():
+            raise FileExistsError(
+                f"{self.path} is where the run would keep its state, but it is no folder; remove it, or choose another "
+                "--adapter-out"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -66,7 +71,8 @@ class RunFolder:
         if self._lock is not None:
             os.close(self._lock)
         if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
+            with suppress(OSError):  # a link to a folder elsewhere stays
+                self.path.rmdir()
 
     def _refuse_foreign(self) -> None:
         """Raise FileExistsError if the folder holds what no run has put there, which might be written over."""

@@ -1,5 +1,6 @@
 """The loop of a run: rows -> gradients -> steps, with the state kept so that it can go on."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,19 +9,20 @@ from typing import Any
 
 import mlx.core as mx
 
-from .batches import StepPlan
-from .forward import MicroBatch
-from .metrics_log import MetricsLog, Record
-from .micro_batches import MicroBatches
-from .optimization import Gradients, Optimization, gradients_of
+from .learning.batches import StepPlan
+from .learning.forward import MicroBatch
+from .learning.micro_batches import MicroBatches
+from .learning.optimization import Gradients, Optimization, gradients_of
+from .learning.step_memory import MemoryPlan
+from .learning.trainable import Trainable
 from .recipe import Recipe
+from .reports.metrics_log import MetricsLog, Record
 from .run_data import RunData
 from .run_folder import RunFolder
-from .step_memory import MemoryPlan
-from .trainable import Trainable
 from .validation import Validation, best_step, is_over, losses_of
 
 _STEPS_PER_CLEANING = 16
+_ADVICE = "the learning rate may be too high, or the type too narrow (--dtype bfloat16 or float32)"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class TrainingRun:
 
     Attributes:
         optimization: the optimizer, which knows how many steps are done.
+        last_loss: on some rows of the last step, after it; None before, and where nothing is trained.
     """
 
     def __init__(
@@ -90,11 +93,18 @@ class TrainingRun:
         self._save_every = save_every
         self._rank, self._num_ranks = rank, num_ranks
         self._saved = -1  # step of the newest state
+        self.last_loss: float | None = None
 
     @property
     def warmup(self) -> int:
         """Steps in which the rate rises."""
         return self._recipe.warmup
+
+    @property
+    def largest_number(self) -> float:
+        """In what is trained, without its sign."""
+        numbers = [mx.abs(array).max() for array in self._trainable.parameters.values()]
+        return mx.stack(numbers).max().item()  # type: ignore[return-value]
 
     def restore(self, step: int, arrays: dict[str, mx.array]) -> None:
         """Go on from a state. Raises ValueError if it is that of another run."""
@@ -142,6 +152,8 @@ class TrainingRun:
                     mx.clear_cache()  # buffers of lengths that may not come again
                 self._validate()
                 yield StepReport(optimization.step, gradients.loss, num_tokens, seconds)
+            if optimization.step == optimization.num_steps:
+                self._check_result()
         finally:
             self.save()
 
@@ -185,10 +197,17 @@ class TrainingRun:
         if gradients.are_finite:
             return
         what = f"the loss is {gradients.loss}" if gradients.loss != gradients.loss else "the gradients are not finite"
-        raise ValueError(
-            f"step {self.optimization.step + 1}: {what}; the learning rate may be too high, or the type too narrow "
-            "(--dtype bfloat16 or float32)"
-        )
+        raise ValueError(f"step {self.optimization.step + 1}: {what}; {_ADVICE}")
+
+    def _check_result(self) -> None:
+        """Look at the loss once more: that of each step was measured before the step was taken."""
+        batch = next((batch for batch in self._micro_batches(self.optimization.step - 1) if batch.num_losses), None)
+        if batch is None:
+            return
+        losses = self._losses(self._trainable, batch, False)
+        self.last_loss = losses.mean().item()  # type: ignore[assignment]
+        if not math.isfinite(losses.sum().item()):  # type: ignore[arg-type]
+            raise ValueError(f"after the last step the loss is not finite; {_ADVICE}")
 
     def _metrics(self, gradients: Gradients, rate: float, num_tokens: int, seconds: float) -> dict[str, Any]:
         return {

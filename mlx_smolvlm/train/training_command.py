@@ -11,14 +11,14 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from ..api.finding import check_utf8, find_checkpoint
+from ..api.finding import find_checkpoint
 from ..api.loading import DEMO_MODEL, DTYPES, default_dtype, load_model, refuse_retriever
 from ..batch.ranks import Ranks
 from ..command_line.arguments import media_options
 from ..command_line.drawings import check_plot
-from ..command_line.progress import Progress, duration, per_second
+from ..command_line.progress import Progress, counted, duration, per_second
 from ..command_line.signals import Interruption
-from ..command_line.standard_streams import say
+from ..command_line.standard_streams import say, shown
 from ..command_line.waiting import Waiting
 from ..convert.checkpoint import convert_checkpoint
 from ..files import refuse_to_replace
@@ -26,23 +26,25 @@ from ..model.checkpoint_folder import ADAPTER_CONFIG, PEFT_WEIGHTS, check_folder
 from ..model.config import read_model_config
 from ..model.json_fields import read_json
 from ..processor.processor import load_processor
-from .batches import StepPlan
 from .group import begin_alike, check_alike, shared_cancel
 from .identity import folder_digest
-from .loss_plot import write_plot
-from .micro_batches import MicroBatches
-from .outputs import write_output
+from .learning.batches import StepPlan
+from .learning.micro_batches import MicroBatches
+from .learning.step_memory import MemoryNeeds, MemoryPlan, plan_memory
+from .learning.stored_features import StoredFeatures
+from .learning.trainable import Trainable
+from .outputs import output_folders, write_output
 from .recipe import Recipe
+from .reports.loss_plot import write_plot
+from .reports.training_report import write_report
 from .run_data import RunData, read_data
 from .run_folder import FEATURES, RECORD, RunFolder, refuse_changes
-from .step_memory import MemoryNeeds, MemoryPlan, plan_memory
-from .stored_features import StoredFeatures
-from .trainable import Trainable
 from .training import TrainingRun
-from .training_report import write_report
 from .validation import LOSS, Validation, best_step
 
 _WORTH_SAYING = 10**8  # bytes of disk
+_MUCH_WORSE = 2  # times the first loss: more than rows differ
+_LARGEST = 1e4  # of numbers in weights that are of use
 
 
 def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) -> None:
@@ -52,7 +54,7 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         ValueError, FileNotFoundError, FileExistsError, OSError: what is wrong with arguments, rows, model or disk.
         SystemExit: a signal ended the run; its state is kept.
     """
-    out, merged = _targets(arguments, recipe)
+    out, merged = output_folders(arguments, recipe)
     if arguments.plot is not None:
         check_plot(Path(arguments.plot).expanduser())
     base = find_checkpoint(arguments.model or DEMO_MODEL)
@@ -78,11 +80,11 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
             refuse_changes(read_json(out / RECORD), record, out)
             if ranks.rank == 0 and (RunFolder(out).path / RECORD).is_file():  # it was killed just before the end
                 opened.enter_context(RunFolder(out)).remove()
-            if merged is None or merged.exists():
-                say(f"{out} is finished: nothing is left to do")
-                return
             waiting.stop()
-            _merge(base, out, merged, ranks)
+            if merged is None or merged.exists():
+                say(f"{shown(out)} is finished: nothing is left to do")
+            else:
+                _merge(base, out, merged, ranks, arguments.quiet)
             return
         refuse_to_replace(out)
         folder = opened.enter_context(RunFolder(out)) if ranks.rank == 0 else None
@@ -150,15 +152,16 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
             write_output(folder, trainable, base, str(arguments.model or DEMO_MODEL), record)
             folder.remove()
     if is_shown:
-        say(f"wrote {out}; report.html in it shows how it went")
+        say(f"wrote {shown(out)}; report.html in it shows how it went")
     if merged is not None:
-        _merge(base, out, merged, ranks)
+        _merge(base, out, merged, ranks, arguments.quiet)
 
 
-def _merge(base: Path, out: Path, merged: Path, ranks: Ranks) -> None:
+def _merge(base: Path, out: Path, merged: Path, ranks: Ranks, is_quiet: bool) -> None:
     if ranks.rank == 0:
         convert_checkpoint(base, merged, adapter_path=out)
-        say(f"wrote {merged}, which is merged")
+        if not is_quiet:
+            say(f"wrote {shown(merged)}, which is merged")
 
 
 def _write_report(
@@ -174,34 +177,13 @@ def _write_report(
         write_plot(Path(plot).expanduser(), title, run.records)
 
 
-def _targets(arguments: argparse.Namespace, recipe: Recipe) -> tuple[Path, Path | None]:
-    """The folder to make, and the merged one, if they can be made."""
-    if not arguments.adapter_out:
-        raise ValueError("--adapter-out is missing; name the folder to make")
-    out = Path(arguments.adapter_out).expanduser().absolute()
-    check_utf8(out)
-    if not (arguments.resume and (out / RECORD).is_file()):
-        refuse_to_replace(out)
-    if arguments.merge is None:
-        return out, None
-    if recipe.method == "full":
-        raise ValueError("--merge merges an adapter; --method full writes a whole checkpoint already")
-    merged = Path(arguments.merge).expanduser().absolute() if arguments.merge else out.with_name(f"{out.name}-merged")
-    check_utf8(merged)
-    if merged == out:
-        raise ValueError(f"--merge {merged} is the adapter's own folder; choose another one")
-    if not (arguments.resume and (out / RECORD).is_file()):
-        refuse_to_replace(merged)
-    return out, merged
-
-
 def _memory(trainable: Trainable, recipe: Recipe, image_seq_len: int, data: RunData) -> MemoryPlan:
     arrays: Any = tree_flatten(trainable.model.parameters())
     needs = MemoryNeeds(
         trainable.model.config,
         image_seq_len,
         DTYPES[recipe.dtype or default_dtype()].size,
-        sum(array.nbytes for _, array in arrays),
+        sum(array.nbytes for _, array in arrays) + 4 * trainable.num_parameters * recipe.preference,  # the reference's
         trainable.num_parameters,
         not trainable.encoder_is_frozen,
         max(data.lengths),
@@ -236,17 +218,18 @@ def _say_plan(trainable: Trainable, data: RunData, run: TrainingRun, memory: Mem
     done, num_steps = run.optimization.step, run.optimization.num_steps
     examples = data.examples[: data.num_trained * data.rows_per_unit]
     counts = sum(int(example.trained.sum()) for example in examples), sum(len(row.input_ids) for row in examples)
-    held = f"{data.num_held} are held, " if data.num_held else ""
+    held = f"{data.num_held:,} {'is' if data.num_held == 1 else 'are'} held, " if data.num_held else ""
     say(
-        f"{trainable.method}: {trainable.num_parameters:,} parameters, {data.num_trained} rows, {held}"
-        f"{counts[0]:,} of {counts[1]:,} tokens are trained"
+        f"{trainable.method}: {trainable.num_parameters:,} parameters, {counted(data.num_trained, 'row')}, {held}"
+        f"{counts[0]:,} of {counted(counts[1], 'token')} are trained"
     )
     if run.warmup > num_steps:
         say(f"note: --warmup {run.warmup} is longer than the run, so the rate stays below --learning-rate")
     again = ", activations computed again" if memory.checkpoint else ""
     where = f"from step {done + 1} on" if done else "nothing was saved, so from the beginning" if resume else ""
-    steps = ", ".join(filter(None, [f"{num_steps} steps", where]))
-    say(f"{steps}; {memory.max_tokens:,} tokens at a time{again}, at most {memory.bound_bytes / 1e9:.2f} GB of memory")
+    steps = ", ".join(filter(None, [counted(num_steps, "step"), where]))
+    at_once = counted(memory.max_tokens, "token")
+    say(f"{steps}; {at_once} at a time{again}, at most {memory.bound_bytes / 1e9:.2f} GB of memory")
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if memory.bound_bytes > installed:
         say(
@@ -275,7 +258,8 @@ def _train(run: TrainingRun, ranks: Ranks, out: Path, is_shown: bool) -> None:
         raise SystemExit(0)
     if is_shown and optimization.step > first:
         seconds = time.monotonic() - start
-        say(f"{optimization.step - first} steps in {duration(seconds)}, {per_second(num_tokens / seconds, 'tokens')}")
+        steps = counted(optimization.step - first, "step")
+        say(f"{steps} in {duration(seconds)}, {per_second(num_tokens / seconds, 'tokens')}")
         for line in _what_was_learned(run):
             say(line)
 
@@ -285,6 +269,13 @@ def _what_was_learned(run: TrainingRun) -> Iterator[str]:
     losses = [record["loss"] for record in run.records if record.get("loss") is not None]
     if len(losses) > 1:
         yield f"loss: {losses[0]:.4f} in the first step, {losses[-1]:.4f} in the last"
+    if losses and run.last_loss is not None and run.last_loss > _MUCH_WORSE * losses[0] + 1:
+        yield (
+            f"note: the loss rose from {losses[0]:.4g} in the first step to {run.last_loss:.4g} after the last; the "
+            "result is worse than what it began with, and --learning-rate may be too high"
+        )
+    if (largest := run.largest_number) > _LARGEST:
+        yield f"note: the result holds numbers as large as {largest:.3g}; --learning-rate may be too high"
     held = {record["step"]: record[LOSS] for record in run.records if LOSS in record}
     if (best := best_step(run.records)) is not None:
         yield f"loss on held rows: {held[min(held)]:.4f} before, {held[best]:.4f} after step {best}, which is kept"

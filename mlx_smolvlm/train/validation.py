@@ -9,18 +9,18 @@ import mlx.core as mx
 from ..api.generation import generate_text
 from ..options import MediaOptions
 from ..processor.processor import Processor
-from .batches import by_tokens
-from .forward import token_losses
-from .held_questions import HeldQuestion, held_question, shown_images
-from .metrics_log import Record
-from .micro_batches import MicroBatches
-from .optimization import BatchLosses
-from .preferences import pair_losses
+from .learning.batches import by_tokens
+from .learning.forward import token_losses
+from .learning.micro_batches import MicroBatches
+from .learning.optimization import BatchLosses
+from .learning.preferences import pair_losses
+from .learning.step_memory import MemoryPlan
+from .learning.trainable import Trainable
 from .recipe import Recipe
+from .reports.held_questions import HeldQuestion, held_question, shown_images
+from .reports.metrics_log import Record
+from .reports.training_report import HeldAnswer
 from .run_data import RunData
-from .step_memory import MemoryPlan
-from .trainable import Trainable
-from .training_report import HeldAnswer
 
 LOSS = "validation_loss"
 NUM_SAMPLES = 4

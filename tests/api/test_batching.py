@@ -12,6 +12,7 @@ from threading import Event
 
 import pytest
 from support.media import picture, video_path
+from support.slow_cases import slow
 
 from mlx_smolvlm import DEMO_MODEL, BatchRequest, GenerationOptions, MediaOptions, generate_batch, load, stream_generate
 from mlx_smolvlm.benchmark.generated_inputs import write_picture
@@ -83,9 +84,9 @@ def together(pair, requests, options=None, media=None, **how):
     "options",
     [
         {},
-        {"temperature": 1.5, "seed": 3, "top_p": 0.9, "top_k": 50},
+        slow({"temperature": 1.5, "seed": 3, "top_p": 0.9, "top_k": 50}),
         {"temperature": 1.0, "seed": 4, "min_p": 0.01, "repetition_penalty": 1.3},
-        {"repetition_penalty": 1.5},
+        slow({"repetition_penalty": 1.5}),
         {"stop": ("is", " a ")},
         {"max_tokens": 1},
         {"regex": "(yes|no|maybe so)"},

@@ -46,10 +46,12 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch, tmp_path, is_cached):
 
 @pytest.mark.usefixtures("silence")
 def test_a_slow_download_goes_on_as_long_as_bytes_come(monkeypatch, tmp_path):
+    monkeypatch.setattr(hub, "SILENCE_S", 1.5)
+
     def snapshot_download(*_, tqdm_class, **__):
         bar = tqdm_class(total=10, disable=True)
-        for _ in range(10):
-            time.sleep(0.1)
+        for _ in range(8):
+            time.sleep(0.2)
             bar.update(1)
         return str(tmp_path)
 

@@ -12,6 +12,8 @@ import pytest
 from support.layout import ROOT
 
 SOURCES = ROOT / "examples" / "swift" / "Sources" / "CPythonRuntime"
+COMPILER = shutil.which("gcc") or shutil.which("cc")
+STRICT = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
 ENGINE = '''
 import json, sys, threading
 
@@ -48,6 +50,20 @@ class Engine:
         seen = {"prefix": sys.prefix, "nested": nested, "umlaut": umlaut, "calls": self.calls}
         return json.dumps({**seen, "isolated": sys.flags.isolated})
 '''
+COMPILING = '''
+import json
+import mlx.core as mx
+
+class Engine:
+    """Computes by a compiled function, and tells what."""
+
+    def submit(self, message, attachments): pass
+    def cancel(self, number): pass
+    def push_frame(self, *frame): return True
+
+    def step(self, seconds):
+        return json.dumps(mx.compile(lambda x: mx.exp(x) * 2 + x)(mx.zeros(2)).tolist())
+'''
 
 
 def libraries() -> list[Path]:
@@ -65,13 +81,22 @@ OWN = [path for path in LIBRARIES if f"python{sys.version_info[0]}.{sys.version_
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None or not Path("/proc").is_dir():
+    if COMPILER is None or not Path("/proc").is_dir():
         pytest.skip("no C compiler on Linux")
     file = tmp_path_factory.mktemp("embedding") / "embedding"
     sources = [Path(__file__).parent / "embedding.c", SOURCES / "python_runtime.c"]
-    command = [compiler, "-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES / 'include'}", *map(str, sources)]
+    command = [COMPILER, *STRICT, f"-I{SOURCES / 'include'}", *map(str, sources)]
     subprocess.run([*command, "-o", str(file), "-ldl", "-lpthread"], check=True, timeout=120)
+    return file
+
+
+@pytest.fixture(scope="module")
+def later(program):
+    """A library that starts as those of Python 3.14 do."""
+    file = program.parent / "liblater.so"
+    command = [COMPILER, *STRICT, "-shared", "-fPIC", str(Path(__file__).parent / "later_python.c"), "-o", str(file)]
+    command += ["-Wl,--no-as-needed", str(OWN[0]), f"-Wl,-rpath,{OWN[0].parent}", "-ldl"]
+    subprocess.run(command, check=True, timeout=120)
     return file
 
 
@@ -98,6 +123,17 @@ def test_every_python_starts_isolated(program, package, library):
     base = next(
         folder for folder in (library.parent.parent, Path("/usr")) if (folder / "lib" / f"python{version}").is_dir()
     )
+    starts_isolated(program, package, library, base, version)
+
+
+@pytest.mark.skipif(not OWN, reason="needs the library of this Python")
+def test_a_python_that_starts_in_the_way_of_3_14_does_so(program, later, package):
+    starts_isolated(program, package, later, Path(sys.base_prefix), f"{sys.version_info[0]}.{sys.version_info[1]}")
+    (line,) = run(program, later, "/refused/bin/python", package)
+    assert line == "error: Python does not start: refused by a test"
+
+
+def starts_isolated(program, package, library, base, version):
     environment = package / "environment"
     (environment / "bin").mkdir(parents=True)
     (environment / "pyvenv.cfg").write_text(f"home = {base / 'bin'}\nversion = {version}.0\n")
@@ -135,10 +171,16 @@ def test_a_library_of_another_version_or_environment_is_refused(program, package
 
 
 @pytest.mark.skipif(not OWN or sys.prefix == sys.base_prefix, reason="needs a virtual environment and its library")
+def test_the_real_engine_answers_and_the_process_ends_cleanly(program):
+    lines = run(program, OWN[0], Path(sys.prefix) / "bin" / "python", ROOT)
+    event = json.loads(next(line for line in lines if line.startswith("{")))
+    assert (event["event"], event["kind"]) == ("error", "invalid_request") and "no id" in event["message"]
+
+
+@pytest.mark.skipif(not OWN or sys.prefix == sys.base_prefix, reason="needs a virtual environment and its library")
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_the_real_engine_answers_and_the_process_ends_cleanly(program, rounds):
-    python = Path(sys.prefix) / "bin" / "python"
-    for round_number in range(rounds):
-        lines = run(program, OWN[0], python, ROOT, ("return", "exit")[round_number % 2])
-        event = json.loads(next(line for line in lines if line.startswith("{")))
-        assert (event["event"], event["kind"]) == ("error", "invalid_request") and "no id" in event["message"]
+def test_a_process_in_which_mlx_has_compiled_a_function_ends_cleanly(program, package, rounds):
+    """mlx 0.32.1 aborts when a thread ends that has."""
+    (package / "mlx_smolvlm" / "bridge.py").write_text(COMPILING)
+    for _ in range(rounds):
+        assert "[2.0, 2.0]" in run(program, OWN[0], Path(sys.prefix) / "bin" / "python", package, "exit")

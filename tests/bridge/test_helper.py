@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.bridge import Program, helper, text_of
+from support.fake_hub import NAME, fake_hub
 from support.layout import PACKAGE, ROOT
 
 PICTURE = str(PACKAGE / "demo" / "picture.png")
@@ -50,8 +52,25 @@ def test_the_helper_answers_and_nothing_else_reaches_the_wire():
         process.socket.sendall(b"x" * (1024**2 + 5))
         event = program.next_event()
         assert event["kind"] == "invalid_request" and "longer than 1 MiB" in event["message"]
-        assert process.ended(within_s=5) == 65
+        assert process.ended(within_s=20) == 65
         assert set(process.process.stderr.read().splitlines()) == {b"printed", b"written"}
+
+
+def test_a_download_tells_its_bytes_and_draws_no_bars(tmp_path):
+    folder = PACKAGE / "demo" / "model"
+    with fake_hub(folder) as address:
+        settings = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+        with helper(f"import os; os.environ.update({settings})") as process:
+            *progress, loaded = Program(process).ask("load", model=NAME)
+            assert loaded["event"] == "loaded", loaded
+            process.socket.shutdown(socket.SHUT_WR)
+            assert process.ended(within_s=5) == 0
+            assert process.process.stderr.read() == b""
+    bytes_told = [(event["done_bytes"], event["total_bytes"]) for event in progress if event["what"] == "downloading"]
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    assert bytes_told == sorted(bytes_told) and bytes_told[-1] == (size, size)
+    assert all(event["fraction"] is None for event in progress if event["what"] != "downloading")
+    assert progress[-1]["what"] == "loading the model"
 
 
 def test_cancelling_on_the_wire_and_the_end_of_the_input():
@@ -62,7 +81,7 @@ def test_cancelling_on_the_wire_and_the_end_of_the_input():
         process.submit(json.dumps({"request": "cancel", "id": number}), [])
         began_s = time.monotonic()
         assert program.events(number)[-2]["finish_reason"] == "cancelled"
-        assert time.monotonic() - began_s < 1
+        assert time.monotonic() - began_s < 10
         process.submit(json.dumps({"request": "frame", "source": 1}), [])
         process.submit(json.dumps({"request": "cancel", "number": 1}), [])
         program.ask("ping")
@@ -71,7 +90,7 @@ def test_cancelling_on_the_wire_and_the_end_of_the_input():
         process.process.send_signal(signal.SIGINT)  # is for the program
         program.next_event()
         process.socket.shutdown(1)
-        assert process.ended(within_s=2) == 0  # 0.5 s and what the machine is busy with
+        assert process.ended(within_s=20) == 0  # 0.5 s and what the machine is busy with
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks into /proc")
@@ -91,7 +110,7 @@ with helper() as process:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr
     helper_folder = Path("/proc") / done.stdout.strip()
-    deadline_s = time.monotonic() + 5
+    deadline_s = time.monotonic() + 20
     while helper_folder.exists() and "\nState:\tZ" not in helper_folder.joinpath("status").read_text():
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
@@ -101,7 +120,7 @@ def test_an_installation_that_is_not_whole_is_told():
     with helper("sys.modules['mlx.core'] = None") as process:
         event = Program(process).next_event()
         assert (event["event"], event["kind"]) == ("error", "package_missing") and "mlx.core" in event["message"]
-        assert process.ended(within_s=5) == 1
+        assert process.ended(within_s=20) == 1
 
 
 def test_a_lost_gpu_ends_the_helper():
@@ -113,7 +132,7 @@ def test_a_lost_gpu_ends_the_helper():
         program = Program(process)
         program.ask("load")
         assert program.error("warm_up", model=1)[0] == "out_of_memory"
-        assert process.ended(within_s=5) == 75
+        assert process.ended(within_s=20) == 75
 
 
 @pytest.mark.slow
@@ -125,4 +144,4 @@ def test_killed_at_any_moment_nothing_is_left():
             program.send("respond", model=1, prompt=QUESTION, images=[{"path": PICTURE}])
             time.sleep(0.05 * moment)
             os.kill(process.process.pid, signal.SIGKILL)
-            assert process.ended(within_s=5) == -signal.SIGKILL
+            assert process.ended(within_s=20) == -signal.SIGKILL

@@ -76,3 +76,4 @@ def test_nothing_to_convert_is_refused(monkeypatch, capsys):
 
 def test_a_folder_is_refused(monkeypatch, capsys, tmp_path):
     assert_refused(convert(monkeypatch, capsys, "--from-doctags", tmp_path), "is a folder; name a file of DocTags")
+    assert_refused(convert(monkeypatch, capsys, "--from-doctags", ""), "--from-doctags is empty")

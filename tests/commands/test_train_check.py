@@ -41,6 +41,17 @@ def test_a_line_of_json_for_each_row(monkeypatch, capsys, rows, demo):
     assert sum(sum(json.loads(line)["trained"]) for line in whole) > number
 
 
+def test_held_rows_are_looked_at_as_well(monkeypatch, capsys, rows, tmp_path):
+    (tmp_path / "held.jsonl").write_text(json.dumps(ROWS[1]) + "\n", encoding="utf-8")
+    shown = check(monkeypatch, capsys, rows, "--validation", tmp_path / "held.jsonl", "--json")
+    assert [json.loads(line)["row"] for line in shown.out.splitlines()][1:] == ["rows.jsonl:2", "held.jsonl:1"]
+    assert f"{tmp_path / 'held.jsonl'}: rows: 1, trained tokens: " in shown.err
+    (tmp_path / "held.jsonl").write_text('{"question": "What?"}\n', encoding="utf-8")
+    shown = check(monkeypatch, capsys, rows, "--validation", tmp_path / "held.jsonl", "--json")
+    assert shown.status == 2
+    assert "error: held.jsonl:1: has no answer" in shown.err
+
+
 def test_the_template_of_an_adapter_that_is_continued_is_used(monkeypatch, capsys, rows, demo, tmp_path):
     write_peft(tmp_path / "adapter", {"model.text_model.layers.0.self_attn.q_proj": (8, 8)})
     upper = demo[1].config.chat_template.replace("| capitalize", "| upper")

@@ -1,6 +1,9 @@
 """`train`: the folder that it makes, going on after a stop, and what it refuses."""
 
 import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import mlx.core as mx
 import pytest
@@ -11,9 +14,10 @@ from support.training import write_rows
 
 import mlx_smolvlm
 from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
-from mlx_smolvlm.train.optimization import Optimization
+from mlx_smolvlm.train.learning.optimization import Optimization
+from mlx_smolvlm.train.learning.stored_features import StoredFeatures
 from mlx_smolvlm.train.run_folder import RunFolder
-from mlx_smolvlm.train.stored_features import StoredFeatures
+from mlx_smolvlm.train.training_command import _what_was_learned
 
 SPLIT = ("--no-split",)
 
@@ -145,6 +149,8 @@ def test_full_training_writes_a_checkpoint_like_its_base(train, tmp_path, checkp
         (("--rank", 0), "--rank is 0"),
         (("--alpha", 0), "--alpha is 0"),
         (("--dropout", 1), "--dropout is 1"),
+        (("--image-folder", ""), "--image-folder is empty"),
+        (("--feature-cache", ""), "--feature-cache is empty"),
         (("--learning-rate", "nan"), "--learning-rate is nan"),
         (("--method", "full"), "--rank is for adapters"),
         (("--target", "q_proj", "--train-vision"), "--target and --train-vision exclude each other"),
@@ -161,6 +167,12 @@ def test_what_cannot_be_done_is_refused_before_any_step(train, tmp_path, options
     assert not list(tmp_path.glob("out*"))
 
 
+def test_a_result_that_is_not_finite_is_not_written(train, tmp_path):
+    result = train("out", "--steps", 1, "--learning-rate", "1e300")
+    assert result.status == 2 and "after the last step the loss is not finite" in result.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_folders_that_hold_something_are_left_alone(train, tmp_path):
     for name in ("out", "out-merged"):
         (tmp_path / name).mkdir()
@@ -170,12 +182,59 @@ def test_folders_that_hold_something_are_left_alone(train, tmp_path):
     assert train("out", "--steps", 1).status == 0
 
 
+def test_places_where_nothing_can_be_merged_are_refused_before_any_step(train, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    within = "it is the adapter's own folder, around it or within it"
+    for place, problem in {
+        tmp_path / "notes.txt" / "merged": "notes.txt is a file, so there is no folder in it; choose another --merge",
+        tmp_path / "out" / "merged": within.removeprefix("it "),
+        tmp_path: within.removeprefix("it "),
+        tmp_path / "out.training": "is where the run keeps its state",
+    }.items():
+        assert_refused(train("out", "--steps", 1, "--merge", place), problem)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_result_that_is_worse_than_the_beginning_is_named(train, tmp_path):
+    result = train("large", "--steps", 1, "--batch-size", 5, "--learning-rate", 1e6)
+    assert result.status == 0, result
+    assert "\n1 step; " in result.err
+    assert "note: the result holds numbers as large as 1e+06; --learning-rate may be too high" in result.err
+    rose = SimpleNamespace(records=[{"step": 1, "loss": 2.0}], last_loss=5.5, largest_number=3.0)
+    assert [line[:48] for line in _what_was_learned(rose)] == ["note: the loss rose from 2 in the first step to "]
+    result = train("wide", "--steps", 1, "--batch-size", 5, "--learning-rate", 1e30)
+    assert result.status == 2, result
+    assert "after the last step the loss is not finite; the learning rate may be too high" in result.err
+    assert not (tmp_path / "wide").exists()
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "metrics.jsonl"])
 def test_a_folder_where_the_state_would_be_is_left_alone(train, tmp_path, name):
     (tmp_path / "out.training").mkdir()
     (tmp_path / "out.training" / name).write_text("mine")
     assert_refused(train("out", "--steps", 1), f"it holds {name!r}, which is of no run")
     assert (tmp_path / "out.training" / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("cache", ["out", "out/features", "out.training"])
+def test_features_are_not_kept_where_the_output_will_be(train, tmp_path, cache):
+    """That was said when all was trained."""
+    assert_refused(train("out", "--steps", 1, "--feature-cache", tmp_path / cache), "is a folder of this run")
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo])
+def test_what_is_no_folder_where_the_state_would_be_is_refused(train, tmp_path, make):
+    make(tmp_path / "out.training")
+    assert_refused(train("out", "--steps", 1), "where the run would keep its state, but it is no folder")
+
+
+def test_the_state_may_lie_behind_a_link(train, tmp_path):
+    """The output was there, and the command ended with status 2."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out.training").symlink_to("elsewhere")
+    assert train("out", "--steps", 1).status == 0
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_what_is_put_beside_the_state_meanwhile_stays(train, tmp_path, monkeypatch):

@@ -120,7 +120,7 @@ def test_preferences_from_the_command_line(train, rows):
         (["--validation-share", 0.1, "--preference"], "rows.jsonl:1: has no chosen"),
         (["--validation-share", 0.1, "--plot", "losses.abc"], "no image format is called '.abc'"),
         (["--validation-share", 0.1, "--beta", 0.2], "--beta has no effect without --preference"),
-        (["--validation-share", 0.1, "--preference", "--method", "full"], "--preference needs an adapter"),
+        (["--validation-share", 0.1, "--preference", "--method", "full"], "--preference compares an adapter"),
     ],
 )
 def test_what_contradicts_is_refused(train, options, problem):

@@ -88,7 +88,7 @@ Q = "base_model.model.model.text_model.layers.0.self_attn.q_proj"
 DAMAGE = {
     "a layer that is not there": (
         lambda t: t.update({f"base_model.model.lm.lora_{x}.weight": t[f"{Q}.lora_{x}.weight"] for x in "AB"}),
-        "lm.weight is missing, the adapter's is (96, 96)",
+        "target_modules ['v_proj', 'proj', 'q_proj'] leaves out lm,",
     ),
     "another width": (
         lambda t: t.update({f"{Q}.lora_A.weight": np.zeros((2, 64), np.float32)}),

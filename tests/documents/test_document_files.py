@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -141,13 +142,30 @@ def test_other_options_are_refused_and_other_content_is_read_again(document, beg
     assert "nothing was left to read" in document("b.pdf", "--scale", "0.5").err
     assert len(begun) == 4
     (record,) = (tmp_path / "out" / ".pages").glob("*/00002.json")
-    record.write_text("{")
-    assert_refused_late(document("b.pdf", "--scale", "0.5"), "00002.json is damaged; remove it")
+    whole = record.read_text()
+    for number, damaged in enumerate(("{", "[]", re.sub('"doctags": ".*?[^\\\\]",', '"doctags": null,', whole))):
+        record.write_text(damaged)
+        result = document("b.pdf", "--scale", "0.5")
+        assert (result.status, len(begun)) == (0, 5 + number)
+        assert "note: b.pdf, page 2: its record in out is damaged; it is read again\n" in result.err
+    for file in (tmp_path / "out" / ".pages" / "outputs.jsonl", record.parent / "document.json"):
+        file.unlink()
+        os.mkfifo(file)  # which nobody writes
+    assert_refused_late(document("b.pdf", "--scale", "0.5"), "no file that this command has written")
 
 
 def assert_refused_late(result, problem):
     assert result.status == 2
     assert problem in result.err.splitlines()[-1] and "Traceback" not in result.err
+
+
+def test_names_of_files_cannot_steer_a_terminal(document, begun, tmp_path):
+    """Those in a folder may be anybody's."""
+    (tmp_path / "in").mkdir()
+    write_pdf(tmp_path / "in" / "a\x1b[2J\nb.pdf", [SMALL])
+    result = document("in", "--max-tokens", 2)
+    assert result.status == 1 and "a\\x1b[2J\\nb.pdf, page 1: cut after 2 tokens" in result.err
+    assert "\x1b" not in result.err
 
 
 def test_files_of_others_stay(document, begun, tmp_path):
@@ -233,6 +251,8 @@ def test_what_cannot_be_done_is_refused_before_anything_is_read(document, tmp_pa
     assert_refused(
         document("a.pdf", model=None), "the embedded demo model cannot read documents; name one with --model"
     )
+    refused = document("a.pdf", model="demo")
+    assert_refused(refused, "the embedded demo model cannot read documents; name one with --model: ibm-granite/")
     assert_refused(document("a.pdf", "--task", "ocr"), "the task 'ocr' needs a region")
     assert_refused(document("a.pdf", "--region", "0,0,9,9"), "so a region has no effect")
     assert_refused(document("a.pdf", "--scale", "0"), "scale is 0")

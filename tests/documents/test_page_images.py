@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from support.made_pdfs import ENCRYPTED, MadePage, pdf_bytes, write_pdf
 
-from mlx_smolvlm.documents.page_files import MAX_RENDER_PIXELS, open_pages
+from mlx_smolvlm.documents.page_file import MAX_RENDER_PIXELS
+from mlx_smolvlm.documents.page_files import open_pages
 from mlx_smolvlm.documents.page_images import LeftOutFiles, find_documents, page_images
 
 
@@ -60,9 +61,9 @@ def test_a_rotated_page_is_upright(tmp_path):
 
 
 def test_huge_pages_are_rendered_smaller_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlx_smolvlm.documents.page_files.MAX_RENDER_PIXELS", 1_000_000)
+    monkeypatch.setattr("mlx_smolvlm.documents.pdf_file.MAX_RENDER_PIXELS", 1_000_000)
     path = write_pdf(tmp_path / "huge.pdf", [MadePage(width=14400, height=7200)])
-    with open_pages(path) as pages, pytest.warns(UserWarning, match=r"huge\.pdf: page 1 is rendered at .* instead of"):
+    with open_pages(path) as pages, pytest.warns(UserWarning, match=r"huge\.pdf, page 1: rendered at .* instead of"):
         image = pages.image(1)
     assert image.width == pytest.approx(2 * image.height, abs=10)
     assert 0.9e6 < image.width * image.height * 1.5**2 <= 1e6
@@ -109,11 +110,14 @@ def test_bad_documents_are_named_and_the_others_follow(tmp_path):
     files = {
         "damaged.pdf": (b"%PDF-1.7\n" + b"x" * 300, "not a PDF, or a damaged one; get a whole copy"),
         "empty.pdf": (b"", "empty; expected a PDF or an image"),
-        "encrypted.pdf": (pdf_bytes(PAGES[:1], ENCRYPTED), "an encrypted PDF; save a copy without a password"),
+        "encrypted.pdf": (
+            pdf_bytes(PAGES[:1], ENCRYPTED),
+            "an encrypted PDF; give its password (--password-file",
+        ),
         "none.pdf": (pdf_bytes([]), "a PDF without pages"),
         "text.pdf": (b"hello", "not a PDF, or a damaged one; get a whole copy"),
         "text.png": (b"hello", "text, not an image"),
-        "wide.pdf": (pdf_bytes([MadePage(width=1e9, height=1)]), "page 1, 1e+09 x 1 points, cannot be rendered"),
+        "wide.pdf": (pdf_bytes([MadePage(width=1e9, height=1)]), "1e+09 x 1 points cannot be rendered"),
     }
     for name, (content, _) in files.items():
         (tmp_path / name).write_bytes(content)
@@ -127,7 +131,8 @@ def test_bad_documents_are_named_and_the_others_follow(tmp_path):
     )
     assert [page.number for page in found] == [1, 2]
     for error, (name, (_, reason)) in zip(errors, files.items(), strict=False):
-        assert error.startswith(f"{tmp_path / name}: {reason}"), error
+        place = f"{tmp_path / name}{', page 1' * (name == 'wide.pdf')}"
+        assert error.startswith(f"{place}: {reason}"), error
     assert errors[-1] == f"{tmp_path / 'missing.pdf'}: no such file; check the path of the document"
     with pytest.raises(IsADirectoryError, match="a folder; pass a PDF or an image"):
         open_pages(tmp_path)

@@ -87,5 +87,6 @@ def test_a_judge_needs_an_address_and_a_name(monkeypatch, capsys, data):
         (["--judge", "localhost", "--judge-model", "j"], "expected an address"),
         (["--judge", "http://a b/v1", "--judge-model", "j"], "expected an address"),
         (["--judge", "http://[::1/v1", "--judge-model", "j"], "expected an address"),
+        (["--judge", "http://me:secret@x/v1", "--judge-model", "j"], "names a user or password"),
     ]:
         assert_refused(run(monkeypatch, capsys, "evaluate", data, "--out", "x", *words), problem)

@@ -8,8 +8,8 @@ import pytest
 from support.command_lines import assert_refused, run
 from support.layout import ROOT
 
-from mlx_smolvlm.evaluate.row_prompts import WrapperChoice, wrapper_of_checkpoint
-from mlx_smolvlm.evaluate.table_cells import as_pandas_reads
+from mlx_smolvlm.evaluate.data.table_cells import as_pandas_reads
+from mlx_smolvlm.evaluate.prompts.row_prompts import WrapperChoice, wrapper_of_checkpoint
 
 GOLDEN = json.loads(gzip.decompress((ROOT / "tests" / "goldens" / "vlmeval_prompts.json.gz").read_bytes()))
 SETS = {**GOLDEN["stills"], **GOLDEN["videos"]}
@@ -154,6 +154,7 @@ def test_numbers_in_tables_come_out_as_pandas_writes_them(monkeypatch, capsys, t
     assert "Choices:\nA. 2\nC. x\nAnswer" in second["prompt"]
     assert as_pandas_reads(["\uff11", ""]) == ["\uff11", None]  # a full-width figure
     assert as_pandas_reads(["075", "", str(2**64)]) == ["75", None, str(2**64)]
+    assert as_pandas_reads(["9" * 5000, "1"]) == ["9" * 5000, "1"]  # more digits than Python reads
 
 
 @pytest.mark.parametrize(

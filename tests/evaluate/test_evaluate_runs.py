@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import sys
 from importlib import import_module
 
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw
 from support.command_lines import MODULES, assert_refused, run
 from support.layout import ROOT
 
-from mlx_smolvlm.evaluate.evaluation_folder import read_run
+from mlx_smolvlm.evaluate.runs.evaluation_folder import read_run
 
 DEMO = ROOT / "mlx_smolvlm" / "demo"
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 160, 60)}
@@ -198,10 +199,39 @@ def test_the_chat_protocol_uses_the_models_template(monkeypatch, capsys, data, t
         ([], "nothing says where the results go"),
         (["--out", "x", "--max-tokens", "0"], "--max-tokens is 0"),
         (["--out", "x", "--protocol", "chat", "--wrapper", "smolvlm"], "leave one out"),
+        (["--out", ""], "--out: is empty"),
+        (["--out", "x", "--dataset", ""], "--dataset is empty"),
+        (["--out", "x", "--model", ""], "--model is empty"),
+        (["--out", "x", "--image-root", "nowhere"], "--image-root nowhere: there is no such folder"),
     ],
 )
 def test_options_that_have_no_meaning(monkeypatch, capsys, data, arguments, problem):
     assert_refused(run(monkeypatch, capsys, "evaluate", data, *arguments), problem)
+
+
+@pytest.mark.parametrize("name", ["results.jsonl", "timings.jsonl"])
+def test_links_and_pipes_in_the_place_of_files_are_left_alone(monkeypatch, capsys, data, tmp_path, name):
+    """What a link led to was cut off, and a pipe was waited for."""
+    asked = [data, "--out", tmp_path / "out", "--limit", "1"]
+    assert evaluate(monkeypatch, capsys, *asked).status == 0
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "out" / name).unlink()
+    (tmp_path / "out" / name).symlink_to(tmp_path / "mine")
+    assert_refused(evaluate(monkeypatch, capsys, *asked), f"{name} is no plain file")
+    assert (tmp_path / "mine").read_text() == "mine"
+    (tmp_path / "out" / name).unlink()
+    os.mkfifo(tmp_path / "out" / name)
+    assert_refused(evaluate(monkeypatch, capsys, *asked), f"{name} is no plain file")
+
+
+def test_bounds_may_be_as_large_as_one_likes(monkeypatch, capsys, data, tmp_path):
+    """A batch size of a billion was counted down from, and the memory's bound had no whole number of bytes."""
+    options = ("--batch-size", 10**12, "--max-cache-gib", "1e300", "--limit", 2)
+    assert evaluate(monkeypatch, capsys, data, "--out", tmp_path / "out", *options).status == 0
+    edited = (tmp_path / "out" / "results.jsonl").read_text().replace('"score": ', '"score": "x", "old": ')
+    (tmp_path / "out" / "results.jsonl").write_text(edited)
+    result = evaluate(monkeypatch, capsys, data, "--out", tmp_path / "out", "--limit", 2)
+    assert result.status == 2 and "results.jsonl, line 1 is damaged" in result.err
 
 
 def test_the_order_of_rows_changes_no_answer(monkeypatch, capsys, data, whole, tmp_path):

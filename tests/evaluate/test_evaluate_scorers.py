@@ -6,9 +6,9 @@ import json
 import pytest
 from support.layout import ROOT
 
-from mlx_smolvlm.evaluate.eval_rows import EvalRow
-from mlx_smolvlm.evaluate.intervals import interval, mcnemar, wilson
-from mlx_smolvlm.evaluate.option_scorers import (
+from mlx_smolvlm.evaluate.data.eval_rows import EvalRow
+from mlx_smolvlm.evaluate.scoring.intervals import interval, mcnemar, wilson
+from mlx_smolvlm.evaluate.scoring.option_scorers import (
     first_letter,
     inferred_option,
     is_mlvu_answer,
@@ -17,8 +17,8 @@ from mlx_smolvlm.evaluate.option_scorers import (
     tempcompass_option,
     tempcompass_yes_no,
 )
-from mlx_smolvlm.evaluate.scorers import score_answer
-from mlx_smolvlm.evaluate.text_scorers import edit_distance, plain_words, yes_or_no
+from mlx_smolvlm.evaluate.scoring.scorers import score_answer
+from mlx_smolvlm.evaluate.scoring.text_scorers import edit_distance, plain_words, yes_or_no
 
 SUITE = json.loads(gzip.decompress((ROOT / "tests" / "goldens" / "vlmeval_scores.json.gz").read_bytes()))["cases"]
 

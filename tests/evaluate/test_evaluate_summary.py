@@ -10,12 +10,12 @@ from PIL import Image
 
 import mlx_smolvlm
 from mlx_smolvlm.benchmark.geometries import GEOMETRIES, make_checkpoint
-from mlx_smolvlm.evaluate.eval_rows import EvalRow, ImageRef
-from mlx_smolvlm.evaluate.eval_run import Asking, EvalRun
-from mlx_smolvlm.evaluate.row_files import read_rows
-from mlx_smolvlm.evaluate.row_prompts import VLMEVALKIT, wrapper_for
-from mlx_smolvlm.evaluate.set_metrics import set_metrics
-from mlx_smolvlm.evaluate.summary import summarize, summary_text
+from mlx_smolvlm.evaluate.data.eval_rows import EvalRow, ImageRef
+from mlx_smolvlm.evaluate.data.row_files import read_rows
+from mlx_smolvlm.evaluate.prompts.row_prompts import VLMEVALKIT, wrapper_for
+from mlx_smolvlm.evaluate.runs.eval_run import Asking, EvalRun
+from mlx_smolvlm.evaluate.runs.summary import summarize, summary_text
+from mlx_smolvlm.evaluate.scoring.set_metrics import set_metrics
 
 ROW = EvalRow(index=1, dataset="x", question="Q")
 RUN = {"model": "m", "dtype": "float32", "protocol": "vlmevalkit", "wrapper": "smolvlm2"}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mlx_smolvlm import DEMO_MODEL, stream_generate
-from mlx_smolvlm.evaluate.known_answers import (
+from mlx_smolvlm.evaluate.published.known_answers import (
     KNOWN_ANSWERS,
     check_known_answers,
     check_line,

@@ -1,8 +1,8 @@
 """The published table: every figure has its source, and runs stand beside it with what differs."""
 
-from mlx_smolvlm.evaluate.leaderboard import OwnRun, OwnScore, leaderboard_text
-from mlx_smolvlm.evaluate.published_scores import BENCHMARKS, MODELS, PUBLISHED
-from mlx_smolvlm.evaluate.sets import SETS
+from mlx_smolvlm.evaluate.data.sets import SETS
+from mlx_smolvlm.evaluate.published.leaderboard import OwnRun, OwnScore, leaderboard_text
+from mlx_smolvlm.evaluate.published.published_scores import BENCHMARKS, MODELS, PUBLISHED
 
 
 def test_every_figure_has_a_place_and_a_source_and_what_is_unsure_a_reason():

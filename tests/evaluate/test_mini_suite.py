@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlx_smolvlm.evaluate import mini_shapes
-from mlx_smolvlm.evaluate.mini_choice import named_choice
-from mlx_smolvlm.evaluate.mini_selection import BASIC_CATEGORIES, CATEGORIES, MiniSuite, read_categories
-from mlx_smolvlm.evaluate.mini_suite import mini_questions, mini_suite_at, write_clip, write_mini_suite
+from mlx_smolvlm.evaluate.mini import mini_shapes
+from mlx_smolvlm.evaluate.mini.mini_selection import BASIC_CATEGORIES, CATEGORIES, MiniSuite, read_categories
+from mlx_smolvlm.evaluate.mini.mini_suite import mini_questions, mini_suite_at, write_clip, write_mini_suite
+from mlx_smolvlm.evaluate.scoring.mini_choice import named_choice
 
 LAP = 3 * len(CATEGORIES)  # every category at every difficulty
 

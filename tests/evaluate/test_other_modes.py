@@ -7,7 +7,7 @@ from support.command_lines import assert_refused, run
 
 from mlx_smolvlm import DEMO_MODEL
 from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
-from mlx_smolvlm.evaluate.run_comparison import compare_runs
+from mlx_smolvlm.evaluate.runs.run_comparison import compare_runs
 
 
 @pytest.fixture
@@ -105,6 +105,11 @@ def test_known_answers_set_the_exit_status(evaluate, tmp_path):
 )
 def test_what_has_no_meaning_together_is_refused(evaluate, options, problem):
     assert_refused(evaluate(*options), problem)
+
+
+def test_a_comparison_is_not_written_in_a_file(evaluate, tmp_path):
+    (tmp_path / "x").touch()
+    assert_refused(evaluate("--compare", "a", "b", "--out", tmp_path / "x"), "is no folder")
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@ import pytest
 from support.server import DEMO, data_url, running_server
 
 from mlx_smolvlm import stream_generate
-from mlx_smolvlm.evaluate.eval_rows import EvalRow, ImageRef
-from mlx_smolvlm.evaluate.row_prompts import WrapperChoice, row_prompt
+from mlx_smolvlm.evaluate.data.eval_rows import EvalRow, ImageRef
+from mlx_smolvlm.evaluate.prompts.row_prompts import WrapperChoice, row_prompt
 
 PICTURES = [DEMO / "picture.png", DEMO / "first.png", DEMO / "second.png"]
 OPTIONS = {"A": "red", "B": "blue <image 1>"}

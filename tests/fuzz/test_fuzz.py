@@ -14,7 +14,7 @@ from .long_run import try_examples
 from .run_examples import MAX_SECONDS
 
 FOUND = Path(__file__).parent / "found"
-QUICK, SLOW = 25, 10_000
+QUICK, SLOW = 12, 10_000
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,7 @@ def test_a_cancel_does_not_wait_for_a_decoder_that_cannot_be_stopped(monkeypatch
     start = time.monotonic()
     with pytest.raises(InterruptedError):
         load_image(content, check_cancelled=check)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 10  # it would take 20
     may_end.set()
     settled()
 
@@ -189,7 +189,7 @@ def test_a_process_that_decodes_is_bounded_and_ended(monkeypatch) -> None:
     start = time.monotonic()
     with pytest.raises(InterruptedError):
         load_image(content, check_cancelled=check)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 20  # it would take 60
     assert started[0].returncode is not None
     kill = "print('ready', flush=True)\nimport os, signal\nos.kill(os.getpid(), signal.SIGXCPU)"
     monkeypatch.setattr(separate_decoding, "SCRIPT", kill)

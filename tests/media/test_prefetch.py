@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from support.patience import until
 
 from mlx_smolvlm.media.prefetch import Prefetched, mapped_in_threads
 
@@ -21,8 +22,9 @@ def test_it_runs_ahead_by_the_depth_and_no_further():
     made = []
     items = Prefetched((made.append(number) or number for number in range(100)), 2)
     next(items)
-    time.sleep(0.2)
-    assert len(made) == 4  # one taken, two waiting, one in hand
+    until(lambda: len(made) == 4)  # one taken, two waiting, one in hand
+    time.sleep(0.1)
+    assert len(made) == 4
     items.close()
 
 

@@ -31,7 +31,7 @@ def test_a_search_finds_what_brute_force_finds(tmp_path, monkeypatch):
     run_index(tmp_path / "index", paths)
     expected = brute_force(paths, counts)
     assert_same(scores_of(tmp_path / "index"), expected)
-    monkeypatch.setattr("mlx_smolvlm.retrieval.page_index._CPU_BLOCK_BYTES", 100)
+    monkeypatch.setattr("mlx_smolvlm.retrieval.cpu_scores._BLOCK_BYTES", 100)
     assert_same(scores_of(tmp_path / "index"), expected)
     assert_same(scores_of(tmp_path / "index", 4), expected[:4])
 
@@ -129,13 +129,21 @@ def test_damaged_files_are_refused_and_made_again(tmp_path):
     run_index(index, paths)
     expected = scores_of(index)
     (chunk,) = index.glob("*.npy")
-    chunk.write_bytes(chunk.read_bytes()[:-8])
-    with pytest.raises(ValueError, match=r"vectors-000001\.npy is damaged .*run python -m mlx_smolvlm\.index again"):
-        PageIndex(index).search(QUERY, 1)
-    with IndexWriter(index, SETTINGS) as writer:
-        assert "its 6 pages are read again" in writer.notes[0]
-    assert run_index(index, paths)[2] == 6
-    assert scores_of(index) == expected
+    whole = chunk.read_bytes()
+    for damaged in (whole[:-8], bytes(len(whole)), None):  # the last is a pipe, which was waited for
+        chunk.unlink(missing_ok=True)
+        if damaged is None:
+            os.mkfifo(chunk)
+        else:
+            chunk.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"{chunk.name} is .*run python -m mlx_smolvlm\.index again"):
+            PageIndex(index).search(QUERY, 1)
+        with IndexWriter(index, SETTINGS) as writer:
+            assert "its 6 pages are read again" in writer.notes[0]
+        chunk.unlink(missing_ok=True)
+        assert run_index(index, paths)[2] == 6
+        assert scores_of(index) == expected
+        (chunk,) = index.glob("*.npy")
 
 
 def test_vectors_that_are_not_finite_are_refused(tmp_path):

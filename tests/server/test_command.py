@@ -112,6 +112,7 @@ def test_health_answers_soon_after_the_start():
         (["--kv-group-size", "32"], "kv_group_size has no effect without kv_bits"),
         (["--max-cache-gb", "nan"], "max_cache_bytes"),
         (["--cors-origin", "example.com"], "example.com"),
+        (["--api-key", ""], "--api-key is empty"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(monkeypatch, capsys, arguments, problem):

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from support.leftovers import held, threads_beside_pools
@@ -169,11 +170,12 @@ def test_answers_that_take_too_long_end_with_an_error(demo):
 
 
 def test_requests_that_wait_too_long_are_told_to_try_again(demo):
-    with running_server(demo, queue_timeout_s=0.2, rows=1) as server:
+    with running_server(demo, rows=1) as server:
         step = server.engine._rows.step
         server.engine._rows.step = lambda: (time.sleep(0.05), step())[1]
         with connected(server, LONG):
             until(lambda: server.engine.num_running == 1)
+            server.engine.settings = replace(server.engine.settings, queue_timeout_s=0.2)
             waited = server.post("Hello", max_tokens=2)
             assert waited.status_code == 503 and waited.json()["error"]["code"] == "server_busy"
         until(lambda: is_quiet(server))
@@ -192,6 +194,20 @@ def test_silence_is_filled_with_comments(demo):
             "/v1/chat/completions", json={**LONG, "max_tokens": 3, "stream": True, "structured_outputs": None}
         ).text
         assert ": keep-alive\n\n" in text and text.endswith("data: [DONE]\n\n")
+
+
+def test_a_request_that_was_let_in_before_the_engine_ended_is_told_so(demo):
+    """It waited for a place in the queue that nobody looked into."""
+
+    def end():
+        raise SystemExit
+
+    with running_server(demo) as server:
+        server.engine._refill = end
+        until(lambda: server.engine.state == "dead")
+        server.engine.check_ready = lambda: None  # as a moment before
+        late = server.post("Hello")
+        assert (late.status_code, late.json()["error"]["code"]) == (503, "engine_dead")
 
 
 def test_a_step_that_fails_ends_its_answers_and_no_others(demo):

@@ -1,7 +1,9 @@
 """Images and videos of requests: what is read, what is refused with its place, and what is never connected to."""
 
 import base64
+import errno
 import io
+import os
 from collections import Counter
 
 import numpy as np
@@ -135,6 +137,20 @@ def test_what_is_no_video_is_refused_and_leaves_no_file(server, content, tmp_pat
     error = refused_media(server, data_url(content, "video/mp4"), "video")
     assert error["code"] == "invalid_video" and str(tmp_path) not in error["message"]
     until(lambda: not any(tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "told"), [(errno.ENOSPC, 500, "its log says why"), (errno.EACCES, 400, "")]
+)
+def test_a_full_disk_is_no_fault_of_the_request_and_no_path_is_told(server, monkeypatch, number, status, told):
+    """A full disk came back as a 400, and an unreadable file with its path on this machine."""
+
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number), "/srv/secret/place.png")
+
+    monkeypatch.setattr("mlx_smolvlm.processor.processor.Processor.open_image", fail)
+    response = ask_about(server, data_url(PICTURE))
+    assert response.status_code == status and told in response.text and "/srv" not in response.text
 
 
 def test_files_of_videos_are_gone_after_the_answer(server, tmp_path, monkeypatch):

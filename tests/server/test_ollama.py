@@ -11,6 +11,7 @@ ollama = pytest.importorskip("ollama", reason="needs Ollama's client: pip instal
 PICTURE = DEMO / "picture.png"
 ENCODED = base64.b64encode(PICTURE.read_bytes()).decode()
 ASK = "What do you see?"
+HELLO = {"role": "user", "content": "Hello"}
 CHAT = question(ASK, {"type": "image_url", "image_url": {"url": data_url(PICTURE)}})
 COLOR = {"color": {"enum": ["red", "green"]}}
 SCHEMA = {"type": "object", "properties": COLOR, "required": ["color"], "additionalProperties": False}
@@ -163,6 +164,12 @@ def test_an_empty_request_loads_the_model(server, client):
         ("generate", {"prompt": "x", "options": {"presence_penalty": 1}}, "options.presence_penalty is not supported"),
         ("generate", {"prompt": "x", "options": {"repeat_penalty": 1.1, "repeat_last_n": 64}}, "repeat_last_n is 64"),
         ("generate", {"prompt": "x", "options": []}, "options is []"),
+        ("generate", {"prompt": "x", "n": 2}, "n is not supported: a response has one answer"),
+        ("chat", {"messages": [HELLO], "options": {"n": 2}}, "options.n is not supported"),
+        ("chat", {"messages": [HELLO], "options": {"messages": [HELLO]}}, "options.messages is no option"),
+        ("generate", {"prompt": "x", "messages": [HELLO]}, "messages would stand beside prompt"),
+        ("generate", {"prompt": "x", "format": "json", "response_format": {"type": "text"}}, "beside format"),
+        ("generate", {"prompt": "x", "top_logprobs": 2}, "top_logprobs needs logprobs"),
     ],
 )
 def test_refusals_are_text_in_the_words_of_the_interface(server, path, fields, part):

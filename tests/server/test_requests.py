@@ -89,6 +89,14 @@ def test_wrong_types_and_ranges_are_refused_by_name(server, name):
         assert error["param"].partition(".")[0].partition("[")[0] == name, (value, error)
 
 
+def test_options_of_streams_are_honoured_or_refused(server):
+    """`continuous_usage_stats`, which some servers have, was taken and not followed."""
+    error = refused(server, stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True})
+    assert error["param"] == "stream_options.continuous_usage_stats" and error["code"] == "unsupported_parameter"
+    harmless = {"include_usage": True, "continuous_usage_stats": False, "include_obfuscation": False}
+    assert server.chunks("Hello", max_tokens=2, stream_options=harmless)[-1]["usage"]["completion_tokens"] == 2
+
+
 def test_what_changes_nothing_is_ignored(server):
     plain = server.text("Hello", max_tokens=3)
     ignored = {
@@ -205,8 +213,3 @@ def test_adapters_are_loaded_with_the_model_and_name_it(monkeypatch, tmp_path):
     assert asked["dtype"] == "float32"
     assert ServedModel(settings).names == ["owner/base", "base"]
     assert ServedModel(ServerSettings(adapter_path=["owner/shapes=0.5"])).id == "owner/shapes"
-
-
-def test_what_is_asked_of_streams_is_refused_by_its_whole_name(server):
-    error = refused(server, stream=True, stream_options={"continuous_usage_stats": True})
-    assert error["param"] == "stream_options.continuous_usage_stats" and error["code"] == "unsupported_parameter"

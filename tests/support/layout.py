@@ -1,6 +1,8 @@
 """The modules of the package, for the tests of its layout."""
 
+import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -14,6 +16,12 @@ def modules_of(folder: Path, *rooms: str) -> Iterator[tuple[tuple[str, ...], Pat
             yield from modules_of(path, *rooms, path.name)
         elif path.suffix == ".py":
             yield (*rooms, path.stem), path
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax of a file; do not change it."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 MODULES = {name: path for name, path in modules_of(PACKAGE) if name != ("__init__",)}

@@ -21,10 +21,10 @@ from mlx_smolvlm.server.engine_thread import Engine
 from mlx_smolvlm.server.http.protocol import guarded_protocol
 from mlx_smolvlm.server.running import listening_socket
 from mlx_smolvlm.server.settings import ServerSettings
+from support.patience import PATIENCE_S, until
 
 DEMO = Path(__file__).parents[2] / "mlx_smolvlm" / "demo"
 ASKED = "What do you see?"
-PATIENCE_S = 20.0  # for what takes a fraction of a second
 
 
 class TestServer:
@@ -73,14 +73,6 @@ def read_events(text: str) -> list[dict]:
     assert all(event.startswith("data: ") and "\n" not in event for event in events)
     assert events[-1] == "data: [DONE]" and events.count("data: [DONE]") == 1
     return [json.loads(event.removeprefix("data: ")) for event in events[:-1]]
-
-
-def until(holds, limit_s: float = PATIENCE_S) -> None:
-    """Wait until something holds."""
-    end_s = time.monotonic() + limit_s
-    while not holds():
-        assert time.monotonic() < end_s, "it did not come to hold"
-        time.sleep(0.005)
 
 
 @contextlib.contextmanager

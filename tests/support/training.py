@@ -7,11 +7,11 @@ import numpy as np
 from PIL import Image
 
 import mlx_smolvlm
-from mlx_smolvlm.train.examples import Example, make_example
-from mlx_smolvlm.train.micro_batches import MicroBatches
+from mlx_smolvlm.train.dataset.examples import Example, make_example
+from mlx_smolvlm.train.dataset.training_rows import read_rows
+from mlx_smolvlm.train.learning.micro_batches import MicroBatches
+from mlx_smolvlm.train.learning.trainable import Trainable
 from mlx_smolvlm.train.recipe import Recipe
-from mlx_smolvlm.train.trainable import Trainable
-from mlx_smolvlm.train.training_rows import read_rows
 
 QUESTIONS = (("Hi there", "A red dot."), ("one two three", "four five six seven"), ("What is it?", "It is a line."))
 

@@ -1,6 +1,6 @@
 """Which rows a step trains: all of them once an epoch, however they are cut into batches."""
 
-from mlx_smolvlm.train.batches import StepPlan
+from mlx_smolvlm.train.learning.batches import StepPlan
 
 LENGTHS = [(number * 37) % 101 + 1 for number in range(70)]
 

@@ -11,9 +11,9 @@ from support.checkpoint_configs import CHECKPOINTS
 from mlx_smolvlm import SampledVideo
 from mlx_smolvlm.model.config import read_model_config
 from mlx_smolvlm.processor.processor import Processor, load_processor
-from mlx_smolvlm.train.examples import make_example
-from mlx_smolvlm.train.training_row import RowError, RowTooLong, TrainingRow
-from mlx_smolvlm.train.training_rows import read_rows
+from mlx_smolvlm.train.dataset.examples import make_example
+from mlx_smolvlm.train.dataset.training_row import RowError, RowTooLong, TrainingRow
+from mlx_smolvlm.train.dataset.training_rows import read_rows
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 
@@ -103,7 +103,7 @@ def test_a_template_with_other_roles_and_one_that_marks_the_answer(processor_of)
     processor = with_template(processor, MARKED)
     turns = row(("user", "One?"), ("assistant", "1"), ("user", "Two?"), ("assistant", "2"))
     assert said(processor, make_example(processor, turns)) == "12"
-    assert said(processor, make_example(processor, row(("user", "One?"), ("assistant", "1"), first=1))) == "1"
+    assert said(processor, make_example(processor, row(("user", "One?"), ("assistant", "1"), first=1))) == "assistant:1"
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mlx_smolvlm.train.preference_rows import read_preference
-from mlx_smolvlm.train.row_media import RowMedia
+from mlx_smolvlm.train.dataset.preference_rows import read_preference
+from mlx_smolvlm.train.dataset.row_media import RowMedia
 
 ASKED = {"role": "user", "content": "What?"}
 RED, BLUE = ({"role": "assistant", "content": answer} for answer in ("Red.", "Blue."))

@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 import mlx_smolvlm
-from mlx_smolvlm.train.examples import make_example
-from mlx_smolvlm.train.micro_batches import MicroBatches
-from mlx_smolvlm.train.optimization import Optimization, gradients_of
-from mlx_smolvlm.train.preference_rows import read_preference
-from mlx_smolvlm.train.preferences import as_the_base, log_ratios, pair_losses
+from mlx_smolvlm.train.dataset.examples import make_example
+from mlx_smolvlm.train.dataset.preference_rows import read_preference
+from mlx_smolvlm.train.dataset.row_media import RowMedia
+from mlx_smolvlm.train.learning.micro_batches import MicroBatches
+from mlx_smolvlm.train.learning.optimization import Optimization, gradients_of
+from mlx_smolvlm.train.learning.preferences import as_it_began, log_ratios, pair_losses
+from mlx_smolvlm.train.learning.stored_features import StoredFeatures
+from mlx_smolvlm.train.learning.trainable import Trainable
 from mlx_smolvlm.train.recipe import Recipe
-from mlx_smolvlm.train.row_media import RowMedia
-from mlx_smolvlm.train.stored_features import StoredFeatures
-from mlx_smolvlm.train.trainable import Trainable
 
 RECIPE = Recipe(preference=True, beta=0.5, learning_rate=5e-3, rank=4, method="dora", dropout=0.25)
 
@@ -54,7 +54,8 @@ def test_the_loss_is_that_of_log_probabilities_against_the_base(pairs):
     base = [log_probability(trainable.model, example) for example in examples]
     for name in trainable.parameters:  # away from the base
         key = mx.random.key(len(name))
-        trainable.parameters[name] += 0.02 * mx.random.normal(trainable.parameters[name].shape, key=key)
+        array = trainable.parameters[name]
+        trainable.parameters[name] = array + 0.02 * mx.random.normal(array.shape, key=key)
     trainable.put(trainable.parameters)
     tuned = [log_probability(trainable.model, example) for example in examples]
     batch = batches.of([0, 1, 2, 3], "")
@@ -64,7 +65,7 @@ def test_the_loss_is_that_of_log_probabilities_against_the_base(pairs):
     margins = [(tuned[n] - tuned[n + 1]) - (base[n] - base[n + 1]) for n in (0, 2)]
     losses = [-math.log(1 / (1 + math.exp(-0.5 * margin))) for margin in margins]
     np.testing.assert_allclose(np.array(pair_losses(trainable, batch, beta=0.5)), losses, atol=1e-4)
-    with as_the_base(trainable):
+    with as_it_began(trainable, batches._initial):
         np.testing.assert_allclose(log_probability(trainable.model, examples[0]), base[0], atol=1e-5)
     np.testing.assert_allclose(log_probability(trainable.model, examples[0]), tuned[0], atol=1e-5)
 

@@ -7,8 +7,8 @@ import pytest
 from mlx.utils import tree_flatten
 from support.training import batch_of, examples_of, trainable_of, write_rows
 
-from mlx_smolvlm.train.optimization import gradients_of
-from mlx_smolvlm.train.step_memory import MICRO_BATCH_TOKENS, MemoryNeeds, plan_memory
+from mlx_smolvlm.train.learning.optimization import gradients_of
+from mlx_smolvlm.train.learning.step_memory import MICRO_BATCH_TOKENS, MemoryNeeds, plan_memory
 
 BASE = 64 * 1024**2  # which is added to every bound, and more than these tiny models take
 

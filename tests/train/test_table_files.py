@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from mlx_smolvlm.train.training_rows import read_rows
+from mlx_smolvlm.train.dataset.training_rows import read_rows
 
 
 def png(colour):

@@ -10,10 +10,10 @@ from support.training import batch_of, examples_of, trainable_of, write_rows
 import mlx_smolvlm
 from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
 from mlx_smolvlm.model.adapters.adapter_export import peft_files
-from mlx_smolvlm.train.forward import token_losses
-from mlx_smolvlm.train.optimization import Optimization, gradients_of
+from mlx_smolvlm.train.learning.forward import token_losses
+from mlx_smolvlm.train.learning.optimization import Optimization, gradients_of
+from mlx_smolvlm.train.learning.targets import hf_path
 from mlx_smolvlm.train.recipe import Recipe
-from mlx_smolvlm.train.targets import hf_path
 
 NOTEBOOK = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Q = "model.text_model.layers.0.self_attn.q_proj"
@@ -122,6 +122,7 @@ def test_an_adapter_is_continued_with_its_patterns_and_whole_tensors(checkpoint,
     random = np.random.RandomState(1)
     tensors = dict(mx.load(str(tmp_path / "first" / "adapter_model.safetensors")))
     whole = {"base_model.model.model.text_model.norm.weight": random.uniform(0.5, 1.5, 96).astype(np.float32)}
+    whole[f"base_model.model.{Q}.base_layer.weight"] = random.normal(0, 0.1, (96, 96)).astype(np.float32)  # untrained
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "alpha_pattern": {"gate_proj": 6}}
     folder = write_folder(tmp_path / "first", config, {name: np.array(a) for name, a in tensors.items()} | whole)
     trainable = trainable_of(base, init_folder=folder)
@@ -129,6 +130,7 @@ def test_an_adapter_is_continued_with_its_patterns_and_whole_tensors(checkpoint,
     expected = mlx_smolvlm.load(base, adapters=folder, dtype="float32")[0](ids)
     assert mx.abs(trainable.model(ids) - expected).max().item() < 1e-4
     assert "language_model.norm.weight" in trainable.parameters
+    assert len(trainable.parameters) == 5
     again = saved(trained(trainable, examples), tmp_path / "again", **trainable.settings)
     expected = mlx_smolvlm.load(base, adapters=again, dtype="float32")[0](ids)
     assert mx.abs(trainable.model(ids) - expected).max().item() < 1e-4

@@ -5,9 +5,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from mlx_smolvlm.train.curves import HEIGHT, MOST_POINTS, WIDTH, curves_svg
-from mlx_smolvlm.train.metrics_log import MetricsLog
-from mlx_smolvlm.train.training_report import HeldAnswer, write_report
+from mlx_smolvlm.train.reports.curves import HEIGHT, MOST_POINTS, WIDTH, curves_svg
+from mlx_smolvlm.train.reports.metrics_log import MetricsLog
+from mlx_smolvlm.train.reports.training_report import HeldAnswer, write_report
 
 
 def test_metrics_go_on_where_the_run_does(tmp_path):
@@ -39,6 +39,7 @@ def test_curves_lie_within_the_frame_and_long_ones_are_thinned():
     assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in line)
     assert len(points_of(curves_svg("Loss", {"a": [(1, 2.0)], "none": []}))) == 1
     assert curves_svg("Loss", {"none": []}) == ""
+    assert len(points_of(curves_svg("Rate", {"a": [(1, 1e300)]}))) == 1
 
 
 def test_the_report_is_one_file_that_replaces_only_its_own_kind(tmp_path):

@@ -1,11 +1,12 @@
 """Files of rows, whatever their form: what is read, and what is refused by name."""
 
 import json
+import os
 
 import pytest
 
-from mlx_smolvlm.train.training_row import RowError
-from mlx_smolvlm.train.training_rows import read_rows
+from mlx_smolvlm.train.dataset.training_row import RowError
+from mlx_smolvlm.train.dataset.training_rows import read_rows
 
 QUESTION, ANSWER = [{"type": "text", "text": "What is it?"}], [{"type": "text", "text": "A cat."}]
 
@@ -131,6 +132,12 @@ def test_turns_that_are_none_are_refused(read, roles, problem):
         read([{"messages": [{"role": role, "content": "?"} for role in roles]}])
 
 
+def test_several_answers_in_a_row_are_taken(read):
+    roles = ["user", "assistant", "assistant"]
+    rows = read([{"messages": [{"role": role, "content": "?"} for role in roles]}])
+    assert [role for role, _ in rows[0]] == roles
+
+
 def test_one_broken_line_is_named_and_can_be_skipped(read):
     lines = "\n".join([json.dumps(GOOD)] * 9_998 + ['{"question": "What', json.dumps(GOOD)])
     bad = []
@@ -150,6 +157,7 @@ def test_one_broken_line_is_named_and_can_be_skipped(read):
         ("{}", "rows.json", "expected a list of rows"),
         ("[", "rows.json", "is not a JSON file"),
         ("a,b\n1,2\n", "rows.csv", "begins with the columns 'a, b'; expected image, question and answer"),
+        ("image,caption\na.png,A dog\n", "rows.csv", "answer in the first line; a caption is the answer to a question"),
         ('question,answer\n"a,b\n', "rows.csv", "rows.csv:2: not CSV"),
         ("question,answer,answer\n1,2,3\n", "rows.csv", "the field 'answer' stands there twice"),
         ("x", "rows.xlsx", "is no file of rows; expected .jsonl"),
@@ -158,6 +166,31 @@ def test_one_broken_line_is_named_and_can_be_skipped(read):
 def test_files_that_are_none_are_refused(read, content, name, problem):
     with pytest.raises(ValueError, match=problem):
         read(content, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("state.json", '{"_data_files": [{}]}', "'_data_files' is .* expected names of what lies beside it"),
+        ("state.json", '{"_data_files": 3}', "'_data_files' is 3, expected names"),
+        ("state.json", '{"_data_files": [{"filename": "../x.arrow"}]}', "expected names of what lies beside it"),
+        ("state.json", '{"_data_files": [{"filename": "x.bin"}]}', "x.bin is no file of rows"),
+        ("dataset_dict.json", '{"splits": null}', "'splits' is None, expected names"),
+        ("dataset_dict.json", '{"splits": ["."]}', "expected names of what lies beside it"),
+        ("dataset_dict.json", '{"splits": "train"}', "no such folder|No such file"),
+    ],
+)
+def test_folders_that_say_something_else_than_datasets_does_are_refused(tmp_path, name, content, problem):
+    """Names led to other folders, and without end to the same one."""
+    (tmp_path / name).write_text(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=problem):
+        read_rows(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "rows.jsonl")
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_rows(tmp_path / "rows.jsonl")
 
 
 def test_files_of_one_name_are_refused(read, tmp_path):

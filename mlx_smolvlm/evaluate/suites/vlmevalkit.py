@@ -14,10 +14,10 @@ from ...api.finding import find_checkpoint
 from ...api.generation import generate_text
 from ...api.loading import load
 from ...options import quoted
-from ..row_prompts import wrapper_of_checkpoint
-from ..set_messages import MessagePart
-from ..sets import rule_of
-from ..wrapper_prompts import build_prompt
+from ..data.sets import rule_of
+from ..prompts.row_prompts import wrapper_of_checkpoint
+from ..prompts.set_messages import MessagePart
+from ..prompts.wrapper_prompts import build_prompt
 
 MODELS = {
     "SmolVLM-256M": "HuggingFaceTB/SmolVLM-256M-Instruct",

@@ -23,6 +23,7 @@ from ..json_fields import Fields, read_json
 from ..weights import PATCH_EMBEDDING_WEIGHT, mlx_name, read_shapes
 from .mlx_config import mlx_scaling
 from .peft_config import Scaling, check_peft_config, peft_scaling
+from .peft_targets import check_targets
 
 _PEFT_PREFIX = "base_model.model."
 _PEFT_PIECES = {  # how a tensor's name ends -> what it is to its layer
@@ -112,6 +113,10 @@ def read_adapter(folder: Path) -> Adapter:
         file, is_dora = folder / MLX_ADAPTER_WEIGHTS[0], kind == "dora"
     tensors = _read_tensors(file)
     pieces, replaced = (_sort_peft if is_peft else _sort_mlx)(tensors, file)
+    if is_peft:
+        own_names = [name.removeprefix(_PEFT_PREFIX) for name in tensors if not name.endswith(tuple(_PEFT_PIECES))]
+        whole = {name.rpartition(".")[0] for name in own_names if ".base_layer." not in name}
+        check_targets(raw, pieces, whole, where)
     updates: dict[str, Update] = {}
     for module, found in pieces.items():
         path = mlx_name(f"{module}.").removesuffix(".")

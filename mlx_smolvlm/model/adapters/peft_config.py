@@ -1,7 +1,8 @@
 """`adapter_config.json` as PEFT writes it: which variants are understood, and the factor of each update.
 
 Fields are checked by an allow-list. A field that is not known to leave the weights' meaning alone is refused by name,
-unless it is off: null, false or empty, which is how PEFT writes options of later versions that are not in use.
+unless it is off: null, false or empty, which is how PEFT writes options of later versions that are not in use. Fields
+that select layers are compared with the file's tensors by `peft_targets.py`.
 """
 
 import math
@@ -23,11 +24,13 @@ _READ = frozenset(
     {"peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "bias"}
     | {"init_lora_weights", "base_model_name_or_path", "revision", "ensure_weight_tying"}
 )
-_NEUTRAL = frozenset(  # whatever they say: they guided training, or choose what the tensors' names tell anyway
+_NEUTRAL = frozenset(  # whatever they say: they guided training, or choose layers, see `peft_targets.py`
     {"auto_mapping", "task_type", "peft_version", "inference_mode", "runtime_config", "lora_dropout", "fan_in_fan_out"}
     | {"target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern"}
     | {"megatron_core", "qalora_group_size", "eva_config", "loftq_config", "corda_config", "lora_ga_config"}
 )
+_VARIANTS = frozenset({"arrow_config", "kasa_config", "monteclora_config", "use_bdlora", "velora_config"})
+"""PEFT takes {} in one of these fields for the variant with its defaults."""
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")  # others change the base weights as well
 
 
@@ -40,7 +43,7 @@ def check_peft_config(raw: dict[str, Any], where: Path) -> None:
     if raw.get("peft_type") != "LORA":
         raise ValueError(f"{where}: peft_type is {quoted(raw.get('peft_type'))}, only 'LORA' can be used")
     expected = {"bias": raw.get("bias", "none") == "none", "init_lora_weights": _is_plain_start(raw)}
-    unknown = {name: _is_off(value) for name, value in raw.items() if name not in _READ | _NEUTRAL}
+    unknown = {name: _is_off(name, value) for name, value in raw.items() if name not in _READ | _NEUTRAL}
     for name, is_neutral in (expected | unknown).items():
         if not is_neutral:
             value = "" if raw[name] is True else f" {quoted(raw[name], 60)}"
@@ -57,8 +60,8 @@ def _is_plain_start(raw: dict[str, Any]) -> bool:
     return any(type(start) is type(plain) and start == plain for plain in _PLAIN_STARTS)
 
 
-def _is_off(value: Any) -> bool:
-    return value is None or value is False or value in ({}, [], "")
+def _is_off(name: str, value: Any) -> bool:
+    return value is None or value is False or (value in ({}, [], "") and name not in _VARIANTS)
 
 
 def peft_scaling(fields: Fields) -> Scaling:

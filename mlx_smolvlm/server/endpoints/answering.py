@@ -109,6 +109,8 @@ class Generation:
                 tells_progress=self.plan.answer.return_progress and not number,
             )
         )
+        if self._engine.state == "dead":  # since the request was let in: nobody may see what was submitted
+            raise ApiError(503, "engine_dead", "the engine has ended; restart the server, whose log says why")
 
 
 def too_late(limit_s: float) -> ApiError:

@@ -100,7 +100,7 @@ def read_answer_request(fields: BodyFields, settings: ServerSettings, **given: A
     values |= structure
     n = fields.whole("n", 1, MAX_CHOICES) or 1
     stream = fields.flag("stream") or False
-    include_usage = _include_usage(fields, stream)
+    include_usage = _include_usage(fields, stream, settings)
     told = {name: fields.flag(name) or False for name in OF_COMPLETIONS}
     for name in ("return_progress", "timings_per_token"):
         if told[name] and not stream:
@@ -115,16 +115,18 @@ def read_answer_request(fields: BodyFields, settings: ServerSettings, **given: A
     return AnswerRequest(options, n, stream, include_usage, **told, fps=fps, num_frames=num_frames)
 
 
-def _include_usage(fields: BodyFields, stream: bool) -> bool:
+def _include_usage(fields: BodyFields, stream: bool, settings: ServerSettings) -> bool:
     options = fields.object("stream_options")
     if options and not stream:
         raise bad_request("stream_options needs stream: true", "stream_options")
+    options.pop("include_obfuscation", None)  # random text against eavesdroppers, without a meaning
     inner = BodyFields(options)
     try:
         include_usage = inner.flag("include_usage") or False
     except ApiError as error:
         raise bad_request(f"stream_options.{error.message}", "stream_options.include_usage") from None
     inner.refuse({"continuous_usage_stats": (False,)}, prefix="stream_options.")
+    _check_unknown(inner, settings)
     return include_usage
 
 

@@ -94,6 +94,8 @@ class Intake:
                 return await self._in(self._decoding, lambda check: self._image(part, source, processor, check))
             return await self._in(self._decoding, lambda check: self._video(source, options, processor, folder, check))
         except (ValueError, OSError) as error:
+            if _is_own_fault(error):
+                raise
             code = f"invalid_{part.kind}"
             hidden = source.parent if isinstance(source, Path) else folder  # paths are of no use to a stranger
             raise bad_request(f"{part.where}: {_reason(error, hidden)}", part.where, code) from None
@@ -284,7 +286,14 @@ def _tolerant(source: Any) -> Any:
     return source
 
 
+def _is_own_fault(error: Exception) -> bool:
+    """Whether the request is sound, and this machine has no room for it."""
+    from ...engine.preparing import SYSTEM_ERRNOS
+
+    return isinstance(error, OSError) and error.errno in SYSTEM_ERRNOS
+
+
 def _reason(error: Exception, folder: Path | None) -> str:
     """An error's text without paths of this machine."""
-    text = str(error)
+    text = str(error.strerror if isinstance(error, OSError) and error.errno else error)
     return text if folder is None else text.replace(f"{folder}{os.sep}", "")

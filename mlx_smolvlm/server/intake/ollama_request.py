@@ -29,7 +29,7 @@ RUNNING = frozenset(
     }
 )
 # Options that would change the answer -> the values that change nothing.
-REFUSED_OPTIONS: dict[str, tuple[Any, ...]] = {"mirostat": (0,), "tfs_z": (1,), "typical_p": (1,)}
+REFUSED_OPTIONS: dict[str, tuple[Any, ...]] = {"mirostat": (0,), "tfs_z": (1,), "typical_p": (1,), "n": (1,)}
 # The same of the body.
 REFUSED: dict[str, tuple[Any, ...]] = {
     "think": (False,),
@@ -38,6 +38,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "context": ([],),
     "raw": (False,),
     "tools": ([],),
+    "n": (1,),
     **OF_COMPLETIONS,
 }
 ADVICE = {
@@ -47,8 +48,11 @@ ADVICE = {
     "context": "send the conversation to /api/chat",
     "raw": "/v1/completions takes raw prompts",
     "tools": "the model calls no tools",
+    "n": "a response has one answer",
     **dict.fromkeys(OF_COMPLETIONS, "/v1/chat/completions has it"),
 }
+# Fields of the body, which are no options.
+OF_BODY = ("model", "messages", "stream", "logprobs", "top_logprobs", "response_format")
 IGNORED = frozenset({"keep_alive", "truncate", "shift"})
 
 
@@ -162,7 +166,9 @@ def _request(fields: BodyFields, messages: list[Any], rename: Rename) -> OllamaR
     chat |= {"model": served_name(model), "logprobs": fields.flag("logprobs")}
     chat["top_logprobs"] = fields.whole("top_logprobs", 0)
     for name in fields.unknown(IGNORED):
-        chat.setdefault(name, fields.get(name))  # the chat interface knows it, or refuses or ignores it by name
+        if chat.get(name) is not None:
+            raise bad_request(f"{name} would stand beside {rename(name)}, which says the same; leave it out", name)
+        chat[name] = fields.get(name)  # the chat interface knows it, or refuses or ignores it by name
     return OllamaRequest(
         chat=chat,
         rename=rename,
@@ -186,6 +192,10 @@ def _options(fields: BodyFields) -> dict[str, Any]:
             "options.repeat_last_n",
         )
     for name in options.unknown(RUNNING):
+        if name in OF_BODY:
+            raise bad_request(
+                f"options.{name} is no option; write it beside options, or leave it out", f"options.{name}"
+            )
         values.setdefault(name, options.get(name))
     return values
 

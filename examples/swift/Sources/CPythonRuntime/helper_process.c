@@ -77,21 +77,22 @@ int cpr_helper_start(char *const arguments[], char *const environment[], cpr_hel
     return 0;
 }
 
-int cpr_send(int socket, const void *data, size_t length) {
-    const char *next = data;
+ssize_t cpr_send(int socket, const void *data, size_t length, bool waits) {
+    const char *bytes = data;
 #if defined(MSG_NOSIGNAL)
-    const int flags = MSG_NOSIGNAL;
+    const int flags = MSG_NOSIGNAL | (waits ? 0 : MSG_DONTWAIT);
 #else
-    const int flags = 0;  // SO_NOSIGPIPE is set
+    const int flags = waits ? 0 : MSG_DONTWAIT;  // SO_NOSIGPIPE is set
 #endif
-    while (length > 0) {
-        ssize_t sent = send(socket, next, length, flags);
+    size_t done = 0;
+    while (done < length) {
+        ssize_t sent = send(socket, bytes + done, length - done, flags);
         if (sent == -1 && errno == EINTR) continue;
-        if (sent == -1) return errno;
-        next += sent;
-        length -= (size_t)sent;
+        if (sent == -1 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
+        if (sent == -1) return -1;
+        done += (size_t)sent;
     }
-    return 0;
+    return (ssize_t)done;
 }
 
 void cpr_wait(pid_t process) {

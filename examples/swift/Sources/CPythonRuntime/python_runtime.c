@@ -21,19 +21,28 @@ typedef struct {               // PyStatus, which is returned by value
 } status;
 
 enum {
-    CONFIG_BYTES = 16 * 1024,  // PyConfig takes 424 to 448 bytes in 3.11 to 3.13
+    CONFIG_BYTES = 16 * 1024,  // PyConfig takes 424 to 448 bytes in 3.11 to 3.13; it is not used from 3.14 on
     UTF8_MODE = 7,             // which int of PyPreConfig, on POSIX
     STACK_BYTES = 16 * 1024 * 1024,
     LINE = 512,
 };
 
 static struct {
+    // To start Python up to 3.13
     void (*PyPreConfig_InitIsolatedConfig)(void *);
     status (*Py_PreInitialize)(const void *);
     void (*PyConfig_InitIsolatedConfig)(void *);
     status (*PyConfig_SetBytesArgv)(void *, ssize_t, char *const *);
     status (*Py_InitializeFromConfig)(const void *);
     void (*PyConfig_Clear)(void *);
+    // To start it from 3.14 on (PEP 741)
+    void *(*PyInitConfig_Create)(void);
+    int (*PyInitConfig_SetInt)(void *, const char *, int64_t);
+    int (*PyInitConfig_SetStrList)(void *, const char *, size_t, char *const *);
+    int (*Py_InitializeFromInitConfig)(void *);
+    int (*PyInitConfig_GetError)(void *, const char **);
+    void (*PyInitConfig_Free)(void *);
+    // In all of them
     int (*Py_IsInitialized)(void);
     const char *(*Py_GetVersion)(void);
     void *(*PyEval_SaveThread)(void);
@@ -79,12 +88,21 @@ static bool find_functions(void *library, char *error) {
         snprintf(error, LINE, "%s is no Python 3.11 or later: it has no " #name, state.library); \
         return false;                                                                     \
     }
-    FIND(PyPreConfig_InitIsolatedConfig)
-    FIND(Py_PreInitialize)
-    FIND(PyConfig_InitIsolatedConfig)
-    FIND(PyConfig_SetBytesArgv)
-    FIND(Py_InitializeFromConfig)
-    FIND(PyConfig_Clear)
+    if (dlsym(library, "PyInitConfig_Create")) {
+        FIND(PyInitConfig_Create)
+        FIND(PyInitConfig_SetInt)
+        FIND(PyInitConfig_SetStrList)
+        FIND(Py_InitializeFromInitConfig)
+        FIND(PyInitConfig_GetError)
+        FIND(PyInitConfig_Free)
+    } else {
+        FIND(PyPreConfig_InitIsolatedConfig)
+        FIND(Py_PreInitialize)
+        FIND(PyConfig_InitIsolatedConfig)
+        FIND(PyConfig_SetBytesArgv)
+        FIND(Py_InitializeFromConfig)
+        FIND(PyConfig_Clear)
+    }
     FIND(Py_IsInitialized)
     FIND(Py_GetVersion)
     FIND(PyEval_SaveThread)
@@ -154,20 +172,32 @@ static object *attribute(object *owner, const char *name) {
 
 static object *text(const char *utf8) { return py.PyUnicode_FromStringAndSize(utf8, (ssize_t)strlen(utf8)); }
 
-static bool failed(status result, char *error) {
-    if (result.type == 0) return false;
-    snprintf(error, LINE, "Python does not start: %s", result.message ? result.message : "it asks to exit");
+static bool does_not_start(const char *message, char *error) {
+    snprintf(error, LINE, "Python does not start: %s", message ? message : "it asks to exit");
     return true;
 }
 
+static bool failed(status result, char *error) { return result.type != 0 && does_not_start(result.message, error); }
+
 /// Start the interpreter as isolated as possible: no environment, no signal handlers, UTF-8 whatever the locale says.
 static bool initialise(char *error) {
+    char *arguments[] = {state.program};  // becomes the program's name, by which the environment is found
+    if (py.PyInitConfig_Create) {
+        void *config = py.PyInitConfig_Create();
+        const char *message = "no memory";
+        bool is_wrong = !config || py.PyInitConfig_SetInt(config, "utf8_mode", 1) ||
+                        py.PyInitConfig_SetStrList(config, "argv", 1, arguments) ||
+                        py.Py_InitializeFromInitConfig(config);
+        if (is_wrong && config) py.PyInitConfig_GetError(config, &message);
+        if (is_wrong) does_not_start(message, error);
+        if (config) py.PyInitConfig_Free(config);
+        return !is_wrong;
+    }
     static long long preconfig[CONFIG_BYTES / sizeof(long long)], config[CONFIG_BYTES / sizeof(long long)];
     py.PyPreConfig_InitIsolatedConfig(preconfig);
     ((int *)preconfig)[UTF8_MODE] = 1;
     if (failed(py.Py_PreInitialize(preconfig), error)) return false;
     py.PyConfig_InitIsolatedConfig(config);
-    char *arguments[] = {state.program};  // becomes the program's name, by which the environment is found
     bool is_wrong = failed(py.PyConfig_SetBytesArgv(config, 1, arguments), error) ||
                     failed(py.Py_InitializeFromConfig(config), error);
     py.PyConfig_Clear(config);

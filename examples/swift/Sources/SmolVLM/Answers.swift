@@ -4,7 +4,9 @@ public struct Token: Sendable, Hashable {
     public var text: String
     /// Its number in the vocabulary; nil if the answer ended without one.
     public var id: Int?
+    /// Why the answer ended; nil before its last token.
     public var finishReason: FinishReason?
+    /// What the answer has cost; nil before its last token.
     public var statistics: Statistics?
     /// Natural logarithm of its probability, if `GenerationOptions.logprobs` asks for it.
     public var logprob: Double?
@@ -24,6 +26,7 @@ public enum FinishReason: String, Sendable, Hashable, Codable {
     case stop
     /// As many tokens were generated as may be.
     case length
+    /// It was cancelled: by `Model.cancelAll`, for one.
     case cancelled
 }
 
@@ -37,6 +40,7 @@ public struct Statistics: Sendable, Hashable, Codable {
     public var cachedTokens: Int
     /// Tokens of the answer.
     public var completionTokens: Int
+    /// From the request to the last token.
     public var seconds: Double
 
     private enum CodingKeys: String, CodingKey {
@@ -50,8 +54,9 @@ public struct Statistics: Sendable, Hashable, Codable {
 
 /// The answer about one window of live frames. Times are in seconds.
 public struct Caption: Sendable, Hashable, Codable {
-    /// The window, counted from the first frame.
+    /// Beginning of the window, counted from the first frame.
     public var startS: Double
+    /// End of the window, counted from the first frame.
     public var endS: Double
     public var text: String
     /// Frames that the model saw.

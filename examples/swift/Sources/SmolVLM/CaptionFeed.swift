@@ -7,6 +7,7 @@
         public private(set) var captions: [Caption] = []
         /// Why they ended, if not because they were stopped.
         public private(set) var problem: String?
+        /// Whether there may be more.
         public private(set) var isRunning = false
         private let capacity: Int
         private var task: Task<Void, Never>?

@@ -80,14 +80,15 @@ final class Connection: Sendable {
 
     /// Sends a request; `handler` is called with each event, in order, from another thread.
     func send(_ request: Request, model: Int? = nil, handler: @escaping Handler) {
-        let failure = state.with { state in
-            if state.failure == nil { state.handlers[request.id] = (handler, model) }
-            return state.failure
-        }
-        if let failure {
-            handler(.failed(failure))
-        } else {
-            transport?.send(request)
+        do {
+            let line = try request.line()
+            try state.with { state in
+                if let failure = state.failure { throw failure }
+                state.handlers[request.id] = (handler, model)
+            }
+            transport?.send(line, request.attachments, id: request.id)
+        } catch {
+            handler(.failed((error as? SmolVLMError) ?? .closed))
         }
     }
 
@@ -118,6 +119,7 @@ final class Connection: Sendable {
                     case .event(let event): progress?(event)
                     }
                 }
+                if Task.isCancelled { cancel(request.id) }  // before it was sent, there was nothing to cancel
             }
         } onCancel: {
             cancel(request.id)

@@ -22,7 +22,7 @@ final class ModelReference: Sendable {
         }
         switch source {
         case .demo: break
-        case .folder(let url): fields["model"] = .string(url.path)
+        case .folder(let url): fields["model"] = .string(url.pathOrAddress)
         case .hub(let name, let revision):
             fields["model"] = .string(name)
             fields["revision"] = JSONValue(revision)
@@ -81,8 +81,8 @@ final class Core: Sendable {
     }
 
     private func makeTransport(for connection: Connection) async throws -> any Transport {
-        var variables = environment.variables
-        if options.isOffline { variables["HF_HUB_OFFLINE"] = "1" }
+        var environment = environment
+        if options.isOffline { environment.variables["HF_HUB_OFFLINE"] = "1" }
         let handler: @Sendable (Incoming) -> Void = { [weak self] incoming in
             guard let failure = connection.take(incoming) else { return }
             // First, so that whoever sees the failure and asks again waits for the next connection.
@@ -90,15 +90,14 @@ final class Core: Sendable {
             connection.fail(failure)
         }
         return try await withCheckedThrowingContinuation { continuation in
-            SmolVLM.start("SmolVLM start") { [environment, variables, isolation = options.isolation] in
+            SmolVLM.start("SmolVLM start") { [environment, isolation = options.isolation] in
                 continuation.resume(
                     with: Result {
                         switch isolation {
                         case .helperProcess:
-                            try HelperTransport(environment, variables: variables, handler: handler)
+                            try HelperTransport(environment, handler: handler)
                         case .inProcess(let library):
-                            try InProcessTransport(
-                                environment, library: library, variables: variables, handler: handler)
+                            try InProcessTransport(environment, library: library, handler: handler)
                         }
                     })
             }
@@ -273,10 +272,16 @@ final class Core: Sendable {
     // MARK: Models
 
     /// Loads a model for the first time. Cancelling the task cancels the load.
-    func load(_ model: ModelReference, progress: (@Sendable (Double) -> Void)?) async throws {
+    func load(
+        _ model: ModelReference, progress: (@Sendable (Double) -> Void)?,
+        download: (@Sendable (DownloadProgress) -> Void)?
+    ) async throws {
         let connection = try await connection()
         let loaded = try await connection.call("load", model.fields) { event in
             if let fraction = event.fraction { progress?(fraction) }
+            if let done = event.doneBytes, let total = event.totalBytes {
+                download?(DownloadProgress(doneBytes: done, totalBytes: total))
+            }
         }
         guard let number = loaded.id else { return }
         state.with { state in

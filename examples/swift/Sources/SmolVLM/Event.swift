@@ -14,6 +14,8 @@ struct Event: Sendable, Decodable {
     // progress
     var what: String?
     var fraction: Double?
+    var doneBytes: Int?
+    var totalBytes: Int?
     // token
     var text: String?
     var tokenID: Int?
@@ -34,6 +36,8 @@ struct Event: Sendable, Decodable {
     private enum CodingKeys: String, CodingKey {
         case event, id, `protocol`, versions, device, what, fraction, text, statistics, logprob, caption, result, kind
         case type, message, level
+        case doneBytes = "done_bytes"
+        case totalBytes = "total_bytes"
         case tokenID = "token_id"
         case finishReason = "finish_reason"
         case topLogprobs = "top_logprobs"

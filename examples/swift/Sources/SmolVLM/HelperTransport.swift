@@ -7,6 +7,7 @@ final class HelperTransport: Transport {
         var isOpen = true  // whether the socket may be used
         var isReaped = false  // whether the process's number may be another's
         var printed = ""
+        var queued = 0  // bodies that are on `queue`
     }
 
     /// Finds the package before its output is the wire's alone, so that a missing one is told in the wire's own words.
@@ -25,22 +26,19 @@ final class HelperTransport: Transport {
         """
     private static let keptOutput = 2000
 
-    let queue = DispatchQueue(label: "SmolVLM helper")
+    private let queue = DispatchQueue(label: "SmolVLM helper")
     let processIdentifier: pid_t
     private let socket: Int32
     private let state = Locked(State())
     private let handler: @Sendable (Incoming) -> Void
 
     /// Starts a helper. `handler` is called from its threads.
-    init(
-        _ environment: PythonEnvironment, variables: [String: String],
-        handler: @escaping @Sendable (Incoming) -> Void
-    ) throws {
+    init(_ environment: PythonEnvironment, handler: @escaping @Sendable (Incoming) -> Void) throws {
         try environment.checkExecutable()
         let arguments =
             [environment.executable.path, "-I", "-X", "utf8", "-c", Self.bootstrap]
             + environment.extraSearchPaths.map(\.path)
-        let helper = try startProcess(arguments, variables: variables)
+        let helper = try startProcess(arguments, variables: environment.variables)
         processIdentifier = helper.process
         socket = helper.socket
         self.handler = handler
@@ -67,18 +65,28 @@ final class HelperTransport: Transport {
             readers.wait()
             handler(.ended(status: status, lastOutput: lastOutput))
             state.with { $0.isOpen = false }
-            queue.async { [socket] in close(socket) }
+            enqueue { [socket] in close(socket) }
         }
     }
 
-    func send(_ request: Request) {
+    func enqueue(_ body: @escaping @Sendable () -> Void) {
+        state.with { enqueue(body, &$0) }
+    }
+
+    private func enqueue(_ body: @escaping @Sendable () -> Void, _ state: inout State) {
+        state.queued += 1
         queue.async { [self] in
-            write([request.line(describesAttachments: true), newline] + request.attachments)
+            body()
+            self.state.with { $0.queued -= 1 }
         }
+    }
+
+    func send(_ line: Data, _ attachments: [Data], id _: Int) {
+        write([line + Data("\n".utf8)] + attachments)
     }
 
     func cancel(_ id: Int) {
-        queue.async { [self] in write([Data("{\"request\":\"cancel\",\"id\":\(id)}\n".utf8)]) }
+        write([Data("{\"request\":\"cancel\",\"id\":\(id)}\n".utf8)])
     }
 
     func push(_ pixels: Pixels, seconds: Double, source: Int) -> Bool {
@@ -88,7 +96,7 @@ final class HelperTransport: Transport {
             "attachments":[\(pixels.data.count)]}
 
             """
-        return write([Data(line.utf8), pixels.data])
+        return writeAll([Data(line.utf8), pixels.data])
     }
 
     func stop() {
@@ -104,15 +112,30 @@ final class HelperTransport: Transport {
         }
     }
 
-    private let newline = Data("\n".utf8)
-
-    /// Writes all of it, unless the helper has gone, which its end tells.
-    @discardableResult
-    private func write(_ pieces: [Data]) -> Bool {
-        guard state.with({ $0.isOpen }) else { return false }
-        return pieces.allSatisfy { piece in
-            piece.withUnsafeBytes { cpr_send(socket, $0.baseAddress, $0.count) } == 0
+    /// Writes what the socket takes at once, which spares most requests the way over another thread, and leaves the rest
+    /// to `queue`. What is already there goes first.
+    private func write(_ pieces: [Data]) {
+        state.with { state in
+            guard state.isOpen else { return }
+            var rest = pieces[...]
+            while state.queued == 0, let piece = rest.first {
+                let sent = send(piece, waits: false)
+                guard sent >= 0 else { return }
+                rest = sent < piece.count ? [piece.dropFirst(sent)] + rest.dropFirst() : rest.dropFirst()
+                if sent < piece.count { break }
+            }
+            if !rest.isEmpty { enqueue({ [self, rest] in _ = writeAll(rest) }, &state) }
         }
+    }
+
+    /// Waits until all of it is written. False if the helper has gone, which its end tells.
+    private func writeAll(_ pieces: some Sequence<Data>) -> Bool {
+        guard state.with({ $0.isOpen }) else { return false }
+        return pieces.allSatisfy { send($0, waits: true) == $0.count }
+    }
+
+    private func send(_ data: Data, waits: Bool) -> Int {
+        data.withUnsafeBytes { cpr_send(socket, $0.baseAddress, $0.count, waits) }
     }
 
     private func killUnlessEnded(after seconds: DispatchTimeInterval) {

@@ -10,16 +10,15 @@ final class InProcessTransport: Transport {
     }
 
     private static let host = Locked(Host())
-    private static let sharedQueue = DispatchQueue(label: "SmolVLM Python")
+    private static let queue = DispatchQueue(label: "SmolVLM Python")
 
-    let queue = InProcessTransport.sharedQueue
     private let number = nextRequestID()
 
     /// Starts Python, if it is not there yet. Waits for it, so on a thread of its own only.
     ///
     /// - Throws: `SmolVLMError.incompatible` if it was started with another environment.
     init(
-        _ environment: PythonEnvironment, library: String?, variables: [String: String],
+        _ environment: PythonEnvironment, library: URL?,
         handler: @escaping @Sendable (Incoming) -> Void
     ) throws {
         let first = Self.host.with { host in
@@ -28,12 +27,12 @@ final class InProcessTransport: Transport {
         }
         guard first == environment else {
             throw SmolVLMError.incompatible(
-                found: "Python of \(first?.executable.path ?? "none") in this process",
-                needed: environment.executable.path)
+                found: "Python of \(first?.executable.path ?? "none") in this process, which starts once",
+                needed: "\(environment.executable.path), its search paths, variables and isOffline as they were then")
         }
         do {
-            let path = try library ?? Self.library(of: environment)
-            for (name, value) in variables { setenv(name, value, 1) }
+            let path = try library?.path ?? Self.library(of: environment)
+            for (name, value) in environment.variables { setenv(name, value, 1) }
             try Self.startPython(library: path, environment)
         } catch {
             if cpr_python_is_started() == 0 { Self.host.with { $0.environment = nil } }
@@ -42,12 +41,15 @@ final class InProcessTransport: Transport {
         Self.host.with { $0.listeners[number] = handler }
     }
 
-    func send(_ request: Request) {
-        queue.async {
-            let line = request.line(describesAttachments: false)
+    func enqueue(_ body: @escaping @Sendable () -> Void) {
+        Self.queue.async(execute: body)
+    }
+
+    func send(_ line: Data, _ attachments: [Data], id: Int) {
+        enqueue {
             var error = [CChar](repeating: 0, count: 512)
-            let count = request.attachments.count
-            let parts = request.attachments.map { $0 as NSData }  // whose bytes stay where they are
+            let count = attachments.count
+            let parts = attachments.map { $0 as NSData }  // whose bytes stay where they are
             let bytes = parts.map { cpr_bytes(data: $0.bytes, length: $0.length) }
             let result = line.withUnsafeBytes { buffer in
                 withExtendedLifetime(parts) {
@@ -57,13 +59,13 @@ final class InProcessTransport: Transport {
             }
             if result != 0 {
                 let text = error.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
-                Self.tell(.event(Self.failure(of: request.id, text)))
+                Self.tell(.event(Self.failure(of: id, text)))
             }
         }
     }
 
     func cancel(_ id: Int) {
-        queue.async { cpr_python_cancel(Int64(id)) }
+        enqueue { cpr_python_cancel(Int64(id)) }
     }
 
     func push(_ pixels: Pixels, seconds: Double, source: Int) -> Bool {

@@ -15,11 +15,13 @@ public enum ImageInput: Sendable, Hashable {
     case file(URL)
     /// The bytes of such a file.
     case encoded(Data)
+    /// Uncompressed pixels, as a camera or a renderer has them.
     case pixels(Pixels)
 }
 
 /// A video to ask about.
 public enum VideoInput: Sendable, Hashable {
+    /// A file that FFmpeg's libraries read: MP4, MOV, WebM, ...
     case file(URL)
     /// Frames that the app has decoded, when each is shown, and the length of the video, in seconds.
     case frames([Pixels], times: [Double], duration: Double)
@@ -37,6 +39,7 @@ public struct Pixels: Sendable, Hashable {
     public let data: Data
     public let width: Int
     public let height: Int
+    /// From the beginning of one row to that of the next.
     public let bytesPerRow: Int
     public let format: Format
 
@@ -69,6 +72,11 @@ public struct Pixels: Sendable, Hashable {
     }
 }
 
+extension URL {
+    /// What Python is given: the path of a file. Another address is not fetched, but named by the error that follows.
+    var pathOrAddress: String { isFileURL ? path : absoluteString }
+}
+
 /// The bytes that go with a request.
 struct Attachments {
     var data: [Data] = []
@@ -86,7 +94,7 @@ struct Attachments {
         .array(
             images.map {
                 switch $0 {
-                case .file(let url): ["path": .string(url.path)]
+                case .file(let url): ["path": .string(url.pathOrAddress)]
                 case .encoded(let bytes): ["attachment": add(bytes)]
                 case .pixels(let pixels): add(pixels)
                 }
@@ -97,7 +105,7 @@ struct Attachments {
         .array(
             videos.map {
                 switch $0 {
-                case .file(let url): ["path": .string(url.path)]
+                case .file(let url): ["path": .string(url.pathOrAddress)]
                 case .frames(let frames, let times, let duration):
                     [
                         "frames": .array(frames.map { add($0) }), "times_s": .array(times.map { .number($0) }),

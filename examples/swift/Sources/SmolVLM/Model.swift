@@ -59,7 +59,7 @@ public struct Model: Sendable {
 
     /// Goes on with a conversation that was saved.
     public func loadSession(from file: URL) async throws -> Session {
-        try await session("session.load", ["path": .string(file.path)])
+        try await session("session.load", ["path": .string(file.pathOrAddress)])
     }
 
     /// Builds kernels and pages weights in, so that the first answer is as quick as the others.

@@ -6,9 +6,13 @@ public struct GenerationOptions: Sendable, Hashable {
     public var maxTokens: Int?
     /// 0 takes the likeliest token.
     public var temperature: Double?
+    /// Choose among the likeliest tokens that have this probability together.
     public var topP: Double?
+    /// Choose among so many of the likeliest tokens.
     public var topK: Int?
+    /// Choose among tokens of at least this share of the likeliest one's probability.
     public var minP: Double?
+    /// Above 1 makes tokens that are there already less likely.
     public var repetitionPenalty: Double?
     /// Fixes the random choices.
     public var seed: Int?
@@ -33,6 +37,7 @@ public struct GenerationOptions: Sendable, Hashable {
     /// Any other option, by its name in Python, such as `prompt_lookup_tokens`.
     public var others: [String: JSONValue]
 
+    /// What is left out is as Python has it.
     public init(
         maxTokens: Int? = nil, temperature: Double? = nil, topP: Double? = nil, topK: Int? = nil,
         minP: Double? = nil, repetitionPenalty: Double? = nil, seed: Int? = nil, stop: [String] = [],
@@ -92,6 +97,7 @@ public struct CaptionOptions: Sendable, Hashable {
     /// How each caption is made. Of what concerns videos, `framesPerSecond` and `maxFrames` are used.
     public var generation: GenerationOptions
 
+    /// Windows of ten seconds, one after the other, unless told otherwise.
     public init(window: Double = 10, interval: Double? = nil, generation: GenerationOptions = .init()) {
         self.window = window
         self.interval = interval

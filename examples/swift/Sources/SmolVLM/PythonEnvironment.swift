@@ -16,23 +16,27 @@ public struct PythonEnvironment: Sendable, Hashable {
         self.variables = variables
     }
 
-    /// The Python that `MLX_SMOLVLM_PYTHON` names, that of the app's resources (`python/bin/python3`), or that of
-    /// `.venv` in the current folder.
+    /// The Python that `MLX_SMOLVLM_PYTHON` names; else that of the app's resources (`python/bin/python3`, with the
+    /// packages in `packages`), or of `.venv` in the current folder.
     ///
     /// - Throws: `SmolVLMError.pythonNotFound` with all places where there is none.
     public static func discovered() throws -> Self {
-        var tried: [String] = []
-        let current = URL(fileURLWithPath: FileManager.default.currentDirectoryPath)
-        let places = [
-            ProcessInfo.processInfo.environment["MLX_SMOLVLM_PYTHON"].map { URL(fileURLWithPath: $0) },
-            Bundle.main.resourceURL?.appendingPathComponent("python/bin/python3"),
-            current.appendingPathComponent(".venv/bin/python"),
-        ]
-        for place in places.compactMap({ $0 }) {
-            if FileManager.default.isExecutableFile(atPath: place.path) { return Self(executable: place) }
-            tried.append(place.path)
+        try discovered(
+            named: ProcessInfo.processInfo.environment["MLX_SMOLVLM_PYTHON"], resources: Bundle.main.resourceURL,
+            current: URL(fileURLWithPath: FileManager.default.currentDirectoryPath))
+    }
+
+    static func discovered(named name: String?, resources: URL?, current: URL) throws -> Self {
+        var places = [Self(executable: current.appendingPathComponent(".venv/bin/python"))]
+        if let resources {
+            let packages = resources.appendingPathComponent("packages")
+            let hasPackages = FileManager.default.fileExists(atPath: packages.path)
+            let bundled = resources.appendingPathComponent("python/bin/python3")
+            places.insert(Self(executable: bundled, extraSearchPaths: hasPackages ? [packages] : []), at: 0)
         }
-        throw SmolVLMError.pythonNotFound(tried: tried)
+        if let name { places = [Self(executable: URL(fileURLWithPath: name))] }
+        if let found = places.first(where: { (try? $0.checkExecutable()) != nil }) { return found }
+        throw SmolVLMError.pythonNotFound(tried: places.map(\.executable.path))
     }
 
     func checkExecutable() throws {

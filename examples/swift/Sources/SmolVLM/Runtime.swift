@@ -41,13 +41,14 @@ public final class Runtime: Sendable {
     /// - Parameters:
     ///   - adapters: used with it from now on; load the model again for others, or for none.
     ///   - dtype: nil is bfloat16 on a GPU and float32 on a CPU.
-    ///   - progress: called with the share that is done, from 0 to 1, where it is known.
+    ///   - progress: called with the share of the download that is done, from 0 to 1.
+    ///   - download: called with the bytes of the download, where there is one.
     public func loadModel(
         _ source: ModelSource, adapters: [AdapterSource] = [], dtype: DType? = nil,
-        progress: (@Sendable (Double) -> Void)? = nil
+        progress: (@Sendable (Double) -> Void)? = nil, download: (@Sendable (DownloadProgress) -> Void)? = nil
     ) async throws -> Model {
         let reference = ModelReference(source: source, dtype: dtype, adapters: adapters)
-        try await core.load(reference, progress: progress)
+        try await core.load(reference, progress: progress, download: download)
         return Model(core: core, reference: reference)
     }
 

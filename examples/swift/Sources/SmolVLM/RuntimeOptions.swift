@@ -7,7 +7,7 @@ public enum Isolation: Sendable, Hashable {
     /// In the app's process. A crash of MLX takes the app; Python starts once and stays until the app ends.
     ///
     /// - Parameter library: libpython, or the binary of a Python framework; nil asks the interpreter for its own.
-    case inProcess(library: String? = nil)
+    case inProcess(library: URL? = nil)
 }
 
 /// How the runtime behaves.
@@ -80,6 +80,14 @@ public enum ModelSource: Sendable, Hashable {
     case folder(URL)
     /// A repository of the Hugging Face Hub, downloaded on first use.
     case hub(String, revision: String? = nil)
+}
+
+/// How far a download is.
+public struct DownloadProgress: Sendable, Hashable {
+    /// Bytes that are there, those of an earlier try included.
+    public var doneBytes: Int
+    /// Bytes in all, of the files that have begun: it grows in the first moments.
+    public var totalBytes: Int
 }
 
 /// An adapter (LoRA, DoRA; of PEFT, mlx-lm or mlx-vlm) to use with a model, without merging.

@@ -69,7 +69,7 @@ public actor Session {
 
     /// Writes the conversation, and what the model has read of it, into a file.
     public func save(to file: URL) async throws {
-        _ = try await call("session.save", ["path": .string(file.path)])
+        _ = try await call("session.save", ["path": .string(file.pathOrAddress)])
     }
 
     private func tokens(

@@ -10,9 +10,12 @@ public enum SmolVLMError: Error, Sendable, Equatable, LocalizedError {
     case incompatible(found: String, needed: String)
     /// A request cannot be answered as it is: options out of range, an image that cannot be read, too long a prompt.
     case invalidRequest(String)
+    /// There is no such image, video, model or session.
     case fileNotFound(String)
     /// A download failed.
     case network(String)
+    /// MLX or Python has no memory for it. If the GPU is lost with it, the helper is started again; in process, only the app
+    /// can be.
     case outOfMemory(String)
     /// The helper process has ended: its exit status, or minus the signal that ended it, and what it printed last.
     case helperEnded(status: Int32, lastOutput: String)
@@ -32,7 +35,8 @@ public enum SmolVLMError: Error, Sendable, Equatable, LocalizedError {
         case .invalidRequest(let message), .fileNotFound(let message), .network(let message), .outOfMemory(let message):
             message
         case .helperEnded(let status, let lastOutput):
-            "the helper process ended with status \(status)\(lastOutput.isEmpty ? "" : ": \(lastOutput)")"
+            "the helper process ended \(status < 0 ? "by signal \(-status)" : "with status \(status)")"
+                + (lastOutput.isEmpty ? "" : ": \(lastOutput)")
         case .python(let kind, let message):
             "\(kind): \(message)"
         case .closed:

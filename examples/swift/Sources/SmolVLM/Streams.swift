@@ -116,7 +116,7 @@ final class FramePump: Sendable {
     /// Hands over what waits.
     func run() {
         guard let (connection, source) = state.with({ $0.place }), let transport = connection.transport else { return }
-        transport.queue.async { [self] in
+        transport.enqueue { [self] in
             while let (pixels, seconds) = frames.take() {
                 _ = transport.push(pixels, seconds: seconds, source: source)
             }

@@ -8,20 +8,36 @@ struct Request: Sendable {
     var fields: [String: JSONValue]
     var attachments: [Data] = []
 
-    /// One line of JSON.
-    func line(describesAttachments: Bool) -> Data {
+    private static let maxLine = 1 << 20
+    private static let maxAttachments = 256
+    private static let maxAttachment = 64 << 20
+
+    /// One line of JSON, without its end.
+    ///
+    /// - Throws: `SmolVLMError.invalidRequest` for what is larger than the helper reads.
+    func line() throws -> Data {
         var object = fields
         object["request"] = .string(name)
         object["id"] = .integer(id)
-        if describesAttachments, !attachments.isEmpty {
-            object["attachments"] = .array(attachments.map { .integer($0.count) })
-        }
+        if !attachments.isEmpty { object["attachments"] = .array(attachments.map { .integer($0.count) }) }
         let encoder = JSONEncoder()
         encoder.outputFormatting = .withoutEscapingSlashes
         // Only numbers that are not finite cannot be encoded, and Python refuses null by name.
         encoder.nonConformingFloatEncodingStrategy = .convertToString(
             positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
-        return (try? encoder.encode(JSONValue.object(object))) ?? Data("{}".utf8)
+        let line = (try? encoder.encode(JSONValue.object(object))) ?? Data("{}".utf8)
+        if line.count > Self.maxLine {
+            throw SmolVLMError.invalidRequest("the request has \(line.count) bytes of text, expected at most 1 MiB")
+        }
+        if attachments.count > Self.maxAttachments {
+            throw SmolVLMError.invalidRequest(
+                "the request has \(attachments.count) images and frames, expected at most \(Self.maxAttachments); "
+                    + "pass files, or fewer of them")
+        }
+        if let size = attachments.map(\.count).max(), size > Self.maxAttachment {
+            throw SmolVLMError.invalidRequest("an image has \(size) bytes, expected at most 64 MiB")
+        }
+        return line
     }
 }
 
@@ -37,11 +53,11 @@ enum Incoming: Sendable {
 
 /// The way to an engine of Python. No method waits, but for `push`.
 protocol Transport: AnyObject, Sendable {
-    /// Runs what concerns Python, in order, and never on the main actor or the threads of tasks.
-    var queue: DispatchQueue { get }
-    func send(_ request: Request)
+    /// Runs what may wait for Python, in order, and never on the main actor or the threads of tasks.
+    func enqueue(_ body: @escaping @Sendable () -> Void)
+    func send(_ line: Data, _ attachments: [Data], id: Int)
     func cancel(_ id: Int)
-    /// Hands over a frame; on `queue` only. Returns whether more are wanted.
+    /// Hands over a frame; within `enqueue` only. Returns whether more are wanted.
     func push(_ pixels: Pixels, seconds: Double, source: Int) -> Bool
     /// Ends it, if it is this runtime's own.
     func stop()

@@ -86,7 +86,12 @@ if command != "chat", files.isEmpty || question.isEmpty { fail(usage) }
 
 do {
     let runtime = try await Runtime.start(.discovered(), options: options)
-    let model = try await runtime.loadModel(source)
+    let model = try await runtime.loadModel(
+        source,
+        download: {
+            let megabytes = "\($0.doneBytes / 1_000_000) of \($0.totalBytes / 1_000_000) MB"
+            FileHandle.standardError.write(Data("downloading: \(megabytes)\n".utf8))
+        })
     try await run(model, command, files, question)
     await runtime.shutDown()
 } catch {

@@ -67,14 +67,11 @@ extension AllTests {
             let (runtime, other) = try await another(place, model)
             let again = try await other.loadSession(from: file)
             for talk in [session, again] {
-                var statistics: Statistics?
-                var answer = ""
-                for try await token in await talk.respond(to: color) {
-                    answer += token.text
-                    statistics = token.statistics ?? statistics
-                }
-                let seen = try #require(statistics)
-                #expect(try answer == Reference.answer("follow").text)
+                var answer: [Token] = []
+                for try await token in await talk.respond(to: color) { answer.append(token) }
+                let seen = try #require(answer.last?.statistics)
+                #expect(try answer.compactMap(\.id) == Reference.answer("follow").ids)
+                #expect(try answer.map(\.text).joined() == Reference.answer("follow").text)
                 #expect(seen.promptTokens - seen.cachedTokens < 24)
                 #expect(try await talk.turns.map(\.question) == [way, color])
             }
@@ -100,6 +97,9 @@ extension AllTests {
                 model.respond(to: color, images: [.encoded(damaged)]),
                 model.respond(to: ""),
                 model.respond(to: String(repeating: "word ", count: 3000)),
+                model.respond(to: String(repeating: "x", count: 2 << 20)),
+                model.respond(to: color, images: [ImageInput](repeating: .encoded(damaged), count: 257)),
+                model.respond(to: color, images: [.encoded(Data(count: (64 << 20) + 1))]),
                 model.respond(to: color, options: .init(temperature: -1)),
                 model.respond(to: color, options: .init(temperature: .nan)),
                 model.respond(to: color, options: .init(others: ["tempreature": 1])),
@@ -116,6 +116,9 @@ extension AllTests {
                 Issue.record("\(String(describing: missing))")
                 return
             }
+            let address = try #require(URL(string: "https://example.com/a.png"))
+            let unfetched = await failure(model.respond(to: color, images: [.file(address)]))
+            #expect(unfetched?.localizedDescription.contains("example.com") == true)
             #expect(throws: SmolVLMError.self) {
                 try Pixels(Data(count: 8), width: 3, height: 1, bytesPerRow: 8, format: .rgb)
             }

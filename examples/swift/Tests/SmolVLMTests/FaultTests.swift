@@ -17,7 +17,8 @@ extension AllTests {
             let python = try await process(of: model)
             let error = try #require(await failure(model.respond(to: color, images: [image(fault)])))
             switch (fault, error) {
-            case ("raise", .python("RuntimeError", _)), ("exit", .python("SystemExit", _)): break
+            case ("raise", .python("RuntimeError", "a fault of a test")): break
+            case ("exit", .python("RuntimeError", "a thread ended with SystemExit 3")): break
             case ("recurse", .python("RecursionError", _)), ("memory", .outOfMemory): break
             case ("print", .invalidRequest): break
             default: Issue.record("\(fault) became \(error)")

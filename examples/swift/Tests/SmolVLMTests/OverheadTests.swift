@@ -21,7 +21,7 @@ extension AllTests {
             }
             let pixels = try frame(1, width: 1280, height: 720)
             let frames: [Duration] = await withCheckedContinuation { continuation in
-                transport.queue.async {
+                transport.enqueue {
                     let times = (0..<20).map { number in
                         ContinuousClock().measure { _ = transport.push(pixels, seconds: Double(number), source: -1) }
                     }
@@ -33,13 +33,20 @@ extension AllTests {
             if place == .inProcess {
                 native = (0..<rounds).map { _ in ContinuousClock().measure { cpr_python_cancel(-1) } }
             }
-            let (call, push) = (median(calls), median(frames))
-            print("\(place): a call \(call), a frame of 1280 x 720 \(push), Python alone \(median(native))")
-            #expect(call < .milliseconds(20) && push < .milliseconds(200))
+            print("\(place): call \(told(calls)), frame of 1280 x 720 \(told(frames)), Python alone \(told(native))")
+            #expect(share(0.1, of: calls) < .milliseconds(1) && share(0.1, of: frames) < .milliseconds(100))
         }
 
-        private func median(_ times: [Duration]) -> Duration {
-            times.isEmpty ? .zero : times.sorted()[times.count / 2]
+        /// How long this share of calls takes at most. The quickest tenth shows the cost where other programs are busy.
+        private func share(_ part: Double, of times: [Duration]) -> Duration {
+            times.isEmpty ? .zero : times.sorted()[Int(Double(times.count) * part)]
+        }
+
+        private func told(_ times: [Duration]) -> String {
+            func microseconds(_ part: Double) -> Int {
+                Int(share(part, of: times) / .nanoseconds(100)) / 10
+            }
+            return "\(microseconds(0.5)) us (quickest tenth \(microseconds(0.1)))"
         }
     }
 }

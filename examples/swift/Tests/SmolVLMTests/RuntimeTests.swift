@@ -135,11 +135,39 @@ extension AllTests {
         @Test func aSecondPythonInThisProcessIsRefused() async throws {
             _ = try await Shared.shared.pair(.inProcess)
             let other = PythonEnvironment(executable: environment.executable)
-            let error = await start(other, .init(isolation: .inProcess()))
-            guard case .incompatible = error else {
-                Issue.record("\(String(describing: error))")
-                return
+            for error in [
+                await start(other, .init(isolation: .inProcess())),
+                await start(environment, .init(isolation: .inProcess(), isOffline: true)),
+            ] {
+                guard case .incompatible = error else {
+                    Issue.record("\(String(describing: error))")
+                    return
+                }
             }
+        }
+
+        @Test func aPythonIsDiscoveredWhereItIsNamedOrBundled() throws {
+            let folder = FileManager.default.temporaryDirectory.appendingPathComponent("smolvlm-\(UUID())")
+            defer { try? FileManager.default.removeItem(at: folder) }
+            func find(_ name: String? = nil) throws -> PythonEnvironment {
+                try .discovered(named: name, resources: folder, current: folder)
+            }
+            func make(_ path: String) throws -> URL {
+                let file = folder.appendingPathComponent(path)
+                let parent = file.deletingLastPathComponent()
+                try FileManager.default.createDirectory(at: parent, withIntermediateDirectories: true)
+                try Data().write(to: file)
+                try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: file.path)
+                return file
+            }
+            #expect(throws: SmolVLMError.self) { try find() }
+            let own = try make(".venv/bin/python")
+            #expect(try find() == PythonEnvironment(executable: own))
+            let bundled = try make("python/bin/python3")
+            let packages = try make("packages/a.py").deletingLastPathComponent()
+            #expect(try find() == PythonEnvironment(executable: bundled, extraSearchPaths: [packages]))
+            #expect(try find(own.path) == PythonEnvironment(executable: own))
+            #expect(throws: SmolVLMError.pythonNotFound(tried: ["/no/such"])) { try find("/no/such") }
         }
 
         @Test(arguments: Place.allCases) func afterShuttingDownEverythingIsClosed(_ place: Place) async throws {
@@ -164,6 +192,31 @@ extension AllTests {
             }
             let helper = try await helperOfADroppedRuntime()
             #expect(await eventually { !isAlive(helper) })
+        }
+
+        @Test func aDownloadTellsItsBytes() async throws {
+            let folder = demo.appendingPathComponent("model")
+            let hub = try FakeHub(folder)
+            defer { hub.stop() }
+            let cache = FileManager.default.temporaryDirectory.appendingPathComponent("smolvlm-\(UUID())")
+            defer { try? FileManager.default.removeItem(at: cache) }
+            var environment = environment
+            environment.variables = [
+                "HF_ENDPOINT": hub.address, "HF_HOME": cache.path, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1",
+            ]
+            let runtime = try await Runtime.start(environment)
+            let seen = Locked<(shares: [Double], downloads: [DownloadProgress])>(([], []))
+            let model = try await runtime.loadModel(
+                .hub("owner/name"), progress: { share in seen.with { $0.shares.append(share) } },
+                download: { download in seen.with { $0.downloads.append(download) } })
+            let (shares, downloads) = seen.with { $0 }
+            #expect(shares == downloads.map { Double($0.doneBytes) / Double($0.totalBytes) })
+            let files = try FileManager.default.contentsOfDirectory(
+                at: folder, includingPropertiesForKeys: [.fileSizeKey])
+            let size = try files.reduce(0) { $0 + (try $1.resourceValues(forKeys: [.fileSizeKey]).fileSize ?? 0) }
+            #expect(downloads.last == DownloadProgress(doneBytes: size, totalBytes: size))
+            #expect(try await read(model.respond(to: color, images: [.file(picture)])) == Reference.answer("picture"))
+            await runtime.shutDown()
         }
 
         @Test func loadingTellsAndRefuses() async throws {

@@ -88,6 +88,26 @@ struct Reference: Sendable {
     }
 }
 
+/// A Hub on this machine, which has the files of a folder as the repository owner/name.
+final class FakeHub {
+    let address: String
+    private let process = Process()
+
+    init(_ folder: URL) throws {
+        process.executableURL = python
+        process.arguments = [checkout.appendingPathComponent("tests/support/fake_hub.py").path, folder.path]
+        let output = Pipe()
+        process.standardOutput = output
+        try process.run()
+        address = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
+            .trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+
+    func stop() {
+        kill(process.processIdentifier, SIGKILL)  // Foundation's processes may inherit that they ignore SIGTERM
+    }
+}
+
 func read(_ stream: some AsyncSequence<Token, any Error>) async throws -> Answer {
     var answer = Answer(text: "", ids: [])
     for try await token in stream {

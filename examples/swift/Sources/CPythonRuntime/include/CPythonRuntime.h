@@ -2,6 +2,7 @@
 #ifndef CPYTHON_RUNTIME_H
 #define CPYTHON_RUNTIME_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -30,8 +31,9 @@ typedef struct {
 /// Returns 0, or errno.
 int cpr_helper_start(char *const arguments[], char *const environment[], cpr_helper *helper);
 
-/// Write all of it. Never raises SIGPIPE. Returns 0, or errno.
-int cpr_send(int socket, const void *data, size_t length);
+/// Write all of it; or, if it must not wait, what the socket takes at once. Never raises SIGPIPE.
+/// Returns how many bytes were written, or -1 if nobody reads any more.
+ssize_t cpr_send(int socket, const void *data, size_t length, bool waits);
 
 /// Wait for the end of a process, whose number stays its own until `cpr_reap`.
 void cpr_wait(pid_t process);

@@ -1,0 +1,1 @@
+"""Files of data sets are read: questions, options, answers, and where images lie."""

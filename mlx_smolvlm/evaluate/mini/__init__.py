@@ -1,0 +1,1 @@
+"""The mini suite: a benchmark that is drawn on the spot."""

@@ -1,0 +1,1 @@
+"""Runs: their folder, lines, summary, report, and the comparison of two."""

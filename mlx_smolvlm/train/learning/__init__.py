@@ -1,0 +1,1 @@
+"""What is trained, its losses and gradients, and the steps of the optimizer."""

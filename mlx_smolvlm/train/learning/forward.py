@@ -1,0 +1,188 @@
+"""Examples -> the losses of their trained tokens, with gradients.
+
+Rows stand one behind the other without padding: to the decoder they are one sequence, positions begin anew with each
+row, and attention takes row by row. The head reads the trained positions alone, in chunks.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import mlx.core as mx
+import numpy as np
+
+from ...model.caches.kv_cache import KVCache
+from ...model.smolvlm import SmolVLM
+from .low_rank import Noise
+from .trainable import Trainable
+
+HEAD_CHUNK = 512  # trained tokens whose logits are held at a time
+TILES_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows that are computed together.
+
+    Attributes:
+        names: of the rows, by which dropout is chosen.
+        input_ids: (num_tokens,) int32, of all rows.
+        lengths: tokens of each row.
+        predicted: (num_trained,) int32, the places in `input_ids` of tokens that count in the loss.
+        tiles: (num_tiles, tile_size, tile_size, 3) uint8 of all rows, where the encoder or the connector is trained.
+        tile_counts: of each row.
+        features: (num_image_tokens, hidden_size) of all rows, where they are known.
+        reference: (num_pairs,) float32, for rows that are compared by two: see `preferences.py`.
+    """
+
+    names: Sequence[str]
+    input_ids: np.ndarray
+    lengths: Sequence[int]
+    predicted: np.ndarray
+    tiles: np.ndarray | None = None
+    tile_counts: Sequence[int] = ()
+    features: mx.array | None = None
+    reference: mx.array | None = None
+
+    @property
+    def num_losses(self) -> int:
+        """Over how many losses the mean is: trained tokens, or pairs."""
+        return len(self.predicted) if self.reference is None else len(self.lengths) // 2
+
+
+class RowsSideBySide(KVCache):
+    """What one layer of the decoder sees of rows that stand one behind the other: each its own tokens."""
+
+    def __init__(self, lengths: Sequence[int]):
+        super().__init__()
+        self._lengths = lengths
+        self._ends = np.cumsum(lengths).tolist()
+
+    def positions(self, num_tokens: int) -> np.ndarray:
+        """Within the rows, (num_tokens,) int32."""
+        return np.concatenate([np.arange(length, dtype=np.int32) for length in self._lengths])
+
+    def attend(self, queries: mx.array, keys_values: mx.array, scale: float) -> mx.array:
+        """As `KVCache.attend`, row by row; nothing is kept."""
+        keys, values = mx.split(keys_values, 2, 1)
+        rows = zip(*(mx.split(x, self._ends[:-1], axis=2) for x in (queries, keys, values)), strict=True)
+        attend = mx.fast.scaled_dot_product_attention
+        return mx.concatenate([attend(q, k, v, scale=scale, mask="causal") for q, k, v in rows], axis=2)
+
+
+Block = Callable[[mx.array], mx.array]
+Wrap = Callable[[str, Block], Block]
+
+
+def token_losses(trainable: Trainable, batch: MicroBatch, checkpoint: bool = False) -> mx.array:
+    """Cross entropies of the trained tokens, (num_trained,) float32.
+
+    Args:
+        trainable: the model.
+        batch: the rows.
+        checkpoint: compute what is within a layer again for its gradient, rather than keep it.
+    """
+    model = trainable.model
+    wrap = _checkpointed(trainable) if checkpoint else _as_it_is
+    features = batch.features
+    if features is None and batch.tiles is not None:
+        features = _encode(trainable, batch, wrap)
+    trainable.noise.tokens = list(zip(batch.names, batch.lengths, strict=True))
+    x = model.input_embeddings(batch.input_ids, features)
+    layer_cache = RowsSideBySide(batch.lengths)
+    decoder = model.language_model
+    step = decoder.step(x, [layer_cache])
+    for number, layer in enumerate(decoder.layers):
+        x = wrap(f"language_model.layers.{number}", partial(layer, cache=layer_cache, step=step))(x)
+    hidden = step.normalize(decoder["norm"], x[:, mx.array(batch.predicted - 1)])[0]
+    return _cross_entropies(trainable, hidden, batch.input_ids[batch.predicted])
+
+
+def _encode(trainable: Trainable, batch: MicroBatch, wrap: Wrap) -> mx.array:
+    """Image features of all tiles, some tiles at a time."""
+    model, noise = trainable.model, trainable.noise
+    assert batch.tiles is not None
+    counted = zip(batch.names, batch.tile_counts, strict=True)
+    names = [f"{name} {number}" for name, count in counted for number in range(count)]
+    features = []
+    for start in range(0, len(names), TILES_AT_ONCE):
+        own = names[start : start + TILES_AT_ONCE]
+
+        x = model.vision_model.embed(mx.array(batch.tiles[start : start + TILES_AT_ONCE]))
+        for number, layer in enumerate(model.vision_model.encoder.layers):
+            x = wrap(f"vision_model.encoder.layers.{number}", _of_tiles(noise, own, layer))(x)
+        features.append(_of_tiles(noise, own, model.connector)(model.vision_model.post_layernorm(x)))
+    return mx.concatenate(features).reshape(-1, features[0].shape[-1])
+
+
+def _of_tiles(noise: Noise, names: Sequence[str], block: Block) -> Block:
+    """A block whose dropout is that of these tiles, also when it is computed again."""
+
+    def run(x: mx.array) -> mx.array:
+        noise.tiles = names
+        return block(x)
+
+    return run
+
+
+def _cross_entropies(trainable: Trainable, hidden: mx.array, targets: np.ndarray) -> mx.array:
+    decoder = trainable.model.language_model
+
+    def losses(hidden: mx.array, targets: mx.array) -> mx.array:
+        logits = decoder.logits(hidden[None])[0].astype(mx.float32)
+        return cross_entropies(logits, targets)
+
+    if len(targets) <= HEAD_CHUNK:
+        return losses(hidden, mx.array(targets))
+    head = "language_model.lm_head" if "lm_head" in decoder else "language_model.embed_tokens"
+    chunks = []
+    for start in range(0, len(targets), HEAD_CHUNK):
+        own = mx.array(targets[start : start + HEAD_CHUNK])
+        chunk = _checkpointed(trainable)(head, partial(losses, targets=own))
+        chunks.append(chunk(hidden[start : start + HEAD_CHUNK]))
+    return mx.concatenate(chunks)
+
+
+def cross_entropies(logits: mx.array, targets: mx.array) -> mx.array:
+    """(n, vocab_size) float32, (n,) -> (n,) float32.
+
+    MLX's CPU backend adds a row up number by number: over 49,280 of them, that loses three digits, in the loss and in
+    its gradient. So the sum is made of sums.
+    """
+    shifted = logits - mx.stop_gradient(logits.max(-1, keepdims=True))
+    exponentials = mx.exp(shifted)
+    num_rows, size = logits.shape
+    width = math.isqrt(size)
+    whole = size // width * width
+    sums = exponentials[:, :whole].reshape(num_rows, -1, width).sum(-1).sum(-1) + exponentials[:, whole:].sum(-1)
+    return mx.log(sums) - mx.take_along_axis(shifted, targets[:, None], 1)[:, 0]
+
+
+def _as_it_is(_: str, block: Block) -> Block:
+    return block
+
+
+def _checkpointed(trainable: Trainable) -> Wrap:
+    """What keeps of a block its input alone; parameters are inputs, too, so that they get their gradients."""
+
+    def wrap(path: str, block: Block) -> Block:
+        def run(arrays: dict[str, mx.array], x: mx.array) -> mx.array:
+            trainable.place_back(arrays)
+            return block(x)
+
+        checkpointed = mx.checkpoint(run)
+        return lambda x: checkpointed(trainable.within(path), x)
+
+    return wrap
+
+
+def whole_features(model: SmolVLM, tiles: np.ndarray) -> mx.array:
+    """Image features of an example with a frozen encoder, (num_image_tokens, hidden_size), evaluated."""
+    parts = []
+    for start in range(0, len(tiles), TILES_AT_ONCE):
+        parts.append(model.image_features(tiles[start : start + TILES_AT_ONCE]))
+        mx.eval(parts[-1])
+    features = mx.concatenate(parts) if len(parts) > 1 else parts[0]
+    mx.eval(features)
+    return features

@@ -1,0 +1,118 @@
+"""Image features on disk, for as long as the encoder and the connector stay what they are.
+
+They are found by the pixels and the weights that they were computed from, so a file is never the wrong one, and several
+runs may share a folder.
+"""
+
+import shutil
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from ...command_line.standard_streams import say
+from ...files import whole_file
+from ...model.smolvlm import SmolVLM
+from ..dataset.examples import Example
+from ..run_folder import save_arrays
+from .forward import whole_features
+
+_FEATURES = "features"
+_KEPT_FREE_BYTES = 10**9  # of the disk, for the states of the run
+
+
+class StoredFeatures:
+    """The image features of examples: computed once, then read.
+
+    Attributes:
+        num_computed: how often the encoder was asked.
+    """
+
+    def __init__(self, model: SmolVLM, folder: Path | None):
+        """`folder` None keeps nothing."""
+        self._model = model
+        self._folder = folder
+        self._weights = _weights_digest(model) if folder is not None else b""
+        self._keys: dict[int, str] = {}  # of examples whose pixels were seen in this run
+        self.num_computed = 0
+
+    def of(self, number: int, example: Example) -> mx.array:
+        """Of an example with tiles, and its number: (num_image_tokens, hidden_size).
+
+        Raises:
+            RowError: an image has changed, or cannot be read.
+        """
+        if self._folder is None:
+            return self._compute(example.tiles())
+        if number in self._keys and (found := self._read(self._keys[number], example.num_tiles)) is not None:
+            return found
+        tiles = example.tiles()
+        key = blake2b(self._weights + np.ascontiguousarray(tiles).tobytes(), digest_size=20).hexdigest()
+        self._keys[number] = key
+        found = self._read(key, example.num_tiles)
+        if found is None:
+            found = self._compute(tiles)
+            self._write(key, found)
+        return found
+
+    def bytes_of(self, examples: Sequence[Example]) -> int:
+        """How much disk the features of all examples take, if no image is there twice; 0 if none are kept."""
+        if self._folder is None:
+            return 0
+        size = self._model.config.text.hidden_size * self._model.language_model.norm.weight.dtype.size
+        scale = self._model.config.scale_factor**2
+        seq_len = self._model.config.vision.patches_per_side**2 // scale
+        return sum(example.num_tiles for example in examples) * seq_len * size
+
+    def _compute(self, tiles: np.ndarray) -> mx.array:
+        self.num_computed += 1
+        return whole_features(self._model, tiles)
+
+    def _place(self, key: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{key}.safetensors"
+
+    def _read(self, key: str, num_tiles: int) -> mx.array | None:
+        """Features that are there and whole."""
+        try:
+            found: Any = mx.load(str(self._place(key)))
+            features: mx.array = found[_FEATURES]
+            mx.eval(features)
+        except (RuntimeError, OSError, KeyError, ValueError):
+            return None
+        text = self._model.config.text.hidden_size
+        return features if features.shape[0] % num_tiles == 0 and features.shape[1:] == (text,) else None
+
+    def _write(self, key: str, features: mx.array) -> None:
+        """Keep features; on a full disk they are computed each time."""
+        assert self._folder is not None
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(self._folder).free < features.nbytes + _KEPT_FREE_BYTES:
+                raise OSError(f"less than {_KEPT_FREE_BYTES / 1e9:g} GB would be left in {self._folder}")
+            with whole_file(self._place(key)) as file:
+                save_arrays(file, {_FEATURES: features}, {})
+        except OSError as error:
+            say(f"note: image features cannot be kept any more ({error}); they are computed in each epoch")
+            self._folder = None
+
+
+def _weights_digest(model: SmolVLM) -> bytes:
+    """Of everything that image features depend on but the pixels."""
+    digest = blake2b(digest_size=16)
+    parameters: Any = tree_flatten(
+        {"vision": model.vision_model.parameters(), "connector": model.connector.parameters()}
+    )
+    for name, array in sorted(parameters):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(_bytes_of(array))
+    return digest.digest()
+
+
+def _bytes_of(array: mx.array) -> bytes:
+    carriers = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32}  # numpy knows no bfloat16
+    return np.array(array.reshape(-1).view(carriers[array.dtype.size])).tobytes()
