@@ -94,7 +94,9 @@ def write(name: str, made: list[scenes.Scene], folder: Path) -> None:
             else:
                 scene.images[place].save(folder / item["path"])
         lines.append(json.dumps({"messages": messages}))
-    (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path = folder / f"{name}.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{path}: {len(lines)} rows")
 
 
 def main() -> None:

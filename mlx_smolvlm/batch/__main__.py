@@ -239,9 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     add_adapter_argument(what)
     what.add_argument("--prompt", metavar="TEXT", help="question about each, where a list does not give one")
     what.add_argument("--system", metavar="TEXT", help="system prompt")
-    what.add_argument(
-        "--ignore-fields", metavar="NAMES", help="fields of lists that are of no account here, separated by commas"
-    )
+    what.add_argument("--ignore-fields", metavar="NAMES", help="fields of lists to ignore, separated by commas")
     what.add_argument("--limit", type=int, metavar="N", help="only the first N of the input, to try things out")
 
     how = parser.add_argument_group("where results go, and how many are made at a time")

@@ -59,4 +59,9 @@ def names_model(arguments: argparse.Namespace) -> bool:
 
 def model_name(arguments: argparse.Namespace) -> str:
     """What to call the model in reports: with its adapters, as they were given."""
-    return " + ".join([arguments.model or "demo", *arguments.adapter_path])
+    name = arguments.model or "demo"
+    if arguments.adapter_path:  # MLX is imported already, since an adapter's base is read
+        from ..api.loading import DEMO_MODEL
+
+        name = "demo" if Path(name) == DEMO_MODEL else name
+    return " + ".join([name, *arguments.adapter_path])

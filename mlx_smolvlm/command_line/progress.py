@@ -19,7 +19,7 @@ class Progress:
         self._is_shown = is_shown
         self._bar: Any = None
         self._waiting: Any = None
-        self._total = self._done = 0
+        self._total = self._done = self._first = 0
         self._unit = ""
         self._start = self._reported = 0.0
 
@@ -29,16 +29,17 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def stage(self, text: str = "", total: int = 0, unit: str = "") -> None:
+    def stage(self, text: str = "", total: int = 0, unit: str = "", done: int = 0) -> None:
         """A stage begins, and the one before has ended.
 
         Args:
             text: what is done; printed at once where there is no bar for it.
-            total: how many `unit`s `advance` will count; 0 if it is not called.
+            total: how many `unit`s `advance` will count, with those done before; 0 if it is not called.
             unit: what is counted, such as "images"; "B" stands for bytes.
+            done: how many were done before, by a run that was stopped.
         """
         self.close()
-        self._total, self._done, self._unit = total, 0, unit
+        self._total, self._done, self._first, self._unit = total, done, done, unit
         self._start = self._reported = time.monotonic()
         from ..media.reporting import report
 
@@ -51,6 +52,7 @@ class Progress:
             is_bytes = unit == "B"
             self._bar = tqdm(
                 total=total,
+                initial=done,
                 desc=text or None,
                 unit=unit if is_bytes else f" {unit}",
                 unit_scale=is_bytes,
@@ -77,7 +79,7 @@ class Progress:
         elif self._is_shown and 0 < self._done < self._total and time.monotonic() - self._reported >= REPORT_S:
             self._reported = time.monotonic()
             size, unit = (1e6, "MB") if self._unit == "B" else (1, self._unit)
-            rate = self._done / (self._reported - self._start)
+            rate = (self._done - self._first) / (self._reported - self._start)
             left = duration((self._total - self._done) / rate)
             counts = f"{self._done / size:.0f} of {self._total / size:.0f}"
             say(", ".join(filter(None, [counts, note, per_second(rate / size, unit), f"{left} left"])))

@@ -11,7 +11,7 @@ from typing import Any
 from .. import __version__
 from ..command_line import starting
 from ..command_line.adapter_arguments import add_adapter_argument, loading_options, model_name
-from ..command_line.progress import Progress, duration, per_second
+from ..command_line.progress import Progress, counted, duration, per_second
 from ..command_line.runner import CommandLine, path_argument, print_json, refuse_tracebacks
 from ..command_line.signals import Interruption, leave_threads
 from ..command_line.standard_streams import say, shown
@@ -175,9 +175,10 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
         judged = _judged(arguments, folder.path, found) if arguments.judge else None
         summary = write_summary(folder.path, found.rows, settings, judged)
     print(summary_text(summary))
-    if not arguments.quiet and todo:
-        rate = per_second(len(todo) / seconds, "rows")
-        say(f"{len(todo)} rows in {duration(seconds)}, {rate}; see {shown(folder.path)}")
+    if not arguments.quiet:
+        rate = per_second(len(todo) / max(seconds, 1e-9), "rows")
+        done = f"{counted(len(todo), 'row')} in {duration(seconds)}, {rate}" if todo else "nothing was left to do"
+        say(f"{done}; see {shown(folder.path)}")
     has_failed = any(figures["failed"] for figures in summary["sets"].values()) or (judged and judged["failed"])
     return _SOME_FAILED if has_failed else 0
 

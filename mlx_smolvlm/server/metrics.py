@@ -118,7 +118,7 @@ class Metrics:
             for kind in ("prompt", "cached", "image", "generation"):
                 said = {"cached": "copied from earlier prompts", "image": "for images and frames"}.get(kind, "")
                 name = f"{kind}_tokens_total"
-                yield from _family(name, "counter", f"Tokens: {kind}{', ' + said if said else ''}.")
+                yield from _family(name, "counter", f"{kind.capitalize()} tokens{', ' + said if said else ''}.")
                 yield f"{PREFIX}{name} {self._tokens[kind]}"
             hits = (("queries", self._tokens["prompt"]), ("hits", self._tokens["cached"]))
             for what, value in hits:

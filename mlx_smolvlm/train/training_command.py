@@ -22,6 +22,7 @@ from ..command_line.standard_streams import say, shown
 from ..command_line.waiting import Waiting
 from ..convert.checkpoint import convert_checkpoint
 from ..files import refuse_to_replace
+from ..media.reporting import reported_to
 from ..model.checkpoint_folder import ADAPTER_CONFIG, PEFT_WEIGHTS, check_folder
 from ..model.config import read_model_config
 from ..model.json_fields import read_json
@@ -240,8 +241,9 @@ def _say_plan(trainable: Trainable, data: RunData, run: TrainingRun, memory: Mem
 def _train(run: TrainingRun, ranks: Ranks, out: Path, is_shown: bool) -> None:
     optimization, start, num_tokens = run.optimization, time.monotonic(), 0
     first = optimization.step
-    with Interruption() as interruption, Progress(is_shown) as progress:
-        progress.stage(total=optimization.num_steps - first, unit="steps")
+    unheard = reported_to(lambda *_: None)  # the bar stands in the line that would say which image is read
+    with Interruption() as interruption, Progress(is_shown) as progress, unheard:
+        progress.stage(total=optimization.num_steps, unit="steps", done=first)
         for report in run.steps(interruption.cancel, lambda is_set: shared_cancel(ranks, is_set)):
             num_tokens += report.num_tokens
             rate = per_second(report.num_tokens / max(report.seconds, 1e-9), "tokens")

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 from support.command_lines import assert_refused, run
@@ -10,8 +11,9 @@ from support.editing import copied, set_field
 from support.made_adapters import PLAIN, write_peft
 from support.media import picture, video_path
 
-from mlx_smolvlm import generate_text, load
+from mlx_smolvlm import DEMO_MODEL, generate_text, load
 from mlx_smolvlm.benchmark.geometries import GEOMETRIES, make_checkpoint
+from mlx_smolvlm.command_line.adapter_arguments import model_name
 
 BASE = "smolvlm_256m"
 QUESTION = "What is the colour of the square in this image?"
@@ -105,6 +107,11 @@ def test_without_a_model_the_base_is_the_one_that_the_adapter_names(
     assert_refused(result, "the adapter's configuration names no base; name it by --model")
     result = run(monkeypatch, capsys, "generate", "--adapter-path", named)
     assert_refused(result, "nothing to ask: give --prompt, --image, --video or --messages")  # it is not the demo model
+
+
+def test_the_demo_model_has_a_short_name():
+    for model, name in ((None, "demo"), (str(DEMO_MODEL), "demo"), ("owner/name", "owner/name")):
+        assert model_name(SimpleNamespace(model=model, adapter_path=["mine=0.5"])) == f"{name} + mine=0.5"
 
 
 @pytest.mark.parametrize(

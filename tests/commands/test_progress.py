@@ -42,6 +42,15 @@ def test_nothing_is_shown_unless_it_is_wanted(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
+def test_what_was_done_before_counts_but_not_in_the_rate(capsys, monkeypatch):
+    monkeypatch.setattr("mlx_smolvlm.command_line.progress.REPORT_S", 0)
+    monkeypatch.setattr("mlx_smolvlm.command_line.progress.time.monotonic", iter((0.0, 2.0, 2.0)).__next__)
+    progress = Progress()
+    progress.stage(total=40, unit="steps", done=6)
+    progress.advance(4)
+    assert capsys.readouterr().err == "10 of 40, 2 steps/s, 15 s left\n"
+
+
 def test_bytes_are_counted_in_megabytes_and_a_beginning_anew_is_no_fault(capsys, monkeypatch):
     monkeypatch.setattr("mlx_smolvlm.command_line.progress.REPORT_S", 0)
     progress = Progress()

@@ -41,6 +41,12 @@ def test_a_line_of_json_for_each_row(monkeypatch, capsys, rows, demo):
     assert sum(sum(json.loads(line)["trained"]) for line in whole) > number
 
 
+def test_the_page_is_named(monkeypatch, capsys, rows, tmp_path):
+    page = tmp_path / "rows.html"
+    shown = check(monkeypatch, capsys, rows, "--html", page)
+    assert (shown.status, shown.err.splitlines()[-1]) == (0, f"wrote {page}"), shown
+
+
 def test_held_rows_are_looked_at_as_well(monkeypatch, capsys, rows, tmp_path):
     (tmp_path / "held.jsonl").write_text(json.dumps(ROWS[1]) + "\n", encoding="utf-8")
     shown = check(monkeypatch, capsys, rows, "--validation", tmp_path / "held.jsonl", "--json")

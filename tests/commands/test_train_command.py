@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from support.command_lines import assert_refused, run
 from support.training import write_rows
 
 import mlx_smolvlm
+from mlx_smolvlm.command_line.waiting import Waiting
 from mlx_smolvlm.convert import QuantizationOptions, convert_checkpoint
 from mlx_smolvlm.train.learning.optimization import Optimization
 from mlx_smolvlm.train.learning.stored_features import StoredFeatures
@@ -66,6 +68,15 @@ def test_a_run_leaves_an_adapter_of_pefts(train, tmp_path, checkpoint):
     unmerged = mlx_smolvlm.load(checkpoint("smolvlm_256m"), adapters=out, dtype="float32")[0](ids)
     merged = mlx_smolvlm.load(tmp_path / "out-merged", dtype="float32")[0](ids)
     assert mx.abs(unmerged - merged).max().item() < 1e-4
+
+
+def test_the_bar_has_its_line_alone(train, monkeypatch):
+    told = []  # in the line that says what goes on, which would be drawn over the bar
+    monkeypatch.setattr(Waiting, "tell", lambda _, what, *numbers: told.append(what))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    result = train("out", "--steps", 1)
+    assert result.status == 0, result
+    assert told[-1] == "loading the model"
 
 
 def test_accumulating_is_a_large_batch_to_the_byte(train, tmp_path):

@@ -54,7 +54,7 @@ def test_figures_and_flips(monkeypatch, capsys, tmp_path, runs):
 
 def test_a_run_with_itself_has_no_flips(monkeypatch, capsys, runs):
     found = run(monkeypatch, capsys, "evaluate", "--compare", runs[0], runs[0])
-    assert "0 flips" in found.out
+    assert "; 0 flips\n" in found.out
     assert "tokens identical in 100.0% of rows" in found.out
 
 

@@ -62,7 +62,8 @@ def test_rows_that_cannot_be_scored_do_not_count_and_failures_do():
     assert figures["unmatched"] == 0.5
     assert figures["categories"]["a"]["score"] == 100.0
     text = summary_text(summarize(rows, results[:2], RUN))
-    assert "x: 100.00 (95 %: 20.7 to 100.0), 1 rows of 2, 0.0% matched nothing (s)" in text
+    assert "x: 100.00 (95 %: 20.7 to 100.0), 1 row of 2, 0.0% matched nothing (s)" in text
+    assert text.endswith("\n  a: 100.00 (95 %: 20.7 to 100.0), 1 row of 2")
     assert not summarize(rows, results[:2], RUN)["complete"]
 
 

@@ -101,7 +101,10 @@ GOOD = {"question": "What is it?", "answer": "A cat."}
         ({"question": None, "answer": None}, "expected the fields messages, or conversations, or prompt"),
         ({"messages": []}, "expected the fields messages"),
         ({"answr": "A dog."}, "the field 'answr' is not known; did you mean 'answer'?"),
-        ({"difficulty": 3}, "'difficulty' is not known; --ignore-fields difficulty leaves it out"),
+        (
+            {"difficulty": 3},
+            "expected question, answer, image, images, file_name, video, videos, system; --ignore-fields ",
+        ),
         ({"question": 3}, "message 0 has the content 3, expected text"),
         ({"question": "<image>?"}, "places for images .*: 1; images of the row: 0"),
         ({"question": "<image>?", "images": ["a.png", "b.png"]}, "places for images .*: 1; images of the row: 2"),

@@ -90,7 +90,7 @@ def _notes(notes: dict[str, list[str]]) -> list[str]:
         lines.append(f"from {source}: {', '.join(models)}")
     lines.append(f"{_UNSURE} unsure:" if notes else "")
     for note, places in notes.items():
-        what = ", ".join(places) if len(places) <= 4 else f"{len(places)} figures"
+        what = "; ".join(places) if len(places) <= 4 else f"{len(places)} figures"
         lines.append(f"  {note}: {what}")
     measures = (f"{benchmark.name}: {benchmark.measure}" for benchmark in BENCHMARKS)
     return [*lines, f"measures: {'; '.join(measures)}"]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...command_line.progress import counted
 from ...files import refuse_foreign, whole_file, write_json
 from ..data.eval_rows import EvalRow
 from ..data.row_files import read_rows
@@ -130,7 +131,7 @@ def _mean(values: Sequence[float]) -> float:
 def comparison_text(found: Mapping[str, Any]) -> str:
     """For people."""
     lines = [f"{name}: {_run_text(run)}" for name, run in zip("AB", found["runs"], strict=True)]
-    lines.append(f"{found['n']} rows; {_line(found)}")
+    lines.append(f"{counted(found['n'], 'row')}; {_line(found)}")
     lines += [f"  {name}: {_line(part)}" for name, part in found["sets"].items() if len(found["sets"]) > 1]
     lines += [f"  {part['dataset']}, {part['category']}: {_line(part)}" for part in found["categories"]]
     return "\n".join(lines)
@@ -146,10 +147,11 @@ def _line(found: Mapping[str, Any]) -> str:
     tokens = f"tokens identical in {found['tokens']['identical']:.1%} of rows"
     if found["tokens"]["identical"] < 1:
         tokens += f", {found['tokens']['agreement']:.1%} of tokens before the first difference"
-    return (
-        f"{a:.2f} and {b:.2f}, {found['difference']:+.2f} (95 %: {low:+.1f} to {high:+.1f}); {tokens}; {flips} flips "
-        f"({found['first_only']} only A right, {found['second_only']} only B right), p = {found['p']:.3g}"
-    )
+    text = f"{a:.2f} and {b:.2f}, {found['difference']:+.2f} (95 %: {low:+.1f} to {high:+.1f}); {tokens}; "
+    text += counted(flips, "flip")
+    if flips:
+        text += f" ({found['first_only']} only A right, {found['second_only']} only B right), p = {found['p']:.3g}"
+    return text
 
 
 def write_comparison(found: Mapping[str, Any], first: Path, folder: Path) -> None:

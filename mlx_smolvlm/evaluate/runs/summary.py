@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...command_line.progress import counted
 from ..data.eval_rows import EvalRow
 from ..prompts.wrapper_prompts import WRAPPERS
 from ..scoring.intervals import grouped, interval
@@ -62,11 +63,11 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     run = summary["run"]
     lines = [", ".join([str(run["model"]), str(run["dtype"]), _protocol(run)])]
     for dataset, found in summary["sets"].items():
-        lines.append(f"{dataset}: {score_text(found)} ({', '.join(found['scorers'])})")
+        lines.append(f"{dataset}: {_score_text(found)} ({', '.join(found['scorers'])})")
         if found["metrics"]:
             lines.append("  " + ", ".join(f"{name} {value:.2f}" for name, value in found["metrics"].items()))
         for kind in ("splits", "categories"):
-            lines += [f"  {name}: {score_text(part)}" for name, part in found[kind].items()]
+            lines += [f"  {name}: {_score_text(part, is_part=True)}" for name, part in found[kind].items()]
     if "judge" in summary:
         lines.append(judge_text(summary["judge"]))
     return "\n".join(lines)
@@ -78,15 +79,16 @@ def _protocol(run: Mapping[str, Any]) -> str:
     return f"VLMEvalKit's prompts for {WRAPPERS[str(run['wrapper'])]}"
 
 
-def score_text(found: Mapping[str, Any]) -> str:
-    """One set's or category's figures on a line."""
+def _score_text(found: Mapping[str, Any], *, is_part: bool = False) -> str:
+    """The figures of a set, or of a part of it, on a line."""
     if found["score"] is None:
-        return f"{found['n']} rows, none of which could be scored"
+        return f"{counted(found['n'], 'row')}, none of which could be scored"
     low, high = found["interval"]
-    text = f"{found['score']:.2f} (95 %: {low:.1f} to {high:.1f}), {found['scored']} rows"
+    text = f"{found['score']:.2f} (95 %: {low:.1f} to {high:.1f}), {counted(found['scored'], 'row')}"
     if found["n"] != found["scored"]:
-        text += f" of {found['n']}"
-    text += f", {found['unmatched']:.1%} matched nothing"
+        text += f" of {found['n']:,}"
+    if found["unmatched"] or not is_part:
+        text += f", {found['unmatched']:.1%} matched nothing"
     for name in ("failed", "truncated"):
         if found[name]:
             text += f", {found[name]} {name}"

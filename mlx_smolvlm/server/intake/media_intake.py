@@ -216,7 +216,7 @@ class Intake:
         """A file below the media root: bytes of an image, or the path of a video."""
         root = self._settings.media_root
         if not part.url[:7].lower() == "file://":
-            raise _not_allowed(part, "expected a data URL or an http(s) address")
+            raise _not_allowed(part, "expected a data URL (data:image/png;base64,...) or an http(s) address")
         if root is None:
             raise _not_allowed(part, "this server reads no files; send a data URL, or start it with --media-root DIR")
         folder = Path(root).expanduser().resolve()

@@ -32,7 +32,7 @@ def read_row(fields: dict[str, Any], name: str, media: RowMedia, ignored: Collec
         fields: as the file has them; None counts as missing, as tables fill it in.
         name: the row's, for errors.
         media: where its images and videos are.
-        ignored: fields that are left out of account.
+        ignored: fields that are not used.
 
     Raises:
         ValueError: fields that are missing, unknown or contradictory, or turns that are none.
@@ -43,7 +43,8 @@ def read_row(fields: dict[str, Any], name: str, media: RowMedia, ignored: Collec
     known += ["system"] if form[0] in ("prompt", "question") else []
     for key in fields:
         if key not in known:
-            advice = did_you_mean(key, known) or f"--ignore-fields {key} leaves it out of account"
+            expected = ", ".join(name for name in known if name not in LABELS)
+            advice = did_you_mean(key, known) or f"expected {expected}; --ignore-fields {key} ignores it"
             raise ValueError(f"the field {quoted(key)} is not known; {advice}")
     unplaced = {kind: _media(fields, kind, media) for kind in MEDIA_FIELDS}
     first, prompt = 0, fields.get("prompt")

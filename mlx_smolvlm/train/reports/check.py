@@ -90,3 +90,5 @@ def run_check(arguments: argparse.Namespace, processor: Processor) -> None:
                 raise ValueError(f"{path}: no row is left to {'train on' if is_main else 'validate on'}")
             of = f"{path}: " if arguments.validation else ""
             say(f"{of}rows: {num_rows}, trained tokens: {num_trained}")
+    if arguments.html:
+        say(f"wrote {arguments.html}")
