@@ -93,6 +93,14 @@ def interrupted_at(number: int, work: Any) -> bool:
     return False
 
 
+@pytest.fixture
+def quick_collections() -> None:
+    """Collections of garbage look at what the test makes alone, not at what is there for good."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.mark.usefixtures("quick_collections")
 @pytest.mark.parametrize(
     ("kind", "is_there"), quick_and_slow(product(["file", "folder"], [False, True]), [("folder", True)])
 )

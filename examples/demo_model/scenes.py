@@ -6,7 +6,7 @@ A scene is one of
     pair      two pictures of one shape that differ in exactly one attribute
     clip      frames of one shape that moves up, down, left or right
 
-Pillow and NumPy only: the same module feeds training, evaluation and the tests.
+The same module feeds training, evaluation and the tests.
 """
 
 import math
@@ -17,16 +17,8 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-COLORS = {
-    "red": (214, 40, 40),
-    "orange": (244, 140, 30),
-    "yellow": (240, 215, 40),
-    "green": (50, 160, 70),
-    "blue": (40, 90, 210),
-    "purple": (140, 60, 170),
-    "black": (25, 25, 28),
-}
-SHAPES = ("circle", "square", "triangle", "star", "cross")
+from mlx_smolvlm.evaluate.mini.shape_outlines import COLORS, SHAPES, polar_corners
+
 SIZES = {"small": (0.13, 0.155), "large": (0.22, 0.25)}  # radius, share of the shorter side
 PLACES = {  # name -> (x, y) of the nominal centre, share of width and height
     "at the top left": (0.25, 0.25),
@@ -110,25 +102,11 @@ def random_shape(rng: Random) -> Shape:
 
 def outline(shape: Shape, width: int, height: int) -> list[tuple[float, float]]:
     """Corners of the polygon in pixels (of a circle's 40-gon too)."""
-    if shape.shape == "circle":
-        polar = [(1.0, 2 * math.pi * i / 40) for i in range(40)]
-    elif shape.shape == "square":
-        polar = [(1.15, math.pi / 4 + math.pi / 2 * i) for i in range(4)]
-    elif shape.shape == "triangle":
-        polar = [(1.15, -math.pi / 2 + 2 * math.pi / 3 * i) for i in range(3)]
-    elif shape.shape == "star":
-        polar = [(1.15 if i % 2 == 0 else 0.48, -math.pi / 2 + math.pi / 5 * i) for i in range(10)]
-    else:  # cross: arms a third as wide as they are long
-        arm, end = math.atan2(0.36, 1.05), math.hypot(0.36, 1.05)
-        polar = []
-        for quarter in range(4):
-            turn = quarter * math.pi / 2
-            polar += [(end, turn - arm), (end, turn + arm), (0.36 * math.sqrt(2), turn + math.pi / 4)]
     reach = shape.radius * min(width, height)
     centre_x, centre_y = shape.x * width, shape.y * height
     return [
         (centre_x + reach * r * math.cos(a + shape.angle), centre_y + reach * r * math.sin(a + shape.angle))
-        for r, a in polar
+        for r, a in polar_corners(shape.shape)
     ]
 
 

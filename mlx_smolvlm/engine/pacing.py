@@ -1,6 +1,7 @@
 """How much of a prompt may be read between two decode steps, from the measured time of earlier units."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ from ..options import is_between, quoted
 MAX_PAUSE_S = 0.065  # with a decode step, no answer waits for longer than 0.15 s on machines that are quick enough
 LEAST_TOKENS = 16  # of a chunk, if they fit into a pause: smaller chunks take little less time
 NEWEST = 0.5  # weight of the newest measure
+LATEST_STEPS = 4  # the quickest of so many decode steps is taken for the time of one
 MARGIN = 1.25  # units are made this much smaller than they need be: attention grows, and machines vary
 MOST_ALONE_S = 0.3  # of a unit where nobody decodes
 STEPS_PER_PAUSE = 3  # a pause may take as long as so many decode steps
@@ -29,6 +31,7 @@ class Pace:
         self.token_s = 5e-3  # until they are measured: small units first
         self.tile_s = 1e-1
         self.step_s = 0.0
+        self._steps_s: deque[float] = deque(maxlen=LATEST_STEPS)
 
     @property
     def pause_s(self) -> float:
@@ -84,7 +87,9 @@ class Pace:
         """Measure a decode step."""
         start = time.perf_counter()
         yield
-        self.step_s = _between(self.step_s, time.perf_counter() - start)  # one slow step allows no longer pause
+        self._steps_s.append(time.perf_counter() - start)
+        # A step that waited for other programs must not allow a pause of three such steps.
+        self.step_s = min(self._steps_s)
 
 
 def _mean(before: float, now: float) -> float:

@@ -72,6 +72,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse what has no meaning together, before anything is read. Raises ValueError."""
+    if arguments.dataset == "":
+        raise ValueError("--dataset is empty; name a set, or leave it out")
     if not arguments.data:
         raise ValueError("name the data: .tsv, .csv or .jsonl files, or mini")
     if not arguments.print_prompts and arguments.out is None:

@@ -206,9 +206,9 @@ def _decoded_separately(image: Image.Image, check: Callable[[], None], file: Che
 
 def _to_rgb(image: Image.Image, name: str, is_file: bool, check: Callable[[], None]) -> Image.Image:
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = _high_bytes(image, check)
     elif image.mode in ("I", "F"):
-        image = _narrowed(image, name)
+        image = _narrowed(image, name, check)
     check()
     try:
         if is_file:
@@ -228,22 +228,37 @@ def _to_rgb(image: Image.Image, name: str, is_file: bool, check: Callable[[], No
 
 def _on_white(image: Image.Image, check: Callable[[], None]) -> Image.Image:
     rgb = Image.new("RGB", image.size)
-    rows = max(1, BAND_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        check()
-        layer = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+    for top, band in _bands(image, check):
+        layer = band.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         rgb.paste(Image.alpha_composite(white, layer).convert("RGB"), (0, top))
     return rgb
 
 
-def _narrowed(image: Image.Image, name: str) -> Image.Image:
+def _bands(image: Image.Image, check: Callable[[], None]) -> Iterator[tuple[int, Image.Image]]:
+    """Bands of rows, with the first row of each. What makes an array of a large image, or stops other threads, is done
+    with one band at a time."""
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        check()
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _high_bytes(image: Image.Image, check: Callable[[], None]) -> Image.Image:
+    """The upper 8 of 16 bits."""
+    grey = Image.new("L", image.size)
+    for top, band in _bands(image, check):
+        grey.paste(Image.fromarray((np.asarray(band) >> 8).astype(np.uint8)), (0, top))
+    return grey
+
+
+def _narrowed(image: Image.Image, name: str, check: Callable[[], None]) -> Image.Image:
     """Modes I and F do not say what white is. Up to 255 the reference's reading loses nothing and holds;
     above, I is 16-bit grey (so Pillow reads 16-bit PGM); what would be clipped is an error."""
-    values = np.asarray(image)
-    low, high = values.min(), values.max()
+    ends = [(np.min(values), np.max(values)) for values in (np.asarray(band) for _, band in _bands(image, check))]
+    low, high = np.min([least for least, _ in ends]), np.max([most for _, most in ends])
     if image.mode == "I" and low >= 0 and 255 < high <= 65535:
-        return Image.fromarray((values >> 8).astype(np.uint8))
+        return _high_bytes(image, check)
     if not (low >= 0 and high <= 255):  # so written that NaN does not pass
         span = "0 to 255 or 0 to 65535" if image.mode == "I" else "0 to 255"
         raise ValueError(f"{name}: values from {low} to {high}; scale them to {span}")

@@ -1,13 +1,16 @@
 """Decodes JPEG 2000 in a process of its own: Pillow holds Python's lock all the while, and cannot be stopped."""
 
+import atexit
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
+from weakref import WeakSet
 
 import PIL
 from PIL import Image
@@ -34,6 +37,7 @@ except Exception as error:
     out.write(f"error {str(error) or type(error).__name__}\\n".encode())
 """
 _READY = b"ready\n"
+_running: "WeakSet[subprocess.Popen[bytes]]" = WeakSet()
 
 
 def can_start_python() -> bool:
@@ -73,6 +77,8 @@ def decode_separately(content: bytes, size: tuple[int, int], check: Callable[[],
             )
     except OSError:
         return None
+    _running.add(process)
+    _end_with_this_process()
     try:
         answer = _answer(process, check)
     except BaseException:
@@ -92,6 +98,17 @@ def decode_separately(content: bytes, size: tuple[int, int], check: Callable[[],
     if process.returncode == -signal.SIGXCPU:
         raise SlowImageError(f"takes longer to decode than the limit of {MAX_DECODE_S:g} s; save it in another format")
     raise ValueError(f"its decoder ended with status {process.returncode}")
+
+
+@cache
+def _end_with_this_process() -> None:
+    """Have them end when this process does, though they are not of its group: a thread may still wait for one."""
+
+    def kill() -> None:
+        for process in list(_running):
+            process.kill()
+
+    atexit.register(kill)
 
 
 def _answer(process: "subprocess.Popen[bytes]", check: Callable[[], None]) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 NOT_FINITE = "the index holds vectors that are not finite (NaN or infinity); make it again"
-_BLOCK_BYTES = 2**19  # of a block's float32 vectors, beside which a core's cache holds the products
+_BLOCK_BYTES = 2**20  # of a block's float32 vectors, beside which a core's cache holds the products
 _QUERY_VECTORS = 32  # that are compared at a time
 _MOST_PRODUCTS = 2**17  # of one matrix product: OpenBLAS would share larger ones among cores, which are busy
 _FRACTION_BITS = 23 - 10  # more of them in float32

@@ -108,14 +108,12 @@ class Retriever:
             except (ValueError, OSError, TypeError) as error:
                 return error
 
-        number = 0
         with closing(mapped_in_threads(prepare, images, _PREPARING_THREADS)) as prepared:
             while batch := list(islice(prepared, PAGES_PER_STEP)):
                 inputs = [page for page in batch if isinstance(page, Inputs)]
                 vectors = iter(self._vectors([self._embeddings(page.input_ids, page.pixel_values) for page in inputs]))
                 for page in batch:
-                    yield page if isinstance(page, Exception) else _checked(next(vectors), f"page {number}")
-                    number += 1
+                    yield page if isinstance(page, Exception) else _checked(next(vectors), "the page")
 
     def embed_queries(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The vectors of queries.

@@ -37,6 +37,8 @@ def folder_digest(folder: Path, patterns: Sequence[str]) -> str:
 def _of_file(path: Path) -> bytes:
     """Of its size and of pieces all over it: weights and videos are large."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise FileNotFoundError
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size <= _PIECE * _PIECES:

@@ -20,7 +20,7 @@ from ..model.checkpoint_folder import ADAPTER_CONFIG, PEFT_WEIGHTS
 from ..model.weights import INDEX, PATCH_EMBEDDING_WEIGHT, load_tensors, read_index
 from .learning.trainable import Trainable
 from .recipe import Recipe
-from .run_folder import RECORD, RunFolder, save_arrays
+from .run_folder import FEATURES, RECORD, RunFolder, save_arrays
 
 
 def output_folders(arguments: argparse.Namespace, recipe: Recipe) -> tuple[Path, Path | None]:
@@ -37,13 +37,17 @@ def output_folders(arguments: argparse.Namespace, recipe: Recipe) -> tuple[Path,
     if not is_finished:
         refuse_to_replace(out)
         refuse_unwritable(out.parent, "--adapter-out")
+    state = RunFolder(out).path
+    if arguments.feature_cache:
+        cache = Path(arguments.feature_cache).expanduser().absolute()
+        if {out, state} & {cache, *cache.parents} and cache != state / FEATURES:  # it would be in their way at the end
+            raise ValueError(f"--feature-cache {cache} is a folder of this run, or within one; choose another folder")
     if arguments.merge is None:
         return out, None
     if recipe.method == "full":
         raise ValueError("--merge merges an adapter; --method full writes a whole checkpoint already")
     merged = Path(arguments.merge).expanduser().absolute() if arguments.merge else out.with_name(f"{out.name}-merged")
     check_utf8(merged)
-    state = RunFolder(out).path
     for place, what in ((out, "the adapter's own folder"), (state, "where the run keeps its state")):
         if merged in (place, *place.parents) or place in merged.parents:
             raise ValueError(f"--merge {merged} is {what}, around it or within it; choose another folder")

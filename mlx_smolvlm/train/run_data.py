@@ -7,6 +7,7 @@ from functools import cached_property
 from hashlib import blake2b
 
 from ..command_line.arguments import media_options
+from ..command_line.progress import counted
 from ..processor.processor import Processor
 from .dataset.data_arguments import media_options_of, rows_of
 from .dataset.examples import Example
@@ -60,7 +61,7 @@ def read_data(arguments: argparse.Namespace, recipe: Recipe, processor: Processo
         numbers = held_out(len(units), recipe.validation_share, recipe.seed)
         if len(numbers) == len(units):
             raise ValueError(
-                f"--validation-share {recipe.validation_share:g} leaves none of {len(units)} rows to train"
+                f"--validation-share {recipe.validation_share:g} leaves none of {counted(len(units), 'row')} to train"
             )
         held = [units[number] for number in numbers]
         units = [unit for number, unit in enumerate(units) if number not in set(numbers)]

@@ -216,6 +216,8 @@ def test_pixels_are_not_kept_while_an_answer_is_made(demo, monkeypatch):
         return step(self)
 
     monkeypatch.setattr(RowDecoder, "step", noted)
+    gc.collect()
+    gc.freeze()  # only what comes from here on is looked at, again and again
     answers = list(generate_batch(*demo, REQUESTS[1:4]))
     assert kept[-1] == 0
     assert [answer.image_tokens > 0 for answer in answers] == [True] * 3

@@ -160,6 +160,8 @@ def test_full_training_writes_a_checkpoint_like_its_base(train, tmp_path, checkp
         (("--rank", 0), "--rank is 0"),
         (("--alpha", 0), "--alpha is 0"),
         (("--dropout", 1), "--dropout is 1"),
+        (("--image-folder", ""), "--image-folder is empty"),
+        (("--feature-cache", ""), "--feature-cache is empty"),
         (("--learning-rate", "nan"), "--learning-rate is nan"),
         (("--method", "full"), "--rank is for adapters"),
         (("--target", "q_proj", "--train-vision"), "--target and --train-vision exclude each other"),
@@ -223,6 +225,13 @@ def test_a_folder_where_the_state_would_be_is_left_alone(train, tmp_path, name):
     (tmp_path / "out.training" / name).write_text("mine")
     assert_refused(train("out", "--steps", 1), f"it holds {name!r}, which is of no run")
     assert (tmp_path / "out.training" / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("cache", ["out", "out/features", "out.training"])
+def test_features_are_not_kept_where_the_output_will_be(train, tmp_path, cache):
+    """That was said when all was trained."""
+    assert_refused(train("out", "--steps", 1, "--feature-cache", tmp_path / cache), "is a folder of this run")
+    assert not list(tmp_path.glob("out*"))
 
 
 @pytest.mark.parametrize("make", [Path.touch, os.mkfifo])

@@ -3,6 +3,7 @@
 import threading
 import time
 from threading import Event
+from types import SimpleNamespace
 
 import pytest
 
@@ -73,6 +74,18 @@ def test_a_unit_is_bounded_where_nobody_decodes_too():
     pace.step_s = 0.2
     assert pace.unit_s == pace.pause_s == 3 * 0.2
     assert Pace(None).unit_s == float("inf")
+
+
+def test_a_step_that_waited_for_other_programs_allows_no_longer_pause(monkeypatch):
+    clock = iter([0, 0.05, 1, 1.05, 2, 5, 6, 6.05, *(number * 0.3 for number in range(100, 108))])
+    monkeypatch.setattr("mlx_smolvlm.engine.pacing.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    pace, pauses = Pace(0.065), []
+    for _ in range(8):
+        with pace.step():
+            pass
+        pauses.append(pace.pause_s)
+    assert pauses[:7] == pytest.approx([0.15] * 7)  # the third took three seconds
+    assert pauses[7] == pytest.approx(0.9)  # rows became many, and each step takes longer
 
 
 def test_chunks_shrink_where_tokens_become_slow():

@@ -200,6 +200,7 @@ def test_the_chat_protocol_uses_the_models_template(monkeypatch, capsys, data, t
         (["--out", "x", "--max-tokens", "0"], "--max-tokens is 0"),
         (["--out", "x", "--protocol", "chat", "--wrapper", "smolvlm"], "leave one out"),
         (["--out", ""], "--out: is empty"),
+        (["--out", "x", "--dataset", ""], "--dataset is empty"),
         (["--out", "x", "--model", ""], "--model is empty"),
         (["--out", "x", "--image-root", "nowhere"], "--image-root nowhere: there is no such folder"),
     ],

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from support.pictures import error_line, palettes_with_transparency, picture, pixels, png, reference, saved
 
+from mlx_smolvlm.media import image_files
 from mlx_smolvlm.media.images import load_image
 
 
@@ -160,3 +161,18 @@ def test_floats_give_back_the_bytes_they_came_from(dtype: type) -> None:
 )
 def test_other_arrays_are_refused_by_name(array: np.ndarray, problem: str) -> None:
     assert problem in error_line(array)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F"])
+def test_deep_images_are_narrowed_band_by_band(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """As a whole, they held up every other thread, and took twice their memory."""
+    values = np.arange(23 * 17).reshape(17, 23)
+    if mode == "F":
+        image, expected = Image.fromarray((values % 256).astype(np.float32)), values % 256
+    else:
+        image = Image.fromarray((values * 167).astype(np.int32)).convert(mode)
+        expected = values * 167 >> 8
+    whole = pixels(load_image(image))
+    assert np.array_equal(whole[..., 0], expected)
+    monkeypatch.setattr(image_files, "BAND_PIXELS", 5 * 23)
+    assert np.array_equal(pixels(load_image(image)), whole)

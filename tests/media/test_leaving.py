@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.patience import until
 
 from mlx_smolvlm.media import image_files, leaving, separate_decoding
 from mlx_smolvlm.media.images import load_image
@@ -114,6 +115,39 @@ def test_ctrl_c_of_the_terminal_does_not_end_the_process_that_decodes(monkeypatc
     monkeypatch.setattr(separate_decoding.subprocess, "Popen", noted)
     load_image(file.getvalue())
     assert groups and groups[0] != os.getpgid(0)
+
+
+EXIT = """
+import subprocess, sys, threading
+from mlx_smolvlm.media import separate_decoding
+separate_decoding.SCRIPT = "import time; print('ready', flush=True); time.sleep(60)"
+started = threading.Event()
+popen = subprocess.Popen
+def noted(*arguments, **options):
+    process = popen(*arguments, **options)
+    print(process.pid, flush=True)
+    return process
+subprocess.Popen = noted
+work = lambda: separate_decoding.decode_separately(b"", (1, 1), started.set)
+threading.Thread(target=work, daemon=True).start()
+started.wait()
+sys.exit(130)
+"""
+
+
+def test_the_process_that_decodes_ends_with_the_one_that_started_it() -> None:
+    done = subprocess.run([sys.executable, "-c", EXIT], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130, done.stderr
+    until(lambda: has_ended(int(done.stdout)))
+
+
+def has_ended(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    status = Path(f"/proc/{process}/status")
+    return status.exists() and "\nState:\tZ" in status.read_text()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from support.made_adapters import GATE, peft_tensors, write_folder, write_peft
 
+from mlx_smolvlm.model.adapters import path_patterns
 from mlx_smolvlm.model.adapters.adapter_files import read_adapter
 
 VISION = "model.vision_model.encoder.layers.0.self_attn.q_proj"
@@ -55,6 +56,12 @@ def test_configurations_that_leave_out_layers_of_their_files_are_refused(tmp_pat
     with pytest.raises(ValueError, match=rf"adapter_config.json: {problem}") as caught:
         read_adapter(write_peft(tmp_path / "adapter", SHAPES, **fields))
     assert "\n" not in str(caught.value)
+
+
+def test_an_expression_that_takes_too_long_is_not_compared(tmp_path, monkeypatch):
+    folder = write_peft(tmp_path / "adapter", SHAPES, target_modules="nothing")
+    monkeypatch.setattr(path_patterns, "MAX_STEPS_IN_ALL", -1)
+    assert len(read_adapter(folder).updates) == 2
 
 
 def test_whole_weights_of_a_layer_that_is_adapted_are_refused(tmp_path):

@@ -182,7 +182,7 @@ def test_vectors_that_are_not_finite_are_refused(folder, tmp_path):
     retriever = load_retriever(tmp_path)
     with pytest.raises(ValueError, match="the vectors of query 0 are not finite"):
         retriever.embed_queries(["a"])
-    with pytest.raises(ValueError, match="the vectors of page 0 are not finite"):
+    with pytest.raises(ValueError, match="the vectors of the page are not finite"):
         retriever.embed_pages(pages()[:1])
 
 

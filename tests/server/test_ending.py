@@ -203,8 +203,8 @@ def test_a_request_that_was_let_in_before_the_engine_ended_is_told_so(demo):
         raise SystemExit
 
     with running_server(demo) as server:
-        server.engine._rows.step = end
-        assert server.post("Hello").json()["error"]["code"] == "engine_dead"
+        server.engine._refill = end
+        until(lambda: server.engine.state == "dead")
         server.engine.check_ready = lambda: None  # as a moment before
         late = server.post("Hello")
         assert (late.status_code, late.json()["error"]["code"]) == (503, "engine_dead")

@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
@@ -167,5 +166,4 @@ def preferences(base: Path, processor, folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    np.random.seed(0)
     main()

@@ -1,5 +1,6 @@
 """Digests of data and models: whatever changes a run's result changes them."""
 
+import os
 from io import BytesIO
 
 import numpy as np
@@ -35,6 +36,11 @@ def test_an_image_that_changes_is_noticed(tmp_path, item_of):
 
 def test_options_of_images_are_noticed():
     assert digest_of({"type": "text"}, longest_edge=64) != digest_of({"type": "text"}, longest_edge=60)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    assert folder_digest(tmp_path, ["*.json"])
 
 
 def test_a_layer_that_changes_within_a_large_file_is_noticed(tmp_path):

@@ -122,6 +122,7 @@ def test_an_adapter_is_continued_with_its_patterns_and_whole_tensors(checkpoint,
     random = np.random.RandomState(1)
     tensors = dict(mx.load(str(tmp_path / "first" / "adapter_model.safetensors")))
     whole = {"base_model.model.model.text_model.norm.weight": random.uniform(0.5, 1.5, 96).astype(np.float32)}
+    whole[f"base_model.model.{Q}.base_layer.weight"] = random.normal(0, 0.1, (96, 96)).astype(np.float32)  # untrained
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "alpha_pattern": {"gate_proj": 6}}
     folder = write_folder(tmp_path / "first", config, {name: np.array(a) for name, a in tensors.items()} | whole)
     trainable = trainable_of(base, init_folder=folder)
@@ -129,6 +130,7 @@ def test_an_adapter_is_continued_with_its_patterns_and_whole_tensors(checkpoint,
     expected = mlx_smolvlm.load(base, adapters=folder, dtype="float32")[0](ids)
     assert mx.abs(trainable.model(ids) - expected).max().item() < 1e-4
     assert "language_model.norm.weight" in trainable.parameters
+    assert len(trainable.parameters) == 5
     again = saved(trained(trainable, examples), tmp_path / "again", **trainable.settings)
     expected = mlx_smolvlm.load(base, adapters=again, dtype="float32")[0](ids)
     assert mx.abs(trainable.model(ids) - expected).max().item() < 1e-4

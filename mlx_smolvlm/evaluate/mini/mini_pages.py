@@ -5,7 +5,7 @@ from random import Random
 from PIL import Image, ImageDraw, ImageFont
 
 from .mini_question import MiniQuestion
-from .mini_shapes import COLORS
+from .shape_outlines import COLORS
 
 _INK, _PALE, _PAPER = (25, 25, 30), (150, 150, 155), (252, 252, 250)
 _CITIES = ("Lisbon", "Oslo", "Quito", "Hanoi", "Accra", "Perth", "Turin", "Osaka", "Lima", "Cork", "Graz", "Bergen")

@@ -12,17 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .mini_question import MiniQuestion
+from .shape_outlines import COLORS, SHAPES, polar_corners
 
-COLORS = {
-    "red": (214, 40, 40),
-    "orange": (244, 140, 30),
-    "yellow": (240, 215, 40),
-    "green": (50, 160, 70),
-    "blue": (40, 90, 210),
-    "purple": (140, 60, 170),
-    "black": (25, 25, 28),
-}
-SHAPES = ("circle", "square", "triangle", "star", "cross")
 PLACES = {  # name -> centre, share of width and height
     "at the top left": (0.25, 0.25),
     "at the top right": (0.75, 0.25),
@@ -270,24 +261,11 @@ def _grain(image: Image.Image, rng: Random, strength: int) -> Image.Image:
 
 def _outline(shape: _Shape, width: int, height: int) -> list[tuple[int, int]]:
     """Corners in whole pixels, so that the last digit of a sine does not matter."""
-    if shape.shape == "circle":
-        polar = [(1.0, 2 * math.pi * i / 40) for i in range(40)]
-    elif shape.shape == "square":
-        polar = [(1.15, math.pi / 4 + math.pi / 2 * i) for i in range(4)]
-    elif shape.shape == "triangle":
-        polar = [(1.15, -math.pi / 2 + 2 * math.pi / 3 * i) for i in range(3)]
-    elif shape.shape == "star":
-        polar = [(1.15 if i % 2 == 0 else 0.48, -math.pi / 2 + math.pi / 5 * i) for i in range(10)]
-    else:  # a cross, its arms a third as wide as they are long
-        arm, end = math.atan2(0.36, 1.05), math.hypot(0.36, 1.05)
-        polar = []
-        for turn in (0.0, math.pi / 2, math.pi, 3 * math.pi / 2):
-            polar += [(end, turn - arm), (end, turn + arm), (0.36 * math.sqrt(2), turn + math.pi / 4)]
     reach = shape.radius * min(width, height)
     return [
         (
             round(shape.x * width + reach * radius * math.cos(angle + shape.angle)),
             round(shape.y * height + reach * radius * math.sin(angle + shape.angle)),
         )
-        for radius, angle in polar
+        for radius, angle in polar_corners(shape.shape)
     ]

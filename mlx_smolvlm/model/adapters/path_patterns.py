@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 MAX_PATTERN_CHARS = 1000
 MAX_STEPS = 200_000  # for one text
+MAX_STEPS_IN_ALL = 5_000_000  # for all that are compared as a whole
 _MAX_DEPTH = 50  # of groups within groups
 _MAX_REPEATS = 1000
 
@@ -31,14 +32,19 @@ class PathPattern:
         if len(pattern) > MAX_PATTERN_CHARS:
             raise ValueError(f"it has {len(pattern)} characters, the limit is {MAX_PATTERN_CHARS}")
         self._pattern, self._at, self._depth, self._steps = pattern, 0, 0, 0
+        self._spent = 0
         self._ends = self._alternatives()
         if self._at < len(pattern):
             raise ValueError(f"{pattern[self._at]!r} at {self._at} has no counterpart")
 
     def matches(self, text: str) -> bool:
-        """Whether the whole text matches. Raises ValueError if it takes too many steps."""
+        """Whether the whole text matches. Raises ValueError if it takes too many steps, or did so for all texts."""
+        if self._spent > MAX_STEPS_IN_ALL:
+            raise ValueError(f"it has taken more than {MAX_STEPS_IN_ALL} steps; write it more simply")
         self._steps = 0
-        return len(text) in self._ends(text, {0})
+        found = len(text) in self._ends(text, {0})
+        self._spent += self._steps
+        return found
 
     def matches_end(self, text: str) -> bool:
         """Whether the whole text matches, or what follows one of its dots.

@@ -108,6 +108,7 @@ class _Chosen:
         try:
             return None if pattern is None else pattern.matches(module)
         except ValueError:
+            self._patterns[field] = None  # the others would take as long
             return None
 
 

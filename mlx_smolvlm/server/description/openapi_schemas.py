@@ -7,7 +7,7 @@ are not listed are ignored, or refused with `--strict`.
 from ...options import MAX_FPS, MAX_LOGPROBS
 from ..endpoints import responses
 from ..intake.known_fields import REFUSED
-from ..intake.message_parts import ONE_TILE, WHOLE
+from ..intake.message_parts import IMAGE_PARTS, OF_MESSAGES, OF_PARTS, ONE_TILE, WHOLE
 from ..settings import MAX_CHOICES, MAX_STOPS, ServerSettings
 from .openapi_ollama import ollama_schemas
 from .openapi_parts import FLAG, SEED, TEXT, Schema, array, either, given, nothing, number, ref, whole
@@ -20,6 +20,7 @@ def request_schemas(settings: ServerSettings) -> dict[str, Schema]:
     texts = either(TEXT, array(either(ref("TextPart"), TEXT), minItems=1))
     contents = array(either(ref("TextPart"), ref("ImagePart"), ref("VideoPart"), TEXT), minItems=1)
     sampling = _sampling()
+    lost = {name: nothing([], "") for name in OF_PARTS}
     unsupported = {name: nothing(*values) for name, values in REFUSED.items()}
     answer = {
         "model": {"description": "A name that /v1/models lists, or an alias; missing: the model served.", **TEXT},
@@ -41,43 +42,29 @@ def request_schemas(settings: ServerSettings) -> dict[str, Schema]:
         "TextPart": given(
             "Text.", {"type": {"enum": ["text", "input_text", "output_text"]}, "text": TEXT}, "type", "text"
         ),
-        "ImagePart": {
-            "description": "An image as a data URL, or an address where the server fetches such.",
-            **either(
-                given(
-                    "As in the chat interface.",
-                    {
-                        "type": {"const": "image_url"},
-                        "image_url": either(_address("detail"), _url()),
-                        "detail": _detail(),
-                    },
-                    "type",
-                    "image_url",
-                ),
-                given(
-                    "As in the Responses interface.",
-                    {
-                        "type": {"const": "input_image"},
-                        "image_url": either(_address("detail"), _url()),
-                        "detail": _detail(),
-                    },
-                    "type",
-                    "image_url",
-                ),
-            ),
-        },
+        "ImagePart": given(
+            "An image as a data URL, or an address where the server fetches such.",
+            {
+                **lost,
+                "type": {"enum": list(IMAGE_PARTS)},
+                "image_url": either(_address("detail"), _url()),
+                "detail": _detail(),
+            },
+            "type",
+            "image_url",
+        ),
         "VideoPart": {
             "description": "A video, or frames in turn: `data:video/jpeg;base64,FRAME,FRAME`.",
             **either(
                 given(
                     "By address or data URL.",
-                    {"type": {"const": "video_url"}, "video_url": either(_address(), _url())},
+                    {**lost, "type": {"const": "video_url"}, "video_url": either(_address(), _url())},
                     "type",
                     "video_url",
                 ),
                 given(
                     "In base64.",
-                    {"type": {"const": "input_video"}, "input_video": given("", {"data": TEXT}, "data")},
+                    {**lost, "type": {"const": "input_video"}, "input_video": given("", {"data": TEXT}, "data")},
                     "type",
                     "input_video",
                 ),
@@ -85,7 +72,16 @@ def request_schemas(settings: ServerSettings) -> dict[str, Schema]:
         },
         "Message": either(
             given("Instructions.", {"role": {"enum": ["system", "developer"]}, "content": texts}, "role", "content"),
-            given("A question.", {"role": {"const": "user"}, "content": either(TEXT, contents)}, "role", "content"),
+            given(
+                "A question.",
+                {
+                    **{name: nothing([], "") for name in OF_MESSAGES},
+                    "role": {"const": "user"},
+                    "content": either(TEXT, contents),
+                },
+                "role",
+                "content",
+            ),
             given(
                 "An answer.",
                 {"role": {"const": "assistant"}, "content": texts, "tool_calls": nothing([])},

@@ -9,16 +9,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..http.streaming import while_connected
-from ..http.strict_json import read_body
 from ..intake.chat_request import AnswerRequest, ChatRequest, read_chat_request
 from ..intake.planning import Plan, planned_chat
 from .answering import Generation, generated, too_late
-from .completing import AnswerForm, Entries, completion
+from .completing import AnswerForm, Entries, completion, read_checked
 
 
 async def chat_completions(request: Request) -> Response:
     """`POST /v1/chat/completions`."""
-    chat = await read_chat(request)
+    chat = await read_checked(request, read_chat_request)
     return await completion(request, ChatForm(), chat.answer.stream, lambda held: begun(request, chat, held))
 
 
@@ -49,7 +48,7 @@ class ChatForm(AnswerForm):
 async def input_tokens(request: Request) -> Response:
     """`POST /v1/chat/completions/input_tokens`: what a request would cost, without an answer."""
     state = request.app.state
-    chat = await read_chat(request)
+    chat = await read_checked(request, read_chat_request)
 
     async def count() -> dict[str, Any]:
         async with AsyncExitStack() as held:
@@ -65,23 +64,6 @@ async def input_tokens(request: Request) -> Response:
 
     with state.engine.places(1):
         return JSONResponse(await while_connected(request, count()))
-
-
-async def read_chat(request: Request) -> ChatRequest:
-    """The request's body, checked; the body itself, which may be large, is not kept.
-
-    Raises:
-        ApiError: it is refused.
-    """
-    state = request.app.state
-
-    def read(body: dict[str, Any]) -> ChatRequest:
-        state.model.check(body)
-        return read_chat_request(body, state.settings)
-
-    chat = await read_body(request, read)
-    state.engine.check_ready()
-    return chat
 
 
 async def begun(request: Request, chat: ChatRequest, held: AsyncExitStack) -> Generation:

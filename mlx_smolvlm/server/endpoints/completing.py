@@ -1,18 +1,21 @@
 """What OpenAI's two completion endpoints do alike: send answers whole or in chunks, each endpoint in its own form."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ...engine.prompt_progress import PromptProgress
 from ..http.streaming import DONE, KEEP_ALIVE, StreamedAnswer, event_bytes, held_while_connected, while_connected
+from ..http.strict_json import read_body
+from ..settings import ServerSettings
 from .answering import Generation
 from .answers import AnswerTexts, finish_reason, new_id, now_s, timings, usage
 
+T = TypeVar("T")
 Entries = Sequence[dict[str, Any]]
 
 
@@ -45,6 +48,23 @@ class AnswerForm(ABC):
     @abstractmethod
     def logprobs(self, entries: Entries, before: Entries) -> dict[str, Any]:
         """Log probabilities of tokens, and those of the same answer before."""
+
+
+async def read_checked(request: Request, read: Callable[[Mapping[str, Any], ServerSettings], T]) -> T:
+    """What `read` makes of the request's body; the body itself, which may be large, is not kept.
+
+    Raises:
+        ApiError: it is refused, or nothing can be answered.
+    """
+    state = request.app.state
+
+    def checked(body: dict[str, Any]) -> T:
+        state.model.check(body)
+        return read(body, state.settings)
+
+    asked = await read_body(request, checked)
+    state.engine.check_ready()
+    return asked
 
 
 async def completion(

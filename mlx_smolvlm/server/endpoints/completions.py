@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from ...options import MAX_LOGPROBS, quoted
 from ..errors import bad_request
-from ..http.strict_json import read_body
 from ..intake.chat_request import AnswerRequest, read_answer_request
 from ..intake.fields import BodyFields
 from ..intake.message_parts import MediaPart, check_counts, read_part
@@ -19,7 +18,7 @@ from ..settings import ServerSettings
 from .answering import Generation
 from .answers import completion_logprobs
 from .chat_completions import begun_with
-from .completing import AnswerForm, Entries, completion
+from .completing import AnswerForm, Entries, completion, read_checked
 
 
 @dataclass(frozen=True)
@@ -75,14 +74,7 @@ def _parts(fields: BodyFields, name: str, kind: str) -> list[MediaPart]:
 
 async def completions(request: Request) -> Response:
     """`POST /v1/completions`."""
-    state = request.app.state
-
-    def read(body: dict[str, Any]) -> CompletionRequest:
-        state.model.check(body)
-        return read_completion_request(body, state.settings)
-
-    asked = await read_body(request, read)
-    state.engine.check_ready()
+    asked = await read_checked(request, read_completion_request)
     form = TextForm(asked.prompt if asked.echo else "")
     return await completion(request, form, asked.answer.stream, lambda held: _begun(request, asked, held))
 

@@ -55,6 +55,9 @@ def check_data_arguments(arguments: argparse.Namespace) -> None:
     """Raise ValueError for arguments of rows that are missing, out of range or without effect."""
     if arguments.data is None:
         raise ValueError("--data is missing; name the rows to train on")
+    for name in ("data", "image_folder", "validation", "html", "plot", "init_adapter", "feature_cache"):
+        if getattr(arguments, name) == "":  # a variable that is not set is neither this folder nor none
+            raise ValueError(f"--{name.replace('_', '-')} is empty; name a file or folder, or leave it out")
     if arguments.max_length is not None and arguments.max_length < 2:
         raise ValueError(f"--max-length is {arguments.max_length}, expected at least 2 tokens")
     for option in ("json", "html"):

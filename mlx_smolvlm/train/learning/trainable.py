@@ -54,6 +54,7 @@ class Trainable:
         self.settings: dict[str, Any] = {}
         self.init_folder = init_folder
         self._scalings: dict[str, float] = {}
+        self._untrained: dict[str, mx.array] = {}  # whole tensors of an adapter that is continued
         self._dtype = model.language_model.norm.weight.dtype
         if init_folder is not None:
             self.method = self._continue(recipe, init_folder)
@@ -104,7 +105,7 @@ class Trainable:
             for path in paths
         }
         whole = {name: array for name, array in of.items() if name.rpartition(".")[2] not in _KINDS}
-        return Adapter(Path(), True, updates, whole, base)
+        return Adapter(Path(), True, updates, whole | self._untrained, base)
 
     def _train_whole_parts(self, recipe: Recipe) -> None:
         layers = dict(self.model.named_modules())
@@ -188,10 +189,12 @@ class Trainable:
             layers[HEAD] = self.model.language_model["lm_head"] = head_of(layers[EMBEDDINGS])
         for name, array in adapter.replaced.items():
             path, _, key = name.rpartition(".")
-            if path in adapter.updates:
-                raise ValueError(f"{folder} holds both {name} and a change of it, which cannot be continued; merge it")
             replace_array(self.model, path, layers[path], key, array)
-            self.parameters[name] = array.astype(mx.float32)
+            if path in adapter.updates:  # PEFT saves what is below the change of a head or embeddings, untrained
+                self._untrained[name] = array
+            else:
+                self.parameters[name] = array.astype(mx.float32)
+        layers |= {path: layer for path, layer in self.model.named_modules() if path}  # quantized ones were replaced
         for path, update in adapter.updates.items():
             self._adapt(path, layers[path], update)
         _check_continued_targets(recipe, layers, list(adapter.updates), folder)
