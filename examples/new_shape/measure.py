@@ -32,7 +32,8 @@ def main() -> None:
     tasks += [(f"known, {task}", make_rows.known_scene, task) for task in ("label", *scenes.QUESTIONS)]
     with tempfile.TemporaryDirectory() as folder:
         for name, make_scene, task in tasks:
-            made = [make_scene(Random(f"evaluation/{name}/{number}"), task) for number in range(arguments.samples)]
+            seed = task if name == f"known, {task}" and task in scenes.QUESTIONS else name  # as the demo model's table
+            made = [make_scene(Random(f"evaluation/{seed}/{number}"), task) for number in range(arguments.samples)]
             requests = []
             for number, scene in enumerate(made):
                 own = Path(folder) / f"{task}-{number}"
