@@ -2,9 +2,10 @@
 
     python examples/new_shape/make_rows.py ROWS
 
-writes into the folder ROWS: `train.jsonl` with 200 pictures of hearts and 1,000 of the world that the model knows, so
-that it does not forget it; `held.jsonl` with 100 other hearts; and the pictures and clips. With `--labels 20`, there
-are 20 pictures of known shapes to train on, and 10 to hold, all with the new style of answer, which is learned quickly.
+writes into the folder ROWS: `train.jsonl` with 200 images of hearts, each in seven variants (as it is, and mirrored,
+moved, turned and scaled a little), and with images and clips of the world that the model knows, so that it does not
+forget it; `held.jsonl` with 100 other hearts; and the images and clips. With `--labels 20`, there are 20 images of
+known shapes to train on, and 10 to hold, all with the new style of answer, which is learned quickly.
 """
 
 import argparse
@@ -12,19 +13,33 @@ import json
 import math
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from random import Random
+
+from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1] / "demo_model"))
 
 import scenes
 
+HEARTS = 200
+VARIANTS = ("shape", "describe", "label", "describe", "shape", "describe", "label")  # of each heart, by what is asked
 STYLE = "Label the picture."
-HEART_TASKS = ("shape", "describe", "label")
-KNOWN_TASKS = ("describe", "color", "shape", "where", "count")
+KNOWN = {  # rows of what the model knows: most of what is easily forgotten
+    "describe": 2900,
+    "label": 1200,
+    "shape": 1200,
+    "difference": 1050,
+    "count": 450,
+    "number": 500,
+    "color": 60,
+    "where": 60,
+    "direction": 50,
+}
 
 
-def heart(shape: scenes.Shape, width: int, height: int) -> list[tuple[float, float]]:
+def heart_outline(shape: scenes.Shape, width: int, height: int) -> list[tuple[float, float]]:
     """Corners of a heart in pixels."""
     cos, sin = math.cos(shape.angle), math.sin(shape.angle)
     reach = shape.radius * min(width, height)
@@ -37,52 +52,83 @@ def heart(shape: scenes.Shape, width: int, height: int) -> list[tuple[float, flo
     return points
 
 
-def heart_scene(rng: Random, *tasks: str) -> scenes.Scene:
-    """A picture of a heart, with questions and their answers."""
-    known_outline, scenes.outline = scenes.outline, heart
+def draw(shape: scenes.Shape, rng: Random) -> Image.Image:
+    """A picture of one shape, which may be a heart."""
+    known_outline = scenes.outline
+    scenes.outline = heart_outline if shape.shape == "heart" else known_outline
     try:
-        return _scene(rng, replace(scenes.random_shape(rng), shape="heart"), tasks)
+        return scenes.draw([shape], scenes.canvas_size(rng), scenes.background(rng), rng)
     finally:
         scenes.outline = known_outline
 
 
-def known_scene(rng: Random, *tasks: str) -> scenes.Scene:
-    """A picture of a shape that the model knows."""
-    return _scene(rng, scenes.random_shape(rng), tasks)
-
-
-def _scene(rng: Random, shape: scenes.Shape, tasks: tuple[str, ...]) -> scenes.Scene:
-    image = scenes.draw([shape], scenes.canvas_size(rng), scenes.background(rng), rng)
+def asked(shape: scenes.Shape, image: Image.Image, task: str, rng: Random) -> scenes.Scene:
+    """A picture of one shape with a question of the task and its answer."""
     answers = {
         "describe": f"A {shape.description}.",
         "color": f"{shape.color.capitalize()}.",
         "shape": f"A {shape.shape}.",
         "where": f"{shape.place.capitalize()}.",
-        "count": "One.",
         "label": f"{shape.shape}, {shape.color}, {shape.size}",
     }
-    turns = [(task, STYLE if task == "label" else rng.choice(scenes.QUESTIONS[task]), answers[task]) for task in tasks]
-    return scenes.Scene("picture", [image], turns, [], 0.0)
+    question = STYLE if task == "label" else rng.choice(scenes.QUESTIONS[task])
+    return scenes.Scene("picture", [image], [(task, question, answers[task])], [], 0.0)
 
 
-def to_train(number: int, kind: str) -> scenes.Scene:
-    """One scene with up to three questions."""
-    rng = Random(f"{kind} {number}")
-    if kind == "heart":
-        return heart_scene(rng, *rng.sample(HEART_TASKS, 3))
-    which = number % 10
-    if which < 3:
-        tasks = rng.sample(KNOWN_TASKS, 3)
-        return known_scene(rng, *tasks) if which == 0 else known_scene(rng, "label", *tasks[:2])
-    if which == 3:
-        return scenes.clip(rng, full=True)
-    if which in (4, 5):
-        return scenes.pair(rng)
-    return (scenes.picture_of_number if which in (6, 7) else scenes.picture_of_many_shapes)(rng)
+def heart_scene(rng: Random, task: str) -> scenes.Scene:
+    """Any heart, with a question."""
+    shape = replace(scenes.random_shape(rng), shape="heart")
+    return asked(shape, draw(shape, rng), task, rng)
+
+
+def known_scene(rng: Random, task: str) -> scenes.Scene:
+    """A scene of the world that the model knows, with a question of any task."""
+    if task != "label":
+        return scenes.scene_for(rng, task)
+    shape = scenes.random_shape(rng)
+    return asked(shape, draw(shape, rng), task, rng)
+
+
+def hearts_to_train(seed: str) -> list[scenes.Scene]:
+    """`HEARTS` hearts of all sizes, places and colors, small ones twice as often, with all their variants."""
+    kinds = list(product(scenes.SIZES, scenes.PLACES, scenes.COLORS))
+    kinds += [kind for kind in kinds if kind[0] == "small"]
+    made = []
+    for number, (size, place, color) in enumerate(Random(f"kinds {seed}").sample(kinds * 2, HEARTS)):
+        rng = Random(f"heart {seed} {number}")
+        while (shape := scenes.random_shape(rng)).size != size or shape.place != place:
+            pass
+        shape = replace(shape, shape="heart", color=color)
+        image = draw(shape, rng)
+        for count, task in enumerate(VARIANTS):
+            made.append(asked(*(varied(shape, image, rng) if count else (shape, image)), task, rng))
+    return made
+
+
+def varied(shape: scenes.Shape, image: Image.Image, rng: Random) -> tuple[scenes.Shape, Image.Image]:
+    """The same picture, perhaps mirrored, and moved, turned and scaled too little to change another answer."""
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        sides = {"left": "right", "right": "left"}
+        shape = replace(shape, place=" ".join(sides.get(word, word) for word in shape.place.split()))
+    (width, height), angle, scale = image.size, rng.uniform(-0.06, 0.06), rng.uniform(0.95, 1.05)
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    x = (1 - cos + sin) * width / 2 + rng.uniform(-0.03, 0.03) * width
+    y = (1 - cos - sin) * height / 2 + rng.uniform(-0.03, 0.03) * height
+    matrix, paper = (cos, -sin, x, sin, cos, y), image.getpixel((1, 1))
+    return shape, image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=paper)
+
+
+def known_to_train(task: str, rng: Random) -> scenes.Scene:
+    """A known scene; where one shape is named, the smaller of two, since small ones are forgotten first."""
+    if task not in ("describe", "label", "shape"):
+        return known_scene(rng, task)
+    shape = min((scenes.random_shape(rng) for _ in range(2)), key=lambda shape: shape.radius)
+    return asked(shape, draw(shape, rng), task, rng)
 
 
 def write(name: str, made: list[scenes.Scene], folder: Path) -> None:
-    """Write rows as messages, and their pictures and clips."""
+    """Write rows as messages, and their images and clips."""
     lines = []
     for number, scene in enumerate(made):
         messages = scenes.messages(scene, answered=True)
@@ -101,21 +147,25 @@ def write(name: str, made: list[scenes.Scene], folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="where rows and pictures are written")
-    parser.add_argument("--hearts", type=int, default=200, help="pictures of hearts to train on")
-    parser.add_argument("--known", type=int, default=1000, help="pictures and clips of what the model knows")
+    parser.add_argument("folder", type=Path, help="where rows and images are written")
     parser.add_argument("--labels", type=int, help="known shapes in the new style, in the place of all others")
+    parser.add_argument("--seed", default="0", help="of all that is drawn")
     arguments = parser.parse_args()
+    seed = arguments.seed
     (arguments.folder / "media").mkdir(parents=True, exist_ok=True)
     if arguments.labels:
         for name, count in (("train", arguments.labels), ("held", 10)):
             made = [known_scene(Random(f"label {name} {number}"), "label") for number in range(count)]
             write(name, made, arguments.folder)
         return
-    train = [to_train(number, "heart") for number in range(arguments.hearts)]
-    train += [to_train(number, "known") for number in range(arguments.known)]
+    train = hearts_to_train(seed)
+    train += [
+        known_to_train(task, Random(f"known {seed} {task} {number}"))
+        for task, count in KNOWN.items()
+        for number in range(count)
+    ]
     write("train", train, arguments.folder)
-    held = [heart_scene(Random(f"held {number}"), HEART_TASKS[number % 3]) for number in range(100)]
+    held = [heart_scene(Random(f"held {seed} {number}"), VARIANTS[number % 3]) for number in range(100)]
     write("held", held, arguments.folder)
 
 
