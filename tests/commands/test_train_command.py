@@ -133,9 +133,12 @@ def test_features_are_computed_once(train, tmp_path, monkeypatch):
     assert adapter(tmp_path / "first") == adapter(tmp_path / "second")
     assert_refused(train("third", "--train-vision", "--feature-cache", cache), "so its features change")
     assert_refused(train("third", "--feature-cache", tmp_path / "rows.jsonl"), "rows.jsonl is a file; name a folder")
-    for file in cache.iterdir():
-        file.write_bytes(b"damaged")
+    cut, changed = cache.iterdir()
+    cut.write_bytes(b"damaged")
+    content = changed.read_bytes()
+    changed.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert train("fourth", "--epochs", 2, "--feature-cache", cache).status == 0
+    assert len(computed) == 4
     assert adapter(tmp_path / "fourth") == adapter(tmp_path / "first")
 
 

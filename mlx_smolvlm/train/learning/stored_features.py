@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
 from ...command_line.standard_streams import say
-from ...files import whole_file
 from ...model.smolvlm import SmolVLM
 from ..dataset.examples import Example
 from ..run_folder import save_arrays
 from .forward import whole_features
 
-_FEATURES = "features"
+_FEATURES, _DIGEST = "features", "digest"
 _KEPT_FREE_BYTES = 10**9  # of the disk, for the states of the run
 
 
@@ -37,6 +37,7 @@ class StoredFeatures:
         self._model = model
         self._folder = folder
         self._weights = _weights_digest(model) if folder is not None else b""
+        self._draft = f".{uuid4().hex}.safetensors"  # of this process; it gets its name when it is whole
         self._keys: dict[int, str] = {}  # of examples whose pixels were seen in this run
         self.num_computed = 0
 
@@ -79,23 +80,29 @@ class StoredFeatures:
     def _read(self, key: str, num_tiles: int) -> mx.array | None:
         """Features that are there and whole."""
         try:
-            found: Any = mx.load(str(self._place(key)))
-            features: mx.array = found[_FEATURES]
+            found: Any = mx.load(str(self._place(key)), return_metadata=True)
+            features: mx.array = found[0][_FEATURES]
             mx.eval(features)
         except (RuntimeError, OSError, KeyError, ValueError):
+            return None
+        if found[1].get(_DIGEST) != _digest(features):  # it was not on the disk yet when the machine failed
             return None
         text = self._model.config.text.hidden_size
         return features if features.shape[0] % num_tiles == 0 and features.shape[1:] == (text,) else None
 
     def _write(self, key: str, features: mx.array) -> None:
-        """Keep features; on a full disk they are computed each time."""
+        """Keep features; on a full disk they are computed each time.
+
+        There may be many files, so none waits for the disk, and none looks at the others.
+        """
         assert self._folder is not None
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(self._folder).free < features.nbytes + _KEPT_FREE_BYTES:
                 raise OSError(f"less than {_KEPT_FREE_BYTES / 1e9:g} GB would be left in {self._folder}")
-            with whole_file(self._place(key)) as file:
-                save_arrays(file, {_FEATURES: features}, {})
+            draft = self._folder / self._draft
+            save_arrays(draft, {_FEATURES: features}, {_DIGEST: _digest(features)})
+            draft.replace(self._place(key))
         except OSError as error:
             say(f"note: image features cannot be kept any more ({error}); they are computed in each epoch")
             self._folder = None
@@ -111,6 +118,10 @@ def _weights_digest(model: SmolVLM) -> bytes:
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(_bytes_of(array))
     return digest.digest()
+
+
+def _digest(features: mx.array) -> str:
+    return blake2b(_bytes_of(features), digest_size=16).hexdigest()
 
 
 def _bytes_of(array: mx.array) -> bytes:
