@@ -1,6 +1,7 @@
 """Rows with quantized keys and values: each answer is the one that its prompt gets alone with the same options."""
 
 import pytest
+from support.row_events import finished
 
 from mlx_smolvlm import BatchRequest, GenerationOptions, Rows, generate_batch, stream_generate
 from mlx_smolvlm.api.loading import DEMO_MODEL
@@ -12,14 +13,6 @@ REQUESTS = [
     BatchRequest("Tell me of " * 20),
     BatchRequest("a b c d " * 30),
 ]
-
-
-def finished(rows):
-    events = {}
-    while rows:
-        for event in rows.step():
-            events.setdefault(event.key, []).append(event)
-    return events
 
 
 def alone(pair, request, options):

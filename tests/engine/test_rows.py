@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.media import picture, video_path
+from support.row_events import finished
 
 from mlx_smolvlm import DEMO_MODEL, BatchRequest, GenerationOptions, MediaOptions, Rows, load, stream_generate
 from mlx_smolvlm.benchmark.generated_inputs import write_picture
@@ -43,15 +44,6 @@ def alone(pair, request, options=None, media_options=None, **keywords):
         )
     )
     return told(steps)
-
-
-def finished(rows, events=None):
-    """All events by row, once every row has ended."""
-    events = {} if events is None else events
-    while rows:
-        for event in rows.step():
-            events.setdefault(event.key, []).append(event)
-    return events
 
 
 def user(text, *images):

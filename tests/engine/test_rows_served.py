@@ -6,20 +6,12 @@ from threading import Event
 from types import SimpleNamespace
 
 import pytest
+from support.row_events import finished
 
 from mlx_smolvlm import BatchRequest, GenerationOptions, Rows
 from mlx_smolvlm.api.loading import DEMO_MODEL
 from mlx_smolvlm.engine.pacing import Pace
 from mlx_smolvlm.processor.prompt import Prompt
-
-
-def finished(rows):
-    """All events by row, once every row has ended."""
-    events = {}
-    while rows:
-        for event in rows.step():
-            events.setdefault(event.key, []).append(event)
-    return events
 
 
 def test_a_cancel_takes_effect_between_two_units_where_nobody_decodes(demo, monkeypatch):
