@@ -31,6 +31,7 @@ from .group import begin_alike, check_alike, shared_cancel
 from .identity import folder_digest
 from .learning.batches import StepPlan
 from .learning.micro_batches import MicroBatches
+from .learning.preferences import SHOWN
 from .learning.step_memory import MemoryNeeds, MemoryPlan, plan_memory
 from .learning.stored_features import StoredFeatures
 from .learning.trainable import Trainable
@@ -248,7 +249,8 @@ def _train(run: TrainingRun, ranks: Ranks, out: Path, is_shown: bool) -> None:
             num_tokens += report.num_tokens
             rate = per_second(report.num_tokens / max(report.seconds, 1e-9), "tokens")
             loss = "no trained tokens" if report.loss is None else f"loss {report.loss:.4f}"
-            progress.advance(note=f"{loss}, {rate}, {mx.get_peak_memory() / 1e9:.2f} GB")
+            pairs = [f"{name.partition('/')[2]} {report.measures[name]:.2f}" for name in SHOWN if report.measures]
+            progress.advance(note=", ".join([loss, *pairs, rate, f"{mx.get_peak_memory() / 1e9:.2f} GB"]))
     if run.has_converged:
         if is_shown:
             say(f"validation got no better; ended after step {optimization.step}")
