@@ -4,7 +4,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..batch.ranks import Ranks
 from ..command_line.arguments import media_options
 from ..command_line.drawings import check_plot
 from ..command_line.progress import Progress, counted, duration, per_second
-from ..command_line.signals import Interruption
+from ..command_line.signals import Interruption, Stopping, if_held_up
 from ..command_line.standard_streams import say, shown
 from ..command_line.waiting import Waiting
 from ..convert.checkpoint import convert_checkpoint
@@ -243,7 +243,9 @@ def _train(run: TrainingRun, ranks: Ranks, out: Path, is_shown: bool) -> None:
     optimization, start, num_tokens = run.optimization, time.monotonic(), 0
     first = optimization.step
     unheard = reported_to(lambda *_: None)  # the bar stands in the line that would say which image is read
-    with Interruption() as interruption, Progress(is_shown) as progress, unheard:
+    stopping = Stopping("stopping after this step, which is saved", again=lambda: None)
+    told = if_held_up(stopping.noticed) if ranks.rank == 0 else nullcontext()
+    with Interruption() as interruption, Progress(is_shown) as progress, unheard, told:
         progress.stage(total=optimization.num_steps, unit="steps", done=first)
         for report in run.steps(interruption.cancel, lambda is_set: shared_cancel(ranks, is_set)):
             num_tokens += report.num_tokens
