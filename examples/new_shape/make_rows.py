@@ -3,9 +3,9 @@
     python examples/new_shape/make_rows.py ROWS
 
 writes into the folder ROWS: `train.jsonl` with 200 images of hearts, each in five or nine variants (as it is, and
-mirrored, moved, turned and scaled a little), and with images and clips of the world that the model knows, so that it does not
-forget it; `held.jsonl` with 100 other hearts; and the images and clips. With `--labels 20`, there are 20 images of
-known shapes to train on, and 10 to hold, all with the new style of answer, which is learned quickly.
+mirrored, moved, turned and scaled a little), and with images and clips of the world that the model knows, so that it
+does not forget it; `held.jsonl` with 100 other hearts; and the images and clips. With `--labels 20`, there are 20
+images of known shapes to train on, and 10 to hold, all with the new style of answer, which is learned quickly.
 """
 
 import argparse
