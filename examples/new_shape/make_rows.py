@@ -24,18 +24,18 @@ sys.path.append(str(Path(__file__).parents[1] / "demo_model"))
 import scenes
 
 HEARTS = 200
-ASKED = ("shape", "describe", "label", "describe", "shape", "describe", "label", "describe", "label")  # of variants
+ASKED = ("shape", "describe", "label", "describe", "shape", "describe", "label", "describe", "shape")  # of variants
 VARIANTS = {"small": 9, "large": 5}  # of each heart; small ones are taken for stars and crosses most often
 STYLE = "Label the picture."
 KNOWN = {  # rows of what the model knows: most of what is easily forgotten
-    "describe": 3700,
+    "describe": 3200,
     "label": 1100,
-    "shape": 1400,
+    "shape": 1300,
     "difference": 1350,
     "count": 450,
     "number": 650,
-    "color": 30,
-    "where": 30,
+    "color": 60,
+    "where": 60,
     "direction": 100,
 }
 CLIP_FPS = 4.0  # of files: frames are sampled once in a second
