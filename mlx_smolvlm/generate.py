@@ -63,7 +63,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     options, media = generation_options(arguments), media_options(arguments)
     if not arguments.json:
         refuse_options(options, ("logprobs",), "only --json reports them; add it")
-    from .command_line.notes import show_demo_note, show_speed_note
+    from .command_line.notes import cut_note, show_demo_note, show_speed_note
 
     kinds = _kinds(messages)
     shows_demo = not (names_model(arguments) or arguments.prompt or arguments.video or arguments.messages)
@@ -115,7 +115,9 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     if arguments.json:
         print_json(_report(steps, load_s, model_name(arguments)))
     else:
-        print()
+        print(flush=True)
+    if is_talkative and steps[-1].finish_reason == "length":
+        say(cut_note(steps[-1], options.max_tokens, processor.config.context_length))
     if arguments.verbose:
         _print_timing(steps[-1], load_s)
 

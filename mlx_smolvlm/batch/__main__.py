@@ -190,6 +190,8 @@ def _summary(job: "Job", seconds: float, out: Path) -> str:
     line += f"{num_errors} with {'an error' if num_errors == 1 else 'errors'}"
     if num_errors and str(out) != "-":
         line += f' (see "error" in {out})'
+    if job.num_cut:
+        line += f'; {job.num_cut} cut by --max-tokens or the end of the model\'s context (finish_reason "length")'
     if job.num_done:
         line += f"; {job.num_done} of them done before"
     if not job.num_missing:

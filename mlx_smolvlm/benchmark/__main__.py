@@ -14,7 +14,7 @@ from ..api.loading import DTYPES, default_dtype
 from ..command_line.adapter_arguments import adapter_sources, add_adapter_argument
 from ..command_line.drawings import check_plot
 from ..command_line.progress import Progress
-from ..command_line.runner import CommandLine, refuse_tracebacks
+from ..command_line.runner import CommandLine, output_argument, refuse_tracebacks
 from ..command_line.waiting import Waiting
 from ..files import whole_file, write_json
 from .benchmark_run import BenchmarkRun, Settings
@@ -184,7 +184,9 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--encoder-layers", type=_positive, metavar="N", help="fewer or more than the geometry has")
     model.add_argument("--bits", type=int, choices=(2, 3, 4, 5, 6, 8), help="quantize the decoder")
     model.add_argument("--dtype", choices=list(DTYPES), help="default: bfloat16, CPU float32")
-    model.add_argument("--folder", metavar="PATH", help="keeps checkpoints and inputs for the next time")
+    model.add_argument(
+        "--folder", type=output_argument, metavar="PATH", help="keeps checkpoints and inputs for the next time"
+    )
 
     what = parser.add_argument_group("what to measure")
     what.add_argument(
@@ -228,8 +230,10 @@ def _parser() -> argparse.ArgumentParser:
     peers.add_argument("--peers-only", action="store_true", help="compare, and measure nothing else")
 
     output = parser.add_argument_group("what is written")
-    output.add_argument("--json", metavar="FILE", help="everything, each run included")
-    output.add_argument("--plot", metavar="FILE", help="ratios and sizes, .png or .svg (needs matplotlib)")
+    output.add_argument("--json", type=output_argument, metavar="FILE", help="everything, each run included")
+    output.add_argument(
+        "--plot", type=output_argument, metavar="FILE", help="ratios and sizes, .png or .svg (needs matplotlib)"
+    )
     output.add_argument("--quiet", action="store_true", help="do not tell what is being measured")
     return parser
 

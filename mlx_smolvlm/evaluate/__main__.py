@@ -12,7 +12,7 @@ from .. import __version__
 from ..command_line import starting
 from ..command_line.adapter_arguments import add_adapter_argument, loading_options, model_name
 from ..command_line.progress import Progress, counted, duration, per_second
-from ..command_line.runner import CommandLine, path_argument, print_json, refuse_tracebacks
+from ..command_line.runner import CommandLine, output_path, path_argument, print_json, refuse_tracebacks
 from ..command_line.signals import Interruption, leave_threads
 from ..command_line.standard_streams import say, shown
 from ..command_line.waiting import Waiting
@@ -251,7 +251,7 @@ def _parser() -> argparse.ArgumentParser:
 
     where = parser.add_argument_group("where results go, and how many are made at a time")
     where.add_argument(
-        "--out", type=path_argument, metavar="DIR", help="folder for results.jsonl, summary.json, report.html"
+        "--out", type=output_path, metavar="DIR", help="folder for results.jsonl, summary.json, report.html"
     )
     where.add_argument("--batch-size", type=int, default=32, metavar="N", help="most answers at a time (default: 32)")
     where.add_argument(
