@@ -177,9 +177,10 @@ def _items(arguments: argparse.Namespace, out: Path, left_out: LeftOut) -> list[
     ignored = [] if arguments.ignore_fields is None else arguments.ignore_fields.split(",")
 
     def is_left_out(path: Path) -> bool:
-        return is_results_file(path, out) or (arguments.sidecar and path.suffix == f".{arguments.sidecar}")
+        return is_results_file(path, out)
 
-    items = read_items(arguments.input, is_left_out, ignored_fields=ignored, left_out=left_out)
+    sidecar = f".{arguments.sidecar}" if arguments.sidecar else None
+    items = read_items(arguments.input, is_left_out, sidecar=sidecar, ignored_fields=ignored, left_out=left_out)
     return items[: arguments.limit]
 
 

@@ -1,4 +1,4 @@
-"""`-` as the name of what is written: standard output where one text is, else it is refused, and no file is called so."""
+"""`-` as the name of what is written: standard output for one text, else refused; no file is called so."""
 
 import pytest
 from support.command_lines import assert_refused, run
