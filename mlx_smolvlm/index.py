@@ -141,7 +141,13 @@ def _summary(writer: "IndexWriter", plan: "UpdatePlan", num_failed: int, num_gon
     """One line."""
     manifest = writer.manifest
     documents = len(manifest.documents)
-    counts = {"new": plan.num_new, "changed": plan.num_changed, "unchanged": plan.num_unchanged, "removed": num_gone}
+    counts = {
+        "new": plan.num_new,
+        "changed": plan.num_changed,
+        "read again": plan.num_again,
+        "unchanged": plan.num_unchanged,
+        "removed": num_gone,
+    }
     what = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     line = f"{shown(writer.folder)}: {manifest.num_pages} pages of {documents} document{'s' * (documents != 1)}"
     line += f" ({what})" if what else ""
