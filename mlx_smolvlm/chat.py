@@ -58,8 +58,9 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
 
     check_session_options(options)
     models = ChatModels(arguments)
-    from .command_line.notes import show_demo_note, show_speed_note, with_short_steps
+    from .command_line.notes import show_demo_note, show_missing_decoder, show_speed_note, with_short_steps
 
+    show_missing_decoder(arguments)
     options = with_short_steps(options)
     session = Session(*models.pair, system=arguments.system, options=options, media_options=media)
     waiting.stop()

@@ -72,7 +72,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
             # What is wrong is said before a model is downloaded, and most of it before MLX is imported.
             with starting.importing():
                 from ..api.loading import DEMO_MODEL, load
-                from ..command_line.notes import show_demo_note
+                from ..command_line.notes import show_demo_note, show_missing_decoder
                 from ..engine.row import refuse_single_options
                 from .job import Job
                 from .question import Question
@@ -85,6 +85,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
             refuse_options(options, ("logprobs",), reason)
             media, are_videos = media_options(arguments), [item.is_video for item in items]
             refuse_unused(media, has_images=not all(are_videos), has_videos=any(are_videos))
+            show_missing_decoder(arguments)
             question = Question(*prompts, arguments.system, options, media)
             ranks = Ranks()
             group.append(ranks)

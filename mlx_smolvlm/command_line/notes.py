@@ -1,5 +1,6 @@
 """Notes that are worth showing once: on the demo model, and on slow matrix products."""
 
+import argparse
 import re
 import sys
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..options import GenerationOptions
 from .progress import counted
-from .standard_streams import say
+from .standard_streams import line_start, say
 from .state import is_first
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ def show_unused_sampling(options: GenerationOptions) -> None:
     ]
     if given:
         say(f"note: without effect at --temperature 0, where the likeliest token is taken: {', '.join(given)}")
+
+
+def show_missing_decoder(arguments: argparse.Namespace) -> None:
+    """On stderr, unless `--quiet` is among the arguments: this system has no `--hardware-decoding`."""
+    if arguments.hardware_decoding and sys.platform != "darwin" and not arguments.quiet:
+        note = "--hardware-decoding uses VideoToolbox, which only Macs have; videos are decoded in software"
+        say(f"{line_start()}note: {note}")
 
 
 def cut_note(step: "GenerationResponse", max_tokens: int, context_length: int) -> str:

@@ -147,7 +147,8 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
             keys = [row.key for row in found.rows]
             folder = opened.enter_context(EvaluationFolder(arguments.out, settings, keys))
             folder.note_places(paths, arguments.image_root)
-        say_notes(found, arguments.protocol)
+        if not folder.done:  # a run that goes on has said it
+            say_notes(found, arguments.protocol)
         asking = Asking(
             arguments.protocol,
             choice,
@@ -179,6 +180,9 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
         rate = per_second(len(todo) / max(seconds, 1e-9), "rows")
         done = f"{counted(len(todo), 'row')} in {duration(seconds)}, {rate}" if todo else "nothing was left to do"
         say(f"{done}; see {shown(folder.path)}")
+        if truncated := sum(figures["truncated"] for figures in summary["sets"].values()):
+            answers = f"{counted(truncated, 'answer')} {'is' if truncated == 1 else 'are'}"
+            say(f"note: {answers} cut, by --max-tokens {arguments.max_tokens} or the end of the model's context")
     has_failed = any(figures["failed"] for figures in summary["sets"].values()) or (judged and judged["failed"])
     return _SOME_FAILED if has_failed else 0
 

@@ -98,6 +98,14 @@ def test_media_options_of_messages_are_refused_where_they_change_nothing(generat
     assert_refused(generate("--messages", path, "--no-split"), "but there is no image; leave it out")
 
 
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_hardware_decoding_that_is_not_there_is_said(generate, monkeypatch, platform):
+    monkeypatch.setattr("mlx_smolvlm.command_line.notes.sys.platform", platform)
+    result = generate("--video", video_path("short"), "--prompt", "hi", "--hardware-decoding")
+    assert result.status == 0
+    assert ("note: --hardware-decoding uses VideoToolbox, which only Macs have" in result.err) == (platform == "linux")
+
+
 def test_a_system_prompt_comes_first(generate, loaded):
     ids = json.loads(generate("--system", "Be brief.", "--prompt", "hi", "--json").out)["prompt_token_ids"]
     text = loaded("smolvlm_256m")[1].decode(ids, skip_special_tokens=False)
