@@ -13,14 +13,14 @@ NEWEST = 0.5  # weight of the newest measure
 LATEST_STEPS = 4  # the quickest of so many decode steps is taken for the time of one
 MARGIN = 1.25  # units are made this much smaller than they need be: attention grows, and machines vary
 MOST_ALONE_S = 0.3  # of a unit where nobody decodes
-STEPS_PER_PAUSE = 3  # a pause may take as long as so many decode steps
+STEPS_PER_PAUSE = 2  # a pause may take as long as so many decode steps; of three, a token may be 0.2 s late on a CPU
 
 
 class Pace:
     """Seconds for a token of a prompt, a tile and a decode step, measured as the work goes on."""
 
     def __init__(self, max_pause_s: float | None):
-        """`max_pause_s`: most seconds for which rows may wait, or the time of three steps if that is longer.
+        """`max_pause_s`: most seconds for which rows may wait, or the time of two steps if that is longer.
 
         Raises:
             ValueError: no positive number.

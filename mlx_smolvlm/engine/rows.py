@@ -65,7 +65,7 @@ class Rows(OneCallAtATime):
             max_cache_bytes: most memory for keys and values; fewer answers are made at a time where it takes more.
             max_feature_bytes: most memory for image features, for images that are shown again.
             max_prefix_bytes: most memory for keys and values of earlier prompts, for others that begin alike; 0: none.
-            max_pause_s: most seconds that decoding waits for prompts to be read, or the time of three decode steps
+            max_pause_s: most seconds that decoding waits for prompts to be read, or the time of two decode steps
                 where that is longer; None reads prompts as soon as there is room for them, which is best if only the
                 time for all counts.
             kv_bits, kv_group_size, quantized_kv_start: of the keys and values of all rows, see `GenerationOptions`.
