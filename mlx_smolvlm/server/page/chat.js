@@ -8,7 +8,7 @@ import { addressOf, release } from "./media.js";
 import { answerFields } from "./settings.js";
 import { store } from "./store.js";
 import { exportChat, requestMessages } from "./transcript.js";
-import { $, announce, el, local } from "./ui.js";
+import { $, announce, local } from "./ui.js";
 
 export async function startChat() {
   startComposer(ask);
@@ -85,8 +85,7 @@ async function answer() {
   chat.messages.push(message);
   const note = waiting("Sending");
   append(message).append(note);
-  const body = el("div", { class: "answer" });
-  let painter = null;
+  const painter = new Painter(note);
   keep(chat);
   showList();
   showComposer();
@@ -98,16 +97,10 @@ async function answer() {
     const request = { messages: await requestMessages(chat.messages.slice(0, -1)), ...answerFields() };
     const { text, finish, cost } = await askPatiently(request, {
       signal: mine.controller.signal,
-      onWait: (wait) => note.say(wait || "Sending"),
-      onAdmitted: () => note.say("Reading"),
-      onProgress: (share) => note.say(share < 1 ? `Reading, ${Math.round(share * 100)}%` : "Thinking"),
+      ...painter.notes("Reading"),
       onText: (soFar) => {
         message.text = soFar;
         const follows = isNearEnd();
-        if (!painter) {
-          note.replaceWith(body);
-          painter = new Painter(body);
-        }
         painter.show(soFar);
         if (follows) requestAnimationFrame(() => scrollDown(true));
         keepSoon(chat);
@@ -118,7 +111,7 @@ async function answer() {
     const { kind, code, message: reason } = asFailure(error);
     Object.assign(message, { state: "failed", failure: { kind, code, message: reason } });
   }
-  painter?.end(message.text);
+  painter.end();
   if (chats.running === mine) chats.running = null;
   if (!keepEnded(chat)) return;
   showList();
