@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from starlette.datastructures import State
+from starlette.requests import Request
 
 from ..errors import ApiError
 from .chat_request import ChatRequest, read_chat_request
@@ -14,13 +14,14 @@ Rename = Callable[[str], str]
 PLACE = re.compile(r"messages\[(?P<message>[0-9]+)\](?:\.content\[(?P<part>[0-9]+)\])?")
 
 
-def read_translated(state: State, body: Mapping[str, Any]) -> ChatRequest:
+def read_translated(request: Request, body: Mapping[str, Any]) -> ChatRequest:
     """Check a chat request's body that stands for another one.
 
     Raises:
         ApiError: it is refused.
     """
-    state.model.check(body)
+    state = request.app.state
+    request.state.served = state.models.find(body)
     return read_chat_request(body, state.settings)
 
 
