@@ -15,7 +15,7 @@ from ..media.prefetch import as_exception
 from .engine_job import Delivered, EngineJob
 from .errors import ApiError, bad_request, internal_error, refusal, server_busy
 from .metrics import Gauges, Metrics
-from .models import ServedModels, load_served, make_rows
+from .models import by_id, load_served, make_rows
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -185,10 +185,8 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            loaded = self._load()
-            pairs = dict(loaded) if isinstance(loaded, Mapping) else {ServedModels(self.settings).id: loaded}
-            self.model, self.processor = next(iter(pairs.values()))
-            self.pairs = pairs
+            self.pairs = by_id(self.settings, self._load())
+            self.model, self.processor = next(iter(self.pairs.values()))
             self._rows = make_rows(self.settings, self.model, self.processor, self._refill)
         except BaseException as error:  # whatever it is, it ends the server, whose main thread is another
             self.failure = as_exception(error)

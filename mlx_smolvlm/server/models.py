@@ -161,6 +161,11 @@ def load_served(settings: ServerSettings) -> "dict[str, Pair]":
     return {**pairs, models.all[-1].id: adapters.pair()}
 
 
+def by_id(settings: ServerSettings, loaded: "Pair | Mapping[str, Pair]") -> "dict[str, Pair]":
+    """What was loaded by the ids of models; a pair alone is the one model that the settings name."""
+    return dict(loaded) if isinstance(loaded, Mapping) else {ServedModels(settings).id: loaded}
+
+
 def make_rows(settings: ServerSettings, model: "SmolVLM", processor: "Processor", refill: Callable[[], None]) -> "Rows":
     """`Rows` of the model, within the bounds of the settings; `refill` adds requests."""
     from ..engine.rows import Rows
