@@ -126,7 +126,7 @@ class RowDecoder:
             at_least: rows to count for a group, by its number, even if there are fewer.
         """
         lengths: dict[int, list[int]] = {}
-        for length in [*more, *(row.most_tokens for group in self._groups for row in group.rows.values())]:
+        for length in [*more, *(row.most_tokens for group in self._groups for row in list(group.rows.values()))]:
             lengths.setdefault(self._group_of(length), []).append(length)
         counts = at_least or {}
         return sum(
