@@ -83,11 +83,11 @@ class Pace:
             self.tile_s = _mean(self.tile_s, seconds / count)
 
     @contextmanager
-    def step(self) -> Iterator[None]:
-        """Measure a decode step."""
+    def step(self, num_lanes: int) -> Iterator[None]:
+        """Measure a decode step of so many lanes. The time of one counts: else the more lanes, the longer a pause."""
         start = time.perf_counter()
         yield
-        self._steps_s.append(time.perf_counter() - start)
+        self._steps_s.append((time.perf_counter() - start) / num_lanes)
         # A step that waited for other programs must not allow a pause of three such steps.
         self.step_s = min(self._steps_s)
 

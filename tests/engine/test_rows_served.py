@@ -73,7 +73,7 @@ def test_a_step_that_waited_for_other_programs_allows_no_longer_pause(monkeypatc
     monkeypatch.setattr("mlx_smolvlm.engine.pacing.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     pace, pauses = Pace(0.065), []
     for _ in range(8):
-        with pace.step():
+        with pace.step(1):
             pass
         pauses.append(pace.pause_s)
     assert pauses[:7] == pytest.approx([0.1] * 7)  # the third took three seconds

@@ -15,6 +15,7 @@ from ..intake.fields import BodyFields
 from ..intake.message_parts import MediaPart, check_counts, read_part
 from ..intake.planning import planned_prompt
 from ..intake.unknown_fields import UnknownFields
+from ..models import served_pair
 from ..settings import ServerSettings
 from .answering import Generation
 from .answers import completion_logprobs
@@ -110,5 +111,5 @@ class TextForm(AnswerForm):
 
 async def _begun(request: Request, asked: CompletionRequest, held: AsyncExitStack) -> Generation:
     state = request.app.state
-    plan = planned_prompt(asked.prompt, asked.parts, asked.answer, state.engine, state.intake)
+    plan = planned_prompt(asked.prompt, asked.parts, asked.answer, served_pair(request), state.intake)
     return await begun_with(request, plan, asked.answer, held)

@@ -68,8 +68,8 @@ async def create_response(request: Request) -> Response:
 
     def read(body: dict[str, Any]) -> tuple[Rename, "ChatRequest", _Response]:
         translated, rename = chat_body(body, UnknownFields(state.settings.strict))
-        chat = read_translated(state, translated, rename)
-        return rename, chat, _Response(state.model.id, body, chat)
+        chat = read_translated(request, translated, rename)
+        return rename, chat, _Response(request.state.served.id, body, chat)
 
     rename, chat, response = await read_body(request, read)
     state.engine.check_ready()
@@ -226,7 +226,7 @@ class _Events:
 async def _answered(request: Request, chat: "ChatRequest", response: _Response) -> dict[str, Any]:
     async with AsyncExitStack() as held:
         generation = await begun(request, chat, held)
-        answers = await AnswerTexts.of(generation, request.app.state.engine.processor)
+        answers = await AnswerTexts.of(generation)
         return response.ended(generation, answers.texts[0], answers.logprobs[0])
 
 
@@ -235,7 +235,7 @@ async def _parts(
 ) -> AsyncIterator[bytes]:
     state, make = request.app.state, events.make
     place = {"item_id": response.message_id, "output_index": 0, "content_index": 0}
-    answers = AnswerTexts(1, state.engine.processor)
+    answers = AnswerTexts(1, generation.plan.processor)
     num_sent = 0
     yield make("response.created", response=response.begun())
     yield make("response.in_progress", response=response.begun())

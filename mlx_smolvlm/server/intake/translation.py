@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from starlette.datastructures import State
+from starlette.requests import Request
 
 from ..errors import ApiError
 from .chat_request import ChatRequest, read_chat_request
@@ -15,14 +15,15 @@ Place = Callable[[int, int | None], str]
 PLACE = re.compile(r"messages\[(?P<message>[0-9]+)\](?:\.content\[(?P<part>[0-9]+)\])?")
 
 
-def read_translated(state: State, body: Mapping[str, Any], rename: Rename) -> ChatRequest:
+def read_translated(request: Request, body: Mapping[str, Any], rename: Rename) -> ChatRequest:
     """Check a chat request's body that stands for another one, and say errors in that one's words.
 
     Raises:
         ApiError: it is refused.
     """
+    state = request.app.state
     with in_words(rename):
-        state.model.check(body)
+        request.state.served = state.models.find(body)
         return read_chat_request(body, state.settings, rename)
 
 
