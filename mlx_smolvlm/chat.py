@@ -214,7 +214,7 @@ class _Chat:
         step = None
         # Ctrl-C stops the answer; pressed twice, it also takes the question back.
         with (
-            if_held_up(Stopping().noticed),
+            if_held_up(Stopping("stopping when the model has ended its step; Ctrl-C again ends the chat").noticed),
             Interruption([signal.SIGINT], second=signal.default_int_handler) as interruption,
         ):
             try:
