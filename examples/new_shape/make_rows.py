@@ -138,7 +138,7 @@ def write(name: str, made: list[scenes.Scene], folder: Path) -> None:
             if scene.kind == "clip":
                 scenes.write_clip(scene, folder / item["path"])
             else:
-                scene.images[place].save(folder / item["path"])
+                scene.images[place].save(folder / item["path"], compress_level=1)  # grain does not compress
         lines.append(json.dumps({"messages": messages}))
     path = folder / f"{name}.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -27,7 +27,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=300, help="scenes per task")
     arguments = parser.parse_args()
     adapters = [arguments.adapter] if arguments.adapter else []
-    model, processor = mlx_smolvlm.load(arguments.model, adapters=adapters, dtype="float32")
+    try:
+        model, processor = mlx_smolvlm.load(arguments.model, adapters=adapters, dtype="float32")
+    except (ValueError, OSError) as error:  # no such folder, or none of an adapter
+        sys.exit(f"measure.py: {error}")
     tasks = [(f"heart, {task}", make_rows.heart_scene, task) for task in ("shape", "describe", "label")]
     tasks += [(f"known, {task}", make_rows.known_scene, task) for task in ("label", *scenes.QUESTIONS)]
     with tempfile.TemporaryDirectory() as folder:

@@ -127,9 +127,8 @@ class ServerUnderTest:
         raise ValueError(f"the server did not come up within {START_S:g} s")
 
 
-def serving(run: BenchmarkRun) -> list[Measurement]:
+def serving(run: BenchmarkRun) -> Iterator[Measurement]:
     """Time to the first text, longest gap, and answers a second, for each number of clients."""
-    found = []
     load = _Load(run)
     with ServerUnderTest(run) as server:
         for kind in KINDS[:2]:
@@ -142,13 +141,10 @@ def serving(run: BenchmarkRun) -> list[Measurement]:
                 name = f"{kind}, {clients} client{'s' * (clients > 1)}"
                 note = f"{run.settings.new_tokens} tokens each"
                 rates = [len(answered) / seconds for answered, seconds in rounds]
-                found += [
-                    Measurement("server", f"{name}: first text", "s", [a.first_s for a in answers], note),
-                    Measurement("server", f"{name}: longest gap", "s", [a.gap_s for a in answers], note),
-                ]
+                yield Measurement("server", f"{name}: first text", "s", [a.first_s for a in answers], note)
+                yield Measurement("server", f"{name}: longest gap", "s", [a.gap_s for a in answers], note)
                 if kind != KINDS[2]:  # where the time for all is that of the picture
-                    found.append(Measurement("server", f"{name}: answers", "requests/s", rates, note))
-    return found
+                    yield Measurement("server", f"{name}: answers", "requests/s", rates, note)
 
 
 def compare_servers(run: BenchmarkRun, peer: str, python: str) -> Iterator[PeerComparison]:

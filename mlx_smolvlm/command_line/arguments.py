@@ -70,7 +70,7 @@ def add_media_arguments(parser: argparse.ArgumentParser) -> None:
     media.add_argument("--max-frames", type=int, metavar="N", help="most frames per video")
     media.add_argument("--start", type=float, metavar="S", help="second of the video at which to begin")
     media.add_argument("--end", type=float, metavar="S", help="second of the video at which to end")
-    media.add_argument("--hardware-decoding", action="store_true", help="decode videos with VideoToolbox, if there")
+    media.add_argument("--hardware-decoding", action="store_true", help="decode videos with VideoToolbox (Macs alone)")
 
 
 UNUSED_PASSWORD = "no document needs the password"

@@ -72,14 +72,23 @@ def if_held_up(act: Callable[[], None]) -> Iterator[None]:
 class Stopping:
     """What `if_held_up` calls for work that is to stop while the process goes on."""
 
-    _is_said = False
+    def __init__(self, what: str, again: Callable[[], None] = end_at_once):
+        """
+        Args:
+            what: said at the first time, in brackets.
+            again: called at later times.
+        """
+        self._what = what
+        self._again = again
+        self._is_said = False
 
     def noticed(self) -> None:
-        """Say that the work will stop; at the second time, end the process."""
+        """Say that the work will stop; at later times, do what was given for them."""
         if self._is_said:
-            end_at_once()
+            self._again()
+            return
         self._is_said = True
-        say(f"{line_start()}(stopping when the model has ended its step; Ctrl-C again ends the chat)")
+        say(f"{line_start()}({self._what})")
 
 
 class SingleInterrupts:

@@ -2,17 +2,18 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
 import mlx.core as mx
 
+from ..media.prefetch import Prefetched
 from .learning.batches import StepPlan
 from .learning.forward import MicroBatch
-from .learning.micro_batches import MicroBatches
-from .learning.optimization import Gradients, Optimization, gradients_of
+from .learning.micro_batches import MicroBatches, Tiles
+from .learning.optimization import Gradients, Optimization, gradients_of, with_measures
 from .learning.step_memory import MemoryPlan
 from .learning.trainable import Trainable
 from .recipe import Recipe
@@ -22,6 +23,7 @@ from .run_folder import RunFolder
 from .validation import Validation, best_step, is_over, losses_of
 
 _STEPS_PER_CLEANING = 16
+_MICRO_BATCHES_AHEAD = 2
 _ADVICE = "the learning rate may be too high, or the type too narrow (--dtype bfloat16 or float32)"
 
 
@@ -34,12 +36,14 @@ class StepReport:
         loss: the mean over the trained tokens; None if there were none.
         num_tokens: of all rows, of this process.
         seconds: that it took.
+        measures: of pairs, see `preferences.py`.
     """
 
     step: int
     loss: float | None
     num_tokens: int
     seconds: float
+    measures: Mapping[str, float]
 
 
 class TrainingRun:
@@ -123,6 +127,7 @@ class TrainingRun:
             OSError: the state cannot be kept.
         """
         optimization = self.optimization
+        ahead = Prefetched(self._opened(optimization.step), _MICRO_BATCHES_AHEAD)
         if self._folder is not None:
             self._log = MetricsLog(self._folder.metrics, optimization.step)
         try:
@@ -135,7 +140,7 @@ class TrainingRun:
                 units = self._plan.rows(optimization.step)
                 gradients = gradients_of(
                     self._trainable,
-                    self._micro_batches(optimization.step),
+                    self._micro_batches(optimization.step, ahead),
                     self._losses,
                     checkpoint=self._memory.checkpoint,
                     is_shared=self._num_ranks > 1,
@@ -151,10 +156,11 @@ class TrainingRun:
                 if optimization.step % _STEPS_PER_CLEANING == 0:
                     mx.clear_cache()  # buffers of lengths that may not come again
                 self._validate()
-                yield StepReport(optimization.step, gradients.loss, num_tokens, seconds)
+                yield StepReport(optimization.step, gradients.loss, num_tokens, seconds, gradients.measures)
             if optimization.step == optimization.num_steps:
                 self._check_result()
         finally:
+            ahead.close()
             self.save()
 
     @property
@@ -186,12 +192,20 @@ class TrainingRun:
             self._folder.save(self.optimization.step, self.optimization.state())
             self._saved = self.optimization.step
 
-    def _micro_batches(self, step: int) -> Iterator[MicroBatch]:
+    def _rows_of(self, step: int) -> Iterator[list[int]]:
+        """The rows of this process in micro-batches."""
+        for units in self._plan.batches(step, self._memory.max_tokens, self._rank, self._num_ranks):
+            yield [row for unit in units for row in self._data.members(unit)]
+
+    def _opened(self, first: int) -> Iterator[Tiles]:
+        """The tiles of all micro-batches from a step on: cut in a thread while the step before is computed."""
+        for step in range(first, self.optimization.num_steps):
+            yield from map(self._batches.open, self._rows_of(step))
+
+    def _micro_batches(self, step: int, ahead: Iterator[Tiles] | None = None) -> Iterator[MicroBatch]:
         """Those of this process."""
-        at_once = self._memory.max_tokens
-        for units in self._plan.batches(step, at_once, self._rank, self._num_ranks):
-            rows = [row for unit in units for row in self._data.members(unit)]
-            yield self._batches.of(rows, f"{self._recipe.seed} {step}")
+        for rows in self._rows_of(step):
+            yield self._batches.of(rows, f"{self._recipe.seed} {step}", None if ahead is None else next(ahead))
 
     def _check(self, gradients: Gradients) -> None:
         if gradients.are_finite:
@@ -204,7 +218,7 @@ class TrainingRun:
         batch = next((batch for batch in self._micro_batches(self.optimization.step - 1) if batch.num_losses), None)
         if batch is None:
             return
-        losses = self._losses(self._trainable, batch, False)
+        losses, _ = with_measures(self._losses, self._trainable, batch)
         self.last_loss = losses.mean().item()  # type: ignore[assignment]
         if not math.isfinite(losses.sum().item()):  # type: ignore[arg-type]
             raise ValueError(f"after the last step the loss is not finite; {_ADVICE}")
@@ -216,6 +230,7 @@ class TrainingRun:
             "loss": gradients.loss,
             "learning_rate": rate,
             "gradient_norm": gradients.norm,
+            **gradients.measures,
             "losses": gradients.num_losses,
             "tokens": num_tokens,
             "seconds": seconds,

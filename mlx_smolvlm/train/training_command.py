@@ -4,7 +4,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..batch.ranks import Ranks
 from ..command_line.arguments import media_options
 from ..command_line.drawings import check_plot
 from ..command_line.progress import Progress, counted, duration, per_second
-from ..command_line.signals import Interruption
+from ..command_line.signals import Interruption, Stopping, if_held_up
 from ..command_line.standard_streams import say, shown
 from ..command_line.waiting import Waiting
 from ..convert.checkpoint import convert_checkpoint
@@ -31,6 +31,7 @@ from .group import begin_alike, check_alike, shared_cancel
 from .identity import folder_digest
 from .learning.batches import StepPlan
 from .learning.micro_batches import MicroBatches
+from .learning.preferences import SHOWN
 from .learning.step_memory import MemoryNeeds, MemoryPlan, plan_memory
 from .learning.stored_features import StoredFeatures
 from .learning.trainable import Trainable
@@ -242,13 +243,16 @@ def _train(run: TrainingRun, ranks: Ranks, out: Path, is_shown: bool) -> None:
     optimization, start, num_tokens = run.optimization, time.monotonic(), 0
     first = optimization.step
     unheard = reported_to(lambda *_: None)  # the bar stands in the line that would say which image is read
-    with Interruption() as interruption, Progress(is_shown) as progress, unheard:
+    stopping = Stopping("stopping after this step, which is saved", again=lambda: None)
+    told = if_held_up(stopping.noticed) if ranks.rank == 0 else nullcontext()
+    with Interruption() as interruption, Progress(is_shown) as progress, unheard, told:
         progress.stage(total=optimization.num_steps, unit="steps", done=first)
         for report in run.steps(interruption.cancel, lambda is_set: shared_cancel(ranks, is_set)):
             num_tokens += report.num_tokens
             rate = per_second(report.num_tokens / max(report.seconds, 1e-9), "tokens")
             loss = "no trained tokens" if report.loss is None else f"loss {report.loss:.4f}"
-            progress.advance(note=f"{loss}, {rate}, {mx.get_peak_memory() / 1e9:.2f} GB")
+            pairs = [f"{name.partition('/')[2]} {report.measures[name]:.2f}" for name in SHOWN if report.measures]
+            progress.advance(note=", ".join([loss, *pairs, rate, f"{mx.get_peak_memory() / 1e9:.2f} GB"]))
     if run.has_converged:
         if is_shown:
             say(f"validation got no better; ended after step {optimization.step}")

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import mlx.core as mx
+import numpy as np
 
 from ..api.generation import generate_text
 from ..options import MediaOptions
@@ -12,8 +13,8 @@ from ..processor.processor import Processor
 from .learning.batches import by_tokens
 from .learning.forward import token_losses
 from .learning.micro_batches import MicroBatches
-from .learning.optimization import BatchLosses
-from .learning.preferences import pair_losses
+from .learning.optimization import BatchLosses, with_measures
+from .learning.preferences import MEASURES, measured_pair_losses
 from .learning.step_memory import MemoryPlan
 from .learning.trainable import Trainable
 from .recipe import Recipe
@@ -54,6 +55,7 @@ class Validation:
         self._trainable = trainable
         self._processor = processor
         self._losses = losses_of(recipe)
+        self._is_preference = recipe.preference
         self._batches = batches
         self._media_options = media_options
         units = range(data.num_trained, data.num_trained + data.num_held)
@@ -72,14 +74,17 @@ class Validation:
     def record(self, step: int) -> Record:
         """What `metrics.jsonl` holds of a validation after so many steps: the loss, and answers."""
         with _without_dropout(self._trainable):
-            loss_sum, count = 0.0, 0
+            loss_sum, sums, count = 0.0, np.zeros(len(MEASURES)), 0
             for units in self._units:
                 batch = self._batches.of([row for unit in units for row in self._members(unit)], "")
-                loss_sum += self._losses(self._trainable, batch, False).sum().item()  # type: ignore[assignment]
+                losses, measures = with_measures(self._losses, self._trainable, batch)
+                loss_sum += float(losses.sum())
+                sums += np.array(measures)
                 count += batch.num_losses
             answers = [self._answer(question) for question in self._questions]
         mx.clear_cache()
-        return {"step": step, LOSS: loss_sum / count, "answers": answers}
+        measured = {f"validation_{name}": value / count for name, value in zip(MEASURES, sums.tolist(), strict=True)}
+        return {"step": step, LOSS: loss_sum / count} | (measured if self._is_preference else {}) | {"answers": answers}
 
     def held_answers(self, records: Sequence[Record]) -> list[HeldAnswer]:
         """The answers of all validations, by question."""
@@ -108,7 +113,7 @@ class Validation:
 
 def losses_of(recipe: Recipe) -> BatchLosses:
     """The losses that a recipe makes less."""
-    return partial(pair_losses, beta=recipe.beta) if recipe.preference else token_losses
+    return partial(measured_pair_losses, beta=recipe.beta) if recipe.preference else token_losses
 
 
 def best_step(records: Sequence[Record]) -> int | None:

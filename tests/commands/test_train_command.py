@@ -125,7 +125,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(train, rows, tmp_path, monkeypa
 def test_features_are_computed_once(train, tmp_path, monkeypatch):
     computed = []
     compute = StoredFeatures._compute
-    monkeypatch.setattr(StoredFeatures, "_compute", lambda self, tiles: computed.append(1) or compute(self, tiles))
+    monkeypatch.setattr(StoredFeatures, "_compute", lambda self, tiles: computed.extend(tiles) or compute(self, tiles))
     cache = tmp_path / "features"
     for out in ("first", "second"):
         assert train(out, "--epochs", 2, "--feature-cache", cache).status == 0

@@ -107,6 +107,11 @@ def test_preferences_from_the_command_line(train, rows):
     first, last = (record["validation_loss"] for record in (records[0], records[-1]))
     assert first == pytest.approx(0.6931, abs=1e-3)  # the model is the base: log 2
     assert last < first
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    names = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins")
+    assert all(name in record for record in records if "loss" in record for name in names)
+    assert records[0]["validation_rewards/margins"] == pytest.approx(0, abs=1e-3)
+    assert records[-1]["validation_rewards/margins"] > 0
 
 
 @pytest.mark.parametrize(

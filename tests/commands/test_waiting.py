@@ -132,12 +132,11 @@ def test_ctrl_c_is_noticed_while_the_main_thread_is_held_up():
     assert acted[0] - start >= LIMIT_S
 
 
-def test_ctrl_c_twice_ends_a_chat_that_is_held_up(capsys, monkeypatch):
+def test_ctrl_c_twice_ends_a_chat_that_is_held_up(capsys):
     ended = []
-    monkeypatch.setattr(signals, "end_at_once", lambda: ended.append(1))
-    stopping = signals.Stopping()
+    stopping = signals.Stopping("stopping soon", again=lambda: ended.append(1))
     stopping.noticed()
-    assert "(stopping when the model has ended its step" in capsys.readouterr().err
+    assert "(stopping soon)" in capsys.readouterr().err
     assert ended == []
     stopping.noticed()
     assert ended == [1]

@@ -14,7 +14,7 @@ from mlx_smolvlm.train.dataset.preference_rows import read_preference
 from mlx_smolvlm.train.dataset.row_media import RowMedia
 from mlx_smolvlm.train.learning.micro_batches import MicroBatches
 from mlx_smolvlm.train.learning.optimization import Optimization, gradients_of
-from mlx_smolvlm.train.learning.preferences import as_it_began, log_ratios, pair_losses
+from mlx_smolvlm.train.learning.preferences import as_it_began, log_ratios, measured_pair_losses, pair_losses
 from mlx_smolvlm.train.learning.stored_features import StoredFeatures
 from mlx_smolvlm.train.learning.trainable import Trainable
 from mlx_smolvlm.train.recipe import Recipe
@@ -65,6 +65,9 @@ def test_the_loss_is_that_of_log_probabilities_against_the_base(pairs):
     margins = [(tuned[n] - tuned[n + 1]) - (base[n] - base[n + 1]) for n in (0, 2)]
     losses = [-math.log(1 / (1 + math.exp(-0.5 * margin))) for margin in margins]
     np.testing.assert_allclose(np.array(pair_losses(trainable, batch, beta=0.5)), losses, atol=1e-4)
+    rewards = 0.5 * (np.array(tuned) - np.array(base))
+    sums = [rewards[::2].sum(), rewards[1::2].sum(), sum(margin > 0 for margin in margins), 0.5 * sum(margins)]
+    np.testing.assert_allclose(np.array(measured_pair_losses(trainable, batch, beta=0.5)[1]), sums, atol=1e-4)
     with as_it_began(trainable, batches._initial):
         np.testing.assert_allclose(log_probability(trainable.model, examples[0]), base[0], atol=1e-5)
     np.testing.assert_allclose(log_probability(trainable.model, examples[0]), tuned[0], atol=1e-5)
@@ -83,4 +86,7 @@ def test_training_makes_the_chosen_answers_likelier_however_pairs_are_divided(pa
     optimization.update(whole)
     optimization.update(gradients_of(trainable, [batches.of([0, 1, 2, 3], "")], losses))
     batch = batches.of([0, 1, 2, 3], "")
-    assert (log_ratios(trainable, batch) > batch.reference + 0.1).all().item()
+    after = gradients_of(trainable, [batch], partial(measured_pair_losses, beta=RECIPE.beta)).measures
+    assert after["rewards/accuracies"] == 1
+    assert after["rewards/margins"] == pytest.approx(after["rewards/chosen"] - after["rewards/rejected"], abs=1e-6)
+    assert after["rewards/margins"] > 0.1 * RECIPE.beta

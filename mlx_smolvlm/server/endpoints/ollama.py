@@ -21,6 +21,7 @@ from ..http.streaming import StreamedAnswer, held_while_connected, json_bytes, w
 from ..http.strict_json import read_body
 from ..intake.ollama_request import OllamaRequest, read_chat, read_generate, served_name
 from ..intake.translation import in_words, read_translated
+from ..intake.unknown_fields import UnknownFields
 from ..models import STARTED_S, ServedModel, listed, served_pair
 from .answers import AnswerTexts, finish_reason, usage
 from .chat_completions import begun
@@ -68,6 +69,9 @@ async def show(request: Request) -> Response:
     name = body.get("model") or body.get("name")
     if not isinstance(name, str) or not name:
         raise bad_request(f"model is {quoted(name)}, expected a name", "model")
+    UnknownFields(state.settings.strict).check(
+        body, "", ("model", "name"), ("verbose", "system", "template", "options")
+    )
     served = request.state.served = state.models.find({"model": served_name(name)})
     state.engine.check_ready()
     model, processor = served_pair(request)
@@ -108,8 +112,7 @@ async def _answer(
 
     def checked_body(body: dict[str, Any]) -> tuple[OllamaRequest, "ChatRequest"]:
         asked = read(body)
-        with in_words(asked.rename):
-            return asked, read_translated(request, asked.chat)
+        return asked, read_translated(request, asked.chat, asked.rename)
 
     asked, checked = await read_body(request, checked_body)
     state.engine.check_ready()

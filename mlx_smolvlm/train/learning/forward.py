@@ -1,7 +1,8 @@
 """Examples -> the losses of their trained tokens, with gradients.
 
 Rows stand one behind the other without padding: to the decoder they are one sequence, positions begin anew with each
-row, and attention takes row by row. The head reads the trained positions alone, in chunks.
+row, and attention takes row by row. What comes after the last attention, the head included, reads the trained positions
+alone; the head in chunks.
 """
 
 import math
@@ -13,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from ...model.caches.kv_cache import KVCache
-from ...model.smolvlm import SmolVLM
+from ...model.language import DecoderLayer, Step
 from .low_rank import Noise
 from .trainable import Trainable
 
@@ -33,7 +34,7 @@ class MicroBatch:
         tiles: (num_tiles, tile_size, tile_size, 3) uint8 of all rows, where the encoder or the connector is trained.
         tile_counts: of each row.
         features: (num_image_tokens, hidden_size) of all rows, where they are known.
-        reference: (num_pairs,) float32, for rows that are compared by two: see `preferences.py`.
+        references: (num_rows,) float32, for rows that are compared by two: see `preferences.py`.
     """
 
     names: Sequence[str]
@@ -43,12 +44,17 @@ class MicroBatch:
     tiles: np.ndarray | None = None
     tile_counts: Sequence[int] = ()
     features: mx.array | None = None
-    reference: mx.array | None = None
+    references: mx.array | None = None
+
+    @property
+    def reference(self) -> mx.array | None:
+        """By how much the reference finds the chosen answers likelier than the rejected ones, (num_pairs,) float32."""
+        return None if self.references is None else self.references[::2] - self.references[1::2]
 
     @property
     def num_losses(self) -> int:
         """Over how many losses the mean is: trained tokens, or pairs."""
-        return len(self.predicted) if self.reference is None else len(self.lengths) // 2
+        return len(self.predicted) if self.references is None else len(self.lengths) // 2
 
 
 class RowsSideBySide(KVCache):
@@ -88,15 +94,42 @@ def token_losses(trainable: Trainable, batch: MicroBatch, checkpoint: bool = Fal
     features = batch.features
     if features is None and batch.tiles is not None:
         features = _encode(trainable, batch, wrap)
-    trainable.noise.tokens = list(zip(batch.names, batch.lengths, strict=True))
     x = model.input_embeddings(batch.input_ids, features)
     layer_cache = RowsSideBySide(batch.lengths)
     decoder = model.language_model
     step = decoder.step(x, [layer_cache])
+    stretches = list(zip(batch.names, batch.lengths, strict=True))
+    places = mx.array(batch.predicted - 1)
     for number, layer in enumerate(decoder.layers):
-        x = wrap(f"language_model.layers.{number}", partial(layer, cache=layer_cache, step=step))(x)
-    hidden = step.normalize(decoder["norm"], x[:, mx.array(batch.predicted - 1)])[0]
-    return _cross_entropies(trainable, hidden, batch.input_ids[batch.predicted])
+        is_last = number == len(decoder.layers) - 1
+        whole: Callable[..., mx.array] = partial(_last_layer, layer, trainable.noise, places) if is_last else layer
+        block = _of_rows(trainable.noise, stretches, partial(whole, cache=layer_cache, step=step))
+        x = wrap(f"language_model.layers.{number}", block)(x)
+    hidden = step.normalize(decoder["norm"], x)[0]
+    return _cross_entropies(trainable, hidden, batch, stretches)
+
+
+def _last_layer(
+    layer: DecoderLayer, noise: Noise, places: mx.array, x: mx.array, cache: KVCache, step: Step
+) -> mx.array:
+    """The last layer at some places, (1, num_tokens, hidden_size) -> (1, num_places, hidden_size).
+
+    No token looks at others after its attention, so what follows is only computed where it counts.
+    """
+    x = layer["self_attn"](step.normalize(layer["input_layernorm"], x), x, cache, step)[:, places]
+    noise.places = places
+    out: mx.array = layer["mlp"](step.normalize(layer["post_attention_layernorm"], x), x, step)
+    return out
+
+
+def _of_rows(noise: Noise, stretches: Sequence[tuple[str, int]], block: Block) -> Block:
+    """A layer whose dropout is that of these rows, also when it is computed again."""
+
+    def run(x: mx.array) -> mx.array:
+        noise.tokens, noise.places = stretches, None
+        return block(x)
+
+    return run
 
 
 def _encode(trainable: Trainable, batch: MicroBatch, wrap: Wrap) -> mx.array:
@@ -126,20 +159,24 @@ def _of_tiles(noise: Noise, names: Sequence[str], block: Block) -> Block:
     return run
 
 
-def _cross_entropies(trainable: Trainable, hidden: mx.array, targets: np.ndarray) -> mx.array:
+def _cross_entropies(
+    trainable: Trainable, hidden: mx.array, batch: MicroBatch, stretches: Sequence[tuple[str, int]]
+) -> mx.array:
+    """Of hidden states at the places before the trained tokens, (num_trained, hidden_size) -> (num_trained,)."""
     decoder = trainable.model.language_model
 
-    def losses(hidden: mx.array, targets: mx.array) -> mx.array:
+    def losses(hidden: mx.array, predicted: np.ndarray) -> mx.array:
+        trainable.noise.tokens, trainable.noise.places = stretches, mx.array(predicted - 1)
         logits = decoder.logits(hidden[None])[0].astype(mx.float32)
-        return cross_entropies(logits, targets)
+        return cross_entropies(logits, mx.array(batch.input_ids[predicted]))
 
-    if len(targets) <= HEAD_CHUNK:
-        return losses(hidden, mx.array(targets))
+    if len(batch.predicted) <= HEAD_CHUNK:
+        return losses(hidden, batch.predicted)
     head = "language_model.lm_head" if "lm_head" in decoder else "language_model.embed_tokens"
     chunks = []
-    for start in range(0, len(targets), HEAD_CHUNK):
-        own = mx.array(targets[start : start + HEAD_CHUNK])
-        chunk = _checkpointed(trainable)(head, partial(losses, targets=own))
+    for start in range(0, len(batch.predicted), HEAD_CHUNK):
+        own = batch.predicted[start : start + HEAD_CHUNK]
+        chunk = _checkpointed(trainable)(head, partial(losses, predicted=own))
         chunks.append(chunk(hidden[start : start + HEAD_CHUNK]))
     return mx.concatenate(chunks)
 
@@ -175,14 +212,3 @@ def _checkpointed(trainable: Trainable) -> Wrap:
         return lambda x: checkpointed(trainable.within(path), x)
 
     return wrap
-
-
-def whole_features(model: SmolVLM, tiles: np.ndarray) -> mx.array:
-    """Image features of an example with a frozen encoder, (num_image_tokens, hidden_size), evaluated."""
-    parts = []
-    for start in range(0, len(tiles), TILES_AT_ONCE):
-        parts.append(model.image_features(tiles[start : start + TILES_AT_ONCE]))
-        mx.eval(parts[-1])
-    features = mx.concatenate(parts) if len(parts) > 1 else parts[0]
-    mx.eval(features)
-    return features

@@ -22,12 +22,14 @@ class Noise:
     Attributes:
         rate: share of inputs that become 0; 0 for no dropout.
         tokens, tiles: name and length of each stretch of the tokens, or of each tile, that is computed now.
+        places: of the tokens that are computed among all of these; None for all.
     """
 
     def __init__(self, rate: float = 0.0):
         self.rate = rate
         self.tokens: Sequence[tuple[str, int]] = ()
         self.tiles: Sequence[str] = ()
+        self.places: mx.array | None = None
 
     def drop(self, x: mx.array, layer: str, is_visual: bool) -> mx.array:
         """Inputs of a layer, (1, num_tokens, in) or (num_tiles, length, in), some of them 0 and the others scaled."""
@@ -39,7 +41,10 @@ class Noise:
             mx.random.bernoulli(kept, (length, x.shape[-1]), key=key_of(f"{name} {layer}"))
             for name, length in stretches
         ]
-        mask = mx.concatenate(masks).reshape(x.shape)
+        mask = mx.concatenate(masks)
+        if self.places is not None and not is_visual:
+            mask = mask[self.places]
+        mask = mask.reshape(x.shape)
         return mx.where(mask, x * (1 / kept), mx.array(0, x.dtype))
 
 

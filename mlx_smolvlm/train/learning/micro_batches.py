@@ -7,9 +7,12 @@ import numpy as np
 
 from ..dataset.examples import Example
 from .forward import MicroBatch
-from .preferences import as_it_began, log_ratios
+from .preferences import as_it_began, log_probabilities
 from .stored_features import StoredFeatures
 from .trainable import Trainable
+
+Tiles = dict[int, np.ndarray | None]
+"""Of rows with images, by number: (num_tiles, tile_size, tile_size, 3) uint8; None where features are stored."""
 
 
 class MicroBatches:
@@ -35,28 +38,47 @@ class MicroBatches:
         self._features = features
         self._are_pairs = are_pairs
         self._initial = dict(trainable.parameters) if are_pairs else {}  # made before a run goes on from its state
-        self._references: dict[int, float] = {}
+        self._references: dict[int, list[float]] = {}
 
-    def of(self, rows: Sequence[int], name: str) -> MicroBatch:
-        """Some rows; `name` and a row's number choose its dropout.
+    def open(self, rows: Sequence[int]) -> Tiles:
+        """The tiles of those of the rows whose images are to be encoded. For any thread.
 
         Raises:
             RowError: an image has changed, or cannot be read.
         """
-        reference = None
-        if self._are_pairs:
-            reference = mx.array([self._reference(row) for row in rows[::2]])
-        return self._of(rows, name, reference)
+        examples = [(row, self._examples[row]) for row in rows if self._examples[row].num_tiles]
+        if self._features is None:
+            return {row: example.tiles() for row, example in examples}
+        return {row: self._features.open(row, example) for row, example in examples}
 
-    def _of(self, rows: Sequence[int], name: str, reference: mx.array | None) -> MicroBatch:
+    def of(self, rows: Sequence[int], name: str, tiles: Tiles | None = None) -> MicroBatch:
+        """Some rows; `name` and a row's number choose its dropout.
+
+        Args:
+            rows: their numbers.
+            name: of the batch.
+            tiles: what `open` gave for these rows; None to open them now.
+
+        Raises:
+            RowError: an image has changed, or cannot be read.
+        """
+        tiles = self.open(rows) if tiles is None else tiles
+        references = None
+        if self._are_pairs:
+            references = mx.array([value for row in rows[::2] for value in self._reference(row, tiles)])
+        return self._of(rows, name, references, tiles)
+
+    def _of(self, rows: Sequence[int], name: str, references: mx.array | None, opened: Tiles) -> MicroBatch:
         examples = [self._examples[row] for row in rows]
         trained = np.concatenate([_predictable(example.trained) for example in examples])
         with_tiles = [(row, example) for row, example in zip(rows, examples, strict=True) if example.num_tiles]
         tiles = features = None
         if with_tiles and self._features is not None:
-            features = mx.concatenate([self._features.of(row, example) for row, example in with_tiles])
+            wanted = [(row, example, opened[row]) for row, example in with_tiles]
+            features = mx.concatenate(self._features.of(wanted))
+            mx.eval(features)  # its parts may be computed in several streams
         elif with_tiles:
-            tiles = np.concatenate([example.tiles() for _, example in with_tiles])
+            tiles = np.concatenate([opened[row] for row, _ in with_tiles])
         return MicroBatch(
             names=[f"{name} {row}" for row in rows],
             input_ids=np.concatenate([example.input_ids for example in examples]),
@@ -65,15 +87,15 @@ class MicroBatches:
             tiles=tiles,
             tile_counts=[example.num_tiles for example in examples],
             features=features,
-            reference=reference,
+            references=references,
         )
 
-    def _reference(self, row: int) -> float:
-        """What `log_ratios` was when training began: of a pair by itself, so that it is the same in every batch."""
+    def _reference(self, row: int, tiles: Tiles) -> list[float]:
+        """What `log_probabilities` was when training began: of a pair by itself, so it is the same in every batch."""
         if row not in self._references:
             with as_it_began(self._trainable, self._initial):
-                ratio = log_ratios(self._trainable, self._of([row, row + 1], "", None))
-                self._references[row] = ratio.item()  # type: ignore[assignment]
+                pair = self._of([row, row + 1], "", None, tiles)
+                self._references[row] = log_probabilities(self._trainable, pair).tolist()  # type: ignore[assignment]
         return self._references[row]
 
 

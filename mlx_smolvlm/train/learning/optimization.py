@@ -1,22 +1,26 @@
 """Optimizer steps: gradients of an effective batch, summed over micro-batches and processes, and AdamW."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 from mlx.optimizers import AdamW, clip_grad_norm
 
+from ...model.layers.streams import each_side_by_side
 from ..recipe import Recipe, learning_rate_factor
+from .batch_parts import parts_of
 from .forward import MicroBatch, token_losses
+from .preferences import MEASURES
 from .targets import CONNECTOR, TEXT, VISION, part_of_path
 from .trainable import Trainable
 
 _NAMES = {VISION: "vision", CONNECTOR: "connector"}
 Arrays = dict[str, mx.array]
-BatchLosses = Callable[[Trainable, MicroBatch, bool], mx.array]
-"""Model, micro-batch, whether to checkpoint -> (num_losses,) float32."""
+BatchLosses = Callable[[Trainable, MicroBatch, bool], mx.array | tuple[mx.array, mx.array]]
+"""Model, micro-batch, whether to checkpoint -> (num_losses,) float32; for pairs, perhaps with sums of `MEASURES`."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,14 @@ class Gradients:
         arrays: of their mean, float32, by parameter; empty if there are none. Where no row has an image, encoder and
             connector have none: they are then left as they are, without decay and without a count, as by torch.
         norm: of all of them together.
+        measures: means of what the losses come with, by name.
     """
 
     loss_sum: float
     num_losses: int
     arrays: Arrays
     norm: float
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def loss(self) -> float | None:
@@ -65,47 +71,67 @@ def gradients_of(
         is_shared: add up what the processes of `mlx.launch` have.
     """
     totals = {name: mx.zeros(array.shape) for name, array in trainable.parameters.items()} if is_shared else {}
-    loss_sum = mx.array(0.0)
+    sums = mx.zeros(1 + len(MEASURES))
     num_losses = num_visual = 0
+    is_measured = False
     for batch in batches:
         if not batch.num_losses:
             continue
+        parts = parts_of(batch)
 
-        def loss_of(parameters: Arrays, batch: MicroBatch = batch) -> mx.array:
+        def loss_of(parameters: Arrays, parts: Sequence[MicroBatch] = parts) -> tuple[mx.array, mx.array]:
             trainable.put(parameters)
-            return losses(trainable, batch, checkpoint).sum()
+            each = each_side_by_side([partial(_sums, losses, trainable, part, checkpoint) for part in parts])
+            added = sum(each[1:], each[0])
+            return added[0], mx.stop_gradient(added)
 
-        loss, found = mx.value_and_grad(loss_of)(trainable.parameters)
+        (_, own), found = mx.value_and_grad(loss_of)(trainable.parameters)
         totals = {name: totals[name] + found[name] for name in found} if totals else found
-        loss_sum = loss_sum + loss
+        sums = sums + own
         num_losses += batch.num_losses
         num_visual += batch.tiles is not None
-        mx.eval(totals, loss_sum)
+        is_measured = batch.references is not None
+        mx.eval(totals, sums)
         trainable.put(trainable.parameters)  # what the gradient left there holds its whole graph
     if is_shared:
-        totals, loss_sum, num_losses, num_visual = _added_up(totals, loss_sum, num_losses, num_visual)
+        totals, sums, num_losses, num_visual = _added_up(totals, sums, num_losses, num_visual)
     reached = [name for name in totals if num_visual or part_of_path(name) == TEXT] if num_losses else []
     arrays = {name: totals[name] / num_losses for name in reached}
     squares = [mx.square(array).sum() for array in arrays.values()]
     norm = mx.sqrt(sum(squares, mx.array(0.0)))
     mx.eval(arrays, norm)
-    return Gradients(loss_sum.item(), num_losses, arrays, norm.item())  # type: ignore[arg-type]
+    loss_sum, *measures = sums.tolist()  # type: ignore[misc]
+    named = {name: value / num_losses for name, value in zip(MEASURES, measures, strict=True)} if is_measured else {}
+    return Gradients(loss_sum, num_losses, arrays, norm.item(), named)  # type: ignore[arg-type]
 
 
-def _added_up(
-    totals: Arrays, loss_sum: mx.array, num_losses: int, num_visual: int
-) -> tuple[Arrays, mx.array, int, int]:
+def with_measures(
+    losses: BatchLosses, trainable: Trainable, batch: MicroBatch, checkpoint: bool = False
+) -> tuple[mx.array, mx.array]:
+    """Losses of a micro-batch, and the sums of `MEASURES`: 0 where there is nothing to measure."""
+    found = losses(trainable, batch, checkpoint)
+    return found if isinstance(found, tuple) else (found, mx.zeros(len(MEASURES)))
+
+
+def _sums(losses: BatchLosses, trainable: Trainable, batch: MicroBatch, checkpoint: bool) -> mx.array:
+    """Of the losses and of `MEASURES`, (5,)."""
+    values, measures = with_measures(losses, trainable, batch, checkpoint)
+    return mx.concatenate([values.sum()[None], measures])
+
+
+def _added_up(totals: Arrays, sums: mx.array, num_losses: int, num_visual: int) -> tuple[Arrays, mx.array, int, int]:
     """The same of all processes together, in one exchange."""
-    counts = mx.array([loss_sum.item(), float(num_losses >> 16), float(num_losses & 0xFFFF), float(num_visual)])
-    flat = mx.concatenate([counts, *(totals[name].reshape(-1) for name in totals)])
+    counts = mx.array([float(num_losses >> 16), float(num_losses & 0xFFFF), float(num_visual)])
+    start = sums.size + counts.size
+    flat = mx.concatenate([sums, counts, *(totals[name].reshape(-1) for name in totals)])
     flat = mx.distributed.all_sum(flat, stream=mx.cpu)
     mx.eval(flat)
-    added, start = {}, counts.size
+    numbers: list[float] = flat[sums.size : start].tolist()  # type: ignore[assignment]
+    added = {}
     for name, total in totals.items():
         added[name] = flat[start : start + total.size].reshape(total.shape)
         start += total.size
-    numbers: list[float] = flat[: counts.size].tolist()  # type: ignore[assignment]
-    return added, flat[0], (round(numbers[1]) << 16) + round(numbers[2]), round(numbers[3])
+    return added, flat[: sums.size], (round(numbers[0]) << 16) + round(numbers[1]), round(numbers[2])
 
 
 class Optimization:

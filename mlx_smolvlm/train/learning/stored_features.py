@@ -19,7 +19,7 @@ from ...command_line.standard_streams import say
 from ...model.smolvlm import SmolVLM
 from ..dataset.examples import Example
 from ..run_folder import save_arrays
-from .forward import whole_features
+from .frozen_encoder import frozen_features
 
 _FEATURES, _DIGEST = "features", "digest"
 _KEPT_FREE_BYTES = 10**9  # of the disk, for the states of the run
@@ -29,7 +29,7 @@ class StoredFeatures:
     """The image features of examples: computed once, then read.
 
     Attributes:
-        num_computed: how often the encoder was asked.
+        num_computed: of how many examples the encoder was asked.
     """
 
     def __init__(self, model: SmolVLM, folder: Path | None):
@@ -41,24 +41,46 @@ class StoredFeatures:
         self._keys: dict[int, str] = {}  # of examples whose pixels were seen in this run
         self.num_computed = 0
 
-    def of(self, number: int, example: Example) -> mx.array:
-        """Of an example with tiles, and its number: (num_image_tokens, hidden_size).
+    def open(self, number: int, example: Example) -> np.ndarray | None:
+        """The tiles of an example, unless its features are stored, as far as one can see. For any thread.
 
         Raises:
             RowError: an image has changed, or cannot be read.
         """
-        if self._folder is None:
-            return self._compute(example.tiles())
-        if number in self._keys and (found := self._read(self._keys[number], example.num_tiles)) is not None:
-            return found
-        tiles = example.tiles()
-        key = blake2b(self._weights + np.ascontiguousarray(tiles).tobytes(), digest_size=20).hexdigest()
-        self._keys[number] = key
-        found = self._read(key, example.num_tiles)
-        if found is None:
-            found = self._compute(tiles)
-            self._write(key, found)
-        return found
+        folder, key = self._folder, self._keys.get(number)
+        return None if folder and key and _place(folder, key).is_file() else example.tiles()
+
+    def of(self, wanted: Sequence[tuple[int, Example, np.ndarray | None]]) -> list[mx.array]:
+        """Of examples with tiles, each (num_image_tokens, hidden_size).
+
+        Args:
+            wanted: the number of each example, itself, and what `open` gave; None will do.
+
+        Raises:
+            RowError: an image has changed, or cannot be read.
+        """
+        found: dict[str, mx.array] = {}
+        missing: dict[str, np.ndarray] = {}
+        keys = []
+        for number, example, tiles in wanted:
+            key = self._keys.get(number)
+            if key is None or not self._is_there(key, example, found):
+                tiles = example.tiles() if tiles is None else tiles
+                key = self._keys[number] = self._key(number, tiles)
+                if key not in missing and not self._is_there(key, example, found):
+                    missing[key] = tiles
+            keys.append(key)
+        if missing:
+            for key, features in zip(missing, self._compute(list(missing.values())), strict=True):
+                found[key] = features
+                self._write(key, features)
+        return [found[key] for key in keys]
+
+    def _is_there(self, key: str, example: Example, found: dict[str, mx.array]) -> bool:
+        """Whether features are found, or can be read: then they are put to those that are."""
+        if key not in found and (features := self._read(key, example.num_tiles)) is not None:
+            found[key] = features
+        return key in found
 
     def bytes_of(self, examples: Sequence[Example]) -> int:
         """How much disk the features of all examples take, if no image is there twice; 0 if none are kept."""
@@ -69,18 +91,26 @@ class StoredFeatures:
         seq_len = self._model.config.vision.patches_per_side**2 // scale
         return sum(example.num_tiles for example in examples) * seq_len * size
 
-    def _compute(self, tiles: np.ndarray) -> mx.array:
-        self.num_computed += 1
-        return whole_features(self._model, tiles)
+    def _compute(self, tiles: Sequence[np.ndarray]) -> list[mx.array]:
+        """Of the tiles of some examples, all together."""
+        self.num_computed += len(tiles)
+        features = frozen_features(self._model, np.concatenate(tiles))
+        ends = np.cumsum([len(own) for own in tiles])[:-1].tolist()
+        split = [part.reshape(-1, part.shape[-1]) for part in mx.split(features, ends)]
+        mx.eval(split)
+        return split
 
-    def _place(self, key: str) -> Path:
-        assert self._folder is not None
-        return self._folder / f"{key}.safetensors"
+    def _key(self, number: int, tiles: np.ndarray) -> str:
+        if self._folder is None:
+            return str(number)
+        return blake2b(self._weights + np.ascontiguousarray(tiles).tobytes(), digest_size=20).hexdigest()
 
     def _read(self, key: str, num_tiles: int) -> mx.array | None:
         """Features that are there and whole."""
+        if self._folder is None:
+            return None
         try:
-            found: Any = mx.load(str(self._place(key)), return_metadata=True)
+            found: Any = mx.load(str(_place(self._folder, key)), return_metadata=True)
             features: mx.array = found[0][_FEATURES]
             mx.eval(features)
         except (RuntimeError, OSError, KeyError, ValueError):
@@ -95,17 +125,22 @@ class StoredFeatures:
 
         There may be many files, so none waits for the disk, and none looks at the others.
         """
-        assert self._folder is not None
+        if self._folder is None:
+            return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(self._folder).free < features.nbytes + _KEPT_FREE_BYTES:
                 raise OSError(f"less than {_KEPT_FREE_BYTES / 1e9:g} GB would be left in {self._folder}")
             draft = self._folder / self._draft
             save_arrays(draft, {_FEATURES: features}, {_DIGEST: _digest(features)})
-            draft.replace(self._place(key))
+            draft.replace(_place(self._folder, key))
         except OSError as error:
             say(f"note: image features cannot be kept any more ({error}); they are computed in each epoch")
             self._folder = None
+
+
+def _place(folder: Path, key: str) -> Path:
+    return folder / f"{key}.safetensors"
 
 
 def _weights_digest(model: SmolVLM) -> bytes:
