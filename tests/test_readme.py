@@ -1,4 +1,5 @@
-"""The README's commands: those that need no download run as pasted, the others name real options."""
+"""The commands of the README and of two pages with its details: those that need no download run as pasted, the others
+name real options."""
 
 import json
 import os
@@ -25,8 +26,10 @@ sys.path.append(str(ROOT / "examples"))
 import video_highlights  # noqa: E402
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHELL = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+DETAILS = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("asking.md", "python.md")]
+TEXT = "\n".join([README, *DETAILS])
+SHELL = re.findall(r"^```bash\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+PYTHON = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 SET_UP = (
     "python3 -m venv .venv && source .venv/bin/activate\n",
     "apt-get install libopenblas0-pthread && export LD_PRELOAD=libopenblas.so.0\n",
