@@ -25,7 +25,7 @@ def seen_place(image):
 def test_variants_of_a_heart_are_where_their_answers_say(monkeypatch):
     monkeypatch.setattr(make_rows, "HEARTS", 12)
     made = make_rows.hearts_to_train("test")
-    assert len(made) == 12 * len(make_rows.VARIANTS)
+    assert 12 * make_rows.VARIANTS["large"] < len(made) < 12 * make_rows.VARIANTS["small"]
     described = [scene for scene in made if scene.turns[0][0] == "describe"]
     assert len({scene.turns[0][2] for scene in described}) > 12  # mirrored ones are elsewhere
     for scene in described:

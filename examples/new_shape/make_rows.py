@@ -2,10 +2,10 @@
 
     python examples/new_shape/make_rows.py ROWS
 
-writes into the folder ROWS: `train.jsonl` with 200 images of hearts, each in seven variants (as it is, and mirrored,
-moved, turned and scaled a little), and with images and clips of the world that the model knows, so that it does not
-forget it; `held.jsonl` with 100 other hearts; and the images and clips. With `--labels 20`, there are 20 images of
-known shapes to train on, and 10 to hold, all with the new style of answer, which is learned quickly.
+writes into the folder ROWS: `train.jsonl` with 200 images of hearts, each in five or nine variants (as it is, and
+mirrored, moved, turned and scaled a little), and with images and clips of the world that the model knows, so that it
+does not forget it; `held.jsonl` with 100 other hearts; and the images and clips. With `--labels 20`, there are 20
+images of known shapes to train on, and 10 to hold, all with the new style of answer, which is learned quickly.
 """
 
 import argparse
@@ -24,19 +24,21 @@ sys.path.append(str(Path(__file__).parents[1] / "demo_model"))
 import scenes
 
 HEARTS = 200
-VARIANTS = ("shape", "describe", "label", "describe", "shape", "describe", "label")  # of each heart, by what is asked
+ASKED = ("shape", "describe", "label", "describe", "shape", "describe", "label", "describe", "shape")  # of variants
+VARIANTS = {"small": 9, "large": 5}  # of each heart; small ones are taken for stars and crosses most often
 STYLE = "Label the picture."
 KNOWN = {  # rows of what the model knows: most of what is easily forgotten
-    "describe": 2900,
-    "label": 1200,
-    "shape": 1200,
-    "difference": 1050,
+    "describe": 3200,
+    "label": 1100,
+    "shape": 1300,
+    "difference": 1350,
     "count": 450,
-    "number": 500,
+    "number": 650,
     "color": 60,
     "where": 60,
-    "direction": 50,
+    "direction": 100,
 }
+CLIP_FPS = 4.0  # of files: frames are sampled once in a second
 
 
 def heart_outline(shape: scenes.Shape, width: int, height: int) -> list[tuple[float, float]]:
@@ -90,9 +92,9 @@ def known_scene(rng: Random, task: str) -> scenes.Scene:
 
 
 def hearts_to_train(seed: str) -> list[scenes.Scene]:
-    """`HEARTS` hearts of all sizes, places and colors, small ones twice as often, with all their variants."""
+    """`HEARTS` hearts of all sizes, places and colors, small ones three times as often, with all their variants."""
     kinds = list(product(scenes.SIZES, scenes.PLACES, scenes.COLORS))
-    kinds += [kind for kind in kinds if kind[0] == "small"]
+    kinds += 2 * [kind for kind in kinds if kind[0] == "small"]
     made = []
     for number, (size, place, color) in enumerate(Random(f"kinds {seed}").sample(kinds * 2, HEARTS)):
         rng = Random(f"heart {seed} {number}")
@@ -100,7 +102,7 @@ def hearts_to_train(seed: str) -> list[scenes.Scene]:
             pass
         shape = replace(shape, shape="heart", color=color)
         image = draw(shape, rng)
-        for count, task in enumerate(VARIANTS):
+        for count, task in enumerate(ASKED[: VARIANTS[size]]):
             made.append(asked(*(varied(shape, image, rng) if count else (shape, image)), task, rng))
     return made
 
@@ -121,6 +123,8 @@ def varied(shape: scenes.Shape, image: Image.Image, rng: Random) -> tuple[scenes
 
 def known_to_train(task: str, rng: Random) -> scenes.Scene:
     """A known scene; where one shape is named, the smaller of two, since small ones are forgotten first."""
+    if task == "direction":
+        return scenes.clip(rng, fps=CLIP_FPS, full=True)
     if task not in ("describe", "label", "shape"):
         return known_scene(rng, task)
     shape = min((scenes.random_shape(rng) for _ in range(2)), key=lambda shape: shape.radius)
@@ -165,7 +169,7 @@ def main() -> None:
         for number in range(count)
     ]
     write("train", train, arguments.folder)
-    held = [heart_scene(Random(f"held {seed} {number}"), VARIANTS[number % 3]) for number in range(100)]
+    held = [heart_scene(Random(f"held {seed} {number}"), ASKED[number % 3]) for number in range(100)]
     write("held", held, arguments.folder)
 
 

@@ -37,11 +37,13 @@ class ServedModel:
         id: its name in answers: a Hub id as it is, the last part of a folder's path.
         aliases: further names.
         parent: the id of the model without adapters; None for that one.
+        is_sum: whether it has all adapters.
     """
 
     id: str
     aliases: tuple[str, ...] = ()
     parent: str | None = None
+    is_sum: bool = False
 
     def card(self, processor: "Processor | None") -> dict[str, Any]:
         """An entry of `/v1/models`; the processor tells the length of the context, once there is one."""
@@ -87,7 +89,7 @@ class ServedModels:
             self.all = [ServedModel(name, tuple(aliases))]
             return
         base = f"{name}{BASE}"
-        self.all = [ServedModel(name, tuple(aliases), base)]
+        self.all = [ServedModel(name, tuple(aliases), base, is_sum=len(sources) > 1)]
         self.all += [ServedModel(adapter, (), base) for adapter in self.adapter_names if adapter != name]
         self.all.append(ServedModel(base))
         taken = [other for model in self.all for other in (model.id, *model.aliases)]
@@ -234,9 +236,11 @@ def _adapter_names(sources: Sequence[str], taken: set[str]) -> list[str]:
             return names
         longer = [number for number in clashing if counts[number] < len(parts[number])]
         if not longer:
-            name = names[clashing[0]]
-            reason = "is the name of the model, too" if name in taken else "is given twice"
-            raise ValueError(f"--adapter-path {quoted(name, 300)} {reason}; give each adapter once, by another name")
+            source = sources[clashing[0]]
+            reason = "has a name of the model" if names[clashing[0]] in taken else "is given twice"
+            raise ValueError(
+                f"--adapter-path {quoted(source, 300)} {reason}; give each adapter once, by a name of its own"
+            )
         for number in longer:
             counts[number] += 1
 

@@ -18,7 +18,7 @@ from ..command_line.waiting import Waiting
 from .app import create_app
 from .engine_thread import Engine
 from .http.protocol import guarded_protocol
-from .models import DEMO_ID, ServedModels, load_served
+from .models import DEMO_ID, ServedModel, ServedModels, load_served
 from .settings import MIB, ServerSettings
 
 if TYPE_CHECKING:
@@ -186,9 +186,14 @@ def facts(engine: Engine) -> list[str]:
     fetched = "public addresses" if settings.fetch_public else ""
     fetched = " and ".join(filter(None, [fetched, ", ".join(settings.fetch_hosts)])) or "none"
     return [
-        f"model: {name}{demo}",
-        *([f"further models, by name: {', '.join(model.id for model in models[1:])}"] if models[1:] else []),
+        f"models: {', '.join(map(_told, models))}" if settings.adapter_path else f"model: {name}{demo}",
         f"device: {device}, {dtype}; context {context} tokens",
         f"limits: {settings.rows} answers at a time, {settings.max_waiting} waiting, "
         f"{settings.max_body_bytes // MIB} MiB a request; addresses fetched: {fetched}",
     ]
+
+
+def _told(model: ServedModel) -> str:
+    if model.parent is None:
+        return f"{model.id} (no adapter)"
+    return f"{model.id} (all adapters)" if model.is_sum else model.id

@@ -146,7 +146,7 @@ def test_names_are_those_of_hub_or_folder(tmp_path):
     assert names(one, model="best", aliases=["n"])[:3] == ["best", "n", "1/best"]
     for given, problem in (
         ({"adapters": (one, f"{one}=0.5"), "model": "m"}, r"best' is given twice; give each adapter once"),
-        ({"adapters": ("owner/x",), "model": "m", "aliases": ["owner/x"]}, r"'owner/x' is the name of the model, too"),
+        ({"adapters": ("owner/x",), "model": "m", "aliases": ["owner/x"]}, "'owner/x' has a name of the model"),
         (
             {"adapters": (one,), "model": "m", "aliases": ["m:base"]},
             r"would be called 'm:base'; choose another --alias",
