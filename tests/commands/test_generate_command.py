@@ -280,10 +280,10 @@ def test_a_reader_that_goes_away_is_no_error(checkpoint, options):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--fps", "2"], "fps is 2.0, but there is no video; leave it out"),
-        (["--end", "2"], "end_s is 2.0, but there is no video"),
-        (["--page", "2"], "page is 2, but there is no image"),
-        (["--no-split", "--video", video_path("short")], "do_image_splitting is False, but there is no image"),
+        (["--fps", "2"], "--fps is 2.0, but there is no video; leave it out"),
+        (["--end", "2"], "--end is 2.0, but there is no video"),
+        (["--page", "2"], "--page is 2, but there is no image"),
+        (["--no-split", "--video", video_path("short")], "--no-split is given, but there is no image"),
     ],
 )
 def test_options_of_media_that_there_are_not_are_refused(generate, options, problem):
