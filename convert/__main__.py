@@ -10,7 +10,7 @@ from pathlib import Path
 from ..api.loading import DTYPES
 from ..command_line.adapter_arguments import adapter_sources, add_adapter_argument
 from ..command_line.progress import Progress
-from ..command_line.runner import CommandLine, refuse_tracebacks
+from ..command_line.runner import CommandLine, output_argument, refuse_tracebacks
 from ..command_line.standard_streams import say
 from ..command_line.waiting import Waiting
 from ..model.adapters.adapter_export import FORMATS as ADAPTER_FORMATS
@@ -97,10 +97,21 @@ def _parser() -> argparse.ArgumentParser:
         description="Convert a SmolVLM-family checkpoint to an MLX folder, quantized or not.",
     )
     parser.add_argument("--hf-path", "--model", metavar="PATH_OR_HUB_ID", help="checkpoint to convert")
-    parser.add_argument("--mlx-path", default="mlx_model", metavar="OUT", help="folder to make (default: mlx_model)")
+    parser.add_argument(
+        "--mlx-path",
+        default="mlx_model",
+        type=output_argument,
+        metavar="OUT",
+        help="folder to make (default: mlx_model)",
+    )
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
     add_adapter_argument(parser, "merged first")
-    parser.add_argument("--export-adapter", metavar="OUT", help="write the adapter in another format; convert nothing")
+    parser.add_argument(
+        "--export-adapter",
+        type=output_argument,
+        metavar="OUT",
+        help="write the adapter in another format; convert nothing",
+    )
     parser.add_argument("--adapter-format", choices=ADAPTER_FORMATS, help="of --export-adapter (default: the other)")
     parser.add_argument("--dtype", choices=DTYPES, help="type of what is not quantized (default: as in the file)")
     parser.add_argument("-d", "--dequantize", action="store_true", help="turn a quantized checkpoint into a plain one")

@@ -9,6 +9,7 @@ from ..api.finding import base_of, find_checkpoint, open_adapters
 from ..command_line.adapter_arguments import adapter_sources
 from ..command_line.drawings import check_plot
 from ..command_line.progress import Progress
+from ..command_line.runner import output_path
 from ..command_line.standard_streams import say
 from ..evaluate.mini.mini_selection import MiniSuite
 from ..media.reporting import report
@@ -49,7 +50,9 @@ def add_quality_options(parser: argparse.ArgumentParser) -> None:
         help=f"with --compare, rows of the mini suite to score both on (default: {MINI_ROWS}; 0 leaves it out)",
     )
     group.add_argument("--json", action="store_true", help="with --compare, print one JSON object instead of a table")
-    group.add_argument("--plot", type=Path, metavar="FILE", help="with --compare, draw it too (.png, .svg, .pdf)")
+    group.add_argument(
+        "--plot", type=output_path, metavar="FILE", help="with --compare, draw it too (.png, .svg, .pdf)"
+    )
     group.add_argument(
         "--calibrate",
         action="store_true",

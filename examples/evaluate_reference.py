@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_smolvlm.command_line.progress import Progress
-from mlx_smolvlm.command_line.runner import CommandLine, one_line, refuse_tracebacks
+from mlx_smolvlm.command_line.runner import CommandLine, one_line, output_path, refuse_tracebacks
 from mlx_smolvlm.evaluate.data.row_files import read_rows
 from mlx_smolvlm.evaluate.prompts.row_prompts import MAX_TOKENS, VLMEVALKIT, row_prompt, wrapper_for
 from mlx_smolvlm.evaluate.prompts.wrapper_prompts import WRAPPERS
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("data", nargs="+", metavar="DATA", help="rows, as mlx_smolvlm.evaluate takes them")
     parser.add_argument("--model", required=True, metavar="PATH_OR_HUB_ID", help="checkpoint")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument("--out", required=True, type=output_path, metavar="DIR", help="folder for the results")
     parser.add_argument("--dataset", metavar="NAME", help="VLMEvalKit's name of the set")
     parser.add_argument("--image-root", type=Path, metavar="DIR", help="where paths in rows count from")
     parser.add_argument("--wrapper", choices=tuple(WRAPPERS), help="whose prompts (default: by the model)")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from highlights.segments import Segment, laid_end_to_end, split
 
 from mlx_smolvlm.command_line.progress import Progress
-from mlx_smolvlm.command_line.runner import CommandLine, refuse_tracebacks
+from mlx_smolvlm.command_line.runner import CommandLine, output_path, refuse_tracebacks
 from mlx_smolvlm.files import whole_file, write_json
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("video", metavar="VIDEO", help="the file")
     parser.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
-    parser.add_argument("--out", type=Path, default=Path("highlights.mp4"), metavar="FILE.mp4", help="%(default)s")
+    parser.add_argument(
+        "--out", type=output_path, default=Path("highlights.mp4"), metavar="FILE.mp4", help="%(default)s"
+    )
     parser.add_argument("--force", action="store_true", help="replace files that are there")
 
     choice = parser.add_argument_group("what is a highlight")

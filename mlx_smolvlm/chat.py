@@ -58,12 +58,14 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
 
     check_session_options(options)
     models = ChatModels(arguments)
-    from .command_line.notes import show_demo_note, show_speed_note, with_short_steps
+    from .command_line.notes import show_demo_note, show_missing_decoder, show_speed_note, with_short_steps
 
+    show_missing_decoder(arguments)
     options = with_short_steps(options)
     session = Session(*models.pair, system=arguments.system, options=options, media_options=media)
     waiting.stop()
-    chat = _Chat(session, arguments.verbose, waiting, None if arguments.no_history else "chat-history", models)
+    history_name = None if arguments.no_history else "chat-history"
+    chat = _Chat(session, arguments.verbose, waiting, history_name, models, arguments.quiet)
     if arguments.load is not None:
         chat.load(arguments.load, arguments.system)
     for kind in ("image", "video"):
@@ -86,10 +88,12 @@ class _Chat:
         waiting: "Waiting",
         history_name: str | None = None,
         models: "ChatModels | None" = None,
+        is_quiet: bool = False,
     ):
         self._session = session
         self._models = models
         self._verbose = verbose
+        self._is_quiet = is_quiet
         self._waiting = waiting
         self._shown = ShownMedia()
         self._commands: dict[str, Callable[[str], None]] = {
@@ -226,7 +230,7 @@ class _Chat:
             return
         if step.finish_reason == "cancelled":
             say("(stopped)" if step.completion_tokens else "(stopped; the question is taken back)")
-        elif step.finish_reason == "length":
+        elif step.finish_reason == "length" and not self._is_quiet:
             length = step.prompt_tokens + step.completion_tokens
             is_full = length >= self._session.processor.config.context_length
             advice = "the model's context is full; /new begins a new conversation" if is_full else "see --max-tokens"
@@ -239,6 +243,8 @@ class _Chat:
             )
 
     def _save(self, path: str) -> None:
+        if path == "-":
+            raise ValueError("/save - would be standard output, where this is not written to; name a file")
         self._waiting.tell("saving")
         self._session.save(typed_path(path))
         self._waiting.stop()

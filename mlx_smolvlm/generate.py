@@ -63,12 +63,13 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     options, media = generation_options(arguments), media_options(arguments)
     if not arguments.json:
         refuse_options(options, ("logprobs",), "only --json reports them; add it")
-    from .command_line.notes import show_demo_note, show_speed_note
+    from .command_line.notes import cut_note, show_demo_note, show_missing_decoder, show_speed_note
 
     kinds = _kinds(messages)
     shows_demo = not (names_model(arguments) or arguments.prompt or arguments.video or arguments.messages)
     has_images = bool(arguments.image or shows_demo or kinds & {"image", "image_url"})
     refuse_unused(media, has_images=has_images, has_videos=bool(arguments.video or "video" in kinds))
+    show_missing_decoder(arguments)
     loading = loading_options(arguments)
     is_demo, is_talkative = arguments.model is None, not (arguments.json or arguments.quiet)
     if is_demo and is_talkative:
@@ -115,7 +116,9 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     if arguments.json:
         print_json(_report(steps, load_s, model_name(arguments)))
     else:
-        print()
+        print(flush=True)
+    if is_talkative and steps[-1].finish_reason == "length":
+        say(cut_note(steps[-1], options.max_tokens, processor.config.context_length))
     if arguments.verbose:
         _print_timing(steps[-1], load_s)
 

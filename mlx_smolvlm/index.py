@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .command_line.arguments import UNUSED_PASSWORD, add_password_arguments, read_password
 from .command_line.progress import Progress, duration, per_second
 from .command_line.retriever_arguments import add_retriever_arguments, open_retriever
-from .command_line.runner import CommandLine, one_line, refuse_tracebacks
+from .command_line.runner import CommandLine, one_line, output_argument, refuse_tracebacks
 from .command_line.signals import Interruption
 from .command_line.standard_streams import line_start, say, shown
 from .command_line.waiting import Waiting
@@ -141,7 +141,13 @@ def _summary(writer: "IndexWriter", plan: "UpdatePlan", num_failed: int, num_gon
     """One line."""
     manifest = writer.manifest
     documents = len(manifest.documents)
-    counts = {"new": plan.num_new, "changed": plan.num_changed, "unchanged": plan.num_unchanged, "removed": num_gone}
+    counts = {
+        "new": plan.num_new,
+        "changed": plan.num_changed,
+        "read again": plan.num_again,
+        "unchanged": plan.num_unchanged,
+        "removed": num_gone,
+    }
     what = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     line = f"{shown(writer.folder)}: {manifest.num_pages} pages of {documents} document{'s' * (documents != 1)}"
     line += f" ({what})" if what else ""
@@ -167,10 +173,17 @@ def _parser() -> argparse.ArgumentParser:
         help="PDFs (needs pypdfium2: pip install 'mlx-smolvlm[documents]'), images, TIFF files of several pages, or "
         "folders of them (with their subfolders, but nothing hidden)",
     )
-    what.add_argument("--out", required=True, metavar="INDEX", help="folder of the index, made or brought up to date")
+    what.add_argument(
+        "--out",
+        required=True,
+        type=output_argument,
+        metavar="INDEX",
+        help="folder of the index, made or brought up to date",
+    )
     what.add_argument("--prune", action="store_true", help="remove documents whose files are no longer there")
     what.add_argument(
         "--export-lancedb",
+        type=output_argument,
         metavar="FOLDER",
         help="then write the index as a LanceDB database, which search takes as well (needs lancedb: pip install "
         "'mlx-smolvlm[lancedb]')",

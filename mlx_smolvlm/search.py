@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from .command_line.arguments import add_password_arguments, read_password
 from .command_line.retriever_arguments import add_retriever_arguments, open_retriever
-from .command_line.runner import CommandLine, print_json, refuse_tracebacks
+from .command_line.runner import CommandLine, output_argument, print_json, refuse_tracebacks
+from .command_line.standard_streams import say
 from .command_line.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _answer(
 ) -> None:
     """Ask about the best pages, and print the answer: after the table, or as the last line of JSON."""
     from .api.generation import stream_generate
+    from .command_line.notes import cut_note
     from .retrieval.results_page import page_image
 
     shown = results[: arguments.answer_pages or _ANSWER_PAGES]
@@ -100,9 +102,8 @@ def _answer(
     waiting.tell("reading the pages")
     images = [page_image(result, password) for result in shown]
     pieces: list[str] = []
-    for step in stream_generate(
-        model, processor, arguments.query, images=images, max_tokens=arguments.max_tokens or _MAX_TOKENS
-    ):
+    max_tokens = arguments.max_tokens or _MAX_TOKENS
+    for step in stream_generate(model, processor, arguments.query, images=images, max_tokens=max_tokens):
         if not pieces:
             waiting.stop()
             if not arguments.json:
@@ -113,8 +114,10 @@ def _answer(
     if arguments.json:
         pages = [{"path": result.path, "page": result.page} for result in shown]
         print_json({"answer": "".join(pieces), "pages": pages})
-    else:
-        print()
+        return
+    print(flush=True)
+    if step.finish_reason == "length" and not arguments.quiet:
+        say(cut_note(step, max_tokens, processor.config.context_length))
 
 
 def _print(results: "list[SearchResult]", as_json: bool) -> None:
@@ -162,7 +165,10 @@ def _parser() -> argparse.ArgumentParser:
         help="a line of JSON for each page: path, page and score; with --answer, a last line with the answer",
     )
     output.add_argument(
-        "--html", metavar="FILE", help="write the pages, with where each word of the question matched, as one HTML file"
+        "--html",
+        type=output_argument,
+        metavar="FILE",
+        help="write the pages, with where each word of the question matched, as one HTML file",
     )
     add_password_arguments(output)
     output.add_argument("--quiet", action="store_true", help="nothing but the results, and errors")

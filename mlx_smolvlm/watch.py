@@ -85,11 +85,18 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
         cancel=interruption.cancel,
     )
     with interruption, closing(captions):
+        is_cut_told = not is_talkative
         for number, caption in enumerate(captions):
             waiting.stop()
             if number == 0 and arguments.model is None and is_talkative:  # not before an error, which stands alone
                 show_demo_note("SOURCE")
             _print(caption, arguments.json, arguments.quiet)
+            if caption.finish_reason == "length" and not is_cut_told:
+                is_cut_told = True  # one line, whatever happens to the captions that follow
+                say(
+                    f"note: the caption is cut, by --max-tokens {options.max_tokens} or the end of the model's "
+                    "context; a higher number leaves room for more"
+                )
             waiting.tell("watching")
     interruption.conclude()
 

@@ -1,4 +1,5 @@
-"""The README's commands: those that need no download run as pasted, the others name real options."""
+"""The commands of the README and of two pages with its details: those that need no download run as pasted, the others
+name real options."""
 
 import json
 import os
@@ -17,6 +18,7 @@ from mlx_smolvlm.benchmark import __main__ as benchmark
 from mlx_smolvlm.convert import __main__ as convert
 from mlx_smolvlm.document import __main__ as document
 from mlx_smolvlm.evaluate import __main__ as evaluate
+from mlx_smolvlm.server import command as server
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "examples"))
@@ -24,8 +26,10 @@ sys.path.append(str(ROOT / "examples"))
 import video_highlights  # noqa: E402
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHELL = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+DETAILS = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("asking.md", "python.md")]
+TEXT = "\n".join([README, *DETAILS])
+SHELL = re.findall(r"^```bash\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+PYTHON = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 SET_UP = (
     "python3 -m venv .venv && source .venv/bin/activate\n",
     "apt-get install libopenblas0-pthread && export LD_PRELOAD=libopenblas.so.0\n",
@@ -99,6 +103,7 @@ def test_other_commands_use_options_that_exist():
         "-m mlx_smolvlm.generate": generate._parser(),
         "-m mlx_smolvlm.index": index._parser(),
         "-m mlx_smolvlm.search": search._parser(),
+        "-m mlx_smolvlm.server": server._parser(),
         "-m mlx_smolvlm.watch": watch._parser(),
         "-m mlx_smolvlm.convert": convert._parser(),
         "-m mlx_smolvlm.evaluate": evaluate._parser(),
@@ -123,13 +128,13 @@ def test_python_code_runs_as_pasted(checkout, code):
 
 
 def test_the_server_answers_what_is_asked_of_it(checkout):
-    (start,) = [block for block in SHELL if SERVED[0] in block]
+    (start,) = [block for block in SHELL if SERVED[0] in block and ONLINE[0] not in block]
     assert start == "pip install '.[server]' && python -m mlx_smolvlm.server --open\n"
     (ask,) = [block for block in SHELL if SERVED[1] in block]
     (program,) = re.findall(r"^```py\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    with ServerProcess() as server:
-        until(server.is_ready)
-        place = server.url.removeprefix("http://")
+    with ServerProcess() as running:
+        until(running.is_ready)
+        place = running.url.removeprefix("http://")
         answer = json.loads(run(["bash", "-euc", ask.replace("127.0.0.1:8080", place)], checkout))
         assert answer["choices"][0]["message"]["content"] == "Red."
         program = program.replace("127.0.0.1:8080", place)

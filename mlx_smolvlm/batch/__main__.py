@@ -72,7 +72,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
             # What is wrong is said before a model is downloaded, and most of it before MLX is imported.
             with starting.importing():
                 from ..api.loading import DEMO_MODEL, load
-                from ..command_line.notes import show_demo_note
+                from ..command_line.notes import show_demo_note, show_missing_decoder
                 from ..engine.row import refuse_single_options
                 from .job import Job
                 from .question import Question
@@ -85,6 +85,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> int:
             refuse_options(options, ("logprobs",), reason)
             media, are_videos = media_options(arguments), [item.is_video for item in items]
             refuse_unused(media, has_images=not all(are_videos), has_videos=any(are_videos))
+            show_missing_decoder(arguments)
             question = Question(*prompts, arguments.system, options, media)
             ranks = Ranks()
             group.append(ranks)
@@ -177,9 +178,10 @@ def _items(arguments: argparse.Namespace, out: Path, left_out: LeftOut) -> list[
     ignored = [] if arguments.ignore_fields is None else arguments.ignore_fields.split(",")
 
     def is_left_out(path: Path) -> bool:
-        return is_results_file(path, out) or (arguments.sidecar and path.suffix == f".{arguments.sidecar}")
+        return is_results_file(path, out)
 
-    items = read_items(arguments.input, is_left_out, ignored_fields=ignored, left_out=left_out)
+    sidecar = f".{arguments.sidecar}" if arguments.sidecar else None
+    items = read_items(arguments.input, is_left_out, sidecar=sidecar, ignored_fields=ignored, left_out=left_out)
     return items[: arguments.limit]
 
 
@@ -190,6 +192,8 @@ def _summary(job: "Job", seconds: float, out: Path) -> str:
     line += f"{num_errors} with {'an error' if num_errors == 1 else 'errors'}"
     if num_errors and str(out) != "-":
         line += f' (see "error" in {out})'
+    if job.num_cut:
+        line += f'; {job.num_cut} cut by --max-tokens or the end of the model\'s context (finish_reason "length")'
     if job.num_done:
         line += f"; {job.num_done} of them done before"
     if not job.num_missing:

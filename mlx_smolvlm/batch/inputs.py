@@ -14,6 +14,7 @@ from ..options import quoted
 from .items import Item, make_item, plural
 from .lists import is_list, read_list
 
+SIDECARS = frozenset({".txt", ".json", ".xmp"})  # what `--sidecar` writes beside images, and other programs read there
 _OTHER_LISTS = frozenset({".json", ".parquet", ".xlsx"})  # what a list may be taken to be
 _EXPECTED = "name a folder, a glob, an image, an address, or a list (.jsonl, .csv or .txt)"
 
@@ -45,6 +46,7 @@ def read_items(
     sources: Sequence[str],
     is_left_out: Callable[[Path], bool] = lambda path: False,
     *,
+    sidecar: str | None = None,
     ignored_fields: Collection[str] = (),
     left_out: LeftOut | None = None,
 ) -> list[Item]:
@@ -56,6 +58,7 @@ def read_items(
     Args:
         sources: folders, globs, lists, images, videos or addresses.
         is_left_out: says which files are none of the input, wherever they lie: those that results are kept in.
+        sidecar: suffix of the files that are written beside images, of which a glob leaves out all.
         ignored_fields: fields of lists that are left out of account.
         left_out: gets what was found in folders and is no image.
 
@@ -66,14 +69,18 @@ def read_items(
     left_out = LeftOut() if left_out is None else left_out
     items: dict[Item, None] = {}
     for source in sources:
-        items.update(dict.fromkeys(_read_source(source, is_left_out, ignored_fields, left_out)))
+        items.update(dict.fromkeys(_read_source(source, is_left_out, sidecar, ignored_fields, left_out)))
     if absent := sorted(set(ignored_fields) - left_out.fields):
         raise ValueError(f"--ignore-fields {','.join(absent)}: no list of the input has such a field; leave it out")
     return list(items)
 
 
 def _read_source(
-    source: str, is_left_out: Callable[[Path], bool], ignored_fields: Collection[str], left_out: LeftOut
+    source: str,
+    is_left_out: Callable[[Path], bool],
+    sidecar: str | None,
+    ignored_fields: Collection[str],
+    left_out: LeftOut,
 ) -> Iterator[Item]:
     if is_url(source):
         yield make_item(source)
@@ -96,6 +103,7 @@ def _read_source(
     elif glob.has_magic(source):
         names = sorted(glob.glob(os.path.expanduser(source), recursive=True))
         names = [name for name in names if os.path.isfile(name) and not is_left_out(Path(name))]
+        names = [name for name in names if sidecar is None or Path(name).suffix != sidecar]
         if not names:
             raise FileNotFoundError(f"no file matches {quoted(source, 300)}")
         yield from map(make_item, names)
@@ -106,7 +114,23 @@ def _read_source(
 
 
 def _images_in(folder: Path, is_left_out: Callable[[Path], bool], found: LeftOut) -> Iterator[str]:
-    """Images below a folder, but hidden ones; `found` counts the rest. An error if not even `folder` can be read."""
+    """Images below a folder, but hidden ones; `found` counts the rest, but no sidecars of images.
+
+    An error if not even `folder` can be read.
+    """
+    with_sidecars: set[str] = set()
+    sidecars: list[tuple[Path, Counter[str]]] = []
     for path in files_below(folder, found.unread):
-        if not is_left_out(path) and is_picture_of_folder(path, found.files):
+        other: Counter[str] = Counter()
+        if is_left_out(path):
+            continue
+        if is_picture_of_folder(path, other):
+            with_sidecars.add(str(path.with_suffix("")))
             yield str(path)
+        elif path.suffix in SIDECARS:
+            sidecars.append((path, other))
+        else:
+            found.files += other
+    for path, other in sidecars:
+        if str(path.with_suffix("")) not in with_sidecars:
+            found.files += other

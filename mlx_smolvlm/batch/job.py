@@ -107,6 +107,11 @@ class Job:
         return sum(self._file.errors.get(key, False) for key in self._items)
 
     @property
+    def num_cut(self) -> int:
+        """Lines with an answer that is cut, which the results file has for images of the input."""
+        return len(self._file.cut & self._items.keys())
+
+    @property
     def num_lines(self) -> int:
         """Lines that the results file has for images of the input."""
         return sum(key in self._file.errors for key in self._items)

@@ -23,6 +23,7 @@ class ResultsFile:
         path: the file; its name says how results stand in it, see `layouts.py`.
         is_locked: False where the file system knows no locks.
         errors: for each record, by `Result.key`, whether it has an error.
+        cut: the keys of those whose answer is cut.
         runs: one record for each `Result.run` there is.
         repaired: what was left of a record that had not been written whole, if anything; it has been cut off.
     """
@@ -45,6 +46,7 @@ class ResultsFile:
             raise FileNotFoundError(f"no folder {path.parent} to write {path.name} in; make it first")
         self._layout = layout_of(path)
         self.errors: dict[bytes, bool] = {}
+        self.cut: set[bytes] = set()
         self.runs: dict[str, Result] = {}
         self._end = self._size = 0  # behind the last record, and behind all of it
         self._file = _opened(path)
@@ -173,6 +175,8 @@ class ResultsFile:
 
     def _note(self, result: Result) -> None:
         self.errors[result.key] = result.error is not None
+        if result.finish_reason == "length":
+            self.cut.add(result.key)
         self.runs.setdefault(result.run, result)
 
     def _repair(self) -> bytes:
@@ -229,7 +233,7 @@ class ResultsStream(ResultsFile):
     def __init__(self) -> None:
         """Nothing is opened."""
         self.path = STDOUT
-        self.errors, self.runs, self.is_locked, self.repaired = {}, {}, False, b""
+        self.errors, self.cut, self.runs, self.is_locked, self.repaired = {}, set(), {}, False, b""
 
     def write(self, result: Result) -> None:
         """Print a line. Raises BrokenPipeError if nobody reads it any more."""

@@ -4,9 +4,10 @@ from ..command_line import starting  # noqa: F401 - first: Ctrl-C may come while
 
 # isort: split
 import argparse
+import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from ..api.loading import DTYPES, default_dtype
 from ..command_line.adapter_arguments import adapter_sources, add_adapter_argument
 from ..command_line.drawings import check_plot
 from ..command_line.progress import Progress
-from ..command_line.runner import CommandLine, refuse_tracebacks
+from ..command_line.runner import CommandLine, output_argument, refuse_tracebacks
+from ..command_line.signals import end_process, handled_by
+from ..command_line.standard_streams import line_start, say
 from ..command_line.waiting import Waiting
 from ..files import whole_file, write_json
 from .benchmark_run import BenchmarkRun, Settings
@@ -27,7 +30,7 @@ from .size import size
 from .stages import decode, loading, prefill, preprocessing, start, start_picture, vision
 from .video_stages import video
 
-SECTIONS: dict[str, Callable[[BenchmarkRun], list[Measurement]]] = {
+SECTIONS: dict[str, Callable[[BenchmarkRun], Iterator[Measurement]]] = {
     "start": start,
     "start-picture": start_picture,
     "load": loading,
@@ -43,8 +46,8 @@ DEFAULT_SECTIONS = [name for name in SECTIONS if name not in ("size", "server")]
 
 
 def main() -> None:
-    """Run the command line; exits with 2 and one line on bad input."""
-    with refuse_tracebacks(), ExitStack() as stack:
+    """Run the command line; exits with 2 and one line on bad input, with 130 or 143 when interrupted."""
+    with refuse_tracebacks(), handled_by(end_process, [signal.SIGTERM]), ExitStack() as stack:
         arguments = _parser().parse_args()
         with Waiting(not arguments.quiet) as waiting:
             waiting.tell("looking for the programs to compare with")
@@ -67,13 +70,21 @@ def main() -> None:
         comparisons: list[PeerComparison] = []
         try:
             for name in () if arguments.peers_only else arguments.only:
-                run.progress.stage(name)
-                measurements += SECTIONS[name](run)
+                for measured in SECTIONS[name](run):
+                    measurements.append(measured)
+                if run.is_interrupted:
+                    raise KeyboardInterrupt
             for found in compare(run, arguments.against, pythons, arguments.only):
                 comparisons.append(found)
             if "server" in arguments.only and "mlx-vlm" in arguments.against:
                 comparisons += compare_servers(run, "mlx-vlm", pythons.get("mlx-vlm", sys.executable))
+        except (KeyboardInterrupt, SystemExit):
+            run.progress.close()
+            what = "this has been measured" if measurements or comparisons else "nothing has been measured yet"
+            say(f"{line_start()}stopped; {what}")
+            raise
         finally:  # what has been measured is not lost to what could not be
+            run.progress.close()
             report = json_report(run, measurements, comparisons)
             if measurements or comparisons:
                 print(table(report))
@@ -184,7 +195,9 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--encoder-layers", type=_positive, metavar="N", help="fewer or more than the geometry has")
     model.add_argument("--bits", type=int, choices=(2, 3, 4, 5, 6, 8), help="quantize the decoder")
     model.add_argument("--dtype", choices=list(DTYPES), help="default: bfloat16, CPU float32")
-    model.add_argument("--folder", metavar="PATH", help="keeps checkpoints and inputs for the next time")
+    model.add_argument(
+        "--folder", type=output_argument, metavar="PATH", help="keeps checkpoints and inputs for the next time"
+    )
 
     what = parser.add_argument_group("what to measure")
     what.add_argument(
@@ -228,8 +241,10 @@ def _parser() -> argparse.ArgumentParser:
     peers.add_argument("--peers-only", action="store_true", help="compare, and measure nothing else")
 
     output = parser.add_argument_group("what is written")
-    output.add_argument("--json", metavar="FILE", help="everything, each run included")
-    output.add_argument("--plot", metavar="FILE", help="ratios and sizes, .png or .svg (needs matplotlib)")
+    output.add_argument("--json", type=output_argument, metavar="FILE", help="everything, each run included")
+    output.add_argument(
+        "--plot", type=output_argument, metavar="FILE", help="ratios and sizes, .png or .svg (needs matplotlib)"
+    )
     output.add_argument("--quiet", action="store_true", help="do not tell what is being measured")
     return parser
 

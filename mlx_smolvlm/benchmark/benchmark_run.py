@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import mlx.core as mx
 
@@ -20,6 +23,7 @@ from .generated_inputs import prompt_of, write_noise_film, write_picture
 from .geometries import GEOMETRIES, make_checkpoint
 
 QUESTION = "What is this?"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,17 @@ class Settings:
 
 @dataclass
 class BenchmarkRun:
-    """Settings with what follows from them. `folder` keeps checkpoints and inputs."""
+    """Settings with what follows from them.
+
+    Attributes:
+        folder: keeps checkpoints and inputs.
+        is_interrupted: Ctrl-C came, and nothing more is to be measured.
+    """
 
     settings: Settings
     folder: Path
     progress: Progress = field(default_factory=Progress)
+    is_interrupted: bool = False
 
     @cached_property
     def checkpoint(self) -> Path | str:
@@ -127,6 +137,42 @@ class BenchmarkRun:
     def long_prompt(self) -> str:
         """Text of as many tokens as asked for."""
         return prompt_of(self.processor, self.settings.prompt_tokens)
+
+    def repeated(self, part: str, work: Callable[[], T], *, is_warm: bool = False) -> list[T]:
+        """What each run of a part gives, after one that does not count unless it `is_warm` already.
+
+        Ctrl-C ends it with the runs that there are, and sets `is_interrupted`.
+
+        Raises:
+            KeyboardInterrupt: there are none yet.
+        """
+        if self.is_interrupted:
+            raise KeyboardInterrupt
+        results: list[T] = []
+        self.progress.stage(part, total=self.settings.runs + (not is_warm), unit="runs")
+        try:
+            if not is_warm:
+                work()
+                self.progress.advance()
+            for _ in range(self.settings.runs):
+                results.append(work())
+                self.progress.advance()
+        except KeyboardInterrupt:
+            if not results:
+                raise
+            self.is_interrupted = True
+        self.progress.close()
+        return results
+
+    def timed(self, part: str, work: Callable[[], object]) -> list[float]:
+        """Seconds of each run of a part; as `repeated`."""
+
+        def seconds() -> float:
+            start = time.perf_counter()
+            work()
+            return time.perf_counter() - start
+
+        return self.repeated(part, seconds)
 
     def answer(self, prompt: str, **options: object) -> GenerationResponse:
         """The last step of a greedy answer, with its times."""

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -28,8 +28,9 @@ KINDS = ("text", "picture", "text beside a picture")
 
 @dataclass(frozen=True)
 class Answered:
-    """One streamed answer: seconds to its first text, the longest wait between two texts, and for all."""
+    """One streamed answer: its text, seconds to the first of it, the longest wait between two texts, and for all."""
 
+    text: str
     first_s: float
     gap_s: float
     total_s: float
@@ -86,6 +87,7 @@ class ServerUnderTest:
         if not self._is_own:
             body["model"] = self._model
         start = time.perf_counter()
+        texts: list[str] = []
         times: list[float] = []
         is_whole = False
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=REQUEST_S)
@@ -97,8 +99,9 @@ class ServerUnderTest:
             while line := response.readline():
                 if line.strip() == b"data: [DONE]":
                     is_whole = True
-                elif line.startswith(b"data: ") and _has_text(json.loads(line[6:])):
+                elif line.startswith(b"data: ") and (text := _text(json.loads(line[6:]))):
                     times.append(time.perf_counter())
+                    texts.append(text)
         except (OSError, http.client.HTTPException) as error:
             raise ValueError(f"the server broke off: {error}") from None
         finally:
@@ -106,7 +109,7 @@ class ServerUnderTest:
         if not is_whole or not times:
             raise ValueError("the server's stream ended early")
         gaps = [later - earlier for earlier, later in pairwise(times)]
-        return Answered(times[0] - start, max(gaps, default=0.0), time.perf_counter() - start)
+        return Answered("".join(texts), times[0] - start, max(gaps, default=0.0), time.perf_counter() - start)
 
     def _wait_ready(self) -> None:
         end = time.monotonic() + START_S
@@ -127,51 +130,54 @@ class ServerUnderTest:
         raise ValueError(f"the server did not come up within {START_S:g} s")
 
 
-def serving(run: BenchmarkRun) -> list[Measurement]:
+def serving(run: BenchmarkRun) -> Iterator[Measurement]:
     """Time to the first text, longest gap, and answers a second, for each number of clients."""
-    found = []
     load = _Load(run)
     with ServerUnderTest(run) as server:
         for kind in KINDS[:2]:
-            load.burst(server, kind, 1)  # does not count
+            load.burst(server, load.questions(kind, 1))  # does not count
         for kind in KINDS:
             for clients in run.settings.clients if kind != KINDS[2] else [1]:
                 run.progress.stage(f"server: {kind}, {clients} clients")
-                rounds = [load.burst(server, kind, clients) for _ in range(-(-run.settings.runs // clients))]
+                number = -(-run.settings.runs // clients)
+                rounds = [load.burst(server, load.questions(kind, clients)) for _ in range(number)]
                 answers = [answer for answered, _ in rounds for answer in answered]
                 name = f"{kind}, {clients} client{'s' * (clients > 1)}"
                 note = f"{run.settings.new_tokens} tokens each"
                 rates = [len(answered) / seconds for answered, seconds in rounds]
-                found += [
-                    Measurement("server", f"{name}: first text", "s", [a.first_s for a in answers], note),
-                    Measurement("server", f"{name}: longest gap", "s", [a.gap_s for a in answers], note),
-                ]
+                yield Measurement("server", f"{name}: first text", "s", [a.first_s for a in answers], note)
+                yield Measurement("server", f"{name}: longest gap", "s", [a.gap_s for a in answers], note)
                 if kind != KINDS[2]:  # where the time for all is that of the picture
-                    found.append(Measurement("server", f"{name}: answers", "requests/s", rates, note))
-    return found
+                    yield Measurement("server", f"{name}: answers", "requests/s", rates, note)
 
 
 def compare_servers(run: BenchmarkRun, peer: str, python: str) -> Iterator[PeerComparison]:
-    """The same loads on both servers, in turn; one that fails is reported as such."""
+    """The same questions to both servers, in turn; one that fails is reported as such."""
     load = _Load(run)
     try:
         with ServerUnderTest(run) as own, ServerUnderTest(run, python, is_own=False) as other:
             for kind in KINDS:
                 for clients in run.settings.clients if kind != KINDS[2] else [1]:
                     run.progress.stage(f"{peer}: server, {kind}, {clients} clients")
-                    rounds = [
-                        [load.burst(server, kind, clients) for server in (own, other)]
-                        for _ in range(run.settings.runs + 1)
-                    ][1:]
+                    asked = [load.questions(kind, clients) for _ in range(run.settings.runs + 1)]
+                    rounds = [[load.burst(server, questions) for server in (own, other)] for questions in asked][1:]
                     name = f"{kind}, {clients} client{'s' * (clients > 1)}"
                     firsts = [[_first(answered) for answered, _ in both] for both in rounds]
                     rates = [[len(answered) / seconds for answered, seconds in both] for both in rounds]
                     compared = [("first text", "s", firsts), ("answers", "requests/s", rates)]
                     for what, unit, values in compared[: 1 if kind == KINDS[2] else 2]:
                         mine, theirs = (list(side) for side in zip(*values, strict=True))
-                        yield PeerComparison("server", f"{what}, {name}", peer, unit, mine, theirs)
+                        yield PeerComparison("server", f"{what}, {name}", peer, unit, mine, theirs, _agreement(rounds))
     except ValueError as error:
         yield PeerComparison("server", "server", peer, "s", [], [], str(error))
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """Contents of messages that are asked at once, and of those that are asked a little before them."""
+
+    contents: list[Any]
+    before: list[Any] = field(default_factory=list)
 
 
 class _Load:
@@ -181,37 +187,37 @@ class _Load:
         self._run = run
         self._number = 0
 
-    def burst(self, server: ServerUnderTest, kind: str, clients: int) -> tuple[list[Answered], float]:
-        """Answers to so many questions at once, and seconds for all. Raises what `ask` raises."""
+    def questions(self, kind: str, clients: int) -> "_Questions":
+        """What so many clients ask at once."""
+        if kind == KINDS[2]:
+            return _Questions([self._content("text")], [self._content("picture") for _ in range(clients)])
+        return _Questions([self._content(kind) for _ in range(clients)])
+
+    def burst(self, server: ServerUnderTest, questions: "_Questions") -> tuple[list[Answered], float]:
+        """Answers to the questions, and seconds for all. Raises what `ask` raises."""
         tokens = self._run.settings.new_tokens
-        is_beside = kind == KINDS[2]
-        contents = [self._content("picture" if is_beside else kind) for _ in range(clients)]
-        later = self._content("text")
-        answers: list[Answered] = []
+        contents = [*questions.before, *questions.contents]
+        answers: dict[int, Answered] = {}
         failures: list[ValueError] = []
 
-        def ask(content: Any, answered: list[Answered]) -> None:
+        def ask(number: int) -> None:
             try:
-                answered.append(server.ask(content, tokens))
+                answers[number] = server.ask(contents[number], tokens)
             except ValueError as error:
                 failures.append(error)
 
-        others: list[Answered] = []
-        threads = [
-            threading.Thread(target=ask, args=[content, others if is_beside else answers]) for content in contents
-        ]
+        threads = [threading.Thread(target=ask, args=[number]) for number in range(len(contents))]
         start = time.perf_counter()
-        for thread in threads:
+        for number, thread in enumerate(threads):
+            if number == len(questions.before) > 0:
+                time.sleep(LATER_S)
             thread.start()
-        if is_beside:
-            time.sleep(LATER_S)
-            ask(later, answers)
         for thread in threads:
             thread.join()
         seconds = time.perf_counter() - start
         if failures:
             raise failures[0]
-        return answers, seconds
+        return [answers[number] for number in range(len(questions.before), len(contents))], seconds
 
     def _content(self, kind: str) -> Any:
         self._number += 1
@@ -227,7 +233,15 @@ def _first(answers: list[Answered]) -> float:
     return statistics.median(answer.first_s for answer in answers)
 
 
-def _has_text(chunk: dict[str, Any]) -> bool:
+def _agreement(rounds: list[list[tuple[list[Answered], float]]]) -> str:
+    """How many answers of both servers are the same."""
+    pairs = [pair for (own, _), (theirs, _) in rounds for pair in zip(own, theirs, strict=True)]
+    same = sum(own.text == theirs.text for own, theirs in pairs)
+    return "the same answers" if same == len(pairs) else f"{same} of {len(pairs)} answers are the same"
+
+
+def _text(chunk: dict[str, Any]) -> str:
+    """What a chunk adds to the answer."""
     if "error" in chunk:
         raise ValueError(f"the server failed: {chunk['error']}")
-    return any((choice.get("delta") or {}).get("content") for choice in chunk.get("choices", ()))
+    return "".join((choice.get("delta") or {}).get("content") or "" for choice in chunk.get("choices", ()))

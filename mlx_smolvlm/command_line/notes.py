@@ -1,13 +1,19 @@
 """Notes that are worth showing once: on the demo model, and on slow matrix products."""
 
+import argparse
 import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..options import GenerationOptions
-from .standard_streams import say
+from .progress import counted
+from .standard_streams import line_start, say
 from .state import is_first
+
+if TYPE_CHECKING:
+    from ..api.generation import GenerationResponse
 
 DEMO_NOTE = (
     "This is the embedded demo model (2.4 million parameters): it knows coloured shapes, short numbers and little\n"
@@ -44,6 +50,21 @@ def show_unused_sampling(options: GenerationOptions) -> None:
     ]
     if given:
         say(f"note: without effect at --temperature 0, where the likeliest token is taken: {', '.join(given)}")
+
+
+def show_missing_decoder(arguments: argparse.Namespace) -> None:
+    """On stderr, unless `--quiet` is among the arguments: this system has no `--hardware-decoding`."""
+    if arguments.hardware_decoding and sys.platform != "darwin" and not arguments.quiet:
+        note = "--hardware-decoding uses VideoToolbox, which only Macs have; videos are decoded in software"
+        say(f"{line_start()}note: {note}")
+
+
+def cut_note(step: "GenerationResponse", max_tokens: int, context_length: int) -> str:
+    """Why an answer that ended by "length" is not whole, and what to do; `step` is its last one."""
+    cut = f"note: the answer is cut after {counted(step.completion_tokens, 'token')}"
+    if context_length - step.prompt_tokens < max_tokens:
+        return f"{cut}, at the end of the model's context; a shorter prompt leaves room for more"
+    return f"{cut}, by --max-tokens; a higher number leaves room for more"
 
 
 def show_speed_note() -> None:

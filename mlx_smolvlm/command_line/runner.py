@@ -99,6 +99,20 @@ def path_argument(text: str) -> Path:
     return Path(text)
 
 
+def output_argument(text: str) -> str:
+    """The `type` of arguments that name what is written, where that is not for standard output."""
+    if text == "-":
+        raise argparse.ArgumentTypeError(
+            "- would be standard output, where this is not written to; name a file or folder"
+        )
+    return text
+
+
+def output_path(text: str) -> Path:
+    """As `output_argument`, as a path."""
+    return path_argument(output_argument(text))
+
+
 def explain_call(module: str, instead: str) -> None:
     """Let a module, which other programs have as a function of that name, say what to call in its place."""
 

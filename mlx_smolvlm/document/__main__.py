@@ -73,6 +73,8 @@ def _read_documents(arguments: argparse.Namespace) -> int:
         )
     if arguments.out is None:
         raise ValueError("no place for the results; name a folder: --out DIR")
+    if arguments.out == "-":
+        raise ValueError("--out - is for --from-doctags; documents that are read go into a folder: --out DIR")
     out = Path(arguments.out).expanduser()
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"--out {out} is a file; name a folder")
@@ -183,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         metavar="DIR",
         help="folder for the results, made if it is not there. With --from-doctags, a folder that is there or a file "
-        "(default: standard output)",
+        "(default, and for -: standard output)",
     )
     parser.add_argument("--quiet", action="store_true", help="nothing on stderr but errors and notes")
 

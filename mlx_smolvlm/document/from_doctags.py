@@ -12,7 +12,7 @@ from typing import Any
 from ..command_line import starting
 from ..command_line.standard_streams import say
 
-_STANDARD_INPUT = "-"
+_STANDARD_INPUT = _STANDARD_OUTPUT = "-"
 
 
 def convert_doctags(arguments: argparse.Namespace, reading: Mapping[str, Any]) -> None:
@@ -88,7 +88,7 @@ def _read(name: str) -> str:
 
 def _target(out: str | None, source: str, to: str) -> Path | None:
     """The file to write; one of the source's name in a folder that is there, or whose name ends with a slash."""
-    if out is None:
+    if out in (None, _STANDARD_OUTPUT):
         return None
     place = Path(out).expanduser()
     if not place.is_dir() and not out.endswith(os.sep):

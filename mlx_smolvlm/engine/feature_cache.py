@@ -3,10 +3,14 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import count
 from threading import Lock
+from typing import Any
+from weakref import ref
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 
 from ..model.layers.streams import with_side_streams
 from ..model.smolvlm import SmolVLM
@@ -34,7 +38,7 @@ class FeatureCache:
         self.max_bytes = max_bytes
         self.size_bytes = 0
         self.num_asked = self.num_encoded = 0
-        self._features: OrderedDict[bytes, mx.array] = OrderedDict()
+        self._features: OrderedDict[tuple[int, bytes], mx.array] = OrderedDict()
         self._model: SmolVLM | None = None
         self._lock = Lock()  # held while features are looked up or kept, not while they are computed
 
@@ -54,11 +58,10 @@ class FeatureCache:
         Raises:
             ValueError: another model's cache.
         """
-        keys = [blake2b(tile.tobytes(), digest_size=16).digest() for tile in tiles]
+        digests = [blake2b(tile.tobytes(), digest_size=16).digest() for tile in tiles]
         with self._lock:
-            if self._model is not None and self._model is not model:
-                raise ValueError("the feature cache holds features of another model; use one cache for each model")
-            self._model = model
+            encoder = self.encoder_of(model)
+            keys = [(encoder, digest) for digest in digests]
             found = {key: self._features[key] for key in keys if key in self._features}
         new = {key: tile for key, tile in zip(keys, tiles, strict=True) if key not in found}
         if new:
@@ -72,7 +75,14 @@ class FeatureCache:
                 self._keep(key, found[key])
         return [found[key] for key in keys]
 
-    def _keep(self, key: bytes, features: mx.array) -> None:
+    def encoder_of(self, model: SmolVLM) -> int:
+        """A number for the encoder whose features those of a model are. Raises ValueError: another model's cache."""
+        if self._model is not None and self._model is not model:
+            raise ValueError("the feature cache holds features of another model; use one cache for each model")
+        self._model = model
+        return 0
+
+    def _keep(self, key: tuple[int, bytes], features: mx.array) -> None:
         if key not in self._features:
             self.size_bytes += features.nbytes
         self._features[key] = features
@@ -80,6 +90,39 @@ class FeatureCache:
         while self.size_bytes > self.max_bytes:
             _, dropped = self._features.popitem(last=False)
             self.size_bytes -= dropped.nbytes
+
+
+class SharedFeatureCache(FeatureCache):
+    """Features of several models within one bound. Those with the same encoder and connector, as adapters of the
+    decoder leave them, share theirs. One thread at a time; models are not kept alive."""
+
+    def __init__(self, max_bytes: int):
+        super().__init__(max_bytes)
+        self._encoders: list[tuple[ref[SmolVLM], int]] = []
+        self._numbers = count()  # none is used twice
+
+    def encoder_of(self, model: SmolVLM) -> int:
+        """A number for the encoder and connector of a model."""
+        self._encoders = [(known, number) for known, number in self._encoders if known() is not None]
+        for known, number in self._encoders:
+            if known() is model:
+                return number
+        same = [number for known, number in self._encoders if _has_same_encoder(known(), model)]
+        self._encoders.append((ref(model), same[0] if same else next(self._numbers)))
+        return self._encoders[-1][1]
+
+
+def _has_same_encoder(left: SmolVLM | None, right: SmolVLM) -> bool:
+    """Whether encoder and connector of two models have the same arrays."""
+    if left is None:
+        return False
+    for name in ("vision_model", "connector"):
+        arrays: list[Any] = [tree_flatten(model[name].parameters()) for model in (left, right)]
+        if [path for path, _ in arrays[0]] != [path for path, _ in arrays[1]]:
+            return False
+        if not all(mine is its for (_, mine), (_, its) in zip(*arrays, strict=True)):
+            return False
+    return True
 
 
 def _encoded(model: SmolVLM, pixels: np.ndarray) -> list[mx.array]:

@@ -13,14 +13,14 @@ NEWEST = 0.5  # weight of the newest measure
 LATEST_STEPS = 4  # the quickest of so many decode steps is taken for the time of one
 MARGIN = 1.25  # units are made this much smaller than they need be: attention grows, and machines vary
 MOST_ALONE_S = 0.3  # of a unit where nobody decodes
-STEPS_PER_PAUSE = 3  # a pause may take as long as so many decode steps
+STEPS_PER_PAUSE = 2  # a pause may take as long as so many decode steps; of three, a token may be 0.2 s late on a CPU
 
 
 class Pace:
     """Seconds for a token of a prompt, a tile and a decode step, measured as the work goes on."""
 
     def __init__(self, max_pause_s: float | None):
-        """`max_pause_s`: most seconds for which rows may wait, or the time of three steps if that is longer.
+        """`max_pause_s`: most seconds for which rows may wait, or the time of two steps if that is longer.
 
         Raises:
             ValueError: no positive number.
@@ -83,11 +83,11 @@ class Pace:
             self.tile_s = _mean(self.tile_s, seconds / count)
 
     @contextmanager
-    def step(self) -> Iterator[None]:
-        """Measure a decode step."""
+    def step(self, num_lanes: int) -> Iterator[None]:
+        """Measure a decode step of so many lanes. The time of one counts: else the more lanes, the longer a pause."""
         start = time.perf_counter()
         yield
-        self._steps_s.append(time.perf_counter() - start)
+        self._steps_s.append((time.perf_counter() - start) / num_lanes)
         # A step that waited for other programs must not allow a pause of three such steps.
         self.step_s = min(self._steps_s)
 

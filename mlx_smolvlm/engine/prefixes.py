@@ -4,11 +4,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
+from weakref import ref
 
 import mlx.core as mx
 import numpy as np
 
 from ..model.caches.kv_cache import KVCache
+from ..model.smolvlm import SmolVLM
 from ..processor.prompt import Prompt
 from .prompt_cache import PromptCache, ReadMedium, shared_beginning
 
@@ -18,9 +20,10 @@ LEAST_TOKENS = 16  # shared by two prompts: every conversation begins with the s
 
 @dataclass(frozen=True)
 class _Prefix:
-    """Tokens, the media among them, and keys and values by layer: arrays, quantized or not, of (1,
-    2 * num_key_value_heads, at least as many as there are tokens, ...)."""
+    """Which model has read what: tokens, the media among them, and keys and values by layer: arrays, quantized or not,
+    of (1, 2 * num_key_value_heads, at least as many as there are tokens, ...)."""
 
+    model: "ref[SmolVLM]"
     token_ids: np.ndarray
     media: list[ReadMedium]
     layers: list[list[mx.array]]
@@ -35,7 +38,8 @@ class PrefixCache:
     """Keys and values of several conversations, the least recently used evicted first.
 
     What a prompt shares with one of them, images and videos by content, is copied into its own cache and not read
-    again. One model, and caches of one kind, which do not rotate.
+    again. Each model continues what it has read itself, never what another has, were it the same base with other
+    adapters. Models are not kept alive. Caches are of one kind, which do not rotate.
 
     Attributes:
         max_bytes: most memory that they may take; 0 keeps none.
@@ -59,7 +63,11 @@ class PrefixCache:
         Returns:
             Tokens copied.
         """
-        shared = {number: self._shared(prefix, prompt) for number, prefix in self._prefixes.items()}
+        shared = {
+            number: self._shared(prefix, prompt)
+            for number, prefix in self._prefixes.items()
+            if prefix.model() is cache.model
+        }
         best = max(shared, key=lambda number: shared[number], default=None)
         if best is None or shared[best] < LEAST_TOKENS:
             return 0
@@ -72,16 +80,23 @@ class PrefixCache:
         cache.media = [medium for medium in prefix.media if medium.end <= length]
         return length
 
-    def keep(self, token_ids: Sequence[int], media: Sequence[ReadMedium], layers: Sequence[list[mx.array]]) -> None:
+    def keep(
+        self,
+        model: SmolVLM,
+        token_ids: Sequence[int],
+        media: Sequence[ReadMedium],
+        layers: Sequence[list[mx.array]],
+    ) -> None:
         """Keep what a conversation has read. It takes the place of those that it continues.
 
         Args:
+            model: what has read it.
             token_ids: the tokens.
             media: the images and videos among them.
             layers: keys and values by layer, (1, 2 * num_key_value_heads, at least len(token_ids), ...), in arrays that
                 nobody writes to any more.
         """
-        new = _Prefix(np.asarray(token_ids, np.int32), list(media), list(layers))
+        new = _Prefix(ref(model), np.asarray(token_ids, np.int32), list(media), list(layers))
         if new.nbytes > self.max_bytes or len(new.token_ids) < LEAST_TOKENS:
             return
         for number, prefix in list(self._prefixes.items()):
@@ -107,7 +122,8 @@ class PrefixCache:
 def _begins_with(longer: _Prefix, shorter: _Prefix) -> bool:
     length, num_media = len(shorter.token_ids), len(shorter.media)
     return (
-        len(longer.token_ids) >= length
+        longer.model() is shorter.model()
+        and len(longer.token_ids) >= length
         and longer.media[:num_media] == shorter.media
         and bool(np.array_equal(longer.token_ids[:length], shorter.token_ids))
         and all(medium.start >= length for medium in longer.media[num_media:])

@@ -7,8 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from threading import Event
 
-from ..model.smolvlm import SmolVLM
-from ..processor.processor import Processor
 from ..processor.prompt_media import LoadedImage
 from .answer import Answer, cancel_check
 from .row import Prepared, Row, Stage
@@ -21,15 +19,12 @@ SYSTEM_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 class Preparer:
     """A few threads that open media and tokenize."""
 
-    def __init__(self, model: SmolVLM, processor: Processor, makes_digests: bool, on_done: Callable[[], None]):
+    def __init__(self, makes_digests: bool, on_done: Callable[[], None]):
         """
         Args:
-            model, processor: from `load`.
             makes_digests: whether it will be asked which media a prompt shares with others.
             on_done: called in a thread when a prompt is prepared.
         """
-        self._model = model
-        self._processor = processor
         self._makes_digests = makes_digests
         self._on_done = on_done
         self._closing = Event()
@@ -51,7 +46,7 @@ class Preparer:
         check_cancelled = cancel_check(row.cancel, row.removed, self._closing)
         with ExitStack() as files:
             prompt = files.enter_context(
-                self._processor.prepare(
+                row.processor.prepare(
                     row.request.messages_or_prompt,
                     row.request.images,
                     row.request.videos,
@@ -67,7 +62,7 @@ class Preparer:
                     medium.cut()
                 elif self._makes_digests:
                     _ = medium.digest
-            answer = Answer(self._model, self._processor, row.options, len(prompt.input_ids))
+            answer = Answer(row.model, row.processor, row.options, len(prompt.input_ids))
             return prompt, files.pop_all(), answer
 
 

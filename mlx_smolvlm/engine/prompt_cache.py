@@ -50,6 +50,11 @@ class PromptCache:
         self._is_restored = False  # from a file, and not used since
 
     @property
+    def model(self) -> SmolVLM | None:
+        """The model that it is bound to."""
+        return self._model
+
+    @property
     def nbytes(self) -> int:
         """Memory that the keys and values take."""
         return len(self.layers) * sum(array.nbytes for array in self.layers[0].state)  # layers are alike

@@ -14,11 +14,12 @@ from ..model.forking import refuse_forked_process
 from ..model.smolvlm import SmolVLM
 from ..options import GenerationOptions, MediaOptions, is_whole, quoted, refuse_options, resolve_options
 from ..processor.messages import Message, Several, check_media
+from ..processor.processor import Processor
 from ..processor.prompt import Prompt
 from ..processor.sampled_video import VideoSource
-from .answer import Answer, AnswerStep, cancel_check, check_options
+from .answer import Answer, AnswerStep, cancel_check, check_options, check_pair
 from .prefill import PromptReader
-from .prompt_cache import PromptCache
+from .prompt_cache import PromptCache, ReadMedium
 from .prompt_progress import PromptProgress
 
 
@@ -29,10 +30,11 @@ class BatchRequest:
     Attributes:
         messages_or_prompt, images, videos: as in `stream_generate`.
         options, media_options: how this answer is made and its media are read; None for those of all.
+        pair: the model and processor that answer, such as `AdapterSet.pair(name)`; None for those of all.
 
     Raises:
         ValueError: images or videos that are no list.
-        TypeError: options of another type.
+        TypeError: options of another type, or no model with its processor.
     """
 
     messages_or_prompt: str | Sequence[Message]
@@ -40,11 +42,16 @@ class BatchRequest:
     videos: Several[VideoSource] = ()
     options: GenerationOptions | None = None
     media_options: MediaOptions | None = None
+    pair: tuple[SmolVLM, Processor] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_media("images", self.images)
         check_media("videos", self.videos)
         resolve_options(self.options, self.media_options, {})
+        if self.pair is not None:
+            if not (isinstance(self.pair, tuple) and len(self.pair) == 2):
+                raise TypeError(f"pair is {quoted(self.pair)}, expected (model, processor), as load() returns them")
+            check_pair(*self.pair)
 
 
 @dataclass(frozen=True)
@@ -99,12 +106,14 @@ class Row:
 
     Attributes:
         key, request, options, media_options, cancel, on_begin, on_progress: as given.
+        model, processor: what answers.
         added_s, started_s: when it was added and when reading began, as `time.perf_counter` has it.
         removed: set when nobody waits for it any more.
         stage: its stage; the attributes below are set from the stage on that is named.
         prepared: PREPARING.
         prompt, files, answer: PREPARED; prompt and files until DECODING.
         cache, reader: READING; until DECODING.
+        media: DECODING, if prefixes are kept.
         prompt_ids, image_tokens, cached_tokens: what its prompt costs.
     """
 
@@ -112,6 +121,8 @@ class Row:
     request: BatchRequest
     options: GenerationOptions
     media_options: MediaOptions
+    model: SmolVLM
+    processor: Processor
     cancel: Event | None
     on_begin: Callable[[], None] | None = None
     on_progress: Callable[[PromptProgress], None] | None = None
@@ -125,6 +136,7 @@ class Row:
     answer: Answer | None = None
     cache: PromptCache = field(default_factory=PromptCache)
     reader: PromptReader | None = None
+    media: list[ReadMedium] = field(default_factory=list)
     prompt_ids: list[int] = field(default_factory=list)
     image_tokens: int = 0
     cached_tokens: int = 0

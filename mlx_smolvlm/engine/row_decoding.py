@@ -5,7 +5,7 @@ conversation does not slow the short ones down.
 """
 
 from bisect import bisect_right
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -75,24 +75,33 @@ class _Group:
 
 
 class RowDecoder:
-    """Answers whose prompts are read, what the model has read of each, and the logits after it.
+    """Answers of one model whose prompts are read, what it has read of each, and the logits after it.
 
     The step after the one whose tokens are read is already enqueued, so all that is held can be used from another
     thread between two calls.
     """
 
-    def __init__(self, model: SmolVLM, batch_size: int, max_cache_bytes: int, options: GenerationOptions):
+    def __init__(
+        self,
+        model: SmolVLM,
+        batch_size: int,
+        max_cache_bytes: int,
+        options: GenerationOptions,
+        others: Callable[[], tuple[int, int]],
+    ):
         """
         Args:
             model: the network.
-            batch_size: most rows.
-            max_cache_bytes: most memory for keys and values, were all rows to become as long as they may.
+            batch_size: most rows, those of other models included.
+            max_cache_bytes: most memory for keys and values of all of them, were they to become as long as they may.
             options: their `kv_bits`, `kv_group_size` and `quantized_kv_start` are those of all rows.
+            others: returns the rows and bytes that the buffers of other models have room for.
         """
         self._model = model
         self._batch_size = batch_size
         self._max_cache_bytes = max_cache_bytes
         self._options = options
+        self._others = others
         is_quantized = options.kv_bits is not None
         self._start = options.quantized_kv_start if is_quantized else 0
         # A row that grows beyond the start moves to a group whose keys and values are quantized.
@@ -104,17 +113,26 @@ class RowDecoder:
         return sum(len(group.rows) for group in self._groups)
 
     @property
-    def num_bytes(self) -> int:
-        """Memory for the keys and values of all rows, were they to become as long as they may."""
-        return self._bytes([])
+    def held(self) -> tuple[int, int]:
+        """Rows for which there are buffers, and their bytes were all to become as long as they may."""
+        counts = {number: group.cache.num_rows for number, group in enumerate(self._groups)}
+        return sum(counts.values()), self.bytes_with([], counts)
 
-    def fits(self, lengths: Sequence[int]) -> bool:
-        """Whether answers that may become so many tokens long, prompts included, fit in beside those that are here.
+    def bytes_with(self, more: Iterable[int], at_least: dict[int, int] | None = None) -> int:
+        """Memory for the rows that are here and some more, each group's as long as its longest may become.
 
-        One always does.
+        Args:
+            more: how long further rows may become.
+            at_least: rows to count for a group, by its number, even if there are fewer.
         """
-        num_rows = len(lengths) + len(self)
-        return num_rows <= 1 or (num_rows <= self._batch_size and self._bytes(lengths) <= self._max_cache_bytes)
+        lengths: dict[int, list[int]] = {}
+        for length in [*more, *(row.most_tokens for group in self._groups for row in list(group.rows.values()))]:
+            lengths.setdefault(self._group_of(length), []).append(length)
+        counts = at_least or {}
+        return sum(
+            max(len(group), counts.get(number, 0)) * self._bytes_per_row(number, max(group))
+            for number, group in lengths.items()
+        )
 
     def begin(
         self, key: Hashable, answer: Answer, sampler: Sampler, layers: Sequence[KVCache], logits: mx.array
@@ -199,14 +217,21 @@ class RowDecoder:
         for group in self._groups:
             group.release_room(is_last or not group.rows)
 
+    def release_empty(self) -> None:
+        """Release all rows that are not used."""
+        for group in self._groups:
+            if len(group.rows) < group.cache.num_rows:
+                group.arrange(len(group.rows))
+
     def _put(self, row: _Row, layers: Sequence[KVCache], logits: mx.array) -> None:
         number = self._group_of(layers[0].offset + 1)
-        most_rows = max(0, self._batch_size - len(self) + len(self._groups[number].rows))
+        other_rows, other_bytes = self._others()
+        most_rows = max(0, self._batch_size - other_rows - len(self) + len(self._groups[number].rows))
         if most_rows > 1:
             counts = range(2, min(most_rows, _MOST_ROWS) + 1)
 
             def num_bytes(count: int) -> int:
-                return self._bytes([row.most_tokens], {number: count})
+                return other_bytes + self.bytes_with([row.most_tokens], {number: count})
 
             most_rows = 1 + bisect_right(counts, self._max_cache_bytes, key=num_bytes)
         self._groups[number].put(row, layers, logits, most_rows)
@@ -227,22 +252,6 @@ class RowDecoder:
 
     def _place(self, key: Hashable) -> tuple[_Group, int]:
         return next((group, number) for group in self._groups for number, row in group.rows.items() if row.key == key)
-
-    def _bytes(self, more: Iterable[int], at_least: dict[int, int] | None = None) -> int:
-        """Memory for the rows that are here and some more, each group's as long as its longest may become.
-
-        Args:
-            more: how long further rows may become.
-            at_least: rows to count for a group, by its number, even if there are fewer.
-        """
-        lengths: dict[int, list[int]] = {}
-        for length in [*more, *(row.most_tokens for group in self._groups for row in group.rows.values())]:
-            lengths.setdefault(self._group_of(length), []).append(length)
-        counts = at_least or {}
-        return sum(
-            max(len(group), counts.get(number, 0)) * self._bytes_per_row(number, max(group))
-            for number, group in lengths.items()
-        )
 
     def _bytes_per_row(self, number: int, length: int) -> int:
         """Memory for a row of a group; what is to be quantized may take more before that."""

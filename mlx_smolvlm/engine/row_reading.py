@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..model.smolvlm import SmolVLM
-from .feature_cache import FeatureCache
+from .feature_cache import SharedFeatureCache
 from .pacing import Pace
 from .prefill import PromptReader, tiles_per_step
 from .prefixes import PrefixCache
@@ -24,8 +23,7 @@ class RowReading:
 
     def __init__(
         self,
-        model: SmolVLM,
-        feature_cache: FeatureCache,
+        feature_cache: SharedFeatureCache,
         prefix_cache: PrefixCache,
         pace: Pace,
         on_tile: Callable[[], None],
@@ -33,28 +31,25 @@ class RowReading:
     ):
         """
         Args:
-            model: the network.
             feature_cache, prefix_cache: of all rows.
             pace: measures how long units take.
             on_tile: called, in a thread, when there is something to do.
             on_error: called with a row whose media cannot be read, or that is cancelled; it drops the row.
         """
-        self._model = model
         self._feature_cache = feature_cache
         self._prefix_cache = prefix_cache
         self._pace = pace
         self._on_tile = on_tile
         self._on_error = on_error
-        self._most_tiles = tiles_per_step(model)
         self.encode_s = 0.0
 
     def begin(self, row: Row) -> None:
         """Begin to read a prepared row, but for what its prompt shares with another."""
         assert row.prompt is not None
         row.stage, row.started_s = Stage.READING, time.perf_counter()
-        row.cache.open(self._model, row.options)
+        row.cache.open(row.model, row.options)
         row.cached_tokens = self._prefix_cache.fill(row.cache, row.prompt)
-        row.reader = PromptReader(self._model, row.prompt, row.cache, self._on_tile)
+        row.reader = PromptReader(row.model, row.prompt, row.cache, self._on_tile)
         row.reader.num_ready()  # its thread starts
         if row.on_begin is not None:
             row.on_begin()
@@ -67,10 +62,10 @@ class RowReading:
             rows: those that are being read, the most urgent one first.
             seconds: infinity takes the largest unit.
         """
-        most = self._pace.tiles_within(seconds, self._most_tiles)
         for number, row in enumerate(rows):
             reader = row.reader
             assert reader is not None
+            most = self._pace.tiles_within(seconds, tiles_per_step(row.model))
             enough = min(most, max(reader.tiles_left, 1))
             if reader.has_tiles and (reader.num_ready() >= enough or reader.is_last_ready):  # an error may be the last
                 self._encode(rows[number:], most)
@@ -91,13 +86,18 @@ class RowReading:
         row.tell_progress()
 
     def _encode(self, rows: Sequence[Row], most: int) -> None:
-        """Encode tiles of the first row, and with them those that others have ready, since many cost little more."""
+        """Encode tiles of the first row, and with them those that others have ready, since many cost little more.
+
+        Rows with other adapters are among these others if their adapters leave the encoder as it is.
+        """
         tiles: list[np.ndarray] = []
         readers: list[PromptReader] = []
+        model = rows[0].model
+        encoder = self._feature_cache.encoder_of(model)
         for row in rows:
             reader = row.reader
             assert reader is not None
-            if len(tiles) == most or not reader.num_ready():
+            if len(tiles) == most or not reader.num_ready() or self._feature_cache.encoder_of(row.model) != encoder:
                 continue
             try:
                 own = reader.take(min(most - len(tiles), reader.num_ready()))
@@ -109,7 +109,7 @@ class RowReading:
         if not tiles:
             return
         start, num_encoded = time.perf_counter(), self._feature_cache.num_encoded
-        features = self._feature_cache.encode(self._model, tiles)
+        features = self._feature_cache.encode(model, tiles)
         seconds = time.perf_counter() - start
         self.encode_s += seconds
         self._pace.note_tiles(self._feature_cache.num_encoded - num_encoded, seconds)

@@ -16,14 +16,13 @@ from ..options import GenerationOptions, MediaOptions, OptionKeywords, quoted, r
 from ..processor.processor import Processor
 from .answer import AnswerStep, Cancelled, check_pair
 from .exclusive import OneCallAtATime, exclusive
-from .feature_cache import FeatureCache
+from .feature_cache import SharedFeatureCache
+from .lanes import Lanes
 from .pacing import MAX_PAUSE_S, Pace
 from .prefixes import PrefixCache, released_layers
 from .preparing import Preparer, abandon, raise_system_fault
-from .prompt_cache import ReadMedium
 from .prompt_progress import PromptProgress
 from .row import BatchRequest, Row, RowEvent, Stage, check_bounds, check_row_options, with_cache_of
-from .row_decoding import RowDecoder
 from .row_reading import MAX_READING, RowReading
 from .sampling import check_finite
 
@@ -35,8 +34,9 @@ class Rows(OneCallAtATime):
 
     Add requests at any time, and call `step` as long as there are rows. Prompts are read in chunks between decode
     steps, so a long prompt delays other answers by at most `max_pause_s`. The prompt with the least left to read comes
-    first; the longer one waits, the earlier it comes. One call at a time, from any thread, or a ValueError; close it
-    when done, or use it in a `with` statement.
+    first; the longer one waits, the earlier it comes. Requests may choose adapters: another model on the same base, by
+    `BatchRequest.pair`. One call at a time, from any thread, or a ValueError; close it when done, or use it in a `with`
+    statement.
 
     Attributes:
         feature_cache: image features of what was shown.
@@ -60,12 +60,12 @@ class Rows(OneCallAtATime):
     ):
         """
         Args:
-            model, processor: from `load`.
+            model, processor: from `load`; they answer requests that bring none.
             batch_size: most answers to make at a time; further ones wait.
             max_cache_bytes: most memory for keys and values; fewer answers are made at a time where it takes more.
             max_feature_bytes: most memory for image features, for images that are shown again.
             max_prefix_bytes: most memory for keys and values of earlier prompts, for others that begin alike; 0: none.
-            max_pause_s: most seconds that decoding waits for prompts to be read, or the time of three decode steps
+            max_pause_s: most seconds that decoding waits for prompts to be read, or the time of two decode steps
                 where that is longer; None reads prompts as soon as there is room for them, which is best if only the
                 time for all counts.
             kv_bits, kv_group_size, quantized_kv_start: of the keys and values of all rows, see `GenerationOptions`.
@@ -82,18 +82,15 @@ class Rows(OneCallAtATime):
         check_row_options(model, self._cache_options)
         self._pace = Pace(max_pause_s)
         super().__init__("the rows are in use by another call, in another thread; make one call at a time")
-        self._model = model
+        self._pair = model, processor
         self._refill = refill
-        self.feature_cache = FeatureCache(max_feature_bytes)
+        self.feature_cache = SharedFeatureCache(max_feature_bytes)
         self.prefix_cache = PrefixCache(max_prefix_bytes, quantized_kv_start)
         self._changed = Event()  # set by threads that have something ready
-        self._preparer = Preparer(model, processor, max_prefix_bytes > 0, self._changed.set)
-        self._reading = RowReading(
-            model, self.feature_cache, self.prefix_cache, self._pace, self._changed.set, self._fail
-        )
-        self._decoder = RowDecoder(model, batch_size, max_cache_bytes, self._cache_options)
+        self._preparer = Preparer(max_prefix_bytes > 0, self._changed.set)
+        self._reading = RowReading(self.feature_cache, self.prefix_cache, self._pace, self._changed.set, self._fail)
+        self._decoder = Lanes(batch_size, max_cache_bytes, self._cache_options)
         self._rows: dict[Hashable, Row] = {}  # all of them, in the order in which they were added
-        self._media: dict[Hashable, list[ReadMedium]] = {}  # of the prompts of rows that are decoded
         self._events: list[RowEvent] = []  # of the step that is being made
         self._numbers = count()
 
@@ -122,7 +119,7 @@ class Rows(OneCallAtATime):
         """Add a request. Its options are checked at once; its prompt and media are read later.
 
         Args:
-            request: the prompt. Options of its own take the place of `options` and `media_options`; keywords win.
+            request: the prompt. Options and a model of its own take the place of those of all; keywords win.
             options, media_options, keywords: as in `stream_generate`.
             key: names the row in events; None for a number.
             cancel: when set, the row ends with "cancelled" at the next step.
@@ -141,11 +138,12 @@ class Rows(OneCallAtATime):
             request.options or options, request.media_options or media_options, keywords
         )
         options = with_cache_of(self._cache_options, options)
-        check_row_options(self._model, options)
+        pair = request.pair or self._pair
+        check_row_options(pair[0], options)
         key = next(number for number in self._numbers if number not in self._rows) if key is None else key
         if key in self._rows:
             raise ValueError(f"there is a row {quoted(key)} already; remove it first, or choose another key")
-        self._rows[key] = Row(key, request, options, media_options, cancel, on_begin, on_progress)
+        self._rows[key] = Row(key, request, options, media_options, *pair, cancel, on_begin, on_progress)
         return key
 
     @exclusive
@@ -178,7 +176,7 @@ class Rows(OneCallAtATime):
         self._drop_cancelled()
         has_read = self._read()
         if self._decoder:
-            with self._pace.step():
+            with self._pace.step(self._decoder.num_lanes):
                 steps = self._decoder.step()
             for key, step in steps:
                 self._note(self._rows[key], step)
@@ -208,11 +206,10 @@ class Rows(OneCallAtATime):
     def _drop(self, row: Row) -> None:
         row.removed.set()
         if row.stage is Stage.DECODING:
-            self._decoder.free(row.key)
+            self._decoder.free(row)
         if row.prepared is not None and row.stage is Stage.PREPARING:
             abandon(row.prepared)
         row.close()
-        self._media.pop(row.key, None)
         del self._rows[row.key]
 
     def _fail(self, row: Row, error: Exception) -> None:
@@ -264,8 +261,7 @@ class Rows(OneCallAtATime):
                 self._take_prepared(row)
         reading = self._at(Stage.READING)
         for row in sorted(self._at(Stage.PREPARED), key=self._reading.urgency):
-            lengths = [row.most_tokens, *(other.most_tokens for other in reading)]
-            if len(reading) >= MAX_READING or not self._decoder.fits(lengths):
+            if len(reading) >= MAX_READING or not self._decoder.fits([row, *reading]):
                 return
             self._reading.begin(row)
             reading.append(row)
@@ -283,9 +279,9 @@ class Rows(OneCallAtATime):
             self._fail(row, error)
             return
         if self.prefix_cache.max_bytes:
-            self._media[row.key] = cache.media
-            self.prefix_cache.keep(cache.token_ids, cache.media, released_layers(cache.layers, len(cache.token_ids)))
-        self._decoder.begin(row.key, row.answer, row.answer.sampler(row.prompt_ids), cache.layers, logits)
+            row.media, length = cache.media, len(cache.token_ids)
+            self.prefix_cache.keep(row.model, cache.token_ids, cache.media, released_layers(cache.layers, length))
+        self._decoder.begin(row, cache.layers, logits)
         row.stage = Stage.DECODING
         row.close()
 
@@ -296,5 +292,5 @@ class Rows(OneCallAtATime):
             return
         if self.prefix_cache.max_bytes and row.answer is not None:
             read = [*row.prompt_ids, *row.answer.token_ids[:-1]]
-            self.prefix_cache.keep(read, self._media[row.key], self._decoder.held_layers(row.key, len(read)))
+            self.prefix_cache.keep(row.model, read, row.media, self._decoder.held_layers(row, len(read)))
         self._drop(row)

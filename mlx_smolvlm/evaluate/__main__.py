@@ -12,7 +12,7 @@ from .. import __version__
 from ..command_line import starting
 from ..command_line.adapter_arguments import add_adapter_argument, loading_options, model_name
 from ..command_line.progress import Progress, counted, duration, per_second
-from ..command_line.runner import CommandLine, path_argument, print_json, refuse_tracebacks
+from ..command_line.runner import CommandLine, output_path, path_argument, print_json, refuse_tracebacks
 from ..command_line.signals import Interruption, leave_threads
 from ..command_line.standard_streams import say, shown
 from ..command_line.waiting import Waiting
@@ -147,7 +147,8 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
             keys = [row.key for row in found.rows]
             folder = opened.enter_context(EvaluationFolder(arguments.out, settings, keys))
             folder.note_places(paths, arguments.image_root)
-        say_notes(found, arguments.protocol)
+        if not folder.done:  # a run that goes on has said it
+            say_notes(found, arguments.protocol)
         asking = Asking(
             arguments.protocol,
             choice,
@@ -179,6 +180,9 @@ def _evaluate(arguments: argparse.Namespace, found: RowFiles, paths: list[Path])
         rate = per_second(len(todo) / max(seconds, 1e-9), "rows")
         done = f"{counted(len(todo), 'row')} in {duration(seconds)}, {rate}" if todo else "nothing was left to do"
         say(f"{done}; see {shown(folder.path)}")
+        if truncated := sum(figures["truncated"] for figures in summary["sets"].values()):
+            answers = f"{counted(truncated, 'answer')} {'is' if truncated == 1 else 'are'}"
+            say(f"note: {answers} cut, by --max-tokens {arguments.max_tokens} or the end of the model's context")
     has_failed = any(figures["failed"] for figures in summary["sets"].values()) or (judged and judged["failed"])
     return _SOME_FAILED if has_failed else 0
 
@@ -251,7 +255,7 @@ def _parser() -> argparse.ArgumentParser:
 
     where = parser.add_argument_group("where results go, and how many are made at a time")
     where.add_argument(
-        "--out", type=path_argument, metavar="DIR", help="folder for results.jsonl, summary.json, report.html"
+        "--out", type=output_path, metavar="DIR", help="folder for results.jsonl, summary.json, report.html"
     )
     where.add_argument("--batch-size", type=int, default=32, metavar="N", help="most answers at a time (default: 32)")
     where.add_argument(

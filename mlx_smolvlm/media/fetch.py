@@ -7,7 +7,7 @@ import contextlib
 import re
 import string
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
@@ -60,7 +60,7 @@ def stream(
         return Patience(policy.connect_timeout_s, until_s=min(limit_s, until_s), check_cancelled=check_cancelled)
 
     answered = open_response(url, policy, connecting, reading, lambda name: _as_fetch_errors(name, policy))
-    with answered as (response, name):
+    with answered as (response, name, _):
         yield from _body(response, name, policy)
 
 
@@ -71,7 +71,8 @@ def open_response(
     connecting: Callable[[], Patience],
     reading: Patience,
     translated: Callable[[str], contextlib.AbstractContextManager[None]],
-) -> Iterator[tuple[HTTPResponse, str]]:
+    headers: Mapping[str, str] | None = None,
+) -> Iterator[tuple[HTTPResponse, str, str]]:
     """Connect, ask, and follow redirects within the policy, but never from https to http.
 
     Args:
@@ -81,9 +82,11 @@ def open_response(
         reading: the patience with everything after that.
         translated: from what the address is called in messages to a context that turns errors, also those of the
             block, into the caller's.
+        headers: sent beside those of every request.
 
     Returns:
-        The answer, which is no redirect, its body not read yet; and what its address is called in messages.
+        The answer, which is no redirect, its body not read yet; what its address is called in messages; and that
+        address.
     """
     from .proxies import connect_through, proxy_for
 
@@ -105,10 +108,10 @@ def open_response(
                 check_address = _trust if is_trusted else partial(_check_address, policy, name)
                 opening = connect(host, port, connecting, is_tls=is_tls, check_address=check_address)
                 connection, proxy = opened.enter_context(opening), None
-            response = opened.enter_context(_request(SocketFile(connection, reading), parts, proxy))
+            response = opened.enter_context(_request(SocketFile(connection, reading), parts, proxy, headers))
             location = response.getheader("Location")
             if response.status not in REDIRECT_STATUSES or not location:
-                yield response, name
+                yield response, name, target
                 return
             # Header bytes arrive as Latin-1 text; quoting restores the bytes that the server sent.
             target = urljoin(target, quote(location, safe=string.punctuation, encoding="iso-8859-1"))
@@ -164,12 +167,15 @@ def _checked_parts(url: str, name: str, policy: FetchPolicy) -> SplitResult:
     return parts._replace(netloc=f"{user}{at}{host}{port_text}")
 
 
-def _request(connection: SocketFile, parts: SplitResult, proxy: Proxy | None) -> HTTPResponse:
+def _request(
+    connection: SocketFile, parts: SplitResult, proxy: Proxy | None, more: Mapping[str, str] | None
+) -> HTTPResponse:
     """Ask for the address, of a proxy if there is one, and read the header."""
     import http.client
 
     user, _, host = parts.netloc.rpartition("@")
     headers = {"Host": host, "User-Agent": "mlx-smolvlm", "Accept-Encoding": "identity", "Connection": "close"}
+    headers |= more or {}
     if user:
         basic = binascii.b2a_base64(unquote(user if ":" in user else f"{user}:").encode(), newline=False)
         headers["Authorization"] = f"Basic {basic.decode('ascii')}"

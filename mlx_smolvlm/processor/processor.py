@@ -154,7 +154,7 @@ class Processor:
                 text = self._prompt(conversation, continue_final_message, check_cancelled)
                 media = self._in_prompt_order(text, loaded_images, clips)
                 prompt = Prompt(text, media, self.encode, self.config, check_cancelled)
-                prompt.check_context(self.config.context_length)
+                prompt.check_context()
                 yield prompt
             finally:
                 for medium in kept:

@@ -37,12 +37,27 @@ class Inputs:
         return sum(medium.image_tokens for medium in self.media)
 
 
-class ContextLengthError(ValueError):
-    """A prompt of `length` tokens leaves no room for an answer in the model's context."""
+BEGINNING_CHARS = 2**17  # enough to tell that a text is far too long
 
-    def __init__(self, message: str, length: int):
+
+class ContextLengthError(ValueError):
+    """A prompt leaves no room for an answer in the model's context; `num_tokens` says for people how many it has."""
+
+    def __init__(self, message: str, num_tokens: str):
         super().__init__(message)
-        self.length = length
+        self.num_tokens = num_tokens
+
+
+def least_tokens(text: str, encode: Callable[[str], list[int]], context_length: int) -> int:
+    """How many tokens a long text has at least, where its beginning alone is longer than the context; else 0.
+
+    To tokenize megabytes takes seconds and gigabytes, only to refuse them.
+    """
+    num_chars = max(BEGINNING_CHARS, 8 * context_length)
+    if len(text) < 4 * num_chars:
+        return 0
+    length = len(encode(text[:num_chars]))
+    return length if length > context_length else 0
 
 
 class Prompt:
@@ -61,11 +76,16 @@ class Prompt:
         config: ProcessorConfig,
         check_cancelled: Callable[[], None],
     ):
+        """
+        Raises:
+            ContextLengthError: it is so long that it is not even tokenized.
+        """
         self.media = media
         self.image_seq_len = config.image_seq_len
         self._text = text
         self._encode = encode
         self._image_token_id = config.image_token_id
+        self._context_length = config.context_length
         self._check_cancelled = check_cancelled
         self._warnings: list[str] = []
         self.input_ids = self._expanded()
@@ -121,24 +141,26 @@ class Prompt:
             raise ValueError("what the assistant says begins or ends within a token")
         return np.array(within, dtype=bool)
 
-    def check_context(self, context_length: int) -> None:
+    def check_context(self) -> None:
         """Refuse, before any image is cut or encoded, a prompt that leaves no room for an answer.
 
         Raises:
             ContextLengthError: with what each image costs.
         """
         length = len(self.input_ids)
-        if length < context_length:
-            return
+        if length >= self._context_length:
+            raise self._too_long(length, str(length))
+
+    def _too_long(self, length: int, num_tokens: str) -> ContextLengthError:
         costs = self.costs
         spent = "; ".join(f"{cost.name}: {cost.image_tokens} tokens ({cost.layout})" for cost in costs)
         advice = "Shorten the text, or leave out earlier turns of the conversation"
         if 2 * sum(cost.image_tokens for cost in costs) > length:
             advice = "Send fewer images or frames, do not split images, or choose a smaller longest edge"
-        raise ContextLengthError(
-            f"the prompt has {length} tokens and the model's context is {context_length}: "
+        return ContextLengthError(
+            f"the prompt has {num_tokens} tokens and the model's context is {self._context_length}: "
             f"{spent or 'text alone'}. {advice}",
-            length,
+            num_tokens,
         )
 
     def tiles(self, first_medium: int = 0) -> Iterator[np.ndarray]:
@@ -175,4 +197,7 @@ class Prompt:
 
     def _expanded(self) -> list[int]:
         texts = iter([medium.expansion(self.image_seq_len) for medium in self.media])
-        return self._encode(MARKER.sub(lambda _: next(texts), self._text), True)
+        text = MARKER.sub(lambda _: next(texts), self._text)
+        if least := least_tokens(text, lambda beginning: self._encode(beginning, True), self._context_length):
+            raise self._too_long(least, f"more than {least}")
+        return self._encode(text, True)

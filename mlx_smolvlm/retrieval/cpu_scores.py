@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-NOT_FINITE = "the index holds vectors that are not finite (NaN or infinity); make it again"
+NOT_FINITE = "the index holds vectors that are not finite (NaN or infinity); run python -m mlx_smolvlm.index again"
 _BLOCK_BYTES = 2**20  # of a block's float32 vectors, beside which a core's cache holds the products
 _QUERY_VECTORS = 32  # that are compared at a time
 _MOST_PRODUCTS = 2**17  # of one matrix product: OpenBLAS would share larger ones among cores, which are busy
@@ -72,13 +72,22 @@ def widen(vectors: np.ndarray, room: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: vectors that are not finite.
     """
-    if vectors.view(np.int16).max() >= _INFINITY or vectors.view(np.uint16).max() >= _NEGATIVE_INFINITY:
+    if not are_finite(vectors):
         raise ValueError(NOT_FINITE)
     np.copyto(room, vectors.view(np.int16))  # spreads the sign over the upper half
     np.left_shift(room, _FRACTION_BITS, out=room)
     np.bitwise_and(room, _SIGN_AND_DIGITS, out=room)
     numbers = room.view(np.float32)
     return np.multiply(numbers, _EXPONENT, out=numbers)
+
+
+def are_finite(vectors: np.ndarray) -> bool:
+    """Whether float16 vectors hold neither NaN nor infinity; a file that is mapped is read block by block."""
+    flat, step = vectors.reshape(-1), max(1, _BLOCK_BYTES // 2)
+    blocks = (flat[first : first + step] for first in range(0, len(flat), step))
+    return not any(
+        block.view(np.int16).max() >= _INFINITY or block.view(np.uint16).max() >= _NEGATIVE_INFINITY for block in blocks
+    )
 
 
 def _blocks(ends: np.ndarray, most_rows: int) -> Iterator[tuple[int, int]]:

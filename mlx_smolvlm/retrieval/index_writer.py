@@ -15,6 +15,7 @@ import numpy as np
 
 from ..files import refuse_unwritable
 from ..media.urls import is_url
+from .cpu_scores import are_finite
 from .manifest import (
     CHUNK_NAME,
     MANIFEST,
@@ -106,6 +107,11 @@ class IndexWriter:
         return (
             known is not None and known.digest == digest and all(page and page in self._stored for page in known.pages)
         )
+
+    def has_content(self, path: str, digest: str) -> bool:
+        """Whether a document was read with this content, even if some of its pages are not in the index."""
+        known = self.manifest.documents.get(path)
+        return known is not None and known.digest == digest
 
     def add(self, digest: str, vectors: np.ndarray) -> None:
         """Take the vectors of a page, (num_vectors, vector_size); written with the next commit, now if it is due."""
@@ -216,7 +222,7 @@ class IndexWriter:
         return chunk
 
     def _drop_broken(self) -> None:
-        """Forget files of vectors that are gone or cut off; the pages in them will be made again."""
+        """Forget files of vectors that are gone, cut off or not finite; the pages in them will be made again."""
         size = self.manifest.settings.vector_size
         whole = []
         for chunk in self.manifest.chunks:
@@ -230,10 +236,9 @@ class IndexWriter:
 
     def _is_readable(self, chunk: VectorChunk) -> bool:
         try:
-            read_chunk(self.folder, chunk, self.manifest.settings.vector_size)
+            return are_finite(read_chunk(self.folder, chunk, self.manifest.settings.vector_size))
         except (ValueError, OSError):
             return False
-        return True
 
     def _remove_strays(self) -> None:
         """Remove files of vectors that a killed process left before `index.json` named them."""

@@ -79,6 +79,8 @@ class UpdatePlan:
         todo: documents that are new or have changed, as they were given.
         num_pages: of these.
         num_new, num_changed, num_unchanged: documents.
+        num_again: documents that have not changed, and of which pages are not in the index: they could not be read, or
+            their vectors are gone or damaged.
         needed_password: whether any document did.
     """
 
@@ -87,6 +89,7 @@ class UpdatePlan:
     num_new: int = 0
     num_changed: int = 0
     num_unchanged: int = 0
+    num_again: int = 0
     needed_password: bool = False
 
 
@@ -113,6 +116,7 @@ def plan_update(
             with open_pages(source, password=password) as pages:
                 plan.needed_password |= pages.needed_password
                 is_known = writer.is_complete(key, pages.digest)
+                has_content = writer.has_content(key, pages.digest)
                 num_pages = pages.num_pages
         except (ValueError, OSError, MemoryError) as error:
             on_error(source, None, error)
@@ -122,7 +126,9 @@ def plan_update(
             continue
         plan.todo.append(source)
         plan.num_pages += num_pages
-        if key in writer.manifest.documents:
+        if has_content:
+            plan.num_again += 1
+        elif key in writer.manifest.documents:
             plan.num_changed += 1
         else:
             plan.num_new += 1

@@ -26,7 +26,7 @@ from ..model.smolvlm import SmolVLM
 from ..options import quoted
 from ..processor.messages import IMAGE_MARKER, Several, check_media
 from ..processor.processor import Processor
-from ..processor.prompt import Inputs
+from ..processor.prompt import Inputs, least_tokens
 from ..processor.prompt_media import PlannedImage
 from .maxsim import check_vectors, maxsim
 from .prompt_formats import find_format
@@ -206,10 +206,13 @@ class Retriever:
             raise ValueError(f"queries are {quoted(texts)}, expected a list of strings")
         all_ids, most = [], self.processor.config.context_length
         for text in texts:
-            ids = self.processor.encode(self.query_prompt(text))
-            if len(ids) > most:
+            prompt = self.query_prompt(text)
+            least = least_tokens(prompt, self.processor.encode, most)
+            ids = [] if least else self.processor.encode(prompt)
+            if least or len(ids) > most:
+                has = f"more than {least}" if least else len(ids)
                 raise ValueError(
-                    f"the query {quoted(text)} has {len(ids)} tokens, and the model's context is {most}; shorten it"
+                    f"the query {quoted(text)} has {has} tokens, and the model's context is {most}; shorten it"
                 )
             all_ids.append(ids)
         return all_ids

@@ -19,7 +19,7 @@ from .http.guards import middleware
 from .http.origins import HostCheck, OriginCheck
 from .intake.media_intake import Intake
 from .intake.scratch import scratch_folder
-from .models import ServedModel, list_models, one_model
+from .models import ServedModels, list_models, one_model
 from .page import page_routes
 from .settings import ServerSettings
 
@@ -34,11 +34,12 @@ def create_app(settings: ServerSettings | None = None, engine: Engine | None = N
         engine: one that the caller starts and stops; None makes one.
 
     Raises:
-        ValueError: an allowed host or origin that can be none.
+        ValueError: an allowed host or origin that can be none; two models of the same name.
     """
     settings = settings or ServerSettings()
     OriginCheck(settings.cors_origins)  # the middleware would refuse them at the first request only
     HostCheck(settings.host, settings.allowed_hosts)
+    models = ServedModels(settings)
     own = Engine(settings) if engine is None else None
 
     @contextlib.asynccontextmanager
@@ -61,7 +62,7 @@ def create_app(settings: ServerSettings | None = None, engine: Engine | None = N
     app.state.settings = settings
     app.state.engine = engine or own
     app.state.intake = Intake(settings)
-    app.state.model = ServedModel(settings)
+    app.state.models = models
     return app
 
 

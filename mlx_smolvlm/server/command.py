@@ -82,7 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     model = parser.add_argument_group("the model")
     model.add_argument("--model", metavar="PATH_OR_HUB_ID", help="checkpoint (default: the embedded demo model)")
-    add_adapter_argument(model)
+    add_adapter_argument(
+        model,
+        "used without merging: the model's name stands for all of them, and each alone is a model by its own name",
+    )
     model.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="type to compute in")
     model.add_argument(
         "--alias", action="append", default=[], dest="aliases", metavar="NAME", help="a further name of the model"

@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from ..media.prefetch import as_exception
 from .engine_job import Delivered, EngineJob
 from .errors import ApiError, bad_request, internal_error, refusal, server_busy
 from .metrics import Gauges, Metrics
-from .models import load_served, make_rows
+from .models import by_id, load_served, make_rows
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -37,23 +37,26 @@ class Engine:
     Attributes:
         state: "loading", "ok", "closing" or "dead".
         failure: why there is no model, where the state is "dead".
-        model, processor: once the state is "ok".
+        pairs: models and their processors by their ids, once the state is "ok".
+        model, processor: the first of them.
         metrics: counts and times of all that happens.
     """
 
     def __init__(
         self,
         settings: ServerSettings,
-        load: "Callable[[], tuple[SmolVLM, Processor]] | None" = None,
+        load: "Callable[[], tuple[SmolVLM, Processor] | Mapping[str, tuple[SmolVLM, Processor]]] | None" = None,
     ):
         """
         Args:
             settings: bounds, and which model to load.
-            load: called in the thread for the model and its processor; None loads what the settings name.
+            load: called in the thread for the model and its processor, or for several by their ids; None loads what
+                the settings name.
         """
         self.settings = settings
         self.state = "loading"
         self.failure: Exception | None = None
+        self.pairs: dict[str, tuple[SmolVLM, Processor]] = {}
         self.model: Any = None
         self.processor: Any = None
         self.metrics = Metrics()
@@ -182,7 +185,8 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            self.model, self.processor = self._load()
+            self.pairs = by_id(self.settings, self._load())
+            self.model, self.processor = next(iter(self.pairs.values()))
             self._rows = make_rows(self.settings, self.model, self.processor, self._refill)
         except BaseException as error:  # whatever it is, it ends the server, whose main thread is another
             self.failure = as_exception(error)

@@ -18,7 +18,7 @@ from ..command_line.waiting import Waiting
 from .app import create_app
 from .engine_thread import Engine
 from .http.protocol import guarded_protocol
-from .models import DEMO_ID, load_served, model_id
+from .models import DEMO_ID, ServedModel, ServedModels, load_served
 from .settings import MIB, ServerSettings
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class ServerRun:
             raise self.engine.failure
         return 0
 
-    def _load(self) -> "tuple[SmolVLM, Processor]":
+    def _load(self) -> "dict[str, tuple[SmolVLM, Processor]]":
         with Waiting() as waiting:
             waiting.tell("loading the model")
             return load_served(self._settings)
@@ -180,13 +180,20 @@ def facts(engine: Engine) -> list[str]:
     settings, context = engine.settings, engine.processor.config.context_length
     dtype = str(engine.model.language_model.norm.weight.dtype).removeprefix("mlx.core.")
     device = "GPU" if mx.default_device() == mx.gpu else "CPU"
-    name = model_id(settings)
+    models = [model for model in ServedModels(settings).all if model.id in engine.pairs]
+    name = models[0].id
     demo = ", which knows colored shapes only (--model names another)" if name == DEMO_ID else ""
     fetched = "public addresses" if settings.fetch_public else ""
     fetched = " and ".join(filter(None, [fetched, ", ".join(settings.fetch_hosts)])) or "none"
     return [
-        f"model: {name}{demo}",
+        f"models: {', '.join(map(_told, models))}" if settings.adapter_path else f"model: {name}{demo}",
         f"device: {device}, {dtype}; context {context} tokens",
         f"limits: {settings.rows} answers at a time, {settings.max_waiting} waiting, "
         f"{settings.max_body_bytes // MIB} MiB a request; addresses fetched: {fetched}",
     ]
+
+
+def _told(model: ServedModel) -> str:
+    if model.parent is None:
+        return f"{model.id} (no adapter)"
+    return f"{model.id} (all adapters)" if model.is_sum else model.id

@@ -21,7 +21,8 @@ class ServerSettings:
 
     Attributes:
         model: checkpoint folder or Hub id; None for the embedded demo model.
-        adapter_path: adapters to load with it, as `--adapter-path` takes them.
+        adapter_path: adapters to load with it, as `--adapter-path` takes them; requests choose by name, see
+            `ServedModels`.
         dtype: as in `load`.
         aliases: further names by which requests may call the model.
         any_model: serve whatever model a request names, for clients with a fixed name.

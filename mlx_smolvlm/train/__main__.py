@@ -5,6 +5,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..command_line import starting
+from ..command_line.notes import show_missing_decoder
 from ..command_line.runner import BAD_INPUT, CommandLine, refuse_tracebacks
 from .dataset.data_arguments import add_data_arguments, check_data_arguments
 from .run_arguments import add_run_arguments, recipe_of
@@ -29,6 +30,7 @@ def _run(arguments: argparse.Namespace, group: "list[Ranks]") -> None:
     """Do it all. `group` gets the processes that do it together, once they are known."""
     check_data_arguments(arguments)
     recipe = recipe_of(arguments)
+    show_missing_decoder(arguments)
     if not arguments.check:
         with starting.importing():
             from ..batch.ranks import Ranks

@@ -4,6 +4,7 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
+from ..command_line.runner import output_argument
 from .recipe import METHODS, SCHEDULES, TEXT_TARGETS, Recipe
 
 _SAVE_EVERY = 25
@@ -13,7 +14,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """What is trained, for how long, and where the result goes."""
     out = parser.add_argument_group("output")
     out.add_argument(
-        "--adapter-out", metavar="DIR", help="folder to make: an adapter of PEFT's; a checkpoint with --method full"
+        "--adapter-out",
+        type=output_argument,
+        metavar="DIR",
+        help="folder to make: an adapter of PEFT's; a checkpoint with --method full",
     )
     out.add_argument("--resume", action="store_true", help="go on where a run into DIR was stopped or killed")
     out.add_argument(
@@ -24,9 +28,19 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"steps between two states (default: {_SAVE_EVERY})",
     )
     out.add_argument(
-        "--merge", nargs="?", const="", metavar="DIR", help="then write the merged checkpoint (default: DIR-merged)"
+        "--merge",
+        nargs="?",
+        const="",
+        type=output_argument,
+        metavar="DIR",
+        help="then write the merged checkpoint (default: DIR-merged)",
     )
-    out.add_argument("--plot", metavar="FILE", help="draw losses and rate as .png, .pdf or .svg (needs matplotlib)")
+    out.add_argument(
+        "--plot",
+        type=output_argument,
+        metavar="FILE",
+        help="draw losses and rate as .png, .pdf or .svg (needs matplotlib)",
+    )
     out.add_argument("--quiet", action="store_true", help="print errors alone")
 
     what = parser.add_argument_group("what is trained")

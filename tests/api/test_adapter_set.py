@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from support.editing import copied
-from support.made_adapters import PLAIN, Q, write_peft
+from support.made_adapters import PLAIN, Q, write_decoder_adapter, write_peft
 from support.media import picture
 from tokenizers import Tokenizer
 
@@ -13,11 +13,6 @@ from mlx_smolvlm.engine.rows import Rows
 
 BASE = "smolvlm_256m"
 QUESTION = "What is the colour of the square in this image?"
-STRONG = {
-    f"model.text_model.layers.{layer}.self_attn.{name}": (96 if name != "v_proj" else 48, 96)
-    for layer in (0, 1)
-    for name in ("q_proj", "v_proj")
-}
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +20,7 @@ def adapters(checkpoint, tmp_path_factory):
     """A base with three sets of adapters, which answer otherwise."""
     folder = tmp_path_factory.mktemp("adapters")
     model, _ = load(checkpoint(BASE), dtype="float32")
-    layers = model.language_model.layers[0].self_attn
-    shapes = {path: layers[path.rpartition(".")[2]].weight.shape for path in STRONG}
-    first, second = (write_peft(folder / str(seed), shapes, seed=seed, lora_alpha=8) for seed in (1, 2))
+    first, second = (write_decoder_adapter(folder / str(seed), model, seed) for seed in (1, 2))
     return AdapterSet(
         checkpoint(BASE), {"a": first, "b": (second, -1.5), "both": [first, (second, 0.5)]}, dtype="float32"
     )
@@ -173,3 +166,8 @@ def test_weights_out_of_range_are_refused(checkpoint):
         load(checkpoint(BASE), adapters=[3])
     with pytest.raises(TypeError, match="to choose among several by name, use AdapterSet"):
         load(checkpoint(BASE), adapters={"a": PLAIN})
+
+
+def test_a_type_that_there_is_not_is_refused(checkpoint):
+    with pytest.raises(ValueError, match="dtype is 'int7', expected one of"):
+        AdapterSet(checkpoint(BASE), dtype="int7")

@@ -103,3 +103,19 @@ def test_sidecars_are_no_input_and_that_is_said_first(batch, pictures):
     (pictures / "first.jpg").unlink()
     for _ in range(2):
         assert "skipped" not in batch(pictures, "--sidecar", "txt")[0].err
+
+
+def test_files_beside_images_are_not_counted_as_skipped(batch, pictures):
+    """Those of an earlier run with --sidecar were, whatever the next run was asked."""
+    for form in FORMS:
+        batch(pictures, "--sidecar", form)
+    (pictures / "notes.txt").write_text("of somebody")
+    for options in ((), ("--sidecar", "txt")):
+        assert "note: skipped 1 file: 1 TXT\n" in batch(pictures, *options)[0].err
+
+
+def test_a_list_and_its_sidecars_may_have_one_suffix(batch, pictures):
+    (pictures / "list.txt").write_text("first.png\nsecond.png\n")
+    result, _ = batch(pictures / "list.txt", "--sidecar", "txt")
+    assert result.status == 0, result.err
+    assert sorted(path.name for path in pictures.glob("*.txt")) == ["first.txt", "list.txt", "second.txt"]

@@ -11,6 +11,7 @@ from support.command_lines import assert_refused, run
 
 from mlx_smolvlm import load, stream_generate
 from mlx_smolvlm.benchmark.__main__ import SECTIONS
+from mlx_smolvlm.benchmark.benchmark_run import BenchmarkRun
 from mlx_smolvlm.benchmark.generated_inputs import prompt_of, write_picture
 from mlx_smolvlm.benchmark.geometries import GEOMETRIES, make_checkpoint
 from mlx_smolvlm.benchmark.kernels import kernels_per_token
@@ -101,6 +102,28 @@ def test_what_was_measured_is_not_lost_to_a_later_failure(monkeypatch, capsys, f
     assert (result.status, result.err) == (2, "error: no room\n")
     assert "MB of weights" in result.out
     assert [found["section"] for found in json.loads((tmp_path / "r.json").read_text())["measurements"]] == ["load"]
+
+
+def test_ctrl_c_ends_it_with_what_was_measured(monkeypatch, capsys, folder, tmp_path):
+    """The runs of the part that was under way were lost, too."""
+    answer, asked = BenchmarkRun.answer, []
+
+    def interrupted(self, *arguments, **options):
+        asked.append(arguments)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return answer(self, *arguments, **options)
+
+    monkeypatch.setattr(BenchmarkRun, "answer", interrupted)
+    quick = [option for option in QUICK if option != "--quiet"]
+    options = ["--runs", "5", "--only", "load,prefill,decode", "--folder", folder, "--json", tmp_path / "r.json"]
+    result = run(monkeypatch, capsys, "benchmark", *quick, *options)
+    assert result.status == 130
+    assert result.err.endswith("load\nprefill\nstopped; this has been measured\n")
+    measured = json.loads((tmp_path / "r.json").read_text())["measurements"]
+    runs = {found["name"]: len(found["values"]) for found in measured}
+    assert runs == {"load": 5, "prefill": 2, "first token": 2, "peak memory over the weights": 1}
+    assert all(found["name"] in result.out for found in measured)
 
 
 def test_a_command_is_timed_from_its_start_to_its_end(monkeypatch, capsys, folder):

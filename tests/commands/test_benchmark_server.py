@@ -73,3 +73,4 @@ def test_another_server_gets_the_same_load(monkeypatch, capsys, tmp_path):
         "first text, text beside a picture, 1 client",
     ]
     assert all(len(found["own"]) == len(found["theirs"]) == 1 for found in compared)
+    assert {found["note"] for found in compared} == {"0 of 1 answers are the same"}

@@ -58,7 +58,7 @@ def test_json_is_one_object_with_the_promised_fields(generate, image, checkpoint
 
 def test_text_goes_to_stdout_and_nothing_else(generate):
     text = json.loads(generate("--prompt", "hi", "--json").out)["text"]
-    result = generate("--prompt", "hi")
+    result = generate("--prompt", "hi", "--quiet")
     assert result == (0, f"{text}\n", "")
 
 
@@ -92,10 +92,18 @@ def test_files_may_begin_with_a_mark_of_their_encoding(generate, tmp_path):
 def test_media_options_of_messages_are_refused_where_they_change_nothing(generate, image, tmp_path):
     path = tmp_path / "messages.json"
     path.write_text(json.dumps([{"role": "user", "content": [{"type": "image", "path": str(image)}]}]))
-    assert generate("--messages", path, "--no-split").err == ""
+    assert generate("--messages", path, "--no-split", "--quiet").err == ""
     assert_refused(generate("--messages", path, "--fps", "3"), "fps is 3.0, but there is no video; leave it out")
     path.write_text('[{"role": "user", "content": "hi"}]')
     assert_refused(generate("--messages", path, "--no-split"), "but there is no image; leave it out")
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_hardware_decoding_that_is_not_there_is_said(generate, monkeypatch, platform):
+    monkeypatch.setattr("mlx_smolvlm.command_line.notes.sys.platform", platform)
+    result = generate("--video", video_path("short"), "--prompt", "hi", "--hardware-decoding")
+    assert result.status == 0
+    assert ("note: --hardware-decoding uses VideoToolbox, which only Macs have" in result.err) == (platform == "linux")
 
 
 def test_a_system_prompt_comes_first(generate, loaded):
@@ -272,10 +280,10 @@ def test_a_reader_that_goes_away_is_no_error(checkpoint, options):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--fps", "2"], "fps is 2.0, but there is no video; leave it out"),
-        (["--end", "2"], "end_s is 2.0, but there is no video"),
-        (["--page", "2"], "page is 2, but there is no image"),
-        (["--no-split", "--video", video_path("short")], "do_image_splitting is False, but there is no image"),
+        (["--fps", "2"], "--fps is 2.0, but there is no video; leave it out"),
+        (["--end", "2"], "--end is 2.0, but there is no video"),
+        (["--page", "2"], "--page is 2, but there is no image"),
+        (["--no-split", "--video", video_path("short")], "--no-split is given, but there is no image"),
     ],
 )
 def test_options_of_media_that_there_are_not_are_refused(generate, options, problem):

@@ -213,11 +213,12 @@ def test_html_says_which_documents_have_changed(command, model, tmp_path):
 
 def test_an_answer_from_the_best_pages(command, index):
     question = "What color is it?"
-    result = command("search", index, question, "--answer", "demo", "--max-tokens", 5)
+    result = command("search", index, question, "--answer", "demo", "--max-tokens", 1)
     assert result.status == 0
     _, answer = result.out.split("\n\n")
     assert answer.startswith("Answer, from ")
     assert len(answer.splitlines()) == 2
+    assert "note: the answer is cut after 1 token, by --max-tokens" in result.err
     lines = command("search", index, question, "--answer", "demo", "--answer-pages", 1, "--json").out.splitlines()
     last, first = json.loads(lines[-1]), json.loads(lines[0])
     assert last["answer"]

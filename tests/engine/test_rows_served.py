@@ -64,7 +64,7 @@ def test_a_unit_is_bounded_where_nobody_decodes_too():
     assert pace.tiles_within(pace.unit_s, 8) == 2
     assert pace.tokens_within(pace.unit_s, 512) == 24
     pace.step_s = 0.2
-    assert pace.unit_s == pace.pause_s == 3 * 0.2
+    assert pace.unit_s == pace.pause_s == 2 * 0.2
     assert Pace(None).unit_s == float("inf")
 
 
@@ -73,11 +73,11 @@ def test_a_step_that_waited_for_other_programs_allows_no_longer_pause(monkeypatc
     monkeypatch.setattr("mlx_smolvlm.engine.pacing.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     pace, pauses = Pace(0.065), []
     for _ in range(8):
-        with pace.step():
+        with pace.step(1):
             pass
         pauses.append(pace.pause_s)
-    assert pauses[:7] == pytest.approx([0.15] * 7)  # the third took three seconds
-    assert pauses[7] == pytest.approx(0.9)  # rows became many, and each step takes longer
+    assert pauses[:7] == pytest.approx([0.1] * 7)  # the third took three seconds
+    assert pauses[7] == pytest.approx(0.6)  # rows became many, and each step takes longer
 
 
 def test_chunks_shrink_where_tokens_become_slow():

@@ -75,6 +75,22 @@ def test_a_checkpoint_that_cannot_be_had_fails_and_the_rest_goes_on(record, tmp_
     assert "could not be run" in check_line(checked[0]) and not checked[1].differences
 
 
+def test_the_same_reason_is_told_once_and_a_checkpoint_asked_for_once(record, tmp_path, monkeypatch):
+    """Where the Hub could not be reached, four lines gave the same advice, each after another wait for it."""
+    asked = []
+
+    def load(path, **_):
+        asked.append(path)
+        raise ConnectionError(f"the Hub cannot be reached for {path}; get it elsewhere")
+
+    monkeypatch.setattr("mlx_smolvlm.evaluate.published.known_answers.load", load)
+    records = [record | {"model": model, "name": name} for model, name in (("a/b", "1"), ("a/b", "2"), ("c/d", "3"))]
+    lines = [check_line(checked) for checked in check_known_answers(read_known_answers(written(tmp_path, *records)))]
+    assert asked == ["a/b", "c/d"]
+    assert lines[0].endswith("1: could not be run: the Hub cannot be reached for a/b; get it elsewhere")
+    assert [line.partition("be run, ")[2] for line in lines[1:]] == ["for the same reason as 1"] * 2
+
+
 def test_records_are_checked(record, tmp_path):
     for records, problem in [
         ([{**record, "modle": "x"}], "record 1 has the unknown field 'modle'"),

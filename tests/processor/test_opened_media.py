@@ -3,7 +3,7 @@
 import pytest
 
 from mlx_smolvlm import DEMO_MODEL, MediaOptions
-from mlx_smolvlm.processor.prompt import ContextLengthError
+from mlx_smolvlm.processor.prompt import BEGINNING_CHARS, ContextLengthError
 
 DEMO = DEMO_MODEL.parent
 
@@ -73,6 +73,21 @@ def test_a_prompt_that_leaves_no_room_is_an_error_of_its_own(demo):
     _, processor = demo
     with pytest.raises(ContextLengthError, match="the model's context is 2048"):
         processor("a " * 3000)
+
+
+def test_a_prompt_that_is_far_too_long_is_refused_by_its_beginning(demo, monkeypatch):
+    """One question of 3 MB took half a minute, and gigabytes, to be refused."""
+    _, processor = demo
+    tokenized = []
+
+    def encode(text, *arguments, encode=processor.encode):
+        tokenized.append(len(text))
+        return encode(text, *arguments)
+
+    monkeypatch.setattr(processor, "encode", encode)
+    with pytest.raises(ContextLengthError, match=r"the prompt has more than 1\d+ tokens and .* context is 2048: text"):
+        processor("word 7 " * 400_000)
+    assert tokenized == [BEGINNING_CHARS]
 
 
 @pytest.mark.parametrize("block", [1, 3, 50])

@@ -155,6 +155,8 @@ def test_vectors_that_are_not_finite_are_refused(tmp_path):
     np.save(chunk, vectors)
     with pytest.raises(ValueError, match="holds vectors that are not finite"):
         PageIndex(index).search(QUERY, 1)
+    with IndexWriter(index, SETTINGS) as writer:  # which called it unchanged
+        assert "is gone or damaged: its 2 pages are read again" in writer.notes[0]
 
 
 def test_two_processes_do_not_write_one_index(tmp_path):

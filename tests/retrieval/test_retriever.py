@@ -162,6 +162,7 @@ def test_queries_that_cannot_be_read_are_refused(tiny):
     for text, problem in (
         ("what is <image> here", "holds <image>, which stands for an image"),
         ("word " * 10_000, "tokens, and the model's context is 8192; shorten it"),
+        ("word " * 200_000, r"has more than \d+ tokens, and the model's context is 8192; shorten it"),
         ("\ud800", "not valid Unicode"),
         (7, "a query is 7, expected a string"),
     ):

@@ -1,8 +1,10 @@
 """`python -m mlx_smolvlm.server`: start, what it prints, how it stops, and how it refuses."""
 
 import contextlib
+import dataclasses
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.command_lines import assert_refused, run
+from support.layout import ROOT
 from support.server import DEMO, ServerProcess, data_url, question, until
 
 from mlx_smolvlm.server.engine_thread import Engine
@@ -160,3 +163,24 @@ def test_files_of_a_killed_server_are_removed_by_the_next(tmp_path):
     assert any(tmp_path.iterdir())
     with ServerProcess(TMPDIR=str(tmp_path)):
         assert not any(tmp_path.iterdir())
+
+
+def test_the_docs_have_each_limit_with_its_option_and_default(monkeypatch, capsys):
+    text = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
+    cells = [re.split(r" *\| *", line.strip("| ")) for line in text.splitlines() if line.startswith("| ")]
+    told = {row[1].strip("`"): row[2] for row in cells if len(row) == 3 and row[1].startswith("`--")}
+    listed = run(monkeypatch, capsys, "server", "--help").out.split()
+    assert [option for option in told if option not in listed] == []
+    limits = {
+        field.name: field.default
+        for field in dataclasses.fields(ServerSettings)
+        if type(field.default) in (int, float) and field.name not in ("port", "kv_group_size", "quantized_kv_start")
+    }
+    names = {option: re.sub("_[gm]b$", "_bytes", option.strip("-").replace("-", "_")) for option in told}
+    assert {names[option]: _number(value) for option, value in told.items()} == limits
+
+
+def _number(told: str) -> float:
+    """A default as the docs have it."""
+    number, _, unit = told.replace(",", "").partition(" ")
+    return float(number) * {"": 1, "s": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}[unit]

@@ -3,9 +3,6 @@
 import pytest
 from support.server import DEMO, image_part, question, running_server
 
-from mlx_smolvlm.server.models import ServedModel, load_served
-from mlx_smolvlm.server.settings import ServerSettings
-
 ASKED = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}
 REFUSED = {
     "tools": [{"type": "function"}],
@@ -202,14 +199,3 @@ def test_raw_prompts_place_their_images(server):
     for body in ({"prompt": prompt}, {"prompt": "x", "images": [picture]}, {"prompt": ""}, {"prompt": ["a", "b"]}):
         response = server.http.post("/v1/completions", json=body)
         assert response.status_code == 400 and response.json()["error"]["param"] == "prompt", response.text
-
-
-def test_adapters_are_loaded_with_the_model_and_name_it(monkeypatch, tmp_path):
-    asked = {}
-    monkeypatch.setattr("mlx_smolvlm.api.loading.load", lambda model, **options: asked.update(options, model=model))
-    settings = ServerSettings(model="owner/base", adapter_path=["owner/shapes=0.5"], dtype="float32")
-    load_served(settings)
-    assert asked["model"] == "owner/base" and asked["adapters"] == [("owner/shapes", 0.5)]
-    assert asked["dtype"] == "float32"
-    assert ServedModel(settings).names == ["owner/base", "base"]
-    assert ServedModel(ServerSettings(adapter_path=["owner/shapes=0.5"])).id == "owner/shapes"

@@ -143,7 +143,7 @@ def test_log_probabilities_come_where_they_are_asked_for(client):
         ({"input": "x", "temperature": 3}, "temperature", "from 0 to 2"),
         ({"input": "x", "instructions": ["y"]}, "instructions", "expected text"),
         ({"input": "x", "include": "y"}, "include", "a list of names"),
-        ({"input": "x", "text": {"form": {}}}, "text", "expected format"),
+        ({"input": "x", "text": {"form": {}}}, "text.form", "expected format"),
         ({"input": "x", "text": {"format": {"type": "xml"}}}, "text.format.type", "text.format has type 'xml'"),
         ({"input": [{"type": "item_reference", "id": "1"}]}, "input[0]", "whole conversation"),
         ({"input": [{"type": "function_call_output"}]}, "input[0].type", "expected message"),

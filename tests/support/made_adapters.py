@@ -29,6 +29,18 @@ def write_peft(folder: Path, shapes: dict[str, tuple[int, int]], *, rank: int = 
     return write_folder(folder, config | fields, tensors)
 
 
+def write_decoder_adapter(folder: Path, model, seed: int) -> Path:
+    """A LoRA adapter of queries and values of a model's first two layers, strong enough to change its answers."""
+    text = model.config.text
+    rows = {"q_proj": text.num_attention_heads * text.head_dim, "v_proj": text.num_key_value_heads * text.head_dim}
+    shapes = {
+        f"model.text_model.layers.{layer}.self_attn.{name}": (num_rows, text.hidden_size)
+        for layer in (0, 1)
+        for name, num_rows in rows.items()
+    }
+    return write_peft(folder, shapes, seed=seed, lora_alpha=8)
+
+
 def write_folder(folder: Path, config: dict, tensors: dict[str, np.ndarray]) -> Path:
     """A folder of PEFT's; of mlx-lm's, if the configuration has no peft_type."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,7 @@ class ScriptedServer:
         script: from the body of a chat request to pieces of text, or to a whole response. Raising cuts the stream.
         bodies: of the chat requests so far.
         status: what `/health` says.
+        models: ids of the models.
         api_key: what requests must bring, if any.
         num_in_flight, most_in_flight, num_left: chat requests now, at most at a time, and left by the client.
     """
@@ -39,6 +40,7 @@ class ScriptedServer:
         self.script: Script = lambda body: words("Yes.")
         self.bodies: list[dict[str, Any]] = []
         self.status = "ok"
+        self.models = ["scripted/Model-500M"]
         self.api_key: str | None = None
         self.num_in_flight = self.most_in_flight = self.num_left = 0
         self.app = Starlette(
@@ -57,7 +59,7 @@ class ScriptedServer:
     async def _models(self, request: Request) -> Response:
         if self._lacks_key(request):
             return failed(401, "invalid_api_key", "the API key is wrong")
-        return JSONResponse({"object": "list", "data": [{"id": "scripted/Model-500M", "max_model_len": 8192}]})
+        return JSONResponse({"object": "list", "data": [{"id": name, "max_model_len": 8192} for name in self.models]})
 
     async def _chat(self, request: Request) -> Response:
         if self._lacks_key(request):

@@ -50,7 +50,11 @@ def test_only_the_last_answer_of_a_conversation_counts(tmp_path):
     [
         ({"prompt": "What?", "chosen": "Red."}, "has no rejected"),
         ({"prompt": "What?", "chosen": "Red.", "rejected": "Red."}, "are the same"),
-        ({"prompt": "What?", "chosen": "Red.", "rejected": 3}, "has the content 3"),
+        ({"prompt": "What?", "chosen": "Red.", "rejected": 3}, "with its rejected answer: message 1 has the content 3"),
+        (
+            {"prompt": [ASKED], "chosen": [RED], "rejected": [ASKED]},
+            "with its rejected answer: has no turn of the assist",
+        ),
         ({"prompt": "What?", "completion": "x", "chosen": "Red.", "rejected": "Blue."}, "has completion beside chosen"),
         ({"prompt": "What?", "answer": "x", "chosen": "Red.", "rejected": "Blue."}, "prompt and completion"),
         ({"chosen": [ASKED, RED], "rejected": [{**ASKED, "content": "Who?"}, BLUE]}, "no common beginning"),

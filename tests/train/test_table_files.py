@@ -80,3 +80,14 @@ def test_what_is_no_table_is_refused(tmp_path):
         (tmp_path / name).write_bytes(b"PAR1 but no more")
         with pytest.raises(ValueError, match=f"{name} is no "):
             read_rows(tmp_path / name)
+
+
+def test_columns_of_one_name_and_of_bytes_are_refused(tmp_path):
+    """The first ended in an error of pyarrow's."""
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table([["q"], ["r"], ["a"]], names=["question", "question", "answer"]), path)
+    with pytest.raises(ValueError, match=r"a\.parquet: two columns are called 'question'; leave one out"):
+        read_rows(path)
+    parquet.write_table(pyarrow.table({"question": [b"q"], "answer": ["a"]}), tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match=r"message 0 has the content <bytes in b\.parquet>, expected text"):
+        read_rows(tmp_path / "b.parquet")

@@ -135,6 +135,17 @@ def test_turns_that_are_none_are_refused(read, roles, problem):
         read([{"messages": [{"role": role, "content": "?"} for role in roles]}])
 
 
+def test_columns_of_messages_that_do_not_fit_are_refused(read):
+    """The longer ones were cut, and their turns were not trained."""
+    columns = {"role": ["user", "assistant"] * 2, "content": ["a", "b"]}
+    with pytest.raises(RowError, match="messages has columns of different lengths"):
+        read([{"messages": columns}])
+    assert [role for role, _ in read([{"messages": {**columns, "role": ["user", "assistant"]}}])[0]] == [
+        "user",
+        "assistant",
+    ]
+
+
 def test_several_answers_in_a_row_are_taken(read):
     roles = ["user", "assistant", "assistant"]
     rows = read([{"messages": [{"role": role, "content": "?"} for role in roles]}])
@@ -162,7 +173,10 @@ def test_one_broken_line_is_named_and_can_be_skipped(read):
         ("a,b\n1,2\n", "rows.csv", "begins with the columns 'a, b'; expected image, question and answer"),
         ("image,caption\na.png,A dog\n", "rows.csv", "answer in the first line; a caption is the answer to a question"),
         ('question,answer\n"a,b\n', "rows.csv", "rows.csv:2: not CSV"),
-        ("question,answer,answer\n1,2,3\n", "rows.csv", "the field 'answer' stands there twice"),
+        ("question,answer,answer\n1,2,3\n", "rows.csv", "rows.csv: two columns are called 'answer'"),
+        (",question,answer\n0,a,b\n", "rows.csv", "column 1 has no name; .*index=False"),
+        ("é,question,answer\n".encode("latin-1"), "rows.csv", "not UTF-8 text; save the file"),
+        ("{}\n{}\n", "rows.json", "if it has an object on each line, name it .jsonl"),
         ("x", "rows.xlsx", "is no file of rows; expected .jsonl"),
     ],
 )

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ...command_line.runner import output_path
 from ..runs.evaluation_folder import MADE_DATA, read_run
 from .mini_selection import BASIC, BASIC_CATEGORIES, CATEGORIES, MINI, MiniSuite, read_categories
 
@@ -23,7 +24,7 @@ def add_mini_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"which of its categories ({', '.join(CATEGORIES)}), comma-separated; {BASIC} for the first "
         f"{len(BASIC_CATEGORIES)}, which the demo model knows (default: all)",
     )
-    group.add_argument("--make", type=Path, metavar="DIR", help="only write it into a new folder DIR")
+    group.add_argument("--make", type=output_path, metavar="DIR", help="only write it into a new folder DIR")
 
 
 def read_mini_suite(arguments: argparse.Namespace) -> MiniSuite | None:

@@ -117,20 +117,32 @@ def check_known_answers(
         dtype: a number type in place of the records' own.
 
     Yields:
-        A result per record. A checkpoint or image that cannot be had is a difference, too.
+        A result per record. A checkpoint or image that cannot be had is a difference, too; why and what to do is told
+        once, and a checkpoint is not asked for again.
     """
+    failed: dict[tuple[str, str], Exception] = {}  # checkpoints that could not be loaded
+    told: dict[str, str] = {}  # by reason, the first check that had it
     loaded: tuple[str, str] | None = None
     pair: tuple[SmolVLM, Processor] | None = None
     for record in known:
         path, computed_in = model or record.model, dtype or record.dtype or default_dtype()
         try:
+            if (path, computed_in) in failed:
+                raise failed[path, computed_in]
             if loaded != (path, computed_in) or pair is None:
-                pair = None  # two checkpoints would not fit
-                pair = load(path, dtype=computed_in)
+                pair = loaded = None  # two checkpoints would not fit
+                try:
+                    pair = load(path, dtype=computed_in)
+                except (OSError, ValueError, RuntimeError) as error:
+                    failed[path, computed_in] = error
+                    raise
                 loaded = (path, computed_in)
             compared, differences = _compare(record, *pair, computed_in)
         except (OSError, ValueError, RuntimeError) as error:
-            compared, differences = [], [f"could not be run: {error}"]
+            reason = str(error).replace(path, "MODEL")
+            why = f", for the same reason as {told[reason]}" if reason in told else f": {error}"
+            told.setdefault(reason, record.name)
+            compared, differences = [], [f"could not be run{why}"]
         yield CheckedAnswer(record, computed_in, compared, differences)
 
 

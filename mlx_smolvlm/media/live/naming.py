@@ -14,7 +14,8 @@ from ..video.container import video_path
 NETWORK_PROTOCOLS = "crypto,http,httpproxy,https,rtmp,rtmpe,rtmps,rtmpt,rtp,srt,srtp,tcp,tls,udp"
 DEVICE_FORMATS = ("avfoundation", "v4l2", "lavfi", "x11grab", "fbdev", "gdigrab", "dshow", "decklink", "kmsgrab")
 CAMERA_FORMATS = {"darwin": ("avfoundation", "{}:none"), "linux": ("v4l2", "/dev/video{}")}
-PLAYLISTS = (".m3u8", ".mpd")
+HLS_PLAYLIST = ".m3u8"
+PLAYLISTS = (HLS_PLAYLIST, ".mpd")
 CAMERA_DEVICE = re.compile(r"/dev/video\d+")
 
 
@@ -97,6 +98,11 @@ def read_source(source: str | os.PathLike[str], policy: FetchPolicy | None = Non
             raise ValueError(f"{text} names no device, expected FORMAT:NAME, for example lavfi:testsrc2")
         return LiveSource("device", device, kind)
     return LiveSource("file", str(video_path(text)))
+
+
+def is_web_address(target: str) -> bool:
+    """Whether a source's address is one of the web."""
+    return target.partition("://")[0].lower() in ("http", "https")
 
 
 def refuse_unchecked(source: LiveSource) -> None:

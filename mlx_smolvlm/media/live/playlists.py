@@ -1,7 +1,6 @@
 """HLS masters: one film in several sizes. FFmpeg would begin to download them all. Standard library only."""
 
 import re
-from contextlib import suppress
 from urllib.parse import urljoin, urlsplit
 
 from ...options import FetchPolicy
@@ -15,15 +14,9 @@ _ATTRIBUTE = re.compile(r'([A-Z0-9-]+)=("[^"]*"|[^,]*)')
 
 
 def variant_of(address: str, patience: Patience, wanted_edge: int, policy: FetchPolicy) -> str:
-    """The address to read: of an HLS master the best variant's, else the same."""
-    scheme, _, rest = address.partition("://")
-    if scheme.lower() in ("http", "https") and urlsplit(f"//{rest}").path.lower().endswith(".m3u8"):
-        with (
-            suppress(OSError, ValueError),
-            open_http(address, patience, policy) as (body, _, _),  # what is wrong with it, FFmpeg says
-        ):
-            return variant_in(body, address, wanted_edge)
-    return address
+    """The address to read: of an HLS master the best variant's, else the same. Raises what `open_http` raises."""
+    with open_http(address, patience, policy) as (body, _, _):
+        return variant_in(body, address, wanted_edge)
 
 
 def variant_in(body: ReadableFile, address: str, wanted_edge: int) -> str:
@@ -31,9 +24,7 @@ def variant_in(body: ReadableFile, address: str, wanted_edge: int) -> str:
     data = b""
     while len(data) < _MAX_BYTES and (more := body.read(_MAX_BYTES)):
         data += more
-    if body.is_redirected:  # what the addresses in it are relative to, FFmpeg knows
-        return address
-    return best_variant(data.decode(errors="replace"), address, wanted_edge) or address
+    return best_variant(data.decode(errors="replace"), body.address, wanted_edge) or address
 
 
 def best_variant(text: str, address: str, wanted_edge: int) -> str | None:

@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ...options import DEFAULT_POLICY
 from ..connections import Patience, Stalled
-from ..urls import check_size
+from ..urls import FetchError, check_size
 from ..video.container import film_stream, is_image_format, open_video, reason
 from ..video.content import begins_without_index
-from .naming import NETWORK_PROTOCOLS, LiveSource, refuse_unchecked
+from .naming import HLS_PLAYLIST, NETWORK_PROTOCOLS, LiveSource, is_web_address, refuse_unchecked
+from .playlist_files import PlaylistFiles
 from .playlists import variant_in, variant_of
-from .transport import HeardFile, open_http, open_pipe, open_socket
+from .transport import HeardFile, ServerRefusal, open_http, open_pipe, open_socket
 
 if TYPE_CHECKING:
     import av
@@ -88,14 +90,14 @@ def open_live_source(
         elif source.kind == "socket":
             file = opened.enter_context(open_socket(source.target, patience, source.policy or DEFAULT_POLICY))
         elif source.kind == "http":
-            file, is_file = _http_file(source, opened, patience, expect_nothing, wanted_edge)
-        elif source.kind == "stream":
-            file = variant_of(source.target, patience, wanted_edge, source.policy or DEFAULT_POLICY)
-        if not isinstance(file, str) and not is_file:
+            file, is_file = _http_file(source, opened, patience, expect_nothing, note_data, wanted_edge)
+        elif source.kind == "stream" and is_web_address(source.target):
+            file = _playlist(source, patience, note_data, wanted_edge)
+        if not isinstance(file, str | PlaylistFiles) and not is_file:
             file = HeardFile(file, note_data)
         container = opened.enter_context(_container(source, file, patience))
-        if source.kind == "stream":  # a recording behind a playlist is given as fast as it is read
-            is_file = container.duration is not None and container.format.name in ("hls", "dash")
+        if container.format.name in PLAYLIST_FORMATS:  # a recording is given as fast as it is read
+            is_file = container.duration is not None
         if is_file and is_image_format(container.format.name):
             raise ValueError(f"{source.name} is an image, not a video")
         stream = film_stream(container, source.name)
@@ -119,6 +121,7 @@ def _http_file(
     opened: ExitStack,
     patience: Patience,
     expect_nothing: Callable[[bool], None],
+    note_data: Callable[[], None],
     wanted_edge: int,
 ) -> tuple[Any, bool]:
     """What to read, and whether it is a file: one is downloaded first, as its index may be at the end."""
@@ -128,7 +131,10 @@ def _http_file(
         )
         if any(playlist in media_type.lower() for playlist in PLAYLIST_TYPES):
             refuse_unchecked(source)
-            return variant_in(body, source.target, wanted_edge), False
+            if "dash" in media_type.lower():
+                return body.address, False
+            variant = variant_in(body, source.target, wanted_edge)
+            return PlaylistFiles(variant, patience, source.policy or DEFAULT_POLICY, note_data), False
         if length is None:
             opened.push(connection.pop_all())
             return body, False
@@ -141,6 +147,18 @@ def _http_file(
             raise Stalled(f"broke off after {file.tell()} of {length} bytes")
         file.seek(0)
         return file, True
+
+
+def _playlist(
+    source: LiveSource, patience: Patience, note_data: Callable[[], None], wanted_edge: int
+) -> PlaylistFiles | str:
+    """An HLS playlist with what it names; of a DASH manifest the address after all redirects, as FFmpeg connects to
+    what is in it. Raises what `open_http` raises."""
+    policy = source.policy or DEFAULT_POLICY
+    if urlsplit(source.target).path.lower().endswith(HLS_PLAYLIST):
+        return PlaylistFiles(variant_of(source.target, patience, wanted_edge, policy), patience, policy, note_data)
+    with open_http(source.target, patience, policy) as (body, _, _):
+        return body.address
 
 
 @contextmanager
@@ -158,7 +176,12 @@ def _container(source: LiveSource, file: Any, patience: Patience) -> Iterator["a
             if untimed is not None:  # a second of the 25 frames that FFmpeg assumes is as long
                 options["analyzeduration"] = "1"
                 arguments["format"] = untimed or None  # else it waits for more of what may be one image
-    if isinstance(file, str):
+    if isinstance(file, PlaylistFiles):
+        options |= {"http_persistent": "0", "http_multiple": "0"}  # FFmpeg would look for connections of its own
+        arguments |= {"format": "hls", "io_open": file.open}
+        arguments["timeout"] = (patience.stall_timeout_s, patience.stall_timeout_s)
+        file = file.address
+    elif isinstance(file, str):
         arguments["format"] = source.device_format
         if source.kind == "device":
             if source.device_format == "avfoundation":
@@ -174,6 +197,8 @@ def _container(source: LiveSource, file: Any, patience: Patience) -> Iterator["a
         container = av.open(file, container_options=options, **arguments)
     except (ValueError, av.FFmpegError) as error:
         waited_s = time.monotonic() - begun_s
+        if isinstance(error, FetchError | ServerRefusal | Stalled):
+            raise
         if source.kind == "stream" and waited_s >= patience.stall_timeout_s:  # given up, whatever the error is called
             raise Stalled(f"nothing came for {patience.stall_timeout_s:g} s") from None
         raise _refusal(source, error, file.head if isinstance(file, HeardFile) else b"") from None

@@ -51,11 +51,15 @@ class PipeFile:
 
 
 class ReadableFile:
-    """What FFmpeg reads from: a `read` that returns what there is, of an HTTP answer or a socket."""
+    """What FFmpeg reads from: a `read` that returns what there is, of an HTTP answer or a socket.
 
-    def __init__(self, read: Any, is_redirected: bool = False):
+    Attributes:
+        address: where an HTTP answer came from, after all redirects; else empty.
+    """
+
+    def __init__(self, read: Any, address: str = ""):
         self.read = read
-        self.is_redirected = is_redirected
+        self.address = address
 
 
 class HeardFile:
@@ -95,6 +99,10 @@ class HeardFile:
         return data
 
 
+class ServerRefusal(ValueError):
+    """An answer of a server that is no video."""
+
+
 @contextlib.contextmanager
 def open_pipe(path: Path | None, patience: Patience) -> Iterator[PipeFile]:
     """Standard input (None) or a named pipe."""
@@ -129,17 +137,29 @@ def _as_os_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_http(
-    url: str, patience: Patience, policy: FetchPolicy = DEFAULT_POLICY
+    url: str, patience: Patience, policy: FetchPolicy = DEFAULT_POLICY, part: tuple[int, int | None] | None = None
 ) -> Iterator[tuple[ReadableFile, int | None, str]]:
     """The body behind an http(s) address, its length if the server states one, and its media type.
 
     Redirects are followed, but never from https to http. The body has no limit, as live streams have none.
+
+    Args:
+        url: the address.
+        patience: with each address that is connected to, and with the answer.
+        policy: as in `open_response`.
+        part: the first byte that is wanted, and the one behind the last, None for all that follow.
+
+    Raises:
+        FetchError: the policy forbids it.
+        ServerRefusal: the server answered that it does not have it.
+        OSError: it cannot be reached, its certificate cannot be trusted, or the answer breaks off.
     """
-    answered = open_response(url, policy, lambda: patience, patience, lambda _: _as_os_errors())
-    with answered as (response, name):
-        if response.status != 200:
-            raise ValueError(f"{name}: the server answered {response.status}; check the address")
-        body = ReadableFile(_as_os_errors()(response.read1), name != redact_url(url))
+    headers = {} if part is None else {"Range": f"bytes={part[0]}-{'' if part[1] is None else part[1] - 1}"}
+    answered = open_response(url, policy, lambda: patience, patience, lambda _: _as_os_errors(), headers)
+    with answered as (response, name, address):
+        if response.status != (200 if part is None else 206):
+            raise ServerRefusal(f"{name}: the server answered {response.status}; check the address")
+        body = ReadableFile(_as_os_errors()(response.read1), address)
         yield body, response.length, response.getheader("Content-Type", "")
 
 

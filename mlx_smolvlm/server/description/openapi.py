@@ -80,8 +80,8 @@ def _paths() -> dict[str, Any]:
             )
         },
         "/api/version": {"get": _get("The version of Ollama's interface.", "application/json", ref("OllamaVersion"))},
-        "/api/tags": {"get": _get("The names of the model.", "application/json", ref("OllamaTags"))},
-        "/api/show": {"post": _post("What the model can do.", "OllamaShowRequest", "OllamaModel", error="OllamaError")},
+        "/api/tags": {"get": _get("The names of the models.", "application/json", ref("OllamaTags"))},
+        "/api/show": {"post": _post("What a model can do.", "OllamaShowRequest", "OllamaModel", error="OllamaError")},
     }
     for name in ("Chat", "Generate"):
         operation = _post(
@@ -94,7 +94,7 @@ def _paths() -> dict[str, Any]:
         paths[f"/api/{name.lower()}"] = {"post": operation}
     for prefix in ("/v1", ""):
         paths |= {
-            f"{prefix}/models": {"get": _get("The model.", "application/json", ref("ModelList"))},
+            f"{prefix}/models": {"get": _get("The models.", "application/json", ref("ModelList"))},
             f"{prefix}/models/{{model}}": {"get": _one_model()},
             f"{prefix}/chat/completions": {
                 "post": _post("Answer a conversation.", "ChatRequest", "ChatCompletion", "text/event-stream")
@@ -133,7 +133,7 @@ def _health() -> dict[str, Any]:
 
 
 def _one_model() -> dict[str, Any]:
-    operation = _get("The model, by one of its names.", "application/json", ref("Model"))
+    operation = _get("A model, by one of its names.", "application/json", ref("Model"))
     operation["responses"] |= _errors({404: "Another model."})
     parameter = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     return {**operation, "parameters": [parameter]}

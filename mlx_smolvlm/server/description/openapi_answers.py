@@ -62,9 +62,11 @@ def answer_schemas() -> dict[str, Schema]:
                 "max_model_len": COUNT,
                 "architecture": {"type": "object"},
                 "meta": {"type": "object"},
+                "parent": {**TEXT, "description": "Of a model with adapters: the one without them."},
             },
             "max_model_len",
             "meta",
+            "parent",
         ),
         "ModelList": made({"object": {"const": "list"}, "data": array(ref("Model"))}),
         "Usage": made(

@@ -23,7 +23,7 @@ def request_schemas(settings: ServerSettings) -> dict[str, Schema]:
     lost = {name: nothing([], "") for name in OF_PARTS}
     unsupported = {name: nothing(*values) for name, values in REFUSED.items()}
     answer = {
-        "model": {"description": "A name that /v1/models lists, or an alias; missing: the model served.", **TEXT},
+        "model": {"description": "A name that /v1/models lists, or an alias; missing: the first one listed.", **TEXT},
         **sampling,
         **unsupported,
         "max_tokens": whole(1),

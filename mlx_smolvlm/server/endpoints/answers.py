@@ -31,9 +31,9 @@ class AnswerTexts:
         self._processor = processor
 
     @classmethod
-    async def of(cls, generation: "Generation", processor: "Processor") -> "AnswerTexts":
+    async def of(cls, generation: "Generation") -> "AnswerTexts":
         """The answers of a request, once all have ended. Raises what `Generation.events` raises."""
-        answers = cls(generation.plan.answer.n, processor)
+        answers = cls(generation.plan.answer.n, generation.plan.processor)
         async for item in generation.events():
             if isinstance(item, tuple):
                 answers.add(*item)

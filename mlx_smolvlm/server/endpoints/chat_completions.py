@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from ..http.streaming import while_connected
 from ..intake.chat_request import AnswerRequest, ChatRequest, read_chat_request
 from ..intake.planning import Plan, planned_chat
+from ..models import served_pair
 from .answering import Generation, generated, too_late
 from .completing import AnswerForm, Entries, completion, read_checked
 
@@ -49,17 +50,17 @@ async def input_tokens(request: Request) -> Response:
     """`POST /v1/chat/completions/input_tokens`: what a request would cost, without an answer."""
     state = request.app.state
     chat = await read_checked(request, read_chat_request)
+    pair = served_pair(request)
 
     async def count() -> dict[str, Any]:
         async with AsyncExitStack() as held:
-            planning = planned_chat(chat.messages, chat.answer, state.engine, state.intake)
+            planning = planned_chat(chat.messages, chat.answer, pair, state.intake)
             plan = await _planned_in_time(request, planning, held)
-            context = state.engine.processor.config.context_length
             return {
                 "object": "chat.completion.input_tokens",
                 "input_tokens": plan.prompt_tokens,
                 "image_tokens": plan.image_tokens,
-                "max_model_len": context,
+                "max_model_len": plan.processor.config.context_length,
             }
 
     with state.engine.places(1):
@@ -78,7 +79,7 @@ async def begun(request: Request, chat: ChatRequest, held: AsyncExitStack) -> Ge
         ApiError: there is no room, or the request cannot be answered.
     """
     state = request.app.state
-    plan = planned_chat(chat.messages, chat.answer, state.engine, state.intake)
+    plan = planned_chat(chat.messages, chat.answer, served_pair(request), state.intake)
     return await begun_with(request, plan, chat.answer, held)
 
 

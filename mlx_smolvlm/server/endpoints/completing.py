@@ -59,7 +59,7 @@ async def read_checked(request: Request, read: Callable[[Mapping[str, Any], Serv
     state = request.app.state
 
     def checked(body: dict[str, Any]) -> T:
-        state.model.check(body)
+        request.state.served = state.models.find(body)
         return read(body, state.settings)
 
     asked = await read_body(request, checked)
@@ -94,10 +94,9 @@ async def _answered(
     request: Request, form: AnswerForm, begin: Callable[[AsyncExitStack], Coroutine[Any, Any, Generation]]
 ) -> dict[str, Any]:
     """The whole answer."""
-    state = request.app.state
     async with AsyncExitStack() as held:
         generation = await begin(held)
-        answers = await AnswerTexts.of(generation, state.engine.processor)
+        answers = await AnswerTexts.of(generation)
         answer, prompt_ids = generation.plan.answer, list(generation.latest[0].prompt_ids)
         in_choice = answer.return_token_ids and form.has_prompt_in_choices
         choices = [
@@ -115,7 +114,7 @@ async def _answered(
             "id": new_id(form.prefix),
             "object": form.whole_object,
             "created": now_s(),
-            "model": state.model.id,
+            "model": request.state.served.id,
             "choices": choices,
             "usage": usage(generation),
             "timings": timings(generation.jobs[0], generation.latest[0]),
@@ -126,9 +125,10 @@ async def _answered(
 async def _chunks(request: Request, form: AnswerForm, generation: Generation) -> AsyncIterator[bytes]:
     """The answer as server-sent events."""
     state, answer = request.app.state, generation.plan.answer
-    head = {"id": new_id(form.prefix), "object": form.chunk_object, "created": now_s(), "model": state.model.id}
+    model = request.state.served.id
+    head = {"id": new_id(form.prefix), "object": form.chunk_object, "created": now_s(), "model": model}
     unset: dict[str, Any] = {"usage": None} if answer.include_usage else {}
-    texts = AnswerTexts(answer.n, state.engine.processor)
+    texts = AnswerTexts(answer.n, generation.plan.processor)
     sent = [(0, 0)] * answer.n  # log probabilities and tokens of each answer
 
     def chunk(number: int, content: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:

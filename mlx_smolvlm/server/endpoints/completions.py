@@ -14,6 +14,8 @@ from ..intake.chat_request import AnswerRequest, read_answer_request
 from ..intake.fields import BodyFields
 from ..intake.message_parts import MediaPart, check_counts, read_part
 from ..intake.planning import planned_prompt
+from ..intake.unknown_fields import UnknownFields
+from ..models import served_pair
 from ..settings import ServerSettings
 from .answering import Generation
 from .answers import completion_logprobs
@@ -44,19 +46,19 @@ def read_completion_request(body: Mapping[str, Any], settings: ServerSettings) -
         prompt = prompt[0]
     if not isinstance(prompt, str) or not prompt:
         raise bad_request(f"prompt is {quoted(prompt)}, expected text that is not empty, or a list of one", "prompt")
-    parts = tuple(
-        part for name, kind in (("images", "image"), ("videos", "video")) for part in _parts(fields, name, kind)
-    )
+    unknown = UnknownFields(settings.strict)
+    kinds = (("images", "image"), ("videos", "video"))
+    parts = tuple(part for name, kind in kinds for part in _parts(fields, name, kind, unknown))
     check_counts([part for part in parts if part.kind == "image"], settings, "images")
     check_counts([part for part in parts if part.kind == "video"], settings, "videos")
     fields.refuse({"suffix": ("",)})
     echo = fields.flag("echo") or False
     logprobs = fields.whole("logprobs", 0, MAX_LOGPROBS)
-    answer = read_answer_request(fields, settings, apply_chat_template=False, logprobs=logprobs)
+    answer = read_answer_request(fields, settings, unknown, apply_chat_template=False, logprobs=logprobs)
     return CompletionRequest(prompt, parts, answer, echo)
 
 
-def _parts(fields: BodyFields, name: str, kind: str) -> list[MediaPart]:
+def _parts(fields: BodyFields, name: str, kind: str, unknown: UnknownFields) -> list[MediaPart]:
     values = fields.get(name)
     if values is None:
         return []
@@ -65,7 +67,8 @@ def _parts(fields: BodyFields, name: str, kind: str) -> list[MediaPart]:
     parts = []
     for number, value in enumerate(values):
         where = f"{name}[{number}]"
-        part = read_part(value if isinstance(value, dict) else {"type": f"{kind}_url", f"{kind}_url": value}, where)
+        given = value if isinstance(value, dict) else {"type": f"{kind}_url", f"{kind}_url": value}
+        part = read_part(given, where, unknown)
         if not isinstance(part, MediaPart) or part.kind != kind:
             raise bad_request(f"{where} is {quoted(value)}, expected {'an' if kind == 'image' else 'a'} {kind}", where)
         parts.append(part)
@@ -108,5 +111,5 @@ class TextForm(AnswerForm):
 
 async def _begun(request: Request, asked: CompletionRequest, held: AsyncExitStack) -> Generation:
     state = request.app.state
-    plan = planned_prompt(asked.prompt, asked.parts, asked.answer, state.engine, state.intake)
+    plan = planned_prompt(asked.prompt, asked.parts, asked.answer, served_pair(request), state.intake)
     return await begun_with(request, plan, asked.answer, held)

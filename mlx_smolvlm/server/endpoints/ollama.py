@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -22,11 +21,13 @@ from ..http.streaming import StreamedAnswer, held_while_connected, json_bytes, w
 from ..http.strict_json import read_body
 from ..intake.ollama_request import OllamaRequest, read_chat, read_generate, served_name
 from ..intake.translation import in_words, read_translated
-from ..models import STARTED_S
+from ..intake.unknown_fields import UnknownFields
+from ..models import STARTED_S, ServedModel, listed, served_pair
 from .answers import AnswerTexts, finish_reason, usage
 from .chat_completions import begun
 
 if TYPE_CHECKING:
+    from ...model.smolvlm import SmolVLM
     from ..intake.chat_request import ChatRequest
     from .answering import Generation
 
@@ -52,21 +53,29 @@ async def version(request: Request) -> Response:
 
 
 async def tags(request: Request) -> Response:
-    """`GET /api/tags`: the names of the model."""
-    return JSONResponse({"models": [_card(request.app.state, name) for name in request.app.state.model.names]})
+    """`GET /api/tags`: the names of the models."""
+    cards = [
+        _card(model, name, None if pair is None else pair[0])
+        for model, pair in listed(request)
+        for name in (model.id, *model.aliases)
+    ]
+    return JSONResponse({"models": cards})
 
 
 async def show(request: Request) -> Response:
-    """`POST /api/show`: what the model is and can do."""
+    """`POST /api/show`: what a model is and can do."""
     state = request.app.state
     body = await read_body(request, dict)
     name = body.get("model") or body.get("name")
     if not isinstance(name, str) or not name:
         raise bad_request(f"model is {quoted(name)}, expected a name", "model")
-    state.model.check({"model": served_name(name)})
+    UnknownFields(state.settings.strict).check(
+        body, "", ("model", "name"), ("verbose", "system", "template", "options")
+    )
+    served = request.state.served = state.models.find({"model": served_name(name)})
     state.engine.check_ready()
-    processor = state.engine.processor
-    card = _card(state, state.model.id)
+    model, processor = served_pair(request)
+    card = _card(served, served.id, model)
     architecture = card["details"]["family"]
     return JSONResponse(
         {
@@ -76,7 +85,7 @@ async def show(request: Request) -> Response:
             "details": card["details"],
             "model_info": {
                 "general.architecture": architecture,
-                "general.basename": state.model.id,
+                "general.basename": served.id,
                 f"{architecture}.context_length": processor.config.context_length,
             },
             "capabilities": ["completion", "vision"],
@@ -103,12 +112,11 @@ async def _answer(
 
     def checked_body(body: dict[str, Any]) -> tuple[OllamaRequest, "ChatRequest"]:
         asked = read(body)
-        with in_words(asked.rename):
-            return asked, read_translated(state, asked.chat)
+        return asked, read_translated(request, asked.chat, asked.rename)
 
     asked, checked = await read_body(request, checked_body)
     state.engine.check_ready()
-    answer = _Answer(asked.model or state.model.id, form)
+    answer = _Answer(asked.model or request.state.served.id, form)
     with in_words(asked.rename):
         if asked.is_empty:  # which asks to load the model, or to unload it
             done = {**answer.line(""), "done": True, "done_reason": asked.load_reason}
@@ -118,16 +126,16 @@ async def _answer(
             async def whole() -> dict[str, Any]:
                 async with AsyncExitStack() as held:
                     generation = await begun(request, checked, held)
-                    answers = await AnswerTexts.of(generation, state.engine.processor)
+                    answers = await AnswerTexts.of(generation)
                     return answer.last(generation, answers.texts[0], answers.logprobs[0])
 
             return JSONResponse(await while_connected(request, whole()))
         generation, held = await held_while_connected(request, lambda held: begun(request, checked, held))
-    return StreamedAnswer(_lines(state, generation, answer), held, _error_line, NDJSON)
+    return StreamedAnswer(_lines(generation, answer), held, _error_line, NDJSON)
 
 
-async def _lines(state: State, generation: "Generation", answer: "_Answer") -> AsyncIterator[bytes]:
-    answers = AnswerTexts(1, state.engine.processor)
+async def _lines(generation: "Generation", answer: "_Answer") -> AsyncIterator[bytes]:
+    answers = AnswerTexts(1, generation.plan.processor)
     pending: list[dict[str, Any]] = []
     async for item in generation.events():
         if not isinstance(item, tuple):
@@ -172,18 +180,18 @@ def _error_line(error: ApiError) -> bytes:
     return json_bytes({"error": error.message}) + b"\n"
 
 
-def _card(state: State, name: str) -> dict[str, Any]:
+def _card(served: ServedModel, name: str, model: "SmolVLM | None") -> dict[str, Any]:
     """An entry of `/api/tags`."""
     tagged = name if ":" in name else f"{name}:latest"
-    num_bytes, count, level = _size(state.engine.model)
+    num_bytes, count, level = _size(model)
     return {
         "name": tagged,
         "model": tagged,
         "modified_at": _timestamp(STARTED_S),
         "size": num_bytes,
-        "digest": hashlib.sha256(state.model.id.encode()).hexdigest(),  # clients compare it only
+        "digest": hashlib.sha256(served.id.encode()).hexdigest(),  # clients compare it only
         "details": {
-            "parent_model": "",
+            "parent_model": served.parent or "",
             "format": "safetensors",
             "family": "smolvlm",
             "families": ["smolvlm"],

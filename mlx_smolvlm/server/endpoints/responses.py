@@ -14,8 +14,9 @@ from ..errors import ApiError, bad_request
 from ..http.streaming import KEEP_ALIVE, StreamedAnswer, held_while_connected, json_bytes, while_connected
 from ..http.strict_json import read_body
 from ..intake.fields import BodyFields
-from ..intake.known_fields import OF_COMPLETIONS
+from ..intake.known_fields import IGNORED_OF_STREAMS, OF_COMPLETIONS
 from ..intake.translation import Rename, in_words, read_translated, renaming
+from ..intake.unknown_fields import MAX_NAME_CHARS, UnknownFields
 from .answers import AnswerTexts, finish_reason, new_id, timings, usage
 from .chat_completions import begun
 
@@ -66,10 +67,9 @@ async def create_response(request: Request) -> Response:
     state = request.app.state
 
     def read(body: dict[str, Any]) -> tuple[Rename, "ChatRequest", _Response]:
-        translated, rename = chat_body(body)
-        with in_words(rename):
-            chat = read_translated(state, translated)
-        return rename, chat, _Response(state.model.id, body, chat)
+        translated, rename = chat_body(body, UnknownFields(state.settings.strict))
+        chat = read_translated(request, translated, rename)
+        return rename, chat, _Response(request.state.served.id, body, chat)
 
     rename, chat, response = await read_body(request, read)
     state.engine.check_ready()
@@ -81,8 +81,12 @@ async def create_response(request: Request) -> Response:
     return StreamedAnswer(_parts(request, generation, response, events), held, events.error)
 
 
-def chat_body(body: Mapping[str, Any]) -> tuple[dict[str, Any], Rename]:
+def chat_body(body: Mapping[str, Any], unknown: UnknownFields) -> tuple[dict[str, Any], Rename]:
     """The body of a chat request that asks the same, and a function that puts errors back into this one's words.
+
+    Args:
+        body: of a request.
+        unknown: is told of fields that are not known, where only this interface has the object.
 
     Raises:
         ApiError: what only this interface has, wrong or not supported.
@@ -102,7 +106,9 @@ def chat_body(body: Mapping[str, Any]) -> tuple[dict[str, Any], Rename]:
         for name, value in given.items()
         if name not in {"input", "instructions", "max_output_tokens", "text", *REFUSED, *IGNORED}
     }
-    chat |= {"messages": messages, "max_completion_tokens": fields.whole("max_output_tokens", 1), **_format(fields)}
+    limit = fields.whole("max_output_tokens", 1)
+    chat |= {"messages": messages, "max_completion_tokens": limit, **_format(fields)}
+    BodyFields(fields.object("stream_options")).check_unknown(unknown, IGNORED_OF_STREAMS, "stream_options")
     include = fields.get("include")
     if include is not None and not (isinstance(include, list) and all(isinstance(name, str) for name in include)):
         raise fields.wrong("include", "a list of names")
@@ -134,9 +140,8 @@ def _messages(given: Any) -> list[Any]:
 def _format(fields: BodyFields) -> dict[str, Any]:
     text = BodyFields(fields.object("text"))
     wanted = text.object("format")
-    unknown = text.unknown(("verbosity",))
-    if unknown:
-        raise bad_request(f"text has {quoted(unknown[0])}, expected format", "text")
+    for name in text.unread(("verbosity",)):  # which may be meant to be format
+        raise bad_request(f"text has {quoted(name)}, expected format", f"text.{name[:MAX_NAME_CHARS]}")
     return {} if text.get("format") is None else {"response_format": wanted}
 
 
@@ -221,7 +226,7 @@ class _Events:
 async def _answered(request: Request, chat: "ChatRequest", response: _Response) -> dict[str, Any]:
     async with AsyncExitStack() as held:
         generation = await begun(request, chat, held)
-        answers = await AnswerTexts.of(generation, request.app.state.engine.processor)
+        answers = await AnswerTexts.of(generation)
         return response.ended(generation, answers.texts[0], answers.logprobs[0])
 
 
@@ -230,7 +235,7 @@ async def _parts(
 ) -> AsyncIterator[bytes]:
     state, make = request.app.state, events.make
     place = {"item_id": response.message_id, "output_index": 0, "content_index": 0}
-    answers = AnswerTexts(1, state.engine.processor)
+    answers = AnswerTexts(1, generation.plan.processor)
     num_sent = 0
     yield make("response.created", response=response.begun())
     yield make("response.in_progress", response=response.begun())

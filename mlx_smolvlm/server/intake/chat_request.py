@@ -1,8 +1,7 @@
 """The body of a chat request -> what is asked and how it is answered. Each field is honoured, refused or ignored."""
 
 import json
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +9,9 @@ from ...options import MAX_FPS, MAX_LOGPROBS, GenerationOptions, quoted
 from ..errors import ApiError, bad_request
 from ..settings import MAX_CHOICES, MAX_STOPS, ServerSettings
 from .fields import BodyFields
-from .known_fields import ADVICE, IGNORED, OF_COMPLETIONS, REFUSED
+from .known_fields import ADVICE, IGNORED, IGNORED_OF_SCHEMAS, IGNORED_OF_STREAMS, OF_COMPLETIONS, REFUSED
 from .message_parts import ChatMessage, read_messages
-
-LOG = logging.getLogger("mlx_smolvlm.server")
-MAX_LOGGED_NAMES = 100
+from .unknown_fields import MAX_NAME_CHARS, UnknownFields
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,15 @@ class ChatRequest:
     answer: AnswerRequest
 
 
-def read_chat_request(body: Mapping[str, Any], settings: ServerSettings) -> ChatRequest:
+def read_chat_request(
+    body: Mapping[str, Any], settings: ServerSettings, rename: Callable[[str], str] = str
+) -> ChatRequest:
     """Check the body of a chat request. `model` is checked elsewhere.
+
+    Args:
+        body: the fields.
+        settings: of the server.
+        rename: puts places into the words of the interface that the request came by.
 
     Raises:
         ApiError: a field of another type or range, or one that would change the answer and is not supported.
@@ -60,18 +64,22 @@ def read_chat_request(body: Mapping[str, Any], settings: ServerSettings) -> Chat
     fields = BodyFields(body)
     fields.get("model")
     continues = _continues(fields)
-    messages = read_messages(fields.get("messages"), settings, continues=continues)
+    unknown = UnknownFields(settings.strict, rename)
+    messages = read_messages(fields.get("messages"), settings, unknown, continues=continues)
     logprobs = _chat_logprobs(fields)
-    answer = read_answer_request(fields, settings, continue_final_message=continues, logprobs=logprobs)
+    answer = read_answer_request(fields, settings, unknown, continue_final_message=continues, logprobs=logprobs)
     return ChatRequest(messages, answer)
 
 
-def read_answer_request(fields: BodyFields, settings: ServerSettings, **given: Any) -> AnswerRequest:
+def read_answer_request(
+    fields: BodyFields, settings: ServerSettings, unknown: UnknownFields, **given: Any
+) -> AnswerRequest:
     """Read all fields that say how an answer is made, and refuse or ignore what is left.
 
     Args:
         fields: of the body; those that say what is asked have been read.
         settings: of the server.
+        unknown: is told of fields that are not known.
         given: fields of `GenerationOptions` that the caller has read.
 
     Raises:
@@ -94,20 +102,20 @@ def read_answer_request(fields: BodyFields, settings: ServerSettings, **given: A
     seed = fields.whole("seed", -(2**63), 2**64 - 1)
     values["seed"] = None if seed is None else seed % 2**64
     values["stop"] = _stop(fields)
-    structure, param = _structure(fields, settings)
+    structure, param = _structure(fields, settings, unknown)
     if structure and values["stop"]:
         raise bad_request(f"stop cannot be combined with {param}: it could cut the output; leave one out", "stop")
     values |= structure
     n = fields.whole("n", 1, MAX_CHOICES) or 1
     stream = fields.flag("stream") or False
-    include_usage = _include_usage(fields, stream, settings)
+    include_usage = _include_usage(fields, stream, unknown)
     told = {name: fields.flag(name) or False for name in OF_COMPLETIONS}
     for name in ("return_progress", "timings_per_token"):
         if told[name] and not stream:
             raise bad_request(f"{name} needs stream: true", name)
     num_frames, fps = _video(fields)
     fields.refuse(REFUSED, ADVICE)
-    _check_unknown(fields, settings)
+    fields.check_unknown(unknown, IGNORED)
     try:
         options = GenerationOptions(**values)
     except ValueError as error:
@@ -115,18 +123,17 @@ def read_answer_request(fields: BodyFields, settings: ServerSettings, **given: A
     return AnswerRequest(options, n, stream, include_usage, **told, fps=fps, num_frames=num_frames)
 
 
-def _include_usage(fields: BodyFields, stream: bool, settings: ServerSettings) -> bool:
+def _include_usage(fields: BodyFields, stream: bool, unknown: UnknownFields) -> bool:
     options = fields.object("stream_options")
     if options and not stream:
         raise bad_request("stream_options needs stream: true", "stream_options")
-    options.pop("include_obfuscation", None)  # random text against eavesdroppers, without a meaning
     inner = BodyFields(options)
     try:
         include_usage = inner.flag("include_usage") or False
     except ApiError as error:
         raise bad_request(f"stream_options.{error.message}", "stream_options.include_usage") from None
     inner.refuse({"continuous_usage_stats": (False,)}, prefix="stream_options.")
-    _check_unknown(inner, settings)
+    inner.check_unknown(unknown, IGNORED_OF_STREAMS, "stream_options")
     return include_usage
 
 
@@ -161,7 +168,7 @@ def _stop(fields: BodyFields) -> tuple[str, ...]:
     return tuple(strings)
 
 
-def _structure(fields: BodyFields, settings: ServerSettings) -> tuple[dict[str, Any], str]:
+def _structure(fields: BodyFields, settings: ServerSettings, unknown: UnknownFields) -> tuple[dict[str, Any], str]:
     """`json_schema` or `regex` as options, and the field that asks for it."""
     found: list[tuple[str, str, Any]] = []
     wanted = fields.object("response_format")
@@ -183,6 +190,7 @@ def _structure(fields: BodyFields, settings: ServerSettings) -> tuple[dict[str, 
             f"response_format has type {quoted(kind)}, expected text, json_object or json_schema",
             "response_format.type",
         )
+    _check_format(wanted, kind, unknown)
     outputs = fields.object("structured_outputs")
     for name, option in (("regex", "regex"), ("json", "json_schema")):
         if name in outputs:
@@ -203,12 +211,29 @@ def _structure(fields: BodyFields, settings: ServerSettings) -> tuple[dict[str, 
     return {}, ""
 
 
+def _check_format(wanted: Mapping[str, Any], kind: Any, unknown: UnknownFields) -> None:
+    """Refuse a schema that the type has no use for, and look at the other fields of `response_format`."""
+    used = {"json_object": ("schema",), "json_schema": ("schema", "json_schema")}.get(kind, ())
+    for name in ("schema", "json_schema"):
+        if wanted.get(name) is not None and name not in used:
+            where = f"response_format.{name}"
+            raise bad_request(f"{where} has no use with type {kind}; write type json_schema", where)
+    inner = wanted.get("json_schema")
+    if inner is None:
+        unknown.check(wanted, "response_format", ("type", "schema"), IGNORED_OF_SCHEMAS)
+    else:
+        unknown.check(wanted, "response_format", ("type", "json_schema"))
+        unknown.check(inner, "response_format.json_schema", ("schema",), IGNORED_OF_SCHEMAS)
+
+
 def _video(fields: BodyFields) -> tuple[int | None, float | None]:
     """`media_io_kwargs.video`: num_frames and fps."""
     kinds = fields.object("media_io_kwargs")
     video = kinds.pop("video", {})
     if kinds:
-        raise bad_request(f"media_io_kwargs.{next(iter(kinds))} is not supported; only video is", "media_io_kwargs")
+        name = next(iter(kinds))[:MAX_NAME_CHARS]
+        where = f"media_io_kwargs.{name}"
+        raise bad_request(f"media_io_kwargs has {quoted(name)}, which is not supported; only video is", where)
     if not isinstance(video, dict):
         raise bad_request(f"media_io_kwargs.video is {quoted(video)}, expected an object", "media_io_kwargs.video")
     inner = BodyFields(video)
@@ -216,20 +241,8 @@ def _video(fields: BodyFields) -> tuple[int | None, float | None]:
         num_frames, fps = inner.whole("num_frames", -1), inner.number("fps", -1, MAX_FPS)
     except ApiError as error:
         raise bad_request(f"media_io_kwargs.video: {error.message}", "media_io_kwargs.video") from None
-    unknown = inner.unknown(())
-    if unknown:
-        raise bad_request(f"media_io_kwargs.video.{unknown[0]} is not supported", "media_io_kwargs.video")
+    for name in inner.unread(()):
+        where = f"media_io_kwargs.video.{name[:MAX_NAME_CHARS]}"
+        raise bad_request(f"media_io_kwargs.video has {quoted(name)}, expected num_frames or fps", where)
     # -1 and 0 are vLLM's words for all, which the checkpoint bounds.
     return (num_frames if num_frames and num_frames > 0 else None), (fps if fps and fps > 0 else None)
-
-
-_logged: set[str] = set()
-
-
-def _check_unknown(fields: BodyFields, settings: ServerSettings) -> None:
-    for name in fields.unknown(IGNORED):
-        if settings.strict:
-            raise bad_request(f"there is no field {quoted(name)}; {fields.advice(name)}", name[:100], "unknown_field")
-        if name not in _logged and len(_logged) < MAX_LOGGED_NAMES:
-            _logged.add(name)
-            LOG.info("ignored the unknown field %s of a request", quoted(name))

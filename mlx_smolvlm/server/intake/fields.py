@@ -4,8 +4,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ...options import did_you_mean, is_between, is_whole, quoted
+from ...options import is_between, is_whole, quoted
 from ..errors import ApiError, bad_request
+from .unknown_fields import UnknownFields
 
 
 class BodyFields:
@@ -87,10 +88,10 @@ class BodyFields:
             message = f"{prefix}{name} is not supported: {(advice or {}).get(name, 'leave it out')}"
             raise bad_request(message, f"{prefix}{name}", "unsupported_parameter")
 
-    def unknown(self, ignored: Collection[str]) -> list[str]:
+    def unread(self, ignored: Collection[str]) -> list[str]:
         """Names of fields that were not read, but for those that are known to change nothing."""
         return [name for name in self._body if name not in self._read and name not in ignored]
 
-    def advice(self, name: str) -> str:
-        """What an unknown field may have meant."""
-        return did_you_mean(name, sorted(self._read)) or "leave it out"
+    def check_unknown(self, unknown: UnknownFields, ignored: Collection[str], where: str = "") -> None:
+        """Log or refuse fields that were not read; `where` is the place of this object in the body."""
+        unknown.check(self._body, where, self._read, ignored)

@@ -1,4 +1,4 @@
-"""Fields of chat requests by their names alone: those that are ignored, and those that are refused."""
+"""Fields of requests by their names alone: those that are ignored, and those that are refused."""
 
 from typing import Any
 
@@ -11,6 +11,24 @@ IGNORED = frozenset(
         *("add_special_tokens", "spaces_between_special_tokens"),
     }
 )
+# The same of messages: what they were called, and what came with earlier answers.
+IGNORED_OF_MESSAGES = frozenset(
+    {
+        *("name", "id", "type", "status", "phase", "tool_call_id", "tool_name", "annotations", "cache_control"),
+        *("reasoning", "reasoning_content", "reasoning_details", "thinking", "thinking_blocks", "parsed"),
+        *("provider_specific_fields", "additional_kwargs", "response_metadata"),
+    }
+)
+# Of parts, and of the objects in them that hold an address.
+IGNORED_OF_PARTS = frozenset(
+    {
+        *("id", "index", "uuid", "name", "filename", "format", "mime_type", "media_type", "metadata", "extras"),
+        *("annotations", "logprobs", "cache_control", "provider_specific_fields"),
+    }
+)
+IGNORED_OF_SCHEMAS = ("name", "description", "strict")  # the answer keeps to the schema in any case
+# Of the options of a stream: random text against eavesdroppers, without a meaning.
+IGNORED_OF_STREAMS = ("include_obfuscation",)
 # What the completion endpoints say of answers, and the other interfaces do not.
 OF_COMPLETIONS: dict[str, tuple[Any, ...]] = {
     "return_token_ids": (False,),

@@ -8,7 +8,7 @@ from ...options import quoted
 from ..errors import bad_request
 from .fields import BodyFields
 from .known_fields import OF_COMPLETIONS
-from .translation import Rename, renaming
+from .translation import Place, Rename, renaming
 
 LATEST = ":latest"  # the tag that clients add to a name
 # Field of the chat interface -> that of Ollama's.
@@ -98,7 +98,7 @@ def read_chat(body: Mapping[str, Any]) -> OllamaRequest:
             return where
         return f"{where}.images[{part}]" if part < counts[message] else f"{where}.content"
 
-    return _request(fields, [message for message, _ in read], renaming(NAMES, place))
+    return _request(fields, [message for message, _ in read], NAMES, place)
 
 
 def read_generate(body: Mapping[str, Any]) -> OllamaRequest:
@@ -118,7 +118,7 @@ def read_generate(body: Mapping[str, Any]) -> OllamaRequest:
         return f"images[{part}]" if part is not None and part < len(images) else "prompt"
 
     messages = [*before, message] if prompt or images else []
-    return _request(fields, messages, renaming({**NAMES, "messages": "prompt"}, place))
+    return _request(fields, messages, {**NAMES, "messages": "prompt"}, place)
 
 
 def served_name(name: str) -> str:
@@ -155,17 +155,19 @@ def _address(image: str) -> str:
     return image if is_address else f"data:;base64,{image}"
 
 
-def _request(fields: BodyFields, messages: list[Any], rename: Rename) -> OllamaRequest:
+def _request(fields: BodyFields, messages: list[Any], names: Mapping[str, str], place: Place) -> OllamaRequest:
     model = fields.text("model") or ""
     stream = fields.flag("stream")
     keep_alive = fields.get("keep_alive")
     fields.refuse(REFUSED, ADVICE)
     # An empty request is checked as any other.
     asked = messages or [{"role": "user", "content": ""}]
-    chat: dict[str, Any] = {"messages": asked, **_options(fields), **_format(fields)}
+    options, unread = _options(fields)
+    rename = renaming(names, place, {name: f"options.{name}" for name in unread})
+    chat: dict[str, Any] = {"messages": asked, **options, **_format(fields)}
     chat |= {"model": served_name(model), "logprobs": fields.flag("logprobs")}
     chat["top_logprobs"] = fields.whole("top_logprobs", 0)
-    for name in fields.unknown(IGNORED):
+    for name in fields.unread(IGNORED):
         if chat.get(name) is not None:
             raise bad_request(f"{name} would stand beside {rename(name)}, which says the same; leave it out", name)
         chat[name] = fields.get(name)  # the chat interface knows it, or refuses or ignores it by name
@@ -179,7 +181,8 @@ def _request(fields: BodyFields, messages: list[Any], rename: Rename) -> OllamaR
     )
 
 
-def _options(fields: BodyFields) -> dict[str, Any]:
+def _options(fields: BodyFields) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options under the names of the chat interface, and those among them that are passed on as they are."""
     options = BodyFields(fields.object("options"))
     options.refuse(REFUSED_OPTIONS, ADVICE, "options.")
     values = {name: options.get(name) for name in SAMPLING}
@@ -191,13 +194,15 @@ def _options(fields: BodyFields) -> dict[str, Any]:
             f"options.repeat_last_n is {quoted(window)}; penalties reach over the whole context, which is -1",
             "options.repeat_last_n",
         )
-    for name in options.unknown(RUNNING):
+    unread = {name: options.get(name) for name in options.unread(RUNNING)}
+    for name in unread:
         if name in OF_BODY:
             raise bad_request(
                 f"options.{name} is no option; write it beside options, or leave it out", f"options.{name}"
             )
-        values.setdefault(name, options.get(name))
-    return values
+        if values.get(name) is not None:
+            raise bad_request(f"options.{name} would stand beside {NAMES[name]}; leave it out", f"options.{name}")
+    return {**values, **unread}, unread
 
 
 def _limit(options: BodyFields) -> Any:

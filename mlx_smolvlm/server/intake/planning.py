@@ -14,8 +14,11 @@ from .scratch import ScratchFiles
 
 if TYPE_CHECKING:
     from ...engine.row import BatchRequest
-    from ..engine_thread import Engine
+    from ...model.smolvlm import SmolVLM
+    from ...processor.processor import Processor
     from .media_intake import Intake
+
+    Pair = tuple[SmolVLM, Processor]
 
 
 @dataclass(frozen=True)
@@ -39,19 +42,25 @@ class Plan:
         """How many tokens the prompt has."""
         return len(self.prompt_ids)
 
+    @property
+    def processor(self) -> "Processor":
+        """Of the model that answers."""
+        assert self.request.pair is not None
+        return self.request.pair[1]
+
 
 @asynccontextmanager
 async def planned_chat(
-    messages: Sequence[ChatMessage], answer: AnswerRequest, engine: "Engine", intake: "Intake"
+    messages: Sequence[ChatMessage], answer: AnswerRequest, pair: "Pair", intake: "Intake"
 ) -> AsyncIterator[Plan]:
-    """Open the media of a conversation and plan its prompt. Within, its files are there.
+    """Open the media of a conversation and plan its prompt, for a model and its processor. Within, its files are there.
 
     Raises:
         ApiError: media that cannot be read, a prompt that does not fit, or a schema that cannot be enforced.
     """
     from ...processor.messages import check_chars
 
-    processor = engine.processor
+    _, processor = pair
     parts = [part for message in messages for part in message.content if isinstance(part, MediaPart)]
     async with _files() as files:
         media = await intake.open_all(parts, _media_options(answer), processor, files)
@@ -72,19 +81,19 @@ async def planned_chat(
                 for message in messages
             ]
 
-        yield await _planned(content, "messages", (), (), answer, engine, intake)
+        yield await _planned(content, "messages", (), (), answer, pair, intake)
 
 
 @asynccontextmanager
 async def planned_prompt(
-    prompt: str, parts: Sequence[MediaPart], answer: AnswerRequest, engine: "Engine", intake: "Intake"
+    prompt: str, parts: Sequence[MediaPart], answer: AnswerRequest, pair: "Pair", intake: "Intake"
 ) -> AsyncIterator[Plan]:
     """The same for a prompt that is taken as it is, with a medium for each marker in it."""
     async with _files() as files:
-        media = await intake.open_all(parts, _media_options(answer), engine.processor, files)
+        media = await intake.open_all(parts, _media_options(answer), pair[1], files)
         images = [medium for part, medium in zip(parts, media, strict=True) if part.kind == "image"]
         videos = [medium for part, medium in zip(parts, media, strict=True) if part.kind == "video"]
-        yield await _planned(lambda: prompt, "prompt", images, videos, answer, engine, intake)
+        yield await _planned(lambda: prompt, "prompt", images, videos, answer, pair, intake)
 
 
 @asynccontextmanager
@@ -108,7 +117,7 @@ async def _planned(
     images: Sequence[Any],
     videos: Sequence[Any],
     answer: AnswerRequest,
-    engine: "Engine",
+    pair: "Pair",
     intake: "Intake",
 ) -> Plan:
     """Plan what `asked` returns, messages or a prompt; it is called in a thread, as texts may be long."""
@@ -116,11 +125,12 @@ async def _planned(
     from ...engine.row import BatchRequest, check_row_options
 
     options = answer.options
+    model, processor = pair
 
     def plan(check: Callable[[], None]) -> Plan:
-        check_row_options(engine.model, options)
+        check_row_options(model, options)
         messages_or_prompt = asked()
-        with engine.processor.prepare(
+        with processor.prepare(
             messages_or_prompt,
             list(images),
             list(videos),
@@ -131,8 +141,9 @@ async def _planned(
             prompt_ids = list(prompt.input_ids)
             image_tokens = sum(medium.image_tokens for medium in prompt.costs)
         if options.is_structured:
-            Answer(engine.model, engine.processor, options, len(prompt_ids))  # raises if its tokens do not suffice
-        return Plan(BatchRequest(messages_or_prompt, list(images), list(videos)), answer, prompt_ids, image_tokens)
+            Answer(model, processor, options, len(prompt_ids))  # raises if its tokens do not suffice
+        request = BatchRequest(messages_or_prompt, list(images), list(videos), pair=pair)
+        return Plan(request, answer, prompt_ids, image_tokens)
 
     try:
         return await intake.plan(plan)

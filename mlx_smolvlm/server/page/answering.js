@@ -49,27 +49,40 @@ export function waiting(text) {
   return node;
 }
 
-/** Draw an answer as it grows, at most once a frame. */
+/** Draw an answer as it grows, at most once a frame. `note`, of `waiting`, stands in its place until it begins. */
 export class Painter {
-  #node;
+  #note;
+  #node = el("div", { class: "answer streaming" });
   #text = "";
   #due = 0;
 
-  constructor(node) {
-    this.#node = node;
-    node.classList.add("streaming");
+  constructor(note) {
+    this.#note = note;
+  }
+
+  /** What the note says on the way to the answer, as callbacks of `askPatiently`. */
+  notes(reading) {
+    const { say } = this.#note;
+    return {
+      onWait: (wait) => say(wait || "Sending"),
+      onAdmitted: () => say(reading),
+      onProgress: (share) => say(share < 1 ? `${reading}, ${Math.round(share * 100)}%` : "Thinking"),
+    };
   }
 
   show(text) {
+    if (!this.#text) this.#note.replaceWith(this.#node);
     this.#text = text;
     this.#due ||= requestAnimationFrame(() => this.#draw());
   }
 
-  end(text) {
+  /** The finished element; null if there was no text. */
+  end() {
+    if (!this.#text) return null;
     cancelAnimationFrame(this.#due);
-    this.#text = text;
     this.#draw();
     this.#node.classList.remove("streaming");
+    return this.#node;
   }
 
   #draw() {

@@ -15,6 +15,9 @@ export class Failure extends Error {
   }
 }
 
+/** Fields of every question. */
+export const asked = {};
+
 const KINDS = { server_busy: "busy", queue_timeout: "busy", model_loading: "loading", server_closing: "down", engine_dead: "down" };
 
 function failureOf(status, body, retryAfter = 0) {
@@ -109,7 +112,7 @@ export async function* events(response, signal) {
  * server has begun. Resolves to {text, finish, cost}.
  */
 export async function ask(request, { signal, maxBytes = Infinity, onText = () => {}, onProgress = () => {}, onAdmitted = () => {} } = {}) {
-  const body = JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true }, return_progress: true });
+  const body = JSON.stringify({ ...asked, ...request, stream: true, stream_options: { include_usage: true }, return_progress: true });
   if (body.length > maxBytes) {
     const [have, most] = [body.length, maxBytes].map(megabytes);
     throw new Failure("refused", `The files and texts of this question, with those before it, have ${have} as they are sent; the server takes at most ${most}. Start a new chat, or send fewer files.`);

@@ -1,6 +1,7 @@
 // Starts the page: views by address, theme, drops, and what all views share.
-import { addFiles, adopt, startChat } from "./chat.js";
+import { adopt, startChat } from "./chat.js";
 import { put, startCompare } from "./compare.js";
+import { addFiles } from "./composer.js";
 import { leaveLive, playFile, startLive } from "./live.js";
 import { filesOf } from "./media.js";
 import { server } from "./server.js";

@@ -131,16 +131,13 @@ async function compare() {
   running = mine;
   answered = null;
   const box = $("compare-answer");
-  const body = el("div", { class: "answer" });
   const note = waiting("Sending");
-  let painter = null;
-  let soFar = "";
+  const painter = new Painter(note);
   box.setAttribute("aria-busy", "true");
   box.replaceChildren(note);
   showControls();
   const end = (...more) => {
-    painter?.end(soFar);
-    box.replaceChildren(...(soFar ? [body] : []), ...more);
+    box.replaceChildren(...[painter.end(), ...more].filter(Boolean));
     box.removeAttribute("aria-busy");
     if (running === mine) running = null;
     showControls();
@@ -150,26 +147,12 @@ async function compare() {
     const content = [...(await Promise.all(media.map(partOf))), { type: "text", text }];
     const result = await askPatiently(
       { messages: [...system, { role: "user", content }], ...answerFields() },
-      {
-        signal: mine.signal,
-        onWait: (wait) => note.say(wait || "Sending"),
-        onAdmitted: () => note.say("Looking at both"),
-        onProgress: (share) => note.say(share < 1 ? `Looking at both, ${Math.round(share * 100)}%` : "Thinking"),
-        onText: (grown) => {
-          soFar = grown;
-          if (!painter) {
-            box.replaceChildren(body);
-            painter = new Painter(body);
-          }
-          painter.show(grown);
-        },
-      },
+      { signal: mine.signal, ...painter.notes("Looking at both"), onText: (text) => painter.show(text) },
     );
-    soFar = result.text;
     answered = { text, media, answer: result.text, cost: result.cost, finish: result.finish };
     const copy = iconButton("copy", "Copy the answer", () => copyText(result.text, copy));
     const foot = el("div", { class: "message-foot" }, el("div", { class: "actions" }, copy), costList(result.cost, media));
-    end(...(result.finish === "length" ? [failureBox({ kind: "length" })] : []), ...(soFar ? [] : [el("p", { class: "note", text: "The model said nothing." })]), foot);
+    end(...(result.finish === "length" ? [failureBox({ kind: "length" })] : []), ...(result.text ? [] : [el("p", { class: "note", text: "The model said nothing." })]), foot);
   } catch (error) {
     if (images.every((one) => one === null)) return end(); // cleared meanwhile
     end(failureBox(asFailure(error), compare));

@@ -1,6 +1,6 @@
 // What the server is doing: loading, ready, gone. Shown at the top of the page; views ask `server.state`.
-import { Failure, call, keyGiven } from "./api.js";
-import { $, announce, session } from "./ui.js";
+import { Failure, asked, call, keyGiven } from "./api.js";
+import { $, announce, local, session } from "./ui.js";
 
 const OFTEN_MS = 1000;
 const SELDOM_MS = 15000;
@@ -14,6 +14,7 @@ const TEXTS = {
 
 class Server extends EventTarget {
   state = "checking";
+  models = [];
   model = null;
   config = { is_demo: false };
   #timer = 0;
@@ -59,13 +60,20 @@ class Server extends EventTarget {
 
   async loadModel() {
     try {
-      const list = await (await call("v1/models")).json();
-      this.model = list.data[0] || null;
-      this.#show();
-      this.dispatchEvent(new Event("model"));
+      this.models = (await (await call("v1/models")).json()).data;
+      this.choose(local.get("model"));
     } catch (error) {
       if (error instanceof Failure) this.report(error);
     }
+  }
+
+  /** Ask this model from now on, or the first one. */
+  choose(id) {
+    local.set("model", id);
+    this.model = this.models.find((model) => model.id === id) || this.models[0];
+    asked.model = this.models[1] && this.model.id;
+    this.#show();
+    this.dispatchEvent(new Event("model"));
   }
 
   #set(state) {

@@ -22,6 +22,10 @@ export const settings = read();
 export const answerFields = () => ({ temperature: settings.temperature, max_completion_tokens: settings.max_tokens });
 
 function show() {
+  const select = $("set-model");
+  select.replaceChildren(...server.models.map(({ id }) => new Option(id)));
+  select.value = server.model?.id;
+  select.parentElement.hidden = select.length < 2;
   $("set-system").value = settings.system;
   $("set-temperature").value = settings.temperature;
   $("set-temperature-value").textContent = settings.temperature.toFixed(1);
@@ -39,6 +43,7 @@ function take() {
   const tokens = $("set-tokens").valueAsNumber;
   if (Number.isInteger(tokens) && tokens > 0) settings.max_tokens = tokens;
   local.set("settings", JSON.stringify(settings));
+  if (server.model) server.choose($("set-model").value);
 }
 
 export function startSettings() {
@@ -52,6 +57,7 @@ export function startSettings() {
   $("settings").addEventListener("close", show);
   $("set-reset").addEventListener("click", () => {
     Object.assign(settings, DEFAULTS);
+    server.choose("");
     show();
     take();
   });

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...command_line.arguments import add_media_arguments, media_options, refuse_unused
+from ...command_line.runner import output_argument
 from ...options import MediaOptions
 from .training_row import RowError, TrainingRow
 
@@ -47,7 +48,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     check = parser.add_argument_group("looking at rows")
     check.add_argument("--check", action="store_true", help="show the tokens of each row, the trained ones marked")
     check.add_argument("--json", action="store_true", help="with --check: a line of JSON for each row")
-    check.add_argument("--html", metavar="FILE", help="with --check: write a page with rows and images")
+    check.add_argument(
+        "--html", type=output_argument, metavar="FILE", help="with --check: write a page with rows and images"
+    )
     add_media_arguments(parser)
 
 

@@ -14,6 +14,7 @@ Entry = tuple[str, dict[str, Any] | RowError]
 """A row's name, and its fields or why it cannot be read."""
 _CONVERSATION = {"question", "answer", "prompt", "completion", "messages", "conversations", "chosen", "rejected"}
 _COLUMNS = ("question", "prompt", "answer", "completion", "messages", "conversations", "image", "file_name")
+_NOT_UTF8 = "not UTF-8 text; save the file in that encoding"
 _DELIMITERS = (",", ";", "\t")  # a spreadsheet takes the second where the comma separates decimals
 
 
@@ -25,7 +26,7 @@ def json_lines(path: Path) -> Iterator[Entry]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError:
-                yield name, RowError(name, "not UTF-8 text")
+                yield name, RowError(name, _NOT_UTF8)
                 continue
             if text.strip():
                 yield name, _object(text, name)
@@ -36,7 +37,9 @@ def json_list(path: Path) -> Iterator[Entry]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError) as error:  # of the decoder and of the text, too
-        raise ValueError(f"{path} is not a JSON file: {error}") from None
+        has_more = str(error).startswith("Extra data")
+        advice = "; if it has an object on each line, name it .jsonl" if has_more else ""
+        raise ValueError(f"{path} is not a JSON file: {error}{advice}") from None
     if not isinstance(entries, list):
         raise ValueError(f"{path} holds {quoted(entries)}, expected a list of rows; write one object a line as .jsonl")
     for number, entry in enumerate(entries, 1):
@@ -59,7 +62,7 @@ def delimited(path: Path) -> Iterator[Entry]:
                     f"{path} begins with the columns {quoted(', '.join(columns))}; expected image, question and answer "
                     "in the first line; a caption is the answer to a question such as 'Describe this image.'"
                 )
-            _without_doubles([(column, None) for column in columns])
+            _check_columns(columns, path)
             line = rows.line_num
             for values in rows:
                 name, line = f"{path.name}:{line + 1}", rows.line_num
@@ -70,10 +73,21 @@ def delimited(path: Path) -> Iterator[Entry]:
                 else:
                     yield name, RowError(name, f"has {len(values)} values, expected {len(columns)}, one per column")
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text") from None
+        raise ValueError(f"{path}: {_NOT_UTF8}") from None
     except csv.Error as error:
         advice = "; keep so much in a .jsonl file" if "field limit" in str(error) else ""
         raise ValueError(f"{path.name}:{line + 1}: not CSV: {error}{advice}") from None
+
+
+def _check_columns(columns: list[str], path: Path) -> None:
+    """Refuse a column without a name, as pandas writes its index, and two of one name."""
+    if "" in columns:
+        raise ValueError(
+            f"{path}: column {columns.index('') + 1} has no name; give it one in the first line, or leave it out "
+            "(pandas: to_csv(index=False))"
+        )
+    if (twice := doubled_key([(column, None) for column in columns])) is not None:
+        raise ValueError(f"{path}: two columns are called {quoted(twice)}; leave one out")
 
 
 def _delimiter(header: str) -> str:

@@ -108,7 +108,7 @@ def make_example(
     except ContextLengthError as error:
         raise RowTooLong(
             row.name,
-            f"{error.length} tokens, and the context is {processor.config.context_length}; "
+            f"{error.num_tokens} tokens, and the context is {processor.config.context_length}; "
             "left out, as images cannot be cut",
         ) from None
     except (ValueError, OSError, TypeError) as error:

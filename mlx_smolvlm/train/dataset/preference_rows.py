@@ -47,7 +47,12 @@ def read_preference(fields: dict[str, Any], name: str, media: RowMedia, ignored:
     field = "answer" if "question" in fields else "completion" if "prompt" in fields else "messages"
     if field in fields:
         raise ValueError(f"has {field} beside chosen and rejected, which take its place; leave it out")
-    rows = [read_row({**fields, field: answer}, name, media) for answer in (chosen, rejected)]
+    rows = []
+    for what, answer in zip(ANSWERS, (chosen, rejected), strict=True):
+        try:
+            rows.append(read_row({**fields, field: answer}, name, media))
+        except ValueError as error:
+            raise ValueError(f"with its {what} answer: {error}") from None
     if field == "messages":
         shared = _num_shared(rows[0].messages, rows[1].messages)
         if not shared:

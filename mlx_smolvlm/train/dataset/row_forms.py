@@ -90,7 +90,11 @@ def _listed(value: Any, field: str) -> list[Any]:
         except (ValueError, RecursionError):
             raise ValueError(f"{field} is {quoted(value)}, expected a list of messages") from None
     if isinstance(value, dict) and value and all(isinstance(column, list) for column in value.values()):
-        value = [dict(zip(value, cells, strict=False)) for cells in zip(*value.values(), strict=False)]  # by columns
+        if len({len(column) for column in value.values()}) > 1:
+            raise ValueError(
+                f"{field} has columns of different lengths, {quoted(value)}; expected one entry per message"
+            )
+        value = [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]  # by columns
     elif isinstance(value, dict):
         value = [value]
     if not isinstance(value, list) or not value:
@@ -152,7 +156,7 @@ def _item(item: Any, media: RowMedia, images: list[Any]) -> Any:
     kind = str(item.get("type"))
     place = item.pop("index", None) if kind == "image" else None
     if place is not None:
-        if not isinstance(place, int) or not 0 <= place < len(images):
+        if type(place) is not int or not 0 <= place < len(images):
             raise ValueError(f"an image item has the index {quoted(place)}, but the row has {len(images)} images")
         return {**item, "image": images[place], "index": place}
     if kind == "image_url" and isinstance(item.get("image_url"), dict):

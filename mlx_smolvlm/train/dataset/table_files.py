@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ...model.json_fields import read_json
+from ...model.json_fields import doubled_key, read_json
 from ...options import quoted
 from .data_files import Entry
 
@@ -32,6 +32,9 @@ class StoredCell:
     row: int
     place: tuple[int | str, ...]
 
+    def __repr__(self) -> str:
+        return f"<bytes in {self.file.name}>"  # as messages show it
+
     def read(self) -> bytes:
         """The bytes. Raises ValueError if the table has changed."""
         try:
@@ -53,6 +56,8 @@ def table_rows(path: Path) -> Iterator[Entry]:
     number = 0
     for group in range(_num_groups(path)):
         table = _group(path, group)
+        if (twice := doubled_key([(name, None) for name in table.column_names])) is not None:
+            raise ValueError(f"{path}: two columns are called {quoted(twice)}; leave one out")
         columns = {name: table.column(name) for name in table.column_names}
         for row in range(table.num_rows):
             number += 1

@@ -120,6 +120,34 @@ def test_settings_are_sent(scripted, visit):
 
 
 @pytest.mark.slow
+def test_one_of_several_models_is_chosen(scripted, visit):
+    """Which the page offers only where there are several, and keeps until it is gone from the server."""
+    here = visit(scripted.url)
+    page = here.open()
+    page.click("#settings-open")
+    assert page.locator("#set-model").is_hidden()
+    page.click("#settings .primary")
+    here.ask("Hello?")
+    here.answer()
+    scripted.models = ["m", "charts", "m:base"]
+    for models, name in ((scripted.models, "charts"), (["m", "m:base"], "m")):
+        scripted.models = models
+        page.reload()
+        page.wait_for_selector("#server-text:text-is('m')")
+        page.click("#settings-open")
+        select = page.locator("#set-model")
+        assert select.locator("option").all_inner_texts() == models
+        assert select.input_value() == "m"
+        if name == "charts":
+            select.select_option(name)
+        page.click("#settings .primary")
+        here.ask("Hello?")
+        here.answer()
+        assert page.locator("#server-text").inner_text() == name
+    assert [body.get("model") for body in scripted.bodies] == [None, "charts", "m"]
+
+
+@pytest.mark.slow
 def test_chats_are_kept_exported_and_deleted(scripted, visit):
     here = visit(scripted.url, accept_downloads=True)
     page = here.open()

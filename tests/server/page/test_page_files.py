@@ -18,6 +18,11 @@ def test_the_page_is_small():
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < MAX_BYTES
 
 
+def test_no_script_is_long():
+    lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in FOLDER.glob("*.js")}
+    assert {name: count for name, count in lines.items() if count > 300} == {}
+
+
 def test_wheels_carry_all_of_it():
     package = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     patterns = package["package-data"]["mlx_smolvlm"]
