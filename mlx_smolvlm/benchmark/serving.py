@@ -236,7 +236,7 @@ def _first(answers: list[Answered]) -> float:
 def _agreement(rounds: list[list[tuple[list[Answered], float]]]) -> str:
     """How many answers of both servers are the same."""
     pairs = [pair for (own, _), (theirs, _) in rounds for pair in zip(own, theirs, strict=True)]
-    same = sum(own.text == theirs.text for own, theirs in pairs)
+    same = sum(own.text.strip() == theirs.text.strip() for own, theirs in pairs)  # mlx-vlm's streams keep a first space
     return "the same answers" if same == len(pairs) else f"{same} of {len(pairs)} answers are the same"
 
 
