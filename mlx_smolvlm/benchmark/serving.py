@@ -22,7 +22,7 @@ from .peers import last_error
 
 START_S = 300.0  # a checkpoint may take long to load
 REQUEST_S = 600.0
-LATER_S = 0.1  # after which the short question follows the picture
+LATER_S = 2.0  # after which the short question follows the picture, when it is decoded and being read
 KINDS = ("text", "picture", "text beside a picture")
 
 
