@@ -13,6 +13,7 @@ NEWEST = 0.5  # weight of the newest measure
 LATEST_STEPS = 4  # the quickest of so many decode steps is taken for the time of one
 MARGIN = 1.25  # units are made this much smaller than they need be: attention grows, and machines vary
 MOST_ALONE_S = 0.3  # of a unit where nobody decodes
+MAX_PATIENCE_S = 0.05
 STEPS_PER_PAUSE = 2  # a pause may take as long as so many decode steps; of three, a token may be 0.2 s late on a CPU
 
 
@@ -48,6 +49,11 @@ class Pace:
     def unit_s(self) -> float:
         """Seconds that a unit may take where nobody decodes: what comes meanwhile, or is cancelled, waits for it."""
         return float("inf") if self._max_pause_s is None else max(MOST_ALONE_S, self.pause_s)
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds for which a prompt that has just come is worth waiting for: little beside the next tile."""
+        return 0.0 if self._max_pause_s is None else min(self.tile_s / 10, MAX_PATIENCE_S)
 
     def tokens_within(self, seconds: float, most: int) -> int:
         """Tokens of a prompt that can be read in a time, at least one.

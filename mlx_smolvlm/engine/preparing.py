@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from threading import Event
 
@@ -30,12 +30,18 @@ class Preparer:
         self._closing = Event()
         self._pool = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="mlx_smolvlm worker")
 
-    def begin(self, waiting: Sequence[Row], num_ahead: int) -> None:
-        """Begin with the first rows that wait, so that with those ahead there is one more than there are threads."""
-        for row in waiting[: max(0, PREPARING_THREADS + 1 - num_ahead)]:
+    def begin(self, waiting: Sequence[Row], num_ahead: int, patience_s: float) -> None:
+        """Begin with the first rows that wait, so that with those ahead there is one more than there are threads.
+
+        They are waited for a moment: a short question takes milliseconds, and would else wait for a whole tile.
+        """
+        begun = waiting[: max(0, PREPARING_THREADS + 1 - num_ahead)]
+        for row in begun:
             row.stage = Stage.PREPARING
             row.prepared = self._pool.submit(self._prepare, row)
             row.prepared.add_done_callback(lambda _: self._on_done())
+        if begun and patience_s:
+            wait([row.prepared for row in begun if row.prepared is not None], patience_s)
 
     def close(self) -> None:
         """Cancel what is begun, and wait for the threads."""

@@ -11,6 +11,7 @@ from .prefill import PromptReader, tiles_per_step
 from .prefixes import PrefixCache
 from .row import Row, Stage
 
+WAITING_WEIGHT = 0.1  # of a second that a row has waited, beside one that reading it takes
 MAX_READING = 8  # prompts that are read in turn: each may have a thread that makes its tiles
 
 
@@ -117,11 +118,14 @@ class RowReading:
             reader.add([feature])
 
     def urgency(self, row: Row) -> float:
-        """Seconds of reading that are left, less those for which the row has waited: the least comes first."""
+        """Seconds of reading that are left, less a tenth of those for which the row has waited: the least comes first.
+
+        A short question comes before a picture that is nearly read, unless many of them have come before it already.
+        """
         if row.reader is not None:
             tokens, tiles = row.reader.tokens_left, row.reader.tiles_left
         else:
             assert row.prompt is not None
             tokens, tiles = len(row.prompt_ids), sum(medium.num_tiles for medium in row.prompt.media)
         waited_s = time.perf_counter() - row.added_s
-        return tokens * self._pace.token_s + tiles * self._pace.tile_s - waited_s
+        return tokens * self._pace.token_s + tiles * self._pace.tile_s - WAITING_WEIGHT * waited_s

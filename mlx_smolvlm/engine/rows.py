@@ -256,7 +256,8 @@ class Rows(OneCallAtATime):
         """Begin to read prepared prompts for which there is room, the least work first."""
         if self._refill is not None:
             self._refill()
-        self._preparer.begin(self._at(Stage.WAITING), len(self._at(Stage.PREPARING, Stage.PREPARED)))
+        num_ahead = len(self._at(Stage.PREPARING, Stage.PREPARED))
+        self._preparer.begin(self._at(Stage.WAITING), num_ahead, self._pace.patience_s)
         for row in self._at(Stage.PREPARING):
             if row.prepared is not None and row.prepared.done():
                 self._take_prepared(row)
