@@ -7,8 +7,9 @@ micro-batch. These are counted by layer, generously: each operation of a layer w
 from dataclasses import dataclass
 
 from ...model.config import ModelConfig
-from .forward import HEAD_CHUNK, TILES_AT_ONCE
+from .forward import TILES_AT_ONCE
 from .frozen_encoder import tiles_at_once
+from .head_losses import tokens_at_once
 
 MICRO_BATCH_TOKENS = 1024
 """Rows are computed together up to so many tokens: enough for a device to be busy."""
@@ -81,7 +82,8 @@ class MemoryNeeds:
             held += tiles * patches * _HELD_HIDDEN * vision.hidden_size * layers * self.itemsize
             held += 0 if checkpoint else tiles * layers * self._encoder_layer(_HELD_SCORES)
         most_trained = self.most_trained if num_tokens == self.longest_row else num_tokens
-        logits = min(most_trained, HEAD_CHUNK) * text.vocab_size * 4 * _OF_LOGITS
+        head = tokens_at_once(text.vocab_size, self.num_trained >= text.vocab_size * text.hidden_size)
+        logits = min(most_trained, head) * text.vocab_size * 4 * _OF_LOGITS
         at_once = min(TILES_AT_ONCE, tiles) if self.trains_encoder else tiles_at_once(vision) * (tiles > 0)
         encoder = at_once * self._encoder_layer(_SCORES_AT_WORK)
         return fixed + held + logits + max(layer, encoder) * (_COMPUTED_AHEAD if checkpoint else 1)
