@@ -48,7 +48,8 @@ class MemoryNeeds:
         config: of the model.
         image_seq_len: tokens of a tile.
         itemsize: bytes of a number that the networks compute with.
-        weight_bytes: of the model's arrays.
+        weight_bytes: of the model's arrays that are in memory while it trains.
+        encoding_bytes: of those in memory while images are encoded with a frozen encoder; 0 if there are none.
         num_trained: parameters that are trained.
         trains_encoder: whether gradients go through the encoder or the connector.
         longest_row: most tokens of a row.
@@ -61,6 +62,7 @@ class MemoryNeeds:
     image_seq_len: int
     itemsize: int
     weight_bytes: int
+    encoding_bytes: int
     num_trained: int
     trains_encoder: bool
     longest_row: int
@@ -70,7 +72,7 @@ class MemoryNeeds:
 
     def bound(self, max_tokens: int, checkpoint: bool) -> int:
         """Bytes, with micro-batches of so many tokens."""
-        fixed = self.weight_bytes + _COPIES * 4 * self.num_trained + _FIXED_BYTES
+        fixed = _COPIES * 4 * self.num_trained + _FIXED_BYTES
         num_tokens = max(max_tokens, self.longest_row)
         text, vision = self.config.text, self.config.vision
         layer = self._decoder_layer(num_tokens, _SCORES_AT_WORK)
@@ -84,9 +86,12 @@ class MemoryNeeds:
         most_trained = self.most_trained if num_tokens == self.longest_row else num_tokens
         head = tokens_at_once(text.vocab_size, self.num_trained >= text.vocab_size * text.hidden_size)
         logits = min(most_trained, head) * text.vocab_size * 4 * _OF_LOGITS
-        at_once = min(TILES_AT_ONCE, tiles) if self.trains_encoder else tiles_at_once(vision) * (tiles > 0)
+        at_once = min(TILES_AT_ONCE, tiles) if self.trains_encoder else tiles_at_once(vision)
         encoder = at_once * self._encoder_layer(_SCORES_AT_WORK)
-        return fixed + held + logits + max(layer, encoder) * (_COMPUTED_AHEAD if checkpoint else 1)
+        if self.trains_encoder:
+            layer = max(layer, encoder)
+        step = self.weight_bytes + held + logits + layer * (_COMPUTED_AHEAD if checkpoint else 1)
+        return fixed + max(step, self.encoding_bytes + encoder if self.encoding_bytes else 0)
 
     def _decoder_layer(self, num_tokens: int, of_scores: int) -> int:
         text = self.config.text
