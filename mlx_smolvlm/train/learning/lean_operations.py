@@ -1,7 +1,7 @@
-"""Attention and SwiGLU whose gradients need what goes in alone: scores and sigmoids are computed again.
+"""Attention and SwiGLU whose gradients need little more than what goes in: scores are computed again.
 
-MLX's own gradients keep them of all layers until the way back. What is written out here takes fewer operations than
-those, so that it takes no longer.
+MLX's own gradients keep all in between, of all layers, until the way back. What is written out here takes fewer
+operations than those, so that it takes no longer.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,20 +87,27 @@ def _attention_slopes(arrays: Sequence[mx.array], slope: mx.array, scale: float,
 def lean_swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """silu(gate) * up."""
     stream = mx.default_stream(mx.default_device())
+    sigmoids: list[mx.array] = []
 
     @mx.custom_function
     def activate(arrays: list[mx.array]) -> mx.array:
-        return compiled_on_gpu(swiglu)(*arrays)
+        if mx.default_device() == mx.gpu:
+            return compiled_on_gpu(swiglu)(*arrays)
+        gate, up = arrays
+        sigmoids.append(mx.sigmoid(gate))  # kept: on a CPU it takes as long as all else of this
+        return gate * sigmoids[0] * up
 
     @activate.vjp
     def way_back(arrays: list[mx.array], slope: mx.array, _: mx.array) -> Any:
         with mx.stream(stream):
-            return list(compiled_on_gpu(_swiglu_slopes)(*mx.depends(arrays, [slope]), slope))
+            waiting = mx.depends([*arrays, *sigmoids], [slope])
+            return list(compiled_on_gpu(_swiglu_slopes)(slope, *waiting))
 
     return cast(mx.array, activate([gate, up]))
 
 
-def _swiglu_slopes(gate: mx.array, up: mx.array, slope: mx.array) -> Any:
-    sigmoid = mx.sigmoid(gate)
+def _swiglu_slopes(slope: mx.array, gate: mx.array, up: mx.array, sigmoid: mx.array | None = None) -> Any:
+    if sigmoid is None:
+        sigmoid = mx.sigmoid(gate)
     activated = gate * sigmoid
     return slope * up * (sigmoid + activated * (1 - sigmoid)), slope * activated
