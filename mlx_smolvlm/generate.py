@@ -63,7 +63,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     options, media = generation_options(arguments), media_options(arguments)
     if not arguments.json:
         refuse_options(options, ("logprobs",), "only --json reports them; add it")
-    from .command_line.notes import cut_note, show_demo_note, show_missing_decoder, show_speed_note
+    from .command_line.notes import cut_note, show_cut, show_demo_note, show_missing_decoder, show_speed_note
 
     kinds = _kinds(messages)
     shows_demo = not (names_model(arguments) or arguments.prompt or arguments.video or arguments.messages)
@@ -118,7 +118,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     else:
         print(flush=True)
     if is_talkative and steps[-1].finish_reason == "length":
-        say(cut_note(steps[-1], options.max_tokens, processor.config.context_length))
+        show_cut(cut_note(steps[-1], options.max_tokens, processor.config.context_length))
     if arguments.verbose:
         _print_timing(steps[-1], load_s)
 

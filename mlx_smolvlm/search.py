@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from .command_line.arguments import add_password_arguments, read_password
 from .command_line.retriever_arguments import add_retriever_arguments, open_retriever
 from .command_line.runner import CommandLine, output_argument, print_json, refuse_tracebacks
-from .command_line.standard_streams import say
 from .command_line.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def _answer(
 ) -> None:
     """Ask about the best pages, and print the answer: after the table, or as the last line of JSON."""
     from .api.generation import stream_generate
-    from .command_line.notes import cut_note
+    from .command_line.notes import cut_note, show_cut
     from .retrieval.results_page import page_image
 
     shown = results[: arguments.answer_pages or _ANSWER_PAGES]
@@ -117,7 +116,7 @@ def _answer(
         return
     print(flush=True)
     if step.finish_reason == "length" and not arguments.quiet:
-        say(cut_note(step, max_tokens, processor.config.context_length))
+        show_cut(cut_note(step, max_tokens, processor.config.context_length))
 
 
 def _print(results: "list[SearchResult]", as_json: bool) -> None:

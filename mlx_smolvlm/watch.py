@@ -61,7 +61,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
     check_timing(**timing, retries=arguments.retries)
     read_source(arguments.source)
 
-    from .command_line.notes import show_demo_note, show_speed_note
+    from .command_line.notes import show_cut, show_demo_note, show_speed_note
 
     is_talkative = not (arguments.json or arguments.quiet)
     waiting.tell("loading the model")
@@ -93,7 +93,7 @@ def _run(arguments: argparse.Namespace, waiting: "Waiting") -> None:
             _print(caption, arguments.json, arguments.quiet)
             if caption.finish_reason == "length" and not is_cut_told:
                 is_cut_told = True  # one line, whatever happens to the captions that follow
-                say(
+                show_cut(
                     f"note: the caption is cut, by --max-tokens {options.max_tokens} or the end of the model's "
                     "context; a higher number leaves room for more"
                 )

@@ -10,7 +10,7 @@ from ..model.smolvlm import SmolVLM
 from ..options import quoted
 from ..processor.processor import Processor, load_processor
 from .finding import AdapterSource, find_checkpoint, open_adapters
-from .loading import default_dtype, load_model, refuse_retriever, with_adapters
+from .loading import check_dtype, default_dtype, load_model, refuse_retriever, with_adapters
 
 
 class AdapterSet:
@@ -46,6 +46,7 @@ class AdapterSet:
         Raises:
             ValueError, FileNotFoundError, ConnectionError: as `load` and `add`.
         """
+        check_dtype(dtype)
         self.folder = find_checkpoint(path_or_hub_id, revision=revision)
         check_folder(self.folder)
         config = read_model_config(self.folder)

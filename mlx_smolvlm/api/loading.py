@@ -73,6 +73,12 @@ def load(
     return load_checked(path_or_hub_id, refuse_retriever, adapters=adapters, dtype=dtype, revision=revision, fuse=fuse)
 
 
+def check_dtype(dtype: str | None) -> None:
+    """Raise ValueError unless it is the name of a type to compute in, or None."""
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype is {quoted(dtype)}, expected one of {', '.join(DTYPES)}")
+
+
 def refuse_retriever(folder: Path, config: ModelConfig) -> None:
     """Raise ValueError for a checkpoint that makes no text."""
     if config.is_retriever:
@@ -92,8 +98,7 @@ def load_checked(
     fuse: bool = True,
 ) -> tuple[SmolVLM, Processor]:
     """As `load`; `check` refuses a checkpoint that is not of the wanted kind, before its weights are read."""
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype is {quoted(dtype)}, expected one of {', '.join(DTYPES)}")
+    check_dtype(dtype)
     opened = open_adapters(adapters)  # which is quick
     report("loading the model")
     folder = find_checkpoint(path_or_hub_id, revision=revision)

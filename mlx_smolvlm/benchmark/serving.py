@@ -22,7 +22,7 @@ from .peers import last_error
 
 START_S = 300.0  # a checkpoint may take long to load
 REQUEST_S = 600.0
-LATER_S = 0.1  # after which the short question follows the picture
+LATER_S = 2.0  # after which the short question follows the picture, when it is decoded and being read
 KINDS = ("text", "picture", "text beside a picture")
 
 
@@ -236,7 +236,7 @@ def _first(answers: list[Answered]) -> float:
 def _agreement(rounds: list[list[tuple[list[Answered], float]]]) -> str:
     """How many answers of both servers are the same."""
     pairs = [pair for (own, _), (theirs, _) in rounds for pair in zip(own, theirs, strict=True)]
-    same = sum(own.text == theirs.text for own, theirs in pairs)
+    same = sum(own.text.strip() == theirs.text.strip() for own, theirs in pairs)  # mlx-vlm's streams keep a first space
     return "the same answers" if same == len(pairs) else f"{same} of {len(pairs)} answers are the same"
 
 

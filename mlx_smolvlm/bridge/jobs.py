@@ -12,10 +12,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
+from ..api.adapter_set import AdapterSet
 from ..api.caption_steps import Caption
-from ..api.finding import find_checkpoint
+from ..api.finding import AdapterSource, find_checkpoint, open_adapters
 from ..api.generation import GenerationResponse, stream_generate
-from ..api.loading import DEMO_MODEL, load
+from ..api.loading import DEMO_MODEL, default_dtype
 from ..api.session import Session
 from ..engine.prompt_cache import PromptCache, ReadMedium
 from ..engine.row import BatchRequest
@@ -48,13 +49,17 @@ class LoadedModel:
     """A model, and the answers of it that are made together.
 
     Attributes:
-        model, processor: from `load`.
+        model, processor: as from `load`.
+        base: what the model is of, alone or with adapters; others may share it.
+        base_files: its files and its type, which tell whether it can be shared.
         rows: by the options of their key-value cache; made when the first answer is asked for.
         asked: requests in `rows`.
     """
 
     model: SmolVLM
     processor: Processor
+    base: AdapterSet
+    base_files: Hashable
     rows: dict[Hashable, Rows] = field(default_factory=dict)
     asked: set[int] = field(default_factory=set)
 
@@ -148,10 +153,28 @@ def loading(request: LoadRequest, cancel: Event, models: dict[int, LoadedModel])
     yield (ProgressEvent(request.id, "loading the model"),)
     folder, *adapters = found
     weights = [adapter.weight for adapter in request.adapters]
-    model, processor = load(folder, dtype=request.dtype, adapters=list(zip(adapters, weights, strict=True)))
-    models[request.id] = LoadedModel(model, processor)
+    loaded = models[request.id] = _loaded(folder, list(zip(adapters, weights, strict=True)), request.dtype, models)
+    model, processor = loaded.model, loaded.processor
     dtype = str(model.vision_model.post_layernorm.weight.dtype).removeprefix("mlx.core.")
     return LoadedEvent(request.id, request.id, processor.config.context_length, dtype)
+
+
+def _loaded(
+    folder: Path, adapters: Sequence[AdapterSource], dtype: str | None, models: dict[int, LoadedModel]
+) -> LoadedModel:
+    """A model; its base's arrays are those of another model that was loaded from the same files."""
+    open_adapters(adapters)  # what is wrong with them is said before a base is loaded
+    stats = [(path.name, path.stat() if path.exists() else path.lstat()) for path in sorted(folder.iterdir())]
+    files = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+    base_files = folder, dtype or default_dtype(), files
+    shared = (loaded.base for loaded in models.values() if loaded.base_files == base_files)
+    base = next(shared, None) or AdapterSet(folder, dtype=dtype)
+    if not adapters:
+        return LoadedModel(*base.pair(), base, base_files)
+    base.add("adapters", adapters)
+    pair = base.pair("adapters")
+    base.remove("adapters")
+    return LoadedModel(*pair, base, base_files)
 
 
 def answering(number: int, steps: Generator[GenerationResponse, None, None], cache: PromptCache) -> Job:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..media.urls import is_url
-from ..options import GenerationOptions, MediaOptions, quoted, refuse_options
+from ..options import GenerationOptions, MediaOptions, quoted
 from .notes import show_unused_sampling
 
 DEMO_QUESTION = "Describe the picture."
@@ -16,6 +16,19 @@ DEFAULT_QUESTION = "Describe this image in detail."
 DEMO_VIDEO_QUESTION = "Which way does the shape move?"
 DEFAULT_VIDEO_QUESTION = "Describe this video in detail."
 _PASSWORD_BYTES = 4096
+_IMAGE_FLAGS = {
+    "do_image_splitting": "--no-split",
+    "longest_edge": "--max-edge",
+    "max_pixels": "--max-pixels",
+    "page": "--page",
+}
+_VIDEO_FLAGS = {
+    "fps": "--fps",
+    "max_frames": "--max-frames",
+    "start_s": "--start",
+    "end_s": "--end",
+    "hardware_decoding": "--hardware-decoding",
+}
 
 
 def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,10 +140,13 @@ def media_options(arguments: argparse.Namespace) -> MediaOptions:
 
 def refuse_unused(media: MediaOptions, *, has_images: bool, has_videos: bool) -> None:
     """Raise ValueError for an option of images, or of videos, where there are none."""
-    if not has_images:
-        refuse_options(media, ("do_image_splitting", "longest_edge", "max_pixels", "page"), "there is no image")
-    if not has_videos:
-        refuse_options(media, ("fps", "max_frames", "start_s", "end_s", "hardware_decoding"), "there is no video")
+    defaults = MediaOptions()
+    for flags, what, is_there in ((_IMAGE_FLAGS, "image", has_images), (_VIDEO_FLAGS, "video", has_videos)):
+        for name, flag in flags.items():
+            value = getattr(media, name)
+            if not is_there and value != getattr(defaults, name):
+                given = "is given" if isinstance(value, bool) else f"is {quoted(value)}"
+                raise ValueError(f"{flag} {given}, but there is no {what}; leave it out")
 
 
 def generation_options(arguments: argparse.Namespace) -> GenerationOptions:

@@ -59,6 +59,12 @@ def show_missing_decoder(arguments: argparse.Namespace) -> None:
         say(f"{line_start()}note: {note}")
 
 
+def show_cut(note: str) -> None:
+    """On stderr, if a person reads it: programs have `finish_reason`, and expect nothing there."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        say(note)
+
+
 def cut_note(step: "GenerationResponse", max_tokens: int, context_length: int) -> str:
     """Why an answer that ended by "length" is not whole, and what to do; `step` is its last one."""
     cut = f"note: the answer is cut after {counted(step.completion_tokens, 'token')}"

@@ -174,13 +174,14 @@ class Rows(OneCallAtATime):
         self._changed.clear()
         self._events = []
         self._drop_cancelled()
+        # Not after a step: the tokens would wait for the step after it, which is enqueued.
+        self._decoder.release_room(is_last=len(self._decoder) == len(self._rows))
         has_read = self._read()
         if self._decoder:
             with self._pace.step(self._decoder.num_lanes):
                 steps = self._decoder.step()
             for key, step in steps:
                 self._note(self._rows[key], step)
-            self._decoder.release_room(is_last=len(self._decoder) == len(self._rows))
         elif self._rows and not has_read and not self._events:
             self._changed.wait(_POLL_S)
         return self._events

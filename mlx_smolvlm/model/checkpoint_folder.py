@@ -48,7 +48,9 @@ def refused_file(path: Path) -> str:
         return f"{path} is a GGUF file, which llama.cpp reads; {_original()}"
     if path.suffix.lower() in (".bin", ".pt", ".pth", ".ckpt"):
         return f"{path} may hold pickled weights, which can run code when read; use a folder with .safetensors files"
-    return f"{path} is a file; name the folder that holds config.json"
+    if path.name in (ADAPTER_CONFIG, PEFT_WEIGHTS, *MLX_ADAPTER_WEIGHTS):
+        return f"{path} is a file of an adapter; name the folder that it is in"
+    return f"{path} is a file; name the folder of the model or adapter, not a file"
 
 
 def incomplete_download(folder: Path) -> str | None:

@@ -166,3 +166,8 @@ def test_weights_out_of_range_are_refused(checkpoint):
         load(checkpoint(BASE), adapters=[3])
     with pytest.raises(TypeError, match="to choose among several by name, use AdapterSet"):
         load(checkpoint(BASE), adapters={"a": PLAIN})
+
+
+def test_a_type_that_there_is_not_is_refused(checkpoint):
+    with pytest.raises(ValueError, match="dtype is 'int7', expected one of"):
+        AdapterSet(checkpoint(BASE), dtype="int7")

@@ -1,11 +1,13 @@
 """The engine that other languages drive: answers are those of `stream_generate`, and nothing raises."""
 
+import os
 from threading import Thread
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.bridge import Program, answer_of, bgra, text_of
+from support.editing import copied
 from support.layout import PACKAGE
 from support.made_adapters import write_peft
 
@@ -77,6 +79,28 @@ def test_a_model_with_adapters_is_one_of_its_own(program, expected, tmp_path):
     assert program.ask("unload", model=500)[-1]["event"] == "end"
     assert program.error("load", adapters=[{"path": "/no/such"}])[0] == "file_not_found"
     assert "expected a number" in program.error("load", adapters=[{"path": "x", "weight": "1"}])[1]
+
+
+def test_models_of_the_same_files_share_their_weights(tmp_path):
+    """An app that chooses between adapters, or none, would need memory for the base as often."""
+    engine, folder = Engine(), copied(DEMO_MODEL, tmp_path / "model")
+    program = Program(engine)
+    shapes = {"model.text_model.layers.0.mlp.down_proj": (192, 448)}
+    adapter = write_peft(tmp_path / "adapter", shapes, seed=3)
+
+    def embeddings(number, **fields):
+        loaded = program.ask("load", id=number, model=str(folder), **fields)[-1]
+        assert loaded["event"] == "loaded", loaded
+        model = engine._handlers._models[number].model
+        return model.language_model.embed_tokens.weight
+
+    first = embeddings(1)
+    assert embeddings(2, adapters=[{"path": str(adapter)}]) is first
+    assert program.ask("unload", model=1)[-1]["event"] == "end"
+    assert embeddings(3) is first
+    assert embeddings(4, dtype="float16") is not first
+    os.utime(folder / "model.safetensors", (1, 1))
+    assert embeddings(5) is not first  # it may have been converted anew
 
 
 def test_two_images_a_video_and_frames(program, expected):

@@ -18,7 +18,7 @@ PICTURE = str(PACKAGE / "demo" / "picture.png")
 QUESTION = "What color is the shape?"
 LONG = {"max_tokens": 900, "temperature": 1000, "seed": 3}  # takes seconds: no end comes soon
 NOISY = """
-import os, warnings, mlx_smolvlm.api.loading as loading
+import os, warnings, mlx_smolvlm.api.adapter_set as loading
 find = loading.find_checkpoint
 def noisy(*arguments, **keywords):
     print("printed")

@@ -1,4 +1,4 @@
-"""An answer that the token budget or the context cuts is named in one line, on stderr, where nobody asked for quiet."""
+"""An answer that the token budget or the context cuts is named in one line, on a terminal."""
 
 import json
 from types import SimpleNamespace
@@ -14,10 +14,16 @@ CAPTIONS = "note: the caption is cut, by --max-tokens 3 or the end of the model'
 ASKED = ("--image", DEMO / "picture.png", "--prompt", "Describe the picture.")
 
 
+def terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")  # without the line that says what goes on
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+
+
 @pytest.mark.parametrize(
     ("options", "is_said"), [(["3"], True), (["20"], False), (["3", "--quiet"], False), (["3", "--json"], False)]
 )
 def test_generate_says_so_after_the_answer(monkeypatch, capsys, options, is_said):
+    terminal(monkeypatch)
     result = run(monkeypatch, capsys, "generate", *ASKED, "--max-tokens", *options)
     assert result.status == 0
     assert result.err.endswith(NOTE) == is_said
@@ -32,7 +38,12 @@ def test_the_line_names_what_helps(prompt_tokens, why):
     assert why in cut_note(step, max_tokens=20, context_length=100)
 
 
+def test_programs_that_read_stderr_find_nothing_there(monkeypatch, capsys):
+    assert "cut" not in run(monkeypatch, capsys, "generate", *ASKED, "--max-tokens", 3).err
+
+
 def test_watch_says_it_once(monkeypatch, capsys):
+    terminal(monkeypatch)
     watched = ("watch", DEMO / "clip.mp4", "--window", 4, "--max-tokens", 3)
     result = run(monkeypatch, capsys, *watched)
     assert len(result.out.splitlines()) == 2

@@ -58,7 +58,7 @@ def test_json_is_one_object_with_the_promised_fields(generate, image, checkpoint
 
 def test_text_goes_to_stdout_and_nothing_else(generate):
     text = json.loads(generate("--prompt", "hi", "--json").out)["text"]
-    result = generate("--prompt", "hi", "--quiet")
+    result = generate("--prompt", "hi")
     assert result == (0, f"{text}\n", "")
 
 
@@ -92,7 +92,7 @@ def test_files_may_begin_with_a_mark_of_their_encoding(generate, tmp_path):
 def test_media_options_of_messages_are_refused_where_they_change_nothing(generate, image, tmp_path):
     path = tmp_path / "messages.json"
     path.write_text(json.dumps([{"role": "user", "content": [{"type": "image", "path": str(image)}]}]))
-    assert generate("--messages", path, "--no-split", "--quiet").err == ""
+    assert generate("--messages", path, "--no-split").err == ""
     assert_refused(generate("--messages", path, "--fps", "3"), "fps is 3.0, but there is no video; leave it out")
     path.write_text('[{"role": "user", "content": "hi"}]')
     assert_refused(generate("--messages", path, "--no-split"), "but there is no image; leave it out")
@@ -280,10 +280,10 @@ def test_a_reader_that_goes_away_is_no_error(checkpoint, options):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--fps", "2"], "fps is 2.0, but there is no video; leave it out"),
-        (["--end", "2"], "end_s is 2.0, but there is no video"),
-        (["--page", "2"], "page is 2, but there is no image"),
-        (["--no-split", "--video", video_path("short")], "do_image_splitting is False, but there is no image"),
+        (["--fps", "2"], "--fps is 2.0, but there is no video; leave it out"),
+        (["--end", "2"], "--end is 2.0, but there is no video"),
+        (["--page", "2"], "--page is 2, but there is no image"),
+        (["--no-split", "--video", video_path("short")], "--no-split is given, but there is no image"),
     ],
 )
 def test_options_of_media_that_there_are_not_are_refused(generate, options, problem):

@@ -69,7 +69,7 @@ def end_of(process):
 
 
 def test_each_window_is_a_line(watch):
-    result = watch(video_path("clip"), "--window", 2, "--quiet")
+    result = watch(video_path("clip"), "--window", 2)
     assert result.status == 0
     assert [line[:22] for line in result.out.splitlines()] == [
         "[00:00:00 - 00:00:02] ",
@@ -178,7 +178,7 @@ def test_standard_input_that_says_nothing_is_given_up(started):
 
 
 def test_standard_input_is_read_to_its_end(started):
-    process = started("-", "--max-tokens", 2, "--window", 60, "--quiet", stdin=subprocess.PIPE, text=False)
+    process = started("-", "--max-tokens", 2, "--window", 60, stdin=subprocess.PIPE, text=False)
     out, err = process.communicate(transport_stream(2), timeout=30)
     assert (process.returncode, err) == (0, b"standard input has ended\n")
     assert out.startswith(b"[00:00:00 - 00:00:0")

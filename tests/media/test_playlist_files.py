@@ -57,8 +57,8 @@ def frames_of(routes, path, asked=None):
             for name, found in routes.items()
         }
         routes.update(moved)
-        with Reading(f"http://127.0.0.1:{port}{path}", retries=0) as reading:
-            return len(reading.to_end())
+        with Reading(f"http://127.0.0.1:{port}{path}", retries=0, stall_timeout_s=60) as reading:
+            return len(reading.to_end(60))
 
 
 @pytest.mark.parametrize("path", ["/moved.m3u8", "/elsewhere.m3u8", "/no-suffix", "/master.m3u8", "/segments.m3u8"])

@@ -66,7 +66,8 @@ def test_what_is_no_model_is_named(folder, files, problem):
     [
         ("model.gguf", "is a GGUF file, which llama.cpp reads; use the checkpoint that it was made from"),
         ("pytorch_model.bin", "may hold pickled weights, which can run code when read"),
-        ("model.safetensors", "is a file; name the folder that holds config.json"),
+        ("model.safetensors", "is a file; name the folder of the model or adapter"),
+        ("adapter_model.safetensors", "is a file of an adapter; name the folder that it is in"),
     ],
 )
 def test_a_file_is_no_model(folder, name, problem):

@@ -1,13 +1,14 @@
 """A micro-batch in parts, which a CPU computes side by side, is the micro-batch."""
 
 import os
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from support.training import batch_of, examples_of, trainable_of, write_rows
 
-from mlx_smolvlm.train.learning import batch_parts
+from mlx_smolvlm.train.learning import batch_parts, blas_threads
 from mlx_smolvlm.train.learning.batch_parts import parts_of
 from mlx_smolvlm.train.learning.forward import token_losses
 from mlx_smolvlm.train.learning.micro_batches import MicroBatches
@@ -65,3 +66,17 @@ def test_parts_hold_whole_rows_and_pairs(checkpoint, examples, three_cores):
     assert [len(part.names) for part in parts] == [2, 2]
     assert mx.array_equal(mx.concatenate([part.references for part in parts]), pairs.references)
     assert sum(part.num_losses for part in parts) == 2
+
+
+def test_products_of_parts_are_not_shared_among_threads(checkpoint, examples, monkeypatch, three_cores):
+    """OpenBLAS has one group of threads, for which the parts would wait in turn."""
+    told = []
+    library = SimpleNamespace(openblas_get_num_threads=lambda: 7, openblas_set_num_threads=told.append)
+    monkeypatch.setattr(blas_threads, "_openblas", lambda: library)
+    trainable = trainable_of(checkpoint("smolvlm_256m"), rank=2)
+    gradients_of(trainable, [MicroBatches(trainable, examples, None).of([0, 1, 2], "")])
+    assert told == [1, 7]
+    told.clear()
+    monkeypatch.setattr(batch_parts, "_TOKENS", 10**6)
+    gradients_of(trainable, [MicroBatches(trainable, examples, None).of([0, 1, 2], "")])
+    assert told == []

@@ -16,10 +16,9 @@ export function el(tag, props = {}, ...children) {
 }
 
 export function icon(name, more = "") {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const [svg, use] = ["svg", "use"].map((name) => document.createElementNS("http://www.w3.org/2000/svg", name));
   svg.setAttribute("class", `icon ${more}`.trim());
   svg.setAttribute("aria-hidden", "true");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
   use.setAttribute("href", `#i-${name}`);
   svg.append(use);
   return svg;

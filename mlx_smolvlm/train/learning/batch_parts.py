@@ -1,6 +1,7 @@
 """A micro-batch in parts that a CPU computes side by side.
 
-MLX computes on one core whatever is no matrix product. A GPU takes a micro-batch as a whole.
+MLX computes on one core whatever is no matrix product. A GPU takes a micro-batch as a whole, and so do many cores,
+which share the products.
 """
 
 import os
@@ -17,13 +18,13 @@ _TOKENS = 192  # of a part, at least: smaller products take longer to begin than
 
 
 def parts_of(batch: MicroBatch) -> list[MicroBatch]:
-    """Parts of whole rows, or whole pairs, with about as many tokens each; one of a batch that is small, or of a GPU.
+    """Parts of whole rows, or whole pairs, with about as many tokens each, one for each core; or the batch itself.
 
     They depend on the batch and the number of cores alone, and so do the bits of what is added up from them.
     """
     num_tokens = len(batch.input_ids)
-    count = min(os.cpu_count() or 1, num_tokens // _TOKENS) if mx.default_device() == mx.cpu else 1
-    if count < 2:
+    count = (os.cpu_count() or 1) if mx.default_device() == mx.cpu else 1
+    if count == 1 or num_tokens < count * _TOKENS:
         return [batch]
     step = 1 if batch.references is None else 2
     ends = _ends(batch.lengths)[::step]

@@ -1,5 +1,7 @@
 """Tiles -> image features, where the encoder and the connector are not trained."""
 
+import os
+from contextlib import nullcontext
 from functools import partial
 
 import mlx.core as mx
@@ -8,6 +10,7 @@ import numpy as np
 from ...model.config import VisionConfig
 from ...model.layers.streams import each_side_by_side
 from ...model.smolvlm import SmolVLM
+from .blas_threads import one_blas_thread
 
 _PATCHES = 128  # of a group: with fewer, small products would take longer to begin than to compute
 _GROUPS_AT_ONCE = 4
@@ -38,19 +41,24 @@ def frozen_features(model: SmolVLM, tiles: np.ndarray) -> mx.array:
     groups = []
     for start in range(0, len(tiles), size):
         group = np.zeros((size, *tiles.shape[1:]), np.uint8)
-        own = tiles[start : start + size]
-        group[: len(own)] = own
+        some = tiles[start : start + size]
+        group[: len(some)] = some
         groups.append(group)
     parts = []
     for start in range(0, len(groups), _GROUPS_AT_ONCE):
-        computed = each_side_by_side(
-            [partial(_features, model, group) for group in groups[start : start + _GROUPS_AT_ONCE]]
-        )
-        mx.eval(computed)
+        own = [partial(_features, model, group) for group in groups[start : start + _GROUPS_AT_ONCE]]
+        with one_blas_thread() if _has_few_cores() else nullcontext():  # however many groups: it may change bits
+            computed = each_side_by_side(own)
+            mx.eval(computed)
         parts += computed
     features = mx.concatenate(parts)[: len(tiles)]
     mx.eval(features)
     return features
+
+
+def _has_few_cores() -> bool:
+    """Whether the groups that are held are enough for all cores."""
+    return (os.cpu_count() or 1) <= _GROUPS_AT_ONCE
 
 
 def _features(model: SmolVLM, group: np.ndarray) -> mx.array:

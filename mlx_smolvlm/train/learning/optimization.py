@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from mlx.optimizers import AdamW, clip_grad_norm
 from ...model.layers.streams import each_side_by_side
 from ..recipe import Recipe, learning_rate_factor
 from .batch_parts import parts_of
+from .blas_threads import one_blas_thread
 from .forward import MicroBatch, token_losses
 from .preferences import MEASURES
 from .targets import CONNECTOR, TEXT, VISION, part_of_path
@@ -91,7 +93,8 @@ def gradients_of(
         num_losses += batch.num_losses
         num_visual += batch.tiles is not None
         is_measured = batch.references is not None
-        mx.eval(totals, sums)
+        with one_blas_thread() if len(parts) > 1 else nullcontext():
+            mx.eval(totals, sums)
         trainable.put(trainable.parameters)  # what the gradient left there holds its whole graph
     if is_shared:
         totals, sums, num_losses, num_visual = _added_up(totals, sums, num_losses, num_visual)
