@@ -14,7 +14,7 @@ import numpy as np
 from ...model.layers.activations import compiled_on_gpu, swiglu
 
 _QUERIES_ON_CPU, _QUERIES_ON_GPU = 128, 1024  # at a time: fewer compute fewer scores of later keys, in more kernels
-_SHORT = 64  # tokens: scores of such rows are few, and the gradients here would take longer to begin than to compute
+SHORT_ROW = 64  # tokens: scores of such rows are few, and the gradients here would take longer to begin than to compute
 
 Mask = Callable[[int, int, mx.Dtype], mx.array]
 
@@ -38,7 +38,7 @@ def lean_attention(queries: mx.array, keys: mx.array, values: mx.array, scale: f
         Of the shape of `queries`.
     """
     length = queries.shape[2]
-    if length <= _SHORT:
+    if length <= SHORT_ROW:
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask="causal")
     count = -(-length // (_QUERIES_ON_GPU if mx.default_device() == mx.gpu else _QUERIES_ON_CPU))
     ends = [number * length // count for number in range(count + 1)]

@@ -10,6 +10,7 @@ from ...model.config import ModelConfig
 from .forward import TILES_AT_ONCE
 from .frozen_encoder import tiles_at_once
 from .head_losses import tokens_at_once
+from .lean_operations import SHORT_ROW
 
 MICRO_BATCH_TOKENS = 1024
 """Rows are computed together up to so many tokens: enough for a device to be busy."""
@@ -75,9 +76,10 @@ class MemoryNeeds:
         fixed = _COPIES * 4 * self.num_trained + _FIXED_BYTES
         num_tokens = max(max_tokens, self.longest_row)
         text, vision = self.config.text, self.config.vision
-        layer = self._decoder_layer(num_tokens, _SCORES_AT_WORK)
+        layer = self._decoder_layer(num_tokens, _SCORES_AT_WORK * self.longest_row)
+        scores = _HELD_SCORES * min(self.longest_row, SHORT_ROW)  # longer rows keep none
         held = num_tokens * _HELD_HIDDEN * text.hidden_size * text.num_hidden_layers * self.itemsize
-        held += 0 if checkpoint else text.num_hidden_layers * self._decoder_layer(num_tokens, _HELD_SCORES)
+        held += 0 if checkpoint else text.num_hidden_layers * self._decoder_layer(num_tokens, scores)
         tiles = max(self.most_tiles, num_tokens // self.image_seq_len) if self.most_tiles else 0
         if self.trains_encoder:
             layers, patches = vision.num_hidden_layers, vision.patches_per_side**2
@@ -93,12 +95,12 @@ class MemoryNeeds:
         step = self.weight_bytes + held + logits + layer * (_COMPUTED_AHEAD if checkpoint else 1)
         return fixed + max(step, self.encoding_bytes + encoder if self.encoding_bytes else 0)
 
-    def _decoder_layer(self, num_tokens: int, of_scores: int) -> int:
+    def _decoder_layer(self, num_tokens: int, scores: int) -> int:
+        """With so many scores of each token and head."""
         text = self.config.text
         heads = text.num_attention_heads * text.head_dim + 2 * text.num_key_value_heads * text.head_dim
         numbers = _OF_HIDDEN * text.hidden_size + _OF_HEADS * heads + _OF_INNER * text.intermediate_size
-        scores = of_scores * text.num_attention_heads * self.longest_row
-        return num_tokens * (numbers + scores) * self.itemsize
+        return num_tokens * (numbers + scores * text.num_attention_heads) * self.itemsize
 
     def _encoder_layer(self, of_scores: int) -> int:
         """Of a tile."""
