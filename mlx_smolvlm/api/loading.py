@@ -124,14 +124,19 @@ def with_adapters(model: SmolVLM, folder: Path, adapters: Sequence[tuple[Adapter
     return adapted
 
 
-def load_model(folder: Path, config: ModelConfig, dtype: str, *, fuse: bool = True) -> SmolVLM:
+def load_model(folder: Path, config: ModelConfig, dtype: str, *, fuse: bool = True, is_lazy: bool = False) -> SmolVLM:
     """Build the network and fill it from the folder's weight files, strictly.
+
+    Args:
+        folder, config, dtype, fuse: the checkpoint, and how it is held.
+        is_lazy: leave weights on the disk until they are used, in this thread or evaluated in it; without `fuse`.
 
     Raises:
         ValueError: tensors that are missing, extra or misshaped; all of them are listed.
     """
     model = _filled(folder, config, DTYPES[dtype])
-    mx.eval(model.parameters())  # read at once, which is quickest; and evaluated arrays belong to all threads
+    if not is_lazy:
+        mx.eval(model.parameters())  # read at once, which is quickest; and evaluated arrays belong to all threads
     if fuse:
         model.language_model.fuse()
     return model

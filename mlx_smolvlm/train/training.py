@@ -115,6 +115,35 @@ class TrainingRun:
         self.optimization.restore(step, arrays)
         self._saved = step
 
+    def prepare(self, cancel: Event, on_begun: Callable[[int], None], on_encoded: Callable[[int], None]) -> None:
+        """Read the weights that training needs; before that, encode the images of a run of one process.
+
+        Args:
+            cancel: ends it early.
+            on_begun: told of how many rows images are to be encoded.
+            on_encoded: told how many of these are done.
+
+        Raises:
+            ValueError: an image that has changed, or cannot be read.
+        """
+        if self._num_ranks == 1:
+            rows = [row for row in self._rows_to_come() if self._data.examples[row].num_tiles]
+            if rows:
+                on_begun(len(rows))
+            self._batches.encode(rows, cancel.is_set, on_encoded)
+        if not cancel.is_set():
+            model = self._trainable.model
+            used: Any = model.language_model if self._trainable.encoder_is_frozen else model
+            mx.eval(used.parameters())
+
+    def _rows_to_come(self) -> list[int]:
+        """The rows that are still to be trained, and held ones."""
+        optimization, per_epoch = self.optimization, self._plan.steps_per_epoch
+        end = min(optimization.num_steps, optimization.step + 2 * per_epoch)  # with all rows
+        units = dict.fromkeys(unit for step in range(optimization.step, end) for unit in self._plan.rows(step))
+        held = [] if self._validation is None else self._validation.rows
+        return [row for unit in units for row in self._data.members(unit)] + held
+
     def steps(self, cancel: Event, share_cancel: Callable[[bool], bool]) -> Iterator[StepReport]:
         """Train until the end, or until `cancel` is set: then the state is kept.
 
@@ -131,7 +160,8 @@ class TrainingRun:
         if self._folder is not None:
             self._log = MetricsLog(self._folder.metrics, optimization.step)
         try:
-            self._validate()
+            if not cancel.is_set():
+                self._validate()
             while optimization.step < optimization.num_steps:
                 if share_cancel(cancel.is_set() or self.has_converged):
                     break

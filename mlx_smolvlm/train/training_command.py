@@ -3,16 +3,16 @@
 import argparse
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from ..api.finding import find_checkpoint
-from ..api.loading import DEMO_MODEL, DTYPES, default_dtype, load_model, refuse_retriever
+from ..api.loading import DEMO_MODEL, default_dtype, load_model, refuse_retriever
 from ..batch.ranks import Ranks
 from ..command_line.arguments import media_options
 from ..command_line.drawings import check_plot
@@ -26,13 +26,14 @@ from ..media.reporting import reported_to
 from ..model.checkpoint_folder import ADAPTER_CONFIG, PEFT_WEIGHTS, check_folder
 from ..model.config import read_model_config
 from ..model.json_fields import read_json
+from ..model.smolvlm import SmolVLM
 from ..processor.processor import load_processor
 from .group import begin_alike, check_alike, shared_cancel
 from .identity import folder_digest
 from .learning.batches import StepPlan
 from .learning.micro_batches import MicroBatches
 from .learning.preferences import SHOWN
-from .learning.step_memory import MemoryNeeds, MemoryPlan, plan_memory
+from .learning.step_memory import MemoryPlan
 from .learning.stored_features import StoredFeatures
 from .learning.trainable import Trainable
 from .outputs import output_folders, write_output
@@ -41,6 +42,7 @@ from .reports.loss_plot import write_plot
 from .reports.training_report import write_report
 from .run_data import RunData, read_data
 from .run_folder import FEATURES, RECORD, RunFolder, refuse_changes
+from .run_memory import memory_of
 from .training import TrainingRun
 from .validation import LOSS, Validation, best_step
 
@@ -95,9 +97,10 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
                 f"{folder.path} holds a run that was stopped; add --resume to go on, or remove that folder"
             )
         waiting.tell("loading the model")
-        model = load_model(base, config, recipe.dtype or default_dtype(), fuse=False)
+        load = partial(load_model, base, config, recipe.dtype or default_dtype(), fuse=False, is_lazy=True)
+        model = load()
         trainable = Trainable(model, recipe, init[0] if init else None)
-        memory = _memory(trainable, recipe, processor.config.image_seq_len, data)
+        memory = memory_of(trainable, recipe, processor.config.image_seq_len, data, ranks.size)
         plan = StepPlan(
             data.lengths[: data.num_trained],
             recipe.batch_size * recipe.accumulate * ranks.size,
@@ -109,7 +112,7 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
             opened.callback(mx.set_cache_limit, mx.set_cache_limit(spare))
         epochs = recipe.run_epochs
         num_steps = recipe.steps or (epochs or 1) * plan.steps_per_epoch
-        features = _features(arguments, trainable, folder, data)
+        features = _features(arguments, trainable, folder, data, load if ranks.size == 1 else None)
         batches = MicroBatches(trainable, data.examples, features, are_pairs=recipe.preference)
         validation = None
         if folder is not None and data.num_held:
@@ -179,26 +182,12 @@ def _write_report(
         write_plot(Path(plot).expanduser(), title, run.records)
 
 
-def _memory(trainable: Trainable, recipe: Recipe, image_seq_len: int, data: RunData) -> MemoryPlan:
-    arrays: Any = tree_flatten(trainable.model.parameters())
-    needs = MemoryNeeds(
-        trainable.model.config,
-        image_seq_len,
-        DTYPES[recipe.dtype or default_dtype()].size,
-        sum(array.nbytes for _, array in arrays) + 4 * trainable.num_parameters * recipe.preference,  # the reference's
-        trainable.num_parameters,
-        not trainable.encoder_is_frozen,
-        max(data.lengths),
-        max(int(row.trained.sum()) for row in data.examples) * data.rows_per_unit,
-        max(row.num_tiles for row in data.examples) * data.rows_per_unit,
-        sum(sorted(data.lengths[: data.num_trained])[-recipe.batch_size * recipe.accumulate :]),
-    )
-    max_bytes = None if recipe.max_memory_gb is None else recipe.max_memory_gb * 1e9
-    return plan_memory(needs, recipe.grad_checkpoint, max_bytes)
-
-
 def _features(
-    arguments: argparse.Namespace, trainable: Trainable, folder: RunFolder | None, data: RunData
+    arguments: argparse.Namespace,
+    trainable: Trainable,
+    folder: RunFolder | None,
+    data: RunData,
+    load: Callable[[], SmolVLM] | None,
 ) -> StoredFeatures | None:
     """Where image features come from; None if they change while it trains."""
     if not trainable.encoder_is_frozen:
@@ -211,7 +200,7 @@ def _features(
         return None
     own = folder.path / FEATURES if folder is not None else None
     return StoredFeatures(
-        trainable.model, Path(arguments.feature_cache).expanduser() if arguments.feature_cache else own
+        trainable.model, Path(arguments.feature_cache).expanduser() if arguments.feature_cache else own, load
     )
 
 
@@ -246,6 +235,11 @@ def _train(run: TrainingRun, ranks: Ranks, out: Path, is_shown: bool) -> None:
     stopping = Stopping("stopping after this step, which is saved", again=lambda: None)
     told = if_held_up(stopping.noticed) if ranks.rank == 0 else nullcontext()
     with Interruption() as interruption, Progress(is_shown) as progress, unheard, told:
+        run.prepare(
+            interruption.cancel,
+            lambda num_rows: progress.stage("encoding images", total=num_rows, unit="rows"),
+            progress.advance,
+        )
         progress.stage(total=optimization.num_steps, unit="steps", done=first)
         for report in run.steps(interruption.cancel, lambda is_set: shared_cancel(ranks, is_set)):
             num_tokens += report.num_tokens

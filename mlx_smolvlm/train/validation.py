@@ -66,6 +66,11 @@ class Validation:
         self._questions = [held_question(data.rows[row], data.examples[row]) for row in shown]
         self._images = [shown_images(data.examples[row]) for row in shown]
 
+    @property
+    def rows(self) -> list[int]:
+        """The numbers of the held rows."""
+        return [row for units in self._units for unit in units for row in self._members(unit)]
+
     def is_due(self, step: int, num_steps: int, records: Sequence[Record]) -> bool:
         """Whether to validate after a step: before the first, every so many, and after the last; each time once."""
         is_time = step % self._every == 0 or step == num_steps
@@ -81,7 +86,8 @@ class Validation:
                 loss_sum += float(losses.sum())
                 sums += np.array(measures)
                 count += batch.num_losses
-            answers = [self._answer(question) for question in self._questions]
+            with self._batches.encoder():
+                answers = [self._answer(question) for question in self._questions]
         mx.clear_cache()
         measured = {f"validation_{name}": value / count for name, value in zip(MEASURES, sums.tolist(), strict=True)}
         return {"step": step, LOSS: loss_sum / count} | (measured if self._is_preference else {}) | {"answers": answers}

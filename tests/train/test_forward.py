@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from support.training import batch_of, examples_of, trainable_of, write_rows
 
-from mlx_smolvlm.train.learning.forward import cross_entropies, token_losses
+from mlx_smolvlm.train.learning.forward import token_losses
+from mlx_smolvlm.train.learning.head_losses import cross_entropies
 from mlx_smolvlm.train.learning.optimization import Optimization, gradients_of
 from mlx_smolvlm.train.recipe import Recipe, learning_rate_factor
 

@@ -1,18 +1,26 @@
 """Image features of a frozen encoder: the same bits, whatever stands beside a tile."""
 
+from functools import partial
+
 import mlx.core as mx
 import numpy as np
+from support.training import examples_of, write_rows
 
+from mlx_smolvlm.api.loading import load_model
+from mlx_smolvlm.model.config import read_model_config
 from mlx_smolvlm.train.learning.frozen_encoder import frozen_features, group_size, tiles_at_once
+from mlx_smolvlm.train.learning.micro_batches import MicroBatches
 from mlx_smolvlm.train.learning.stored_features import StoredFeatures
+from mlx_smolvlm.train.learning.trainable import Trainable
+from mlx_smolvlm.train.recipe import Recipe
 
 
 class Drawn:
     """An example with some tiles of noise."""
 
-    def __init__(self, seed, num_tiles):
+    def __init__(self, seed, num_tiles, side=32):
         self.num_tiles = num_tiles
-        self._tiles = np.random.RandomState(seed).randint(0, 256, (num_tiles, 32, 32, 3), np.uint8)
+        self._tiles = np.random.RandomState(seed).randint(0, 256, (num_tiles, side, side, 3), np.uint8)
 
     def tiles(self):
         return self._tiles
@@ -50,3 +58,36 @@ def test_features_are_read_or_computed_once_for_like_images(demo, tmp_path):
     for features in (again, alone.of(wanted), StoredFeatures(model, None).of(wanted)):
         assert all(mx.array_equal(own, known) for own, known in zip(features, first, strict=True))
     assert alone.num_computed == 1
+
+
+def test_a_released_encoder_is_read_again_for_the_same_features(checkpoint, tmp_path):
+    base = checkpoint("smolvlm_256m")
+    load = partial(load_model, base, read_model_config(base), "float32", fuse=False, is_lazy=True)
+    model, examples = load(), [Drawn(0, 3, 128), Drawn(1, 1, 128)]
+    store = StoredFeatures(model, tmp_path / "features", load)
+    first = store.of([(0, examples[0], None)])
+    tower = model.vision_model
+    store.release_encoder()
+    released = model.vision_model
+    assert released is not tower
+    again = StoredFeatures(model, None).of([(0, examples[0], None)])
+    assert mx.array_equal(first[0], again[0])
+    store.of([(1, examples[1], None)])
+    assert model.vision_model is not released  # and released once more
+    kept = StoredFeatures(model, None, load)
+    kept.release_encoder()
+    assert not kept.can_release
+
+
+def test_images_are_encoded_before_training_unless_it_is_cancelled(checkpoint, tmp_path):
+    base = checkpoint("smolvlm_256m")
+    load = partial(load_model, base, read_model_config(base), "float32", fuse=False, is_lazy=True)
+    trainable = Trainable(load(), Recipe())
+    examples = examples_of(base, write_rows(tmp_path))
+    store = StoredFeatures(trainable.model, tmp_path / "features", load)
+    batches, done = MicroBatches(trainable, examples, store), []
+    batches.encode([4, 1, 3], lambda: True, done.append)
+    assert (done, store.num_computed) == ([], 0)
+    batches.encode([4, 1, 3], lambda: False, done.append)
+    assert (sum(done), store.num_computed) == (2, 2)
+    assert batches.open([4, 3]) == {4: None, 3: None}

@@ -24,6 +24,7 @@ def needs_of(trainable, examples):
         4,
         4,
         sum(array.nbytes for _, array in tree_flatten(trainable.model.parameters())),
+        0,
         trainable.num_parameters,
         not trainable.encoder_is_frozen,
         max(len(example.input_ids) for example in examples),
@@ -63,3 +64,11 @@ def test_the_bound_given_chooses_how_rows_are_computed(checkpoint, examples):
     assert plan_memory(needs, False, min(small - 1, again)).checkpoint
     with pytest.raises(ValueError, match="one row at a time can take"):
         plan_memory(needs, False, least - 1)
+
+
+def test_weights_and_tiles_of_the_encoder_count_while_images_are_encoded(checkpoint, examples):
+    needs = needs_of(trainable_of(checkpoint("smolvlm_256m")), examples)
+    text, much = replace(needs, most_tiles=0), 10**9
+    assert needs.bound(100, False) == text.bound(100, False)
+    encoding = replace(needs, encoding_bytes=much).bound(100, False)
+    assert much < encoding < much + 10**8 + BASE

@@ -2,23 +2,24 @@
 
 Rows stand one behind the other without padding: to the decoder they are one sequence, positions begin anew with each
 row, and attention takes row by row. What comes after the last attention, the head included, reads the trained positions
-alone; the head in chunks.
+alone; the head in chunks. What is quickly computed again for gradients is not kept: scores of attention, logits.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import mlx.core as mx
 import numpy as np
 
 from ...model.caches.kv_cache import KVCache
 from ...model.language import DecoderLayer, Step
+from .head_losses import chunks, cross_entropies, losses_of_frozen_head, tokens_at_once
+from .lean_operations import causal_mask, lean_attention, lean_swiglu
 from .low_rank import Noise
+from .recomputing import recomputed
 from .trainable import Trainable
 
-HEAD_CHUNK = 512  # trained tokens whose logits are held at a time
 TILES_AT_ONCE = 4
 
 
@@ -64,6 +65,7 @@ class RowsSideBySide(KVCache):
         super().__init__()
         self._lengths = lengths
         self._ends = np.cumsum(lengths).tolist()
+        self._mask = cache(causal_mask)  # the same in all layers
 
     def positions(self, num_tokens: int) -> np.ndarray:
         """Within the rows, (num_tokens,) int32."""
@@ -73,8 +75,8 @@ class RowsSideBySide(KVCache):
         """As `KVCache.attend`, row by row; nothing is kept."""
         keys, values = mx.split(keys_values, 2, 1)
         rows = zip(*(mx.split(x, self._ends[:-1], axis=2) for x in (queries, keys, values)), strict=True)
-        attend = mx.fast.scaled_dot_product_attention
-        return mx.concatenate([attend(q, k, v, scale=scale, mask="causal") for q, k, v in rows], axis=2)
+        outs = [lean_attention(q, k, v, scale, self._mask) for q, k, v in rows]
+        return mx.concatenate(outs, axis=2)
 
 
 Block = Callable[[mx.array], mx.array]
@@ -98,6 +100,7 @@ def token_losses(trainable: Trainable, batch: MicroBatch, checkpoint: bool = Fal
     layer_cache = RowsSideBySide(batch.lengths)
     decoder = model.language_model
     step = decoder.step(x, [layer_cache])
+    step = step._replace(swiglu=lean_swiglu)
     stretches = list(zip(batch.names, batch.lengths, strict=True))
     places = mx.array(batch.predicted - 1)
     for number, layer in enumerate(decoder.layers):
@@ -164,36 +167,23 @@ def _cross_entropies(
 ) -> mx.array:
     """Of hidden states at the places before the trained tokens, (num_trained, hidden_size) -> (num_trained,)."""
     decoder = trainable.model.language_model
+    path = "language_model.lm_head" if "lm_head" in decoder else "language_model.embed_tokens"
+    trained = trainable.within(path)
+    size = tokens_at_once(trainable.model.config.text.vocab_size, f"{path}.weight" in trained)
+    if not trained:
+        return losses_of_frozen_head(decoder.logits, hidden, mx.array(batch.input_ids[batch.predicted]), size)
 
     def losses(hidden: mx.array, predicted: np.ndarray) -> mx.array:
         trainable.noise.tokens, trainable.noise.places = stretches, mx.array(predicted - 1)
         logits = decoder.logits(hidden[None])[0].astype(mx.float32)
         return cross_entropies(logits, mx.array(batch.input_ids[predicted]))
 
-    if len(batch.predicted) <= HEAD_CHUNK:
-        return losses(hidden, batch.predicted)
-    head = "language_model.lm_head" if "lm_head" in decoder else "language_model.embed_tokens"
-    chunks = []
-    for start in range(0, len(batch.predicted), HEAD_CHUNK):
-        own = batch.predicted[start : start + HEAD_CHUNK]
-        chunk = _checkpointed(trainable)(head, partial(losses, predicted=own))
-        chunks.append(chunk(hidden[start : start + HEAD_CHUNK]))
-    return mx.concatenate(chunks)
-
-
-def cross_entropies(logits: mx.array, targets: mx.array) -> mx.array:
-    """(n, vocab_size) float32, (n,) -> (n,) float32.
-
-    MLX's CPU backend adds a row up number by number: over 49,280 of them, that loses three digits, in the loss and in
-    its gradient. So the sum is made of sums.
-    """
-    shifted = logits - mx.stop_gradient(logits.max(-1, keepdims=True))
-    exponentials = mx.exp(shifted)
-    num_rows, size = logits.shape
-    width = math.isqrt(size)
-    whole = size // width * width
-    sums = exponentials[:, :whole].reshape(num_rows, -1, width).sum(-1).sum(-1) + exponentials[:, whole:].sum(-1)
-    return mx.log(sums) - mx.take_along_axis(shifted, targets[:, None], 1)[:, 0]
+    wrap = _checkpointed(trainable) if len(batch.predicted) > size else _as_it_is
+    each = [
+        wrap(path, partial(losses, predicted=batch.predicted[chunk]))(hidden[chunk])
+        for chunk in chunks(len(batch.predicted), size)
+    ]
+    return mx.concatenate(each)
 
 
 def _as_it_is(_: str, block: Block) -> Block:
@@ -204,11 +194,12 @@ def _checkpointed(trainable: Trainable) -> Wrap:
     """What keeps of a block its input alone; parameters are inputs, too, so that they get their gradients."""
 
     def wrap(path: str, block: Block) -> Block:
-        def run(arrays: dict[str, mx.array], x: mx.array) -> mx.array:
-            trainable.place_back(arrays)
+        arrays = trainable.within(path)
+
+        def run(x: mx.array, *values: mx.array) -> mx.array:
+            trainable.place_back(dict(zip(arrays, values, strict=True)))
             return block(x)
 
-        checkpointed = mx.checkpoint(run)
-        return lambda x: checkpointed(trainable.within(path), x)
+        return lambda x: recomputed(run)(x, *arrays.values())
 
     return wrap

@@ -88,9 +88,9 @@ class LowRankLinear(nn.Module):
         a, b = self["lora_a"].astype(x.dtype), self["lora_b"].astype(x.dtype)
         y: mx.array = self["base"](x)
         dropped = self._noise.drop(x, self._name, self._is_visual)
-        change: mx.array = (dropped @ a.T) @ b.T * self._scaling
         if self.magnitude is None:
-            return y + change
+            return mx.addmm(y, dropped @ a.T, b.T, alpha=self._scaling)
+        change: mx.array = (dropped @ a.T) @ b.T * self._scaling
         gain = self.gain()
         plain: mx.array = y if dropped is x else self["base"](dropped)
         if "bias" in self["base"]:

@@ -1,15 +1,21 @@
 """Examples -> micro-batches: rows side by side, their tiles or features, and for pairs what the reference thinks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 
 import mlx.core as mx
 import numpy as np
 
+from ...media.prefetch import Prefetched
 from ..dataset.examples import Example
+from .batches import by_tokens
 from .forward import MicroBatch
+from .frozen_encoder import tiles_at_once
 from .preferences import as_it_began, log_probabilities
 from .stored_features import StoredFeatures
 from .trainable import Trainable
+
+_BATCHES_AHEAD = 2
 
 Tiles = dict[int, np.ndarray | None]
 """Of rows with images, by number: (num_tiles, tile_size, tile_size, 3) uint8; None where features are stored."""
@@ -39,6 +45,36 @@ class MicroBatches:
         self._are_pairs = are_pairs
         self._initial = dict(trainable.parameters) if are_pairs else {}  # made before a run goes on from its state
         self._references: dict[int, list[float]] = {}
+
+    def encode(self, rows: Iterable[int], is_cancelled: Callable[[], bool], on_encoded: Callable[[int], None]) -> None:
+        """Store the features of rows, and release the weights of the encoder: training then has their memory.
+
+        Args:
+            rows: their numbers.
+            is_cancelled: asked before each few rows; if it says so, the rest is left.
+            on_encoded: told how many rows more are done.
+
+        Raises:
+            RowError: an image has changed, or cannot be read.
+        """
+        features = self._features
+        if features is None or not features.can_release:
+            return
+        sizes = [example.num_tiles for example in self._examples]
+        config = self._trainable.model.config.vision
+        groups = by_tokens([row for row in rows if sizes[row]], sizes, tiles_at_once(config))
+        with closing(Prefetched(map(self.open, groups), _BATCHES_AHEAD)) as opened:
+            for group in groups:
+                if is_cancelled():
+                    return
+                tiles = next(opened)
+                features.of([(row, self._examples[row], tiles[row]) for row in group])
+                on_encoded(len(group))
+        features.release_encoder()
+
+    def encoder(self) -> AbstractContextManager[None]:
+        """Within, the weights of the encoder are in memory."""
+        return nullcontext() if self._features is None else self._features.encoder()
 
     def open(self, rows: Sequence[int]) -> Tiles:
         """The tiles of those of the rows whose images are to be encoded. For any thread.

@@ -7,8 +7,10 @@ micro-batch. These are counted by layer, generously: each operation of a layer w
 from dataclasses import dataclass
 
 from ...model.config import ModelConfig
-from .forward import HEAD_CHUNK, TILES_AT_ONCE
+from .forward import TILES_AT_ONCE
 from .frozen_encoder import tiles_at_once
+from .head_losses import tokens_at_once
+from .lean_operations import SHORT_ROW
 
 MICRO_BATCH_TOKENS = 1024
 """Rows are computed together up to so many tokens: enough for a device to be busy."""
@@ -47,7 +49,8 @@ class MemoryNeeds:
         config: of the model.
         image_seq_len: tokens of a tile.
         itemsize: bytes of a number that the networks compute with.
-        weight_bytes: of the model's arrays.
+        weight_bytes: of the model's arrays that are in memory while it trains.
+        encoding_bytes: of those in memory while images are encoded with a frozen encoder; 0 if there are none.
         num_trained: parameters that are trained.
         trains_encoder: whether gradients go through the encoder or the connector.
         longest_row: most tokens of a row.
@@ -60,6 +63,7 @@ class MemoryNeeds:
     image_seq_len: int
     itemsize: int
     weight_bytes: int
+    encoding_bytes: int
     num_trained: int
     trains_encoder: bool
     longest_row: int
@@ -69,29 +73,34 @@ class MemoryNeeds:
 
     def bound(self, max_tokens: int, checkpoint: bool) -> int:
         """Bytes, with micro-batches of so many tokens."""
-        fixed = self.weight_bytes + _COPIES * 4 * self.num_trained + _FIXED_BYTES
+        fixed = _COPIES * 4 * self.num_trained + _FIXED_BYTES
         num_tokens = max(max_tokens, self.longest_row)
         text, vision = self.config.text, self.config.vision
-        layer = self._decoder_layer(num_tokens, _SCORES_AT_WORK)
+        layer = self._decoder_layer(num_tokens, _SCORES_AT_WORK * self.longest_row)
+        scores = _HELD_SCORES * min(self.longest_row, SHORT_ROW)  # longer rows keep none
         held = num_tokens * _HELD_HIDDEN * text.hidden_size * text.num_hidden_layers * self.itemsize
-        held += 0 if checkpoint else text.num_hidden_layers * self._decoder_layer(num_tokens, _HELD_SCORES)
+        held += 0 if checkpoint else text.num_hidden_layers * self._decoder_layer(num_tokens, scores)
         tiles = max(self.most_tiles, num_tokens // self.image_seq_len) if self.most_tiles else 0
         if self.trains_encoder:
             layers, patches = vision.num_hidden_layers, vision.patches_per_side**2
             held += tiles * patches * _HELD_HIDDEN * vision.hidden_size * layers * self.itemsize
             held += 0 if checkpoint else tiles * layers * self._encoder_layer(_HELD_SCORES)
         most_trained = self.most_trained if num_tokens == self.longest_row else num_tokens
-        logits = min(most_trained, HEAD_CHUNK) * text.vocab_size * 4 * _OF_LOGITS
-        at_once = min(TILES_AT_ONCE, tiles) if self.trains_encoder else tiles_at_once(vision) * (tiles > 0)
+        head = tokens_at_once(text.vocab_size, self.num_trained >= text.vocab_size * text.hidden_size)
+        logits = min(most_trained, head) * text.vocab_size * 4 * _OF_LOGITS
+        at_once = min(TILES_AT_ONCE, tiles) if self.trains_encoder else tiles_at_once(vision)
         encoder = at_once * self._encoder_layer(_SCORES_AT_WORK)
-        return fixed + held + logits + max(layer, encoder) * (_COMPUTED_AHEAD if checkpoint else 1)
+        if self.trains_encoder:
+            layer = max(layer, encoder)
+        step = self.weight_bytes + held + logits + layer * (_COMPUTED_AHEAD if checkpoint else 1)
+        return fixed + max(step, self.encoding_bytes + encoder if self.encoding_bytes else 0)
 
-    def _decoder_layer(self, num_tokens: int, of_scores: int) -> int:
+    def _decoder_layer(self, num_tokens: int, scores: int) -> int:
+        """With so many scores of each token and head."""
         text = self.config.text
         heads = text.num_attention_heads * text.head_dim + 2 * text.num_key_value_heads * text.head_dim
         numbers = _OF_HIDDEN * text.hidden_size + _OF_HEADS * heads + _OF_INNER * text.intermediate_size
-        scores = of_scores * text.num_attention_heads * self.longest_row
-        return num_tokens * (numbers + scores) * self.itemsize
+        return num_tokens * (numbers + scores * text.num_attention_heads) * self.itemsize
 
     def _encoder_layer(self, of_scores: int) -> int:
         """Of a tile."""

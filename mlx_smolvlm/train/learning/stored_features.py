@@ -1,11 +1,12 @@
 """Image features on disk, for as long as the encoder and the connector stay what they are.
 
 They are found by the pixels and the weights that they were computed from, so a file is never the wrong one, and several
-runs may share a folder.
+runs may share a folder. Once all of a run are stored, the weights of the encoder need not stay in memory.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,17 @@ class StoredFeatures:
         num_computed: of how many examples the encoder was asked.
     """
 
-    def __init__(self, model: SmolVLM, folder: Path | None):
-        """`folder` None keeps nothing."""
+    def __init__(self, model: SmolVLM, folder: Path | None, reload: Callable[[], SmolVLM] | None = None):
+        """
+        Args:
+            model: whose encoder and connector are asked.
+            folder: where features are kept; None keeps nothing.
+            reload: gives the model with lazy weights, so that those of the encoder can be released; None keeps them.
+        """
         self._model = model
         self._folder = folder
+        self._reload = reload
+        self._is_released = False
         self._weights = _weights_digest(model) if folder is not None else b""
         self._draft = f".{uuid4().hex}.safetensors"  # of this process; it gets its name when it is whole
         self._keys: dict[int, str] = {}  # of examples whose pixels were seen in this run
@@ -76,6 +84,29 @@ class StoredFeatures:
                 self._write(key, features)
         return [found[key] for key in keys]
 
+    @property
+    def can_release(self) -> bool:
+        """Whether the encoder's weights can be released: its features are kept, and they can be read again."""
+        return self._folder is not None and self._reload is not None
+
+    def release_encoder(self) -> None:
+        """Let the encoder's weights take no memory until somebody uses them, if that is possible."""
+        self._is_released = self.can_release
+        if self.can_release and self._reload is not None:
+            fresh = self._reload()
+            self._model.vision_model, self._model.connector = fresh.vision_model, fresh.connector
+            mx.clear_cache()
+
+    @contextmanager
+    def encoder(self) -> Iterator[None]:
+        """Within, the encoder's weights are in memory, for any thread."""
+        mx.eval(self._model.vision_model.parameters(), self._model.connector.parameters())
+        try:
+            yield
+        finally:
+            if self._is_released:
+                self.release_encoder()
+
     def _is_there(self, key: str, example: Example, found: dict[str, mx.array]) -> bool:
         """Whether features are found, or can be read: then they are put to those that are."""
         if key not in found and (features := self._read(key, example.num_tiles)) is not None:
@@ -94,7 +125,8 @@ class StoredFeatures:
     def _compute(self, tiles: Sequence[np.ndarray]) -> list[mx.array]:
         """Of the tiles of some examples, all together."""
         self.num_computed += len(tiles)
-        features = frozen_features(self._model, np.concatenate(tiles))
+        with self.encoder():
+            features = frozen_features(self._model, np.concatenate(tiles))
         ends = np.cumsum([len(own) for own in tiles])[:-1].tolist()
         split = [part.reshape(-1, part.shape[-1]) for part in mx.split(features, ends)]
         mx.eval(split)
