@@ -30,6 +30,7 @@ from ..model.smolvlm import SmolVLM
 from ..processor.processor import load_processor
 from .group import begin_alike, check_alike, shared_cancel
 from .identity import folder_digest
+from .learning.batch_parts import let_parts_run_together
 from .learning.batches import StepPlan
 from .learning.micro_batches import MicroBatches
 from .learning.preferences import SHOWN
@@ -58,6 +59,7 @@ def run_training(arguments: argparse.Namespace, recipe: Recipe, ranks: Ranks) ->
         ValueError, FileNotFoundError, FileExistsError, OSError: what is wrong with arguments, rows, model or disk.
         SystemExit: a signal ended the run; its state is kept.
     """
+    let_parts_run_together()
     out, merged = output_folders(arguments, recipe)
     if arguments.plot is not None:
         check_plot(Path(arguments.plot).expanduser())
